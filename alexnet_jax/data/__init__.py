@@ -1,0 +1,1 @@
+"""Data: making, opening and describing datasets, and the pipeline that feeds training."""

@@ -1,0 +1,81 @@
+"""The paper's augmentation (section 4.1): random 224x224 crops, horizontal flips, RGB lighting.
+
+The host draws and crops; the device subtracts the mean and adds the lighting, so that only uint8 crops and three
+floats per image cross between them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+RECORD, CROP = 256, 224
+OFFSETS = RECORD - CROP + 1  # 33 places along each side, 0 to 32 inclusive
+
+
+@dataclasses.dataclass(frozen=True)
+class Draw:
+    """What chance decides for one image in one epoch: crop offset, flip, three standard normal numbers."""
+
+    top: int
+    left: int
+    flip: bool
+    normals: np.ndarray
+
+
+def draw(*, seed: int, epoch: int, record: int) -> Draw:
+    """The augmentation of `record` in `epoch`: a pure function, the same on any host and for any worker count."""
+    # Philox is counter-based: every (seed, epoch, record) is an independent stream, found without walking to it.
+    random = np.random.Generator(np.random.Philox(key=[seed, epoch], counter=[0, 0, 0, record]))
+    top, left = random.integers(OFFSETS, size=2)
+    return Draw(int(top), int(left), bool(random.integers(2)), random.standard_normal(3))
+
+
+def crop(image: np.ndarray, chance: Draw) -> np.ndarray:
+    """uint8 (256, 256, 3) -> (224, 224, 3): the drawn crop, mirrored left to right where drawn."""
+    view = image[chance.top : chance.top + CROP, chance.left : chance.left + CROP]
+    return view[:, ::-1] if chance.flip else view
+
+
+def lighting_basis(rgb_covariance: np.ndarray, *, scale: str, strength: float) -> np.ndarray:
+    """float32 (3, 3) B: an image's lighting is B @ normals, in 0..255 units per RGB channel.
+
+    Args:
+      rgb_covariance: (3, 3), of training pixels in 0..255 units.
+      scale: 'standard_deviation' or 'eigenvalue', see model.variants.Lighting.
+      strength: standard deviation of the drawn numbers, 0.1 in the paper.
+    """
+    eigenvalues, vectors = np.linalg.eigh(rgb_covariance)
+    eigenvalues = eigenvalues.clip(min=0)  # rounding may leave -1e-12 on greyscale data
+    match scale:
+        case 'standard_deviation':
+            sizes = np.sqrt(eigenvalues)
+        case 'eigenvalue':
+            sizes = eigenvalues / 255**2 * 255  # of 0..1 pixels, then the noise back to 0..255
+        case _:
+            raise ValueError(f'unknown lighting scale {scale!r}')
+    return (vectors * (strength * sizes)).astype(np.float32)
+
+
+def centre_crop(image: Array | np.ndarray) -> Array | np.ndarray:
+    """The middle 224x224 of (..., 256, 256, 3)."""
+    edge = (RECORD - CROP) // 2
+    return image[..., edge : edge + CROP, edge : edge + CROP, :]
+
+
+def normalise(images: Array, mean: Array, *, lighting: Array | None = None, divisor: float = 1.0) -> Array:
+    """uint8 crops (b, 224, 224, 3) -> what the network reads, on the device, in the dtype of `mean`.
+
+    Args:
+      images: uint8 or any numeric, 0..255.
+      mean: (224, 224, 3), 0..255: the centre of the training set's mean image, for every crop (CHM convdata_jpeg.py).
+      lighting: (b, 3), added to all pixels of an image, 0..255 units; None in testing.
+      divisor: divides the image where lighting was added (see model.variants.Lighting).
+    """
+    x = images.astype(mean.dtype) - mean
+    if lighting is None:
+        return x
+    return (x + lighting[:, None, None, :].astype(mean.dtype)) / jnp.asarray(divisor, mean.dtype)

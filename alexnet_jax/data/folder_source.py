@@ -1,0 +1,65 @@
+"""Lists the images of a folder, IMAGES/{train,validation[,test]}/<class>/<image>, for the writer."""
+
+import pathlib
+
+from alexnet_jax import InputError
+from alexnet_jax.data.builder import Item, UnusableImage
+from alexnet_jax.data.photo import photo_to_jpeg
+
+IMAGE_EXTENSIONS = frozenset({'.jpg', '.jpeg', '.png', '.bmp', '.gif', '.webp', '.tif', '.tiff', '.ppm'})
+
+
+def file_to_jpeg(path: str, quality: int) -> bytes:
+    """`photo_to_jpeg` of a file; one that cannot be read is unusable like any other."""
+    try:
+        data = pathlib.Path(path).read_bytes()
+    except OSError as e:
+        raise UnusableImage(e.strerror or str(e)) from e
+    return photo_to_jpeg(data, quality)
+
+
+def splits_of(root: pathlib.Path) -> tuple[list[str], dict[str, list[Item]], list[str], list[str]]:
+    """Returns class names, items by split, unusable files by extension, and notes; reads no image."""
+    if not root.is_dir():
+        raise InputError(f'{root} is not a folder; --images takes one that holds train/ and validation/')
+    found = {path.name for path in root.iterdir() if path.is_dir()}
+    for split in ('train', 'validation'):
+        if split not in found:
+            raise InputError(
+                f'{root} has no {split}/ folder (found: {", ".join(sorted(found)) or "none"}); '
+                f'expected {root}/{{train,validation}}/<class>/<image>'
+            )
+    classes: list[str] = []
+    splits: dict[str, list[Item]] = {}
+    strangers: list[str] = []
+    notes: list[str] = []
+    for split in ('train', 'validation', 'test'):  # training first: it names the classes
+        if split not in found:
+            continue
+        folders = sorted(p for p in (root / split).iterdir() if p.is_dir() and not p.name.startswith('.'))
+        names = [folder.name for folder in folders]
+        if not names:
+            raise InputError(f'{root / split} has no class folders; expected {root / split}/<class>/<image>')
+        if split == 'train':
+            classes = names
+            if len(classes) < 2:
+                raise InputError(
+                    f'{root / split} has only one class, {classes[0]!r}; two are needed at least'
+                )
+        if extra := sorted(set(names) - set(classes)):
+            raise InputError(f'{root / split} has classes that train/ has not: {", ".join(extra)}')
+        if absent := sorted(set(classes) - set(names)):
+            notes.append(f'{split}/ has no images of {", ".join(absent)}')
+        splits[split] = []
+        for folder in folders:
+            files = sorted(p for p in folder.rglob('*') if p.is_file() and not p.name.startswith('.'))
+            usable = [p for p in files if p.suffix.lower() in IMAGE_EXTENSIONS]
+            others = [p for p in files if p.suffix.lower() not in IMAGE_EXTENSIONS]
+            strangers += [f'{p.relative_to(root)}: not an image extension' for p in others]
+            if not usable:
+                raise InputError(f'{folder} has no images; add some or remove the folder')
+            splits[split] += [
+                Item(p.relative_to(root / split).as_posix(), classes.index(folder.name), str(p))
+                for p in usable
+            ]
+    return classes, splits, strangers, notes

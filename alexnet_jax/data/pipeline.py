@@ -1,0 +1,138 @@
+"""Batches as a pure function of the step, read ahead by Grain's threads.
+
+The record and the augmentation at any place of any batch follow from (seed, step) alone, so a run that stops needs to
+remember nothing of its data, and any number of hosts and workers sees the same images. Epochs follow one another
+without a gap: each record comes exactly once in every epoch, also where the batch does not divide it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Iterator
+
+import grain
+import numpy as np
+import simplejpeg
+
+from alexnet_jax import InputError
+from alexnet_jax.data.augment import CROP, RECORD, crop, draw
+from alexnet_jax.data.source import Records
+
+READ_AHEAD = 4  # batches in flight: at 128 images 77 MB
+THREADS = 2  # decoding releases the GIL; two threads already outrun this network on any CPU that they share with it
+
+
+def decode(jpeg: bytes) -> np.ndarray:
+    """JPEG bytes -> uint8 (256, 256, 3) RGB."""
+    try:
+        return simplejpeg.decode_jpeg(jpeg)
+    except ValueError as error:
+        raise InputError(
+            f'a record is not a readable JPEG ({error}): the dataset is damaged, prepare it again'
+        ) from error
+
+
+@dataclasses.dataclass(frozen=True)
+class HostBatch:
+    """Augmented training images on the host.
+
+    Attributes:
+      images: uint8 (b, 224, 224, 3), cropped and flipped, RGB.
+      labels: int32 (b,).
+      lighting: float32 (b, 3), to be added to the pixels, 0..255 units.
+      records: int64 (b,), which records of the training split these are.
+    """
+
+    images: np.ndarray
+    labels: np.ndarray
+    lighting: np.ndarray
+    records: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainingBatches:
+    """`self[step]` is the global batch of `step`.
+
+    Attributes:
+      source: the training records.
+      batch_size: images of a global batch.
+      seed: of shuffling and augmentation.
+      lighting_basis: float32 (3, 3) of `augment.lighting_basis`, or zeros for none.
+    """
+
+    source: Records
+    batch_size: int
+    seed: int
+    lighting_basis: np.ndarray
+
+    def __len__(self) -> int:
+        return np.iinfo(np.int32).max  # training decides when it has enough
+
+    def __getitem__(self, step: int) -> HostBatch:
+        images = np.empty((self.batch_size, CROP, CROP, 3), np.uint8)
+        labels = np.empty(self.batch_size, np.int32)
+        lighting = np.empty((self.batch_size, 3), np.float32)
+        records = np.empty(self.batch_size, np.int64)
+        for row in range(self.batch_size):
+            epoch, place = divmod(step * self.batch_size + row, len(self.source))
+            record = int(epoch_order(len(self.source), seed=self.seed, epoch=epoch)[place])
+            jpeg, label = self.source[record]
+            chance = draw(seed=self.seed, epoch=epoch, record=record)
+            images[row] = crop(decode(jpeg), chance)
+            labels[row], records[row] = label, record
+            lighting[row] = self.lighting_basis @ chance.normals
+        return HostBatch(images, labels, lighting, records)
+
+    def read_from(self, step: int) -> Iterator[HostBatch]:
+        """The batches of `step`, step + 1, ..., decoded ahead by threads, in order."""
+        ahead = grain.ReadOptions(num_threads=THREADS, prefetch_buffer_size=READ_AHEAD)
+        return iter(grain.MapDataset.source(self).slice(slice(step, None)).to_iter_dataset(ahead))
+
+
+@functools.lru_cache(maxsize=2)  # a batch may span two epochs
+def epoch_order(records: int, *, seed: int, epoch: int) -> np.ndarray:
+    """int64 (records,): the order of an epoch, a uniformly drawn permutation."""
+    # The third number keeps this stream apart from the augmentation's.
+    return np.random.default_rng([seed, epoch, 0x0DE4]).permutation(records)
+
+
+@dataclasses.dataclass(frozen=True)
+class EvaluationBatch:
+    """Whole records in order, the last batch filled up.
+
+    Attributes:
+      images: uint8 (b, 256, 256, 3), RGB; zeros where filled up.
+      labels: int32 (b,).
+      valid: bool (b,), False where filled up.
+    """
+
+    images: np.ndarray
+    labels: np.ndarray
+    valid: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True)
+class EvaluationBatches:
+    """Every record of a split exactly once, in order, in ceil(n / batch_size) batches of one shape."""
+
+    source: Records
+    batch_size: int
+
+    def __len__(self) -> int:
+        return -(-len(self.source) // self.batch_size)
+
+    def __getitem__(self, index: int) -> EvaluationBatch:
+        images = np.zeros((self.batch_size, RECORD, RECORD, 3), np.uint8)
+        labels = np.zeros(self.batch_size, np.int32)
+        valid = np.zeros(self.batch_size, bool)
+        start = index * self.batch_size
+        for row, record in enumerate(range(start, min(start + self.batch_size, len(self.source)))):
+            jpeg, labels[row] = self.source[record]
+            images[row], valid[row] = decode(jpeg), True
+        return EvaluationBatch(images, labels, valid)
+
+    def read(self) -> Iterator[EvaluationBatch]:
+        """All batches, decoded ahead by threads."""
+        ahead = grain.ReadOptions(num_threads=THREADS, prefetch_buffer_size=READ_AHEAD)
+        return iter(grain.MapDataset.source(self).to_iter_dataset(ahead))

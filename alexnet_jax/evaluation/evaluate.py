@@ -1,0 +1,116 @@
+"""Centre and ten-view testing of every image, exactly once.
+
+The whole 256x256 records go to the devices; the views are cut there. One compiled program serves both protocols: it
+takes the view as an argument and is called once or ten times.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jax.sharding import Mesh
+
+from alexnet_jax.data.augment import normalise
+from alexnet_jax.data.pipeline import EvaluationBatches
+from alexnet_jax.data.source import Records
+from alexnet_jax.evaluation.views import PROTOCOLS, cut
+from alexnet_jax.model.alexnet import AlexNet
+from alexnet_jax.model.variants import Variant
+from alexnet_jax.parallel.exchange import gather_towers
+from alexnet_jax.parallel.mesh import BATCH, REPLICATED, local_towers, parameter_specs, place_batch
+from alexnet_jax.training.step import compiler_options
+
+
+@dataclasses.dataclass(frozen=True)
+class Result:
+    """What a protocol found.
+
+    Attributes:
+      examples: images tested, each once.
+      loss: mean -log of the averaged probability of the right class, in nats.
+      top1_error, top5_error: fraction of images, 0..1, whose class is not the most probable, not among the five most
+        probable (of fewer than five classes: not among all, so 0).
+    """
+
+    examples: int
+    loss: float
+    top1_error: float
+    top5_error: float
+
+
+class Evaluator:
+    """Tests parameters on one split.
+
+    Attributes:
+      examples: images of the split; `__call__` asserts that it counted just as many.
+    """
+
+    def __init__(
+        self, variant: Variant, mesh: Mesh, records: Records, *, num_classes: int, batch_size: int
+    ) -> None:
+        self.examples = len(records)
+        self._mesh = mesh
+        self._batches = EvaluationBatches(records, batch_size)
+        self._num_classes = num_classes
+        self._add_view = _make_add_view(variant, mesh, num_classes=num_classes)
+
+    def __call__(
+        self, params: Any, mean_image: Array, *, protocol: str
+    ) -> Result:
+        """The errors of `params` under 'centre' or 'ten_view'."""
+        views = PROTOCOLS[protocol]
+        totals = np.zeros(4)
+        for batch in self._batches.read():
+            images, labels, valid = place_batch(self._mesh, (batch.images, batch.labels, batch.valid))
+            mean_probability = place_batch(
+                self._mesh, np.zeros((labels.size, self._num_classes), mean_image.dtype)
+            )
+            # Each call takes the sum so far, and each batch is waited for: on virtual CPU devices several programs in
+            # flight at once, each at one of its exchanges, would take all threads and wait for one another for ever.
+            for view in views:
+                mean_probability = self._add_view(
+                    mean_probability, params, images, mean_image, 1 / len(views), *view
+                )
+            totals += np.asarray(_count(mean_probability, labels, valid))
+        count, loss, top1, top5 = totals
+        assert count == self.examples, f'evaluated {count} images of {self.examples}'
+        return Result(
+            self.examples, float(loss / count), float(top1 / count), float(top5 / count)
+        )
+
+
+def _make_add_view(variant: Variant, mesh: Mesh, *, num_classes: int) -> Callable[..., Array]:
+    """(total, params, images (b, 256, 256, 3), mean_image, weight, *view) -> total + weight * softmax, jitted."""
+    model = AlexNet(variant, num_classes, local_towers=local_towers(mesh), exchange=gather_towers)
+
+    def device_add_view(
+        total: Array, params: Any, images: Array, mean_image: Array, weight: Array, *view: Array
+    ) -> Array:
+        logits = model.apply({'params': params}, normalise(cut(images, *view), mean_image))
+        return total + weight.astype(total.dtype) * jax.nn.softmax(logits)
+
+    def add_view(total: Array, params: Any, images: Array, *rest: Array) -> Array:
+        specs = (BATCH, parameter_specs(params), BATCH, *[REPLICATED] * len(rest))
+        sharded = jax.shard_map(device_add_view, mesh=mesh, in_specs=specs, out_specs=BATCH)
+        return sharded(total, params, images, *rest)
+
+    return jax.jit(add_view, compiler_options=compiler_options(mesh))
+
+
+@jax.jit
+def _count(probabilities: Array, labels: Array, valid: Array) -> Array:
+    """(4,): valid images, sum of their losses, top-1 errors, top-5 errors."""
+    right = jnp.take_along_axis(probabilities, labels[:, None], axis=1)[:, 0]
+    # The rank of the right class: how many others are not less probable. A tie counts as an error, and so does NaN: a
+    # network that gives every class the same probability is wrong everywhere instead of right on class 0.
+    others = jnp.arange(probabilities.shape[1]) != labels[:, None]
+    rank = (~(probabilities < right[:, None]) & others).sum(axis=1)
+    loss = -jnp.log(jnp.maximum(right, jnp.finfo(right.dtype).tiny))
+    rows = jnp.stack([jnp.ones_like(loss), loss, rank >= 1, rank >= 5])
+    return jnp.where(valid, rows, 0).sum(axis=1)

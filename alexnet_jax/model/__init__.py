@@ -1,0 +1,1 @@
+"""The network: its operations, its variants as data, and the Flax module. Knows nothing of meshes."""

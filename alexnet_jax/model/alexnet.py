@@ -1,0 +1,137 @@
+"""The Flax module: one device's share of AlexNet, whether that is one tower or both.
+
+The only file that imports flax.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from alexnet_jax.model import layers
+from alexnet_jax.model.variants import (
+    INPUT_SIZE,
+    TOWERS,
+    ChannelNorm,
+    Conv,
+    Dense,
+    MaxPool,
+    Operation,
+    Relu,
+    SpatialNorm,
+    Variant,
+)
+
+Exchange = Callable[[Array, str], Array]
+
+
+def no_exchange(x: Array, layer: str) -> Array:
+    """What one device that holds both towers does before `layer`: nothing, it has all channels already."""
+    del layer
+    return x
+
+
+class AlexNet(nn.Module):
+    """AlexNet on a device that holds `local_towers` of the two towers.
+
+    Its parameters are one tree of ordinary arrays, the same for every mesh: kernels (kh, kw, i, o) or (i, o) whose
+    output axis is tower 0's channels, then tower 1's. A device with one tower holds its half of that axis, and of
+    fc8 everything.
+
+    Attributes:
+      variant: the network, already scaled to its width.
+      num_classes: outputs of fc8.
+      local_towers: 2, or 1 where each tower has a device of its own.
+      exchange: called as exchange(x, layer) before every layer that reads both towers; returns the channels of both.
+    """
+
+    variant: Variant
+    num_classes: int
+    local_towers: int = TOWERS
+    exchange: Exchange = no_exchange
+
+    @nn.compact
+    def __call__(self, images: Array, dropout: layers.DropoutStream | None = None) -> Array:
+        """Logits (b, num_classes) of normalised images (b, 224, 224, 3), about -128..128.
+
+        With `dropout` the network trains; without it, it is tested.
+        """
+        x = images
+        for conv in self.variant.convs:
+            if conv.reads == 'both':
+                x = self.exchange(x, conv.name)
+            x = self._convolve(conv, x)
+            for operation in conv.then:
+                x = self._operate(operation, x)
+        # The exchange comes before flattening: channels-last, so that fc6 reads (row, column, channel of both towers).
+        *hidden, classifier = self.variant.dense
+        x = self.exchange(x, hidden[0].name).reshape(x.shape[0], -1)
+        for index, layer in enumerate(hidden):
+            if index:
+                x = self.exchange(x, layer.name)
+            x = layers.dropout(
+                nn.relu(self._connect(layer, x, self._local(layer.features))),
+                dropout,
+                layer=index,
+                rate=self.variant.dropout_rate,
+                inverted=self.variant.inverted_dropout,
+            )
+        return self._connect(classifier, self.exchange(x, classifier.name), self.num_classes)
+
+    def _local(self, features: int) -> int:
+        return features * self.local_towers // TOWERS
+
+    def _parameters(self, layer: Conv | Dense, shape: tuple[int, ...]) -> tuple[Array, Array]:
+        parameters = _Parameters(shape, layer.init_std, layer.init_bias, name=layer.name)()
+        return parameters
+
+    def _convolve(self, conv: Conv, x: Array) -> Array:
+        groups = self.local_towers if conv.reads == 'tower' else 1
+        shape = (conv.kernel, conv.kernel, x.shape[-1] // groups, self._local(conv.features))
+        kernel, bias = self._parameters(conv, shape)
+        return layers.convolution(x, kernel, stride=conv.stride, padding=conv.padding, groups=groups) + bias
+
+    def _connect(self, layer: Dense, x: Array, features: int) -> Array:
+        kernel, bias = self._parameters(layer, (x.shape[-1], features))
+        return x @ kernel + bias
+
+    def _operate(self, operation: Operation, x: Array) -> Array:
+        match operation:
+            case Relu():
+                return nn.relu(x)
+            case MaxPool(window, stride):
+                return layers.max_pool(x, window=window, stride=stride)
+            case ChannelNorm(size, k, alpha, beta):
+                return layers.channel_norm(x, towers=self.local_towers, size=size, k=k, alpha=alpha, beta=beta)
+            case SpatialNorm(size, k, alpha, beta):
+                return layers.spatial_norm(x, size=size, k=k, alpha=alpha, beta=beta)
+
+
+class _Parameters(nn.Module):
+    """A layer's kernel ~ N(0, std^2) and constant bias, under the layer's name."""
+
+    shape: tuple[int, ...]
+    std: float
+    bias: float
+
+    @nn.compact
+    def __call__(self) -> tuple[Array, Array]:
+        kernel = self.param('kernel', nn.initializers.normal(self.std), self.shape)
+        bias = self.param('bias', nn.initializers.constant(self.bias), self.shape[-1:])
+        return kernel, bias
+
+
+def init_parameters(variant: Variant, key: Array, *, num_classes: int) -> dict[str, Any]:
+    """A fresh parameter tree {layer: {'kernel', 'bias'}} of both towers, float32."""
+    model = AlexNet(variant, num_classes)
+    return model.init(key, jnp.zeros((1, INPUT_SIZE, INPUT_SIZE, 3)))['params']
+
+
+def parameter_shapes(variant: Variant, *, num_classes: int) -> dict[str, Any]:
+    """The tree of `init_parameters` as jax.ShapeDtypeStruct, without computing it."""
+    return jax.eval_shape(lambda: init_parameters(variant, jax.random.key(0), num_classes=num_classes))

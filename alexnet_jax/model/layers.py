@@ -1,0 +1,112 @@
+"""AlexNet's operations as pure functions on one device's share of the network.
+
+Images are NHWC. A device holds `towers` towers (2 on one device, 1 on each of two); its channel axis is the towers
+one after the other, and no operation here mixes them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+from jax import Array, lax
+
+
+def convolution(
+    x: Array, kernel: Array, *, stride: int, padding: tuple[tuple[int, int], tuple[int, int]], groups: int = 1
+) -> Array:
+    """Cross-correlation of x (b, h, w, groups * i) with kernel (kh, kw, i, o): (b, h', w', o).
+
+    Group g reads the g-th block of input channels and writes the g-th block of outputs, as XLA's grouped
+    convolution. Groups are written as separate convolutions because XLA's CPU back end runs the weight gradient of
+    its grouped form ten times slower.
+    """
+    if groups == 1:
+        return lax.conv_general_dilated(
+            x, kernel, (stride, stride), padding, dimension_numbers=('NHWC', 'HWIO', 'NHWC')
+        )
+    parts = zip(jnp.split(x, groups, axis=-1), jnp.split(kernel, groups, axis=-1), strict=True)
+    return jnp.concatenate([convolution(a, k, stride=stride, padding=padding) for a, k in parts], axis=-1)
+
+
+def max_pool(x: Array, *, window: int, stride: int) -> Array:
+    """Maximum over `window` x `window` every `stride`, no padding: (b, h, w, c) -> (b, h', w', c).
+
+    Overlapping where stride < window (paper section 3.4). Of equal maxima the first in row order gets the gradient.
+    """
+    return lax.reduce_window(
+        x, -jnp.inf, lax.max, (1, window, window, 1), (1, stride, stride, 1), 'VALID'
+    )
+
+
+def channel_norm(x: Array, *, towers: int, size: int, k: float, alpha: float, beta: float) -> Array:
+    """Local response normalisation across channels, within each tower (paper section 3.3).
+
+    y_i = x_i / (k + alpha * sum x_j^2)^beta over the channels j of the same tower with |j - i| <= size // 2. In the
+    paper channel 47 of conv1 never sees channel 48: they live on different GPUs.
+    """
+    *space, channels = x.shape
+    split = x.reshape(*space, towers, channels // towers)
+    window, half = (1,) * len(space) + (1, size), size // 2
+    padding = ((0, 0),) * (len(space) + 1) + ((half, size - 1 - half),)
+    return _normalise(split, window, padding, k=k, alpha=alpha, beta=beta).reshape(x.shape)
+
+
+def spatial_norm(x: Array, *, size: int, k: float, alpha: float, beta: float) -> Array:
+    """Local response normalisation within each map, over a `size` x `size` window (CHM layers-145.cfg, rnorm2)."""
+    half = size // 2
+    edge = (half, size - 1 - half)
+    return _normalise(x, (1, size, size, 1), ((0, 0), edge, edge, (0, 0)), k=k, alpha=alpha, beta=beta)
+
+
+@functools.partial(jax.jit, static_argnames=('window', 'padding', 'k', 'alpha', 'beta'), inline=True)
+def _normalise(
+    x: Array, window: tuple[int, ...], padding: tuple[tuple[int, int], ...], *, k: float, alpha: float, beta: float
+) -> Array:
+    strides = (1,) * x.ndim
+    s = k + alpha * lax.reduce_window(x * x, 0.0, lax.add, window, strides, padding)
+    if beta == 0.75:  # s^-0.75 from two square roots: twice as fast as a power on CPU
+        r = lax.rsqrt(s)
+        return x * (r * jnp.sqrt(r))
+    return x * s**-beta
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class DropoutStream:
+    """Where a device's dropout masks come from: the same masks on every mesh, without a word exchanged.
+
+    A unit's mask depends on the key, its image's row in the global batch and its tower, never on the device.
+
+    Attributes:
+      key: PRNG key of this training step.
+      rows: int32 (b,), the global batch rows that this device holds.
+      towers: int32 (t,), the towers that this device holds.
+    """
+
+    key: Array
+    rows: Array
+    towers: Array
+
+
+def dropout(x: Array, stream: DropoutStream | None, *, layer: int, rate: float, inverted: bool) -> Array:
+    """Dropout of x (b, t * units) with probability `rate` (paper section 4.2).
+
+    In training (`stream` given) units are zeroed and, where `inverted`, the others divided by 1 - rate. In testing
+    (`stream` None) every unit is multiplied by 1 - rate, unless `inverted`. Both give testing the expectation of
+    training; the paper and the released code are not inverted.
+    """
+    keep = 1 - rate
+    if stream is None:
+        return x if inverted else x * jnp.asarray(keep, x.dtype)
+    key = jax.random.fold_in(stream.key, layer)
+    units = x.shape[1] // stream.towers.size
+
+    def mask(row: Array, tower: Array) -> Array:
+        return jax.random.bernoulli(jax.random.fold_in(jax.random.fold_in(key, row), tower), keep, (units,))
+
+    kept = jax.vmap(lambda row: jax.vmap(lambda tower: mask(row, tower))(stream.towers))(stream.rows)
+    scale = 1 / keep if inverted else 1.0
+    return jnp.where(kept.reshape(x.shape), x * jnp.asarray(scale, x.dtype), jnp.zeros((), x.dtype))

@@ -1,0 +1,251 @@
+"""AlexNet's variants as data: every size, order and constant, each with its source.
+
+Sources: *paper* is Krizhevsky, Sutskever and Hinton (NIPS 2012), cited by section. *CHM* is the code of 2012
+released by the Computer History Museum (computerhistory/AlexNet-Source-Code), cited by file and line; its
+`layers/layers-145.cfg` is the network whose log equals the paper's results.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import Literal
+
+TOWERS = 2  # paper section 3.2: "we spread the net across two GPUs"
+INPUT_SIZE = 224  # paper section 4.1: 224x224 patches
+RECORD_SIZE = 256  # paper section 2: 256x256 images
+
+
+@dataclasses.dataclass(frozen=True)
+class Relu:
+    """max(x, 0); paper section 3.1."""
+
+
+@dataclasses.dataclass(frozen=True)
+class MaxPool:
+    """Max-pooling of `window` x `window` every `stride`; overlapping when stride < window (paper 3.4)."""
+
+    window: int = 3
+    stride: int = 2
+
+
+@dataclasses.dataclass(frozen=True)
+class ChannelNorm:
+    """Local response normalisation across the channels of one tower (paper section 3.3).
+
+    y_i = x_i / (k + alpha * sum_j x_j^2)^beta over the `size` channels j around i; `alpha` multiplies the sum.
+    """
+
+    size: int
+    k: float
+    alpha: float
+    beta: float
+
+
+@dataclasses.dataclass(frozen=True)
+class SpatialNorm:
+    """The same formula over a `size` x `size` window of one map (CHM layers-145.cfg `type=rnorm`)."""
+
+    size: int
+    k: float
+    alpha: float
+    beta: float
+
+
+Operation = Relu | MaxPool | ChannelNorm | SpatialNorm
+
+
+@dataclasses.dataclass(frozen=True)
+class Conv:
+    """A convolution over both towers and what follows it.
+
+    Attributes:
+      features: output channels of both towers together.
+      reads: 'image', 'tower' (the maps of its own tower) or 'both' (an exchange comes before it).
+      padding: ((top, bottom), (left, right)), zeros.
+      init_std: standard deviation of the zero-mean Gaussian that fills the kernel.
+      init_bias: the constant that fills the bias.
+      then: the operations after the convolution, in order.
+    """
+
+    name: str
+    features: int
+    kernel: int
+    reads: Literal['image', 'tower', 'both']
+    padding: tuple[tuple[int, int], tuple[int, int]]
+    then: tuple[Operation, ...]
+    init_std: float
+    init_bias: float
+    stride: int = 1
+
+
+@dataclasses.dataclass(frozen=True)
+class Dense:
+    """A fully connected layer that reads both towers; the hidden ones are followed by ReLU and dropout.
+
+    `features` counts both towers; 0 stands for the number of classes (fc8).
+    """
+
+    name: str
+    features: int
+    init_std: float
+    init_bias: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Lighting:
+    """RGB noise along the principal components p_i of the training pixels (paper section 4.1).
+
+    Each image gets sum_i p_i * N(0, strength) * s_i, in 0..255 units, added to all its pixels.
+
+    Attributes:
+      scale: 'standard_deviation' takes s_i = sqrt(eigenvalue) of the covariance of 0..255 pixels; 'eigenvalue'
+        takes the eigenvalue of the covariance of 0..1 pixels, times 255: the paper's formula as it is worded,
+        under the only pixel range in which it is not absurd (its eigenvalues are variances).
+      divisor: the whole image is divided by this wherever noise was added.
+    """
+
+    scale: Literal['standard_deviation', 'eigenvalue']
+    strength: float = 0.1
+    divisor: float = 1.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Variant:
+    """One network and the parts of its training that belong to it rather than to a run.
+
+    Attributes:
+      dropout_rate: probability that a hidden unit of fc6 and fc7 is dropped (paper section 4.2).
+      inverted_dropout: True scales the kept units up in training and leaves testing alone; False keeps them as
+        they are in training and multiplies all of them by 1 - dropout_rate in testing.
+      bias_rate: learning rate of biases, in multiples of the weights'.
+    """
+
+    name: str
+    source: str
+    convs: tuple[Conv, ...]
+    dense: tuple[Dense, ...]
+    lighting: Lighting
+    bias_rate: float
+    dropout_rate: float = 0.5
+    inverted_dropout: bool = False
+
+    def scaled(self, width: float) -> Variant:
+        """The same network with `width` times the channels and units (even counts, at least 2).
+
+        Initial weights grow by 1/sqrt(width) in every layer whose fan-in shrank, so that each unit's input keeps
+        the variance that it has at full width; without this a narrow network starts with a vanishing signal.
+        """
+        if width == 1:
+            return self
+
+        def features(full: int) -> int:
+            return max(TOWERS, TOWERS * round(full * width / TOWERS))
+
+        def std(layer: Conv | Dense) -> float:
+            reads_image = isinstance(layer, Conv) and layer.reads == 'image'
+            return layer.init_std if reads_image else layer.init_std / math.sqrt(width)
+
+        return dataclasses.replace(
+            self,
+            convs=tuple(
+                dataclasses.replace(c, features=features(c.features), init_std=std(c)) for c in self.convs
+            ),
+            dense=tuple(
+                dataclasses.replace(d, features=features(d.features) if d.features else 0, init_std=std(d))
+                for d in self.dense
+            ),
+        )
+
+
+# 224 input pixels give 55 outputs only if the last windows reach 3 pixels past the bottom and right edges. The paper
+# is silent; CHM layer.py:1004 takes the ceiling, which reads zeros there. Ports reach 55 with a 227 crop instead.
+_CONV1_PADDING = ((0, 3), (0, 3))
+_PAD1, _PAD2 = ((1, 1), (1, 1)), ((2, 2), (2, 2))
+
+# Paper section 3.3: k = 2, n = 5, alpha = 1e-4, beta = 0.75, alpha multiplying the plain sum.
+_PAPER_NORM = ChannelNorm(size=5, k=2.0, alpha=1e-4, beta=0.75)
+# CHM layer.py:1183 divides the configured alpha by the window's size before it reaches the kernel.
+_RELEASED_NORM = ChannelNorm(size=5, k=2.0, alpha=1e-4 / 5, beta=0.75)
+# CHM layers-145.cfg, second norm layer: same map, 5x5 window, scale 1e-3 over 25 places, k = 1.
+_RELEASED_SPATIAL_NORM = SpatialNorm(size=5, k=1.0, alpha=1e-3 / 25, beta=0.75)
+
+
+def _convs(*, deep_std: float, first: tuple[Operation, ...], second: tuple[Operation, ...]) -> tuple[Conv, ...]:
+    """The five convolutions: sizes from paper section 3.5, biases of 1 on conv2, conv4 and conv5 from section 5."""
+    return (
+        Conv('conv1', 96, 11, 'image', _CONV1_PADDING, first, init_std=0.01, init_bias=0.0, stride=4),
+        Conv('conv2', 256, 5, 'tower', _PAD2, second, init_std=0.01, init_bias=1.0),
+        Conv('conv3', 384, 3, 'both', _PAD1, (Relu(),), init_std=deep_std, init_bias=0.0),
+        Conv('conv4', 384, 3, 'tower', _PAD1, (Relu(),), init_std=deep_std, init_bias=1.0),
+        Conv('conv5', 256, 3, 'tower', _PAD1, (Relu(), MaxPool()), init_std=deep_std, init_bias=1.0),
+    )
+
+
+# Paper section 3.5 for the sizes; section 5 for std 0.01 and for biases of 1 "in the fully-connected hidden layers".
+_DENSE = (
+    Dense('fc6', 4096, init_std=0.01, init_bias=1.0),
+    Dense('fc7', 4096, init_std=0.01, init_bias=1.0),
+    Dense('fc8', 0, init_std=0.01, init_bias=0.0),
+)
+
+PAPER = Variant(
+    name='paper',
+    source='Krizhevsky, Sutskever, Hinton (NIPS 2012), sections 3 to 5',
+    convs=_convs(
+        deep_std=0.01,  # section 5
+        first=(Relu(), _PAPER_NORM, MaxPool()),  # section 3.5: ReLU everywhere, then norm, then pool
+        second=(Relu(), _PAPER_NORM, MaxPool()),
+    ),
+    dense=_DENSE,
+    lighting=Lighting('eigenvalue'),  # section 4.1
+    bias_rate=1.0,  # section 5: "an equal learning rate for all layers"
+)
+
+RELEASED = Variant(
+    name='released',
+    source='CHM layers/layers-145.cfg and layer-params-145.cfg',
+    convs=_convs(
+        deep_std=0.03,  # layers-145.cfg initW of conv3 to conv5
+        first=(_RELEASED_NORM, MaxPool(), Relu()),  # layers-145.cfg: the norm sees signed values
+        second=(Relu(), _RELEASED_NORM, _RELEASED_SPATIAL_NORM, MaxPool()),
+    ),
+    dense=_DENSE,
+    lighting=Lighting('standard_deviation', divisor=1.1),  # CHM convdata_jpeg.py:155-179
+    bias_rate=2.0,  # layer-params-145.cfg: epsB is twice epsW
+)
+
+VARIANTS = {variant.name: variant for variant in (PAPER, RELEASED)}
+
+
+@dataclasses.dataclass(frozen=True)
+class LayerSize:
+    """One row of `layer_sizes`: counts over both towers, `macs` multiply-accumulates for one image."""
+
+    name: str
+    output: tuple[int, ...]
+    weights: int
+    biases: int
+    macs: int
+
+
+def layer_sizes(variant: Variant, *, num_classes: int) -> list[LayerSize]:
+    """Each layer's output shape (height, width, channels) or (units,) after pooling, parameters and arithmetic."""
+    rows = []
+    size, channels = INPUT_SIZE, 3
+    for conv in variant.convs:
+        padded = size + sum(conv.padding[0])
+        size = (padded - conv.kernel) // conv.stride + 1
+        fan_in = conv.kernel**2 * (channels // TOWERS if conv.reads == 'tower' else channels)
+        weights, macs = fan_in * conv.features, fan_in * conv.features * size**2
+        for operation in conv.then:
+            if isinstance(operation, MaxPool):
+                size = (size - operation.window) // operation.stride + 1
+        channels = conv.features
+        rows.append(LayerSize(conv.name, (size, size, channels), weights, conv.features, macs))
+    units = size * size * channels
+    for layer in variant.dense:
+        features = layer.features or num_classes
+        rows.append(LayerSize(layer.name, (features,), units * features, features, units * features))
+        units = features
+    return rows

@@ -1,0 +1,43 @@
+"""Every word that devices say to each other in a training step. No other file calls a collective.
+
+The towers talk in four places, as the two GPUs of 2012 did (paper section 3.2 and figure 2): before conv3, fc6, fc7
+and fc8, where each gathers the channels of the other. Data-parallel replicas talk once: the mean of the loss. What
+the backward pass says follows by differentiation, and shard_map's replication check proves that it is complete.
+"""
+
+from __future__ import annotations
+
+import jax
+from jax import Array, lax
+
+from alexnet_jax.parallel.mesh import DATA, TOWER
+
+EXCHANGES = ('conv3', 'fc6', 'fc7', 'fc8')
+_SCOPE = 'exchange_'
+
+
+def gather_towers(x: Array, layer: str) -> Array:
+    """The channels of both towers, (..., c) -> (..., 2c), tower 0's first; to be called inside shard_map.
+
+    On a 'tower' axis of size 1 the device has both and the gather moves nothing.
+    """
+    # Behind fc8's gather both devices compute the same thing. 'invarying' states that, so the loss is provably equal on
+    # both towers and its gradient needs no further reduction; the other three feed each tower's own weights.
+    to = 'invarying' if layer == 'fc8' else 'varying'
+    with jax.named_scope(_SCOPE + layer):
+        return lax.all_gather(x, TOWER, axis=x.ndim - 1, tiled=True, to=to)
+
+
+def mean_over_data(x: Array) -> Array:
+    """The mean over data-parallel replicas. Inside the differentiated loss, so that gradients come out averaged."""
+    return lax.pmean(x, DATA)
+
+
+def tower_ids(local_towers: int) -> Array:
+    """int32 (local_towers,): which towers this device holds; to be called inside shard_map."""
+    return lax.axis_index(TOWER) * local_towers + jax.numpy.arange(local_towers)
+
+
+def row_ids(local_rows: int) -> Array:
+    """int32 (local_rows,): which rows of the global batch this device holds; to be called inside shard_map."""
+    return lax.axis_index(DATA) * local_rows + jax.numpy.arange(local_rows)

@@ -1,0 +1,75 @@
+"""The device mesh and where every array lives on it: written once, used everywhere.
+
+Axis 'data' splits the batch. Axis 'tower' holds AlexNet's two halves: of size 2, each device holds one tower; of size
+1, one device holds both and the same program runs without an exchange.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from alexnet_jax import InputError
+
+DATA, TOWER = 'data', 'tower'
+BATCH = P(DATA)  # images, labels and lighting: rows over 'data', copies on both towers
+REPLICATED = P()
+
+
+def make_mesh(data: int, tower: int) -> Mesh:
+    """A mesh of data x tower of the first devices, towers of one replica next to each other.
+
+    Raises:
+      InputError: `tower` is not 1 or 2, or there are too few devices.
+    """
+    if tower not in (1, 2):
+        raise InputError(f'mesh has a tower axis of {tower}: AlexNet has two towers, so it must be 1 or 2')
+    if data < 1:
+        raise InputError(f'mesh has a data axis of {data}: it must be at least 1')
+    devices = jax.devices()
+    if data * tower > len(devices):
+        fits = '--config.mesh=1,2' if len(devices) >= 2 else 'configs/one_device.py (or --config.mesh=1,1)'
+        raise InputError(
+            f'a mesh of {data}x{tower} (data x tower) needs {data * tower} devices, but {len(devices)} '
+            f'{devices[0].platform.upper()} device(s) were found: use {fits}'
+        )
+    # Auto axes: shard_map makes the program explicit, and takes inputs that are not placed yet.
+    # `jax.make_mesh` would default to Explicit ones, with which shard_map refuses those.
+    return Mesh(
+        np.array(devices[: data * tower]).reshape(data, tower), (DATA, TOWER), axis_types=(AxisType.Auto,) * 2
+    )
+
+
+def parameter_specs(tree: Any) -> Any:
+    """The PartitionSpec of every leaf of a tree that holds parameters, momenta or gradients by layer.
+
+    A leaf at .../LAYER/{kernel,bias} has its output axis, the last, over 'tower'; fc8, which both devices compute
+    whole, and every other leaf (step counts, the mean image) are replicated.
+    """
+
+    def spec(path: tuple[Any, ...], leaf: Any) -> P:
+        *_, layer, name = ['', *(getattr(entry, 'key', None) for entry in path)]
+        if name not in ('kernel', 'bias') or layer == 'fc8':
+            return REPLICATED
+        return P(*[None] * (len(leaf.shape) - 1), TOWER)
+
+    return jax.tree_util.tree_map_with_path(spec, tree)
+
+
+def shardings(mesh: Mesh, specs: Any) -> Any:
+    """`specs` as NamedShardings on `mesh`."""
+    return jax.tree.map(lambda spec: NamedSharding(mesh, spec), specs, is_leaf=lambda x: isinstance(x, P))
+
+
+def local_towers(mesh: Mesh) -> int:
+    """How many of the two towers one device of `mesh` holds."""
+    return 2 // mesh.shape[TOWER]
+
+
+def place_batch(mesh: Mesh, batch: Any) -> Any:
+    """Puts host arrays (global batch first) on the mesh, rows over 'data'."""
+    return jax.device_put(batch, NamedSharding(mesh, BATCH))

@@ -1,0 +1,134 @@
+"""What a run writes while it goes: the terminal, metrics.jsonl and TensorBoard files."""
+
+from __future__ import annotations
+
+import json
+import pathlib
+import sys
+import time
+from collections import deque
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn
+
+
+class Logbook:
+    """The log of one run folder; a context manager.
+
+    On a terminal a progress line is redrawn in place, elsewhere plain lines are printed. Both go to standard error:
+    standard output is left to results. Lines of metrics.jsonl later than `start_step` are dropped at the start: a run
+    that was killed wrote them, and the resumed run writes them again.
+    """
+
+    def __init__(self, workdir: pathlib.Path, *, start_step: int, total_steps: int, batch_size: int) -> None:
+        from tensorboardX import SummaryWriter
+
+        self._total, self._batch_size = total_steps, batch_size
+        self._file = _reopen(workdir / 'metrics.jsonl', start_step)
+        self._board = SummaryWriter(str(workdir / 'tensorboard'), purge_step=start_step + 1)
+        self._console = Console(stderr=True, highlight=False, soft_wrap=True)
+        self._progress = None
+        if self._console.is_terminal:
+            self._progress = Progress(
+                TextColumn('{task.description}'), BarColumn(), TextColumn('{task.fields[figures]}'),
+                console=self._console, transient=True,
+            )  # fmt: skip
+            self._task = self._progress.add_task('training', total=total_steps, completed=start_step, figures='')
+
+    def __enter__(self) -> Logbook:
+        if self._progress:
+            self._progress.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        if self._progress:
+            self._progress.stop()
+        self._file.close()
+        self._board.close()
+
+    def say(self, text: str) -> None:
+        """One line for the person who watches."""
+        self._console.print(text, markup=False)
+
+    def train(self, step: int, metrics: dict[str, float], *, images_per_second: float) -> None:
+        """Training metrics, means over the steps since the last call, at `step` updates made."""
+        left = (self._total - step) * self._batch_size / images_per_second
+        figures = (
+            f'step {step}/{self._total}  loss {metrics["loss"]:.3f}  error {metrics["top1_error"]:.1%}  '
+            f'rate {metrics["learning_rate"]:.1e}  {images_per_second:.1f} images/s  {clock(left)} left'
+        )
+        if self._progress:
+            self._progress.update(self._task, completed=step, figures=figures)
+        else:
+            self.say(figures)
+        self._write(step, 'train', metrics | {'images_per_second': images_per_second})
+
+    def evaluation(self, step: int, protocol: str, result: dict[str, float], *, seconds: float) -> None:
+        """A test of the parameters after `step` updates."""
+        self.say(
+            f'step {step}/{self._total}  validation, {protocol.replace("_", "-")}: loss {result["loss"]:.3f}  '
+            f'top-1 error {result["top1_error"]:.2%}  top-5 error {result["top5_error"]:.2%}  '
+            f'({result["examples"]} images, {seconds:.0f} s)'
+        )
+        self._write(step, 'validation', {'protocol': protocol, **result})
+
+    def _write(self, step: int, split: str, values: dict[str, Any]) -> None:
+        self._file.write(json.dumps({'step': step, 'split': split, **values}) + '\n')
+        self._file.flush()
+        group = f'{split}_{values["protocol"]}' if 'protocol' in values else split
+        for name, value in values.items():
+            if isinstance(value, int | float):
+                self._board.add_scalar(f'{group}/{name}', value, step)
+
+
+def _reopen(path: pathlib.Path, start_step: int) -> Any:
+    """The file, open for appending, with only the lines up to `start_step` left in it."""
+    kept = []
+    if path.exists():
+        for line in path.read_text().splitlines():
+            try:
+                entry = json.loads(line)
+            except json.JSONDecodeError:  # the last line of a killed run may be half written
+                continue
+            if entry['step'] <= start_step:
+                kept.append(line + '\n')
+    path.write_text(''.join(kept))
+    return path.open('a')
+
+
+def clock(seconds: float) -> str:
+    """Seconds as m:ss or h:mm:ss."""
+    minutes, seconds = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f'{hours}:{minutes:02}:{seconds:02}' if hours else f'{minutes}:{seconds:02}'
+
+
+class Stopwatch:
+    """Images and the seconds spent training on them, leaving out tests, saves and compilation."""
+
+    def __init__(self) -> None:
+        self.images, self.seconds = 0, 0.0
+        self._recent: deque[tuple[int, float]] = deque(maxlen=50)
+        self._since = time.perf_counter()
+
+    def lap(self, images: int) -> None:
+        """Adds `images` and the time since the last lap or `resume`."""
+        now = time.perf_counter()
+        seconds, self._since = now - self._since, now
+        self.images, self.seconds = self.images + images, self.seconds + seconds
+        self._recent.append((images, seconds))
+
+    def resume(self) -> None:
+        """Forgets the time since the last lap."""
+        self._since = time.perf_counter()
+
+    def recent(self) -> float:
+        """Images per second over the last laps."""
+        images, seconds = (sum(column) for column in zip(*self._recent, strict=True))
+        return images / seconds
+
+
+def to_stderr(text: str) -> None:
+    """One line before a logbook is open."""
+    print(text, file=sys.stderr, flush=True)

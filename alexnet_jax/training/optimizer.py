@@ -1,0 +1,47 @@
+"""The paper's update rule (section 5), from Optax parts.
+
+    v <- 0.9 v - 0.0005 * rate * w - rate * gradient          w <- w + v
+
+The learning rate is inside the momentum buffer: after it drops, old steps still carry the old rate. `optax.sgd` (and
+PyTorch) keep it outside, and rescale the whole momentum at once; the two agree only while the rate is constant.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import optax
+from jax import Array
+
+
+def paper_sgd(*, momentum: float, weight_decay: float, bias_rate: float) -> optax.GradientTransformationExtraArgs:
+    """The update rule; call `update(gradients, state, parameters, learning_rate=...)`.
+
+    Args:
+      momentum: 0.9 in the paper.
+      weight_decay: 5e-4 in the paper, times the learning rate; on kernels only (CHM layer-params-145.cfg: wcB is 0).
+      bias_rate: learning rate of biases in multiples of the kernels' (paper 1, CHM layer-params-145.cfg 2).
+    """
+    return optax.chain(
+        optax.add_decayed_weights(weight_decay, mask=lambda tree: _named(tree, 'kernel')),
+        optax.masked(optax.scale(bias_rate), lambda tree: _named(tree, 'bias')),
+        _scale_by_given_rate(),
+        optax.trace(momentum),
+    )
+
+
+def _scale_by_given_rate() -> optax.GradientTransformationExtraArgs:
+    """Multiplies by -learning_rate, an argument of `update`: validation decides it, not only the step."""
+
+    def update(
+        updates: Any, state: optax.EmptyState, params: Any = None, *, learning_rate: Array, **extra: Any
+    ) -> tuple[Any, optax.EmptyState]:
+        del params, extra
+        return jax.tree.map(lambda u: -learning_rate.astype(u.dtype) * u, updates), state
+
+    return optax.GradientTransformationExtraArgs(lambda params: optax.EmptyState(), update)
+
+
+def _named(tree: Any, name: str) -> Any:
+    return jax.tree_util.tree_map_with_path(lambda path, _: path[-1].key == name, tree)

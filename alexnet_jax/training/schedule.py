@@ -1,0 +1,74 @@
+"""Learning-rate schedules: fixed drops, and the paper's own rule, which watches the validation error.
+
+Both only ever divide: the rate is `learning_rate * factor ** drops`. The rule's state is part of the training state,
+so it is saved and restored with it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Plateau:
+    """What the paper's rule remembers.
+
+    Attributes:
+      best_error: float32 scalar, the lowest validation error so far (1 before the first).
+      stale: int32 scalar, evaluations since it last improved.
+      drops: int32 scalar, how often the rate was divided.
+    """
+
+    best_error: Array
+    stale: Array
+    drops: Array
+
+    @classmethod
+    def start(cls) -> Plateau:
+        """Before the first evaluation."""
+        return cls(jnp.ones((), jnp.float32), jnp.zeros((), jnp.int32), jnp.zeros((), jnp.int32))
+
+
+def observe(plateau: Plateau, error: float, *, patience: int, max_drops: int) -> Plateau:
+    """The rule after an evaluation: divide when the error has not improved for `patience` evaluations.
+
+    Paper section 5: "divide the learning rate by 10 when the validation error rate stopped improving with the current
+    learning rate", three times before the end.
+    """
+    improved = error < float(plateau.best_error)
+    stale = 0 if improved else int(plateau.stale) + 1
+    drops = int(plateau.drops)
+    if stale >= patience and drops < max_drops:
+        stale, drops = 0, drops + 1
+    best = min(error, float(plateau.best_error))
+    return Plateau(jnp.float32(best), jnp.int32(stale), jnp.int32(drops))
+
+
+Schedule = Callable[[Array, Plateau], Array]
+
+
+def fixed_drops(learning_rate: float, *, factor: float, at_steps: tuple[int, ...]) -> Schedule:
+    """The rate is multiplied by `factor` from each of `at_steps` on (steps count from 0)."""
+
+    def rate(step: Array, plateau: Plateau) -> Array:
+        del plateau
+        drops = jnp.sum(step >= jnp.asarray(at_steps, jnp.int32)) if at_steps else 0
+        return jnp.float32(learning_rate) * jnp.float32(factor) ** drops
+
+    return rate
+
+
+def on_plateau(learning_rate: float, *, factor: float) -> Schedule:
+    """The rate is multiplied by `factor` as often as `observe` has decided."""
+
+    def rate(step: Array, plateau: Plateau) -> Array:
+        del step
+        return jnp.float32(learning_rate) * jnp.float32(factor) ** plateau.drops
+
+    return rate

@@ -1,0 +1,58 @@
+"""The training state: all that a run is at one step, created on the devices where it will live."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax import Array
+from jax.sharding import Mesh
+
+from alexnet_jax.model.alexnet import init_parameters
+from alexnet_jax.model.variants import Variant
+from alexnet_jax.parallel.mesh import parameter_specs, shardings
+from alexnet_jax.training.schedule import Plateau
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class TrainState:
+    """Everything that a checkpoint holds. No random key: keys are functions of the seed and the step.
+
+    Attributes:
+      step: int32 scalar, updates made so far.
+      params: {layer: {'kernel', 'bias'}}, float32.
+      opt_state: Optax's state, the momenta.
+      plateau: the learning-rate rule's memory.
+      mean_image: float32 (224, 224, 3), 0..255, what is subtracted from every crop: weights mean nothing without it.
+    """
+
+    step: Array
+    params: Any
+    opt_state: Any
+    plateau: Plateau
+    mean_image: Array
+
+
+def create_state(
+    variant: Variant,
+    optimizer: optax.GradientTransformation,
+    mesh: Mesh,
+    *,
+    num_classes: int,
+    mean_image: np.ndarray,
+    seed: int,
+) -> TrainState:
+    """A fresh state, each device computing only the share that it holds; the same numbers on every mesh."""
+
+    def create(mean: Array) -> TrainState:
+        params = init_parameters(variant, jax.random.key(seed), num_classes=num_classes)
+        return TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params), Plateau.start(), mean)
+
+    mean = mean_image.astype(np.float32)
+    placed = shardings(mesh, parameter_specs(jax.eval_shape(create, mean)))
+    return jax.jit(create, out_shardings=placed)(mean)

@@ -1,0 +1,91 @@
+"""The run folder: whose it is, and what it says of the run's circumstances."""
+
+from __future__ import annotations
+
+import json
+import pathlib
+import platform
+import subprocess
+import sys
+from importlib import metadata
+from typing import Any
+
+import jax
+import ml_collections
+from jax.sharding import Mesh
+
+from alexnet_jax import InputError
+from alexnet_jax.data.source import Dataset, open_dataset, prepared_datasets
+from alexnet_jax.training.config import DEMO
+from alexnet_jax.training.logbook import to_stderr
+
+# What a run is: with another value of one of these its checkpoints mean nothing, or its batches are other batches.
+IDENTITY = ('variant', 'width', 'dataset', 'seed', 'batch_size')
+PACKAGES = ('jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'grain', 'tensorflow-datasets', 'numpy')
+
+
+def open_or_render(name: str, data_dir: str) -> Dataset:
+    """Opens a prepared dataset; the embedded one is rendered first where it is not there yet, and says so.
+
+    Raises:
+      InputError: not prepared, or rendering failed.
+    """
+    if name == DEMO and DEMO not in prepared_datasets(data_dir):
+        to_stderr(f'rendering the embedded dataset into {data_dir}/{DEMO}, once')
+        # In a process of its own: rendering takes a pool of processes, which must not inherit this one's threads.
+        command = [sys.executable, '-m', 'alexnet_jax.prepare', f'--dataset={DEMO}', f'--data_dir={data_dir}']
+        if subprocess.run(command, check=False, stdout=sys.stderr).returncode:
+            raise InputError(f'rendering the embedded dataset failed: {" ".join(command[1:])}')
+    return open_dataset(name, data_dir=data_dir)
+
+
+def claim(workdir: pathlib.Path, config: ml_collections.ConfigDict, dataset: Dataset, mesh: Mesh) -> None:
+    """Makes `workdir` this run's, or checks that it already is, and writes config.json and run.json to it.
+
+    Raises:
+      InputError: the folder cannot be written, or holds a run of another network, dataset, seed or batch size.
+    """
+    identity = {key: config[key] for key in IDENTITY} | {'dataset_fingerprint': dataset.fingerprint}
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+        path = workdir / 'run.json'
+        if path.exists():
+            before = json.loads(path.read_text())['identity']
+            other = [
+                f'{key} {before.get(key)!r}, not {identity[key]!r}'
+                for key in identity
+                if before.get(key) != identity[key]
+            ]
+            if other:
+                raise InputError(
+                    f'{workdir} holds another run ({"; ".join(other)}): choose another --workdir, or delete it'
+                )
+        elif any(workdir.iterdir()):
+            raise InputError(f'{workdir} is not empty and holds no run: choose another --workdir')
+        path.write_text(json.dumps({'identity': identity, **_circumstances(mesh)}, indent=2) + '\n')
+        (workdir / 'config.json').write_text(config.to_json(indent=2) + '\n')
+    except OSError as error:
+        raise InputError(f'cannot write to {workdir}: {error.strerror}; choose another --workdir') from error
+
+
+def _circumstances(mesh: Mesh) -> dict[str, Any]:
+    devices = mesh.devices.flat
+    return {
+        'versions': {'python': platform.python_version()} | {name: metadata.version(name) for name in PACKAGES},
+        'commit': _commit(),
+        'devices': f'{mesh.devices.size} x {devices[0].device_kind} ({devices[0].platform})',
+        'mesh': dict(mesh.shape),
+        'host': {'machine': platform.machine(), 'processes': jax.process_count()},
+    }
+
+
+def _commit() -> str | None:
+    """The checkout's commit, '-dirty' where files differ from it; None outside a checkout."""
+    here = pathlib.Path(__file__).parent
+    try:
+        found = subprocess.run(
+            ['git', 'describe', '--always', '--dirty', '--abbrev=40'], cwd=here, capture_output=True, text=True
+        )
+    except FileNotFoundError:  # no git on this machine
+        return None
+    return found.stdout.strip() or None
