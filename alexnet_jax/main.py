@@ -51,14 +51,16 @@ def _run() -> dict:
     from alexnet_jax.evaluation.evaluate import Evaluator
     from alexnet_jax.parallel.devices import prepare_backend
     from alexnet_jax.parallel.mesh import make_mesh
-    from alexnet_jax.training import loop, workdir as folders
+    from alexnet_jax.training import loop
+    from alexnet_jax.training import workdir as folders
+    from alexnet_jax.training.recipe import variant_of
 
     prepare_backend(config.mesh)
     mesh = make_mesh(*config.mesh)
     dataset = folders.open_or_render(config.dataset, config.data_dir)
     folders.claim(workdir, config, dataset, mesh)
     evaluate = Evaluator(
-        loop.variant_of(config),
+        variant_of(config),
         mesh,
         dataset.records('validation'),
         num_classes=len(dataset.classes),

@@ -1,6 +1,6 @@
 """Both towers on every device, the batch split over two devices, gradients averaged: no exchange between towers.
 
-    python -m alexnet_jax.main --config=configs/data_parallel.py[:DATASET] [--config.mesh=8,1]
+python -m alexnet_jax.main --config=configs/data_parallel.py[:DATASET] [--config.mesh=8,1]
 """
 
 import ml_collections

@@ -1,6 +1,6 @@
 """The same two towers, both on one device: the same parameters, checkpoints and results, and nothing to exchange.
 
-    python -m alexnet_jax.main --config=configs/one_device.py[:DATASET]
+python -m alexnet_jax.main --config=configs/one_device.py[:DATASET]
 """
 
 import ml_collections

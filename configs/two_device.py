@@ -1,7 +1,7 @@
 """The paper's AlexNet: one tower on each of two devices, talking only before conv3, fc6, fc7 and fc8.
 
-    python -m alexnet_jax.main --config=configs/two_device.py               the embedded dataset, minutes on a laptop
-    python -m alexnet_jax.main --config=configs/two_device.py:imagenet2012  the paper's recipe: 128 images, 90 epochs
+    python -m alexnet_jax.main --config=configs/two_device.py               the embedded dataset
+    python -m alexnet_jax.main --config=configs/two_device.py:imagenet2012  the paper's recipe
 
 On a machine without two accelerators the devices are virtual ones of the CPU: the same program, slower.
 """

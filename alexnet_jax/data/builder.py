@@ -29,6 +29,10 @@ class UnusableImage(Exception):
     """A source cannot become a training image; the message is the reason."""
 
 
+class EmptySplit(Exception):
+    """Every image of a split is unusable; the message is the split."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Item:
     """One image to be prepared: a key unique within its split, its class index, and what `to_jpeg` reads."""
@@ -115,6 +119,8 @@ class ImageBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # 
             if self._progress is not None:
                 self._progress(split, seen, len(items))
         self.counts[split] = written
+        if not written:
+            raise EmptySplit(split)
 
     def _converted(self, split: str) -> Iterator[tuple[Sequence[Item], _Converted]]:
         """Converts a split in chunks, in order, with at most a few chunks for each worker in memory."""

@@ -29,9 +29,9 @@ SAMPLES = {'train': 0, 'validation': 1}  # enters the seed, so that no validatio
 RADIUS = (62.0, 98.0)  # of the circle around the shape, px: 48 to 77 % of the frame, so conv1 sees it whole
 OFFSET = 26.0  # px from the centre, each way: a 224 crop never cuts more than an edge
 TILT = math.pi / 6  # largest rotation each way: enough to defeat a template, little enough to learn quickly
-PERIOD = (30.0, 40.0)  # of stripes and spots, px: half a period is 4 strides of conv1 or more
-SPOT_RADIUS = 0.37  # in periods: spots cover 43 % of the object, near the 50 % of stripes
-GROUND_TEXTURE = 14.0  # grey levels: the background carries either texture too, faintly
+PERIOD = {'striped': (38.0, 52.0), 'spotted': (28.0, 38.0)}  # px: a stripe is wider than conv1's 11 px kernel
+SPOT_RADIUS = 0.31  # in periods: a spot is 17 px across or more, four strides of conv1
+GROUND_TEXTURE = 8.0  # grey levels: the background carries either texture too, faintly
 CLUTTER = (3, 7)  # plain soft blobs behind the object
 EDGE = 0.75  # px, half the width of an antialiased edge
 QUALITY = 90  # JPEG: smooth drawings, no need for a photograph's 95
@@ -47,9 +47,7 @@ _Y, _X = np.mgrid[0:SIDE, 0:SIDE].astype(np.float32) + 0.5  # pixel centres
 class Demo(ImageBuilder):
     """The embedded dataset as a TFDS builder: `Demo(data_dir=...).download_and_prepare()`."""
 
-    def __init__(
-        self, *, train: int = COUNTS['train'], validation: int = COUNTS['validation'], **kwargs: Any
-    ) -> None:
+    def __init__(self, *, train: int = COUNTS['train'], validation: int = COUNTS['validation'], **kwargs: Any) -> None:
         """Takes images a split, and what `ImageBuilder` takes besides names and splits."""
         splits = {
             split: [Item(f'{i:06d}', label_of(i), (split, i)) for i in range(count)]
@@ -126,7 +124,7 @@ def _distance(shape: str, x: np.ndarray, y: np.ndarray, *, radius: float, tilt: 
 
 def _texture(fill: str, rng: np.random.Generator) -> np.ndarray:
     """Stripes or spots over the whole frame at any angle and phase: float32 (h, w), 0 paper to 1 ink."""
-    period, angle = rng.uniform(*PERIOD), rng.uniform(0, math.pi)
+    period, angle = rng.uniform(*PERIOD[fill]), rng.uniform(0, math.pi)
     x, y, cos, sin = _X / period, _Y / period, math.cos(angle), math.sin(angle)
     u = x * cos + y * sin + rng.uniform()
     v = y * cos - x * sin + rng.uniform()

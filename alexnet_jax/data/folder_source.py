@@ -43,9 +43,7 @@ def splits_of(root: pathlib.Path) -> tuple[list[str], dict[str, list[Item]], lis
         if split == 'train':
             classes = names
             if len(classes) < 2:
-                raise InputError(
-                    f'{root / split} has only one class, {classes[0]!r}; two are needed at least'
-                )
+                raise InputError(f'{root / split} has only one class, {classes[0]!r}; two are needed at least')
         if extra := sorted(set(names) - set(classes)):
             raise InputError(f'{root / split} has classes that train/ has not: {", ".join(extra)}')
         if absent := sorted(set(classes) - set(names)):
@@ -59,7 +57,6 @@ def splits_of(root: pathlib.Path) -> tuple[list[str], dict[str, list[Item]], lis
             if not usable:
                 raise InputError(f'{folder} has no images; add some or remove the folder')
             splits[split] += [
-                Item(p.relative_to(root / split).as_posix(), classes.index(folder.name), str(p))
-                for p in usable
+                Item(p.relative_to(root / split).as_posix(), classes.index(folder.name), str(p)) for p in usable
             ]
     return classes, splits, strangers, notes

@@ -120,9 +120,7 @@ def open_dataset(name: str, *, data_dir: str | os.PathLike[str]) -> Dataset:
     again = f'prepare it again with `{prepare} --overwrite` (or --images, if it came from a folder)'
     manifest = json.loads((directory / MANIFEST_FILE).read_text())
     if manifest['format_version'] != FORMAT_VERSION:
-        raise InputError(
-            f'{directory} has format {manifest["format_version"]}, not {FORMAT_VERSION}; {again}'
-        )
+        raise InputError(f'{directory} has format {manifest["format_version"]}, not {FORMAT_VERSION}; {again}')
     for file, entry in manifest['files'].items():
         path = directory / file
         if not path.is_file() or path.stat().st_size != entry['bytes']:
@@ -131,9 +129,7 @@ def open_dataset(name: str, *, data_dir: str | os.PathLike[str]) -> Dataset:
     builder = tfds.builder_from_directory(directory)
     image = builder.info.features['image']
     if image.shape != IMAGE_SHAPE or image.encoding_format != 'jpeg':
-        raise InputError(
-            f'{directory} holds {image.shape} {image.encoding_format}, not 256 x 256 JPEG; {again}'
-        )
+        raise InputError(f'{directory} holds {image.shape} {image.encoding_format}, not 256 x 256 JPEG; {again}')
     for split in ('train', 'validation'):
         if split not in builder.info.splits:
             raise InputError(f'{directory} has no {split} split; {again}')
@@ -152,9 +148,7 @@ def open_dataset(name: str, *, data_dir: str | os.PathLike[str]) -> Dataset:
 
 def prepared_datasets(data_dir: str | os.PathLike[str]) -> list[str]:
     """Names of the datasets in `data_dir` that `open_dataset` can open, sorted."""
-    return sorted(
-        path.parent.parent.name for path in pathlib.Path(data_dir).glob(f'[!.]*/{VERSION}/{MANIFEST_FILE}')
-    )
+    return sorted(path.parent.parent.name for path in pathlib.Path(data_dir).glob(f'[!.]*/{VERSION}/{MANIFEST_FILE}'))
 
 
 def fingerprint_of(files: dict[str, dict[str, Any]]) -> str:

@@ -19,9 +19,7 @@ class TfdsItems(Sequence[Item]):
         """Opens `split` of a builder prepared as ArrayRecord."""
         self._where = f'{builder.info.full_name}, split {split}'
         self._class_count = builder.info.features['label'].num_classes
-        decoders = tfds.decode.PartialDecoding(
-            {'image': True, 'label': True}, decoders={'image': tfds.decode.SkipDecoding()}
-        )
+        decoders = {'image': tfds.decode.SkipDecoding()}  # as stored: workers decode it
         self._records = builder.as_data_source(split, decoders=decoders)
 
     def __len__(self) -> int:
@@ -33,9 +31,7 @@ class TfdsItems(Sequence[Item]):
         record = self._records[index]
         label = int(record['label'])
         if not 0 <= label < self._class_count:
-            raise InputError(
-                f'{self._where}, record {index}: label {label} is not one of {self._class_count} classes'
-            )
+            raise InputError(f'{self._where}, record {index}: label {label} is not one of {self._class_count} classes')
         return Item(f'{index:08d}', label, record['image'])
 
     def __iter__(self) -> Iterator[Item]:
@@ -56,16 +52,15 @@ def splits_of(
     """
     builder = _prepared_builder(dataset, tfds_dir=os.fspath(tfds_dir), manual_dir=manual_dir)
     features = builder.info.features
-    image, label = (features.get(key) if hasattr(features, 'get') else None for key in ('image', 'label'))
+    named = dict(features.items()) if isinstance(features, tfds.features.FeaturesDict) else {}
+    image, label = named.get('image'), named.get('label')
     if not isinstance(image, tfds.features.Image) or not isinstance(label, tfds.features.ClassLabel):
         raise InputError(
             f'{dataset} is not image classification: it needs features image (Image) and label (ClassLabel)'
         )
     found, notes = list(builder.info.splits), []
     if 'train' not in found or not {'validation', 'test'} & set(found):
-        raise InputError(
-            f'{dataset} has splits {", ".join(found)}; train and validation (or test) are needed'
-        )
+        raise InputError(f'{dataset} has splits {", ".join(found)}; train and validation (or test) are needed')
     if 'validation' in found:
         chosen = {split: split for split in ('train', 'validation', 'test') if split in found}
     else:

@@ -9,12 +9,12 @@ import dataclasses
 import fcntl
 import functools
 import hashlib
+import io
 import json
 import os
 import pathlib
 import re
 import shutil
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -24,7 +24,7 @@ import tensorflow_datasets as tfds
 
 from alexnet_jax import InputError
 from alexnet_jax.data import folder_source
-from alexnet_jax.data.builder import VERSION, ImageBuilder, Progress
+from alexnet_jax.data.builder import VERSION, EmptySplit, ImageBuilder, Progress
 from alexnet_jax.data.photo import QUALITY, photo_to_jpeg
 from alexnet_jax.data.source import FORMAT_VERSION, MANIFEST_FILE, STATISTICS_FILE, fingerprint_of
 
@@ -194,10 +194,13 @@ def _write(
     """Builds the dataset in a hidden folder and moves it into place."""
     start = time.monotonic()
     directory = _check_name(name, data_dir=data_dir, overwrite=overwrite)
-    with _hidden_folder(pathlib.Path(data_dir), name) as hidden, contextlib.redirect_stdout(sys.stderr):
-        tfds.disable_progress_bar()
+    with _hidden_folder(pathlib.Path(data_dir), name) as hidden, _tfds_kept_quiet():
         builder = make(data_dir=hidden)
-        builder.download_and_prepare()
+        lost = ''
+        try:
+            builder.download_and_prepare()
+        except EmptySplit as e:  # told after the files that are the cause
+            lost = str(e)
         skipped = [*unusable, *(f'{key}: {reason}' for key, reason in builder.unusable)]
         if skipped and not skip:
             more = f' and {len(skipped) - NAMED_UNUSABLE} more' if len(skipped) > NAMED_UNUSABLE else ''
@@ -205,10 +208,9 @@ def _write(
                 f'{len(skipped)} unusable files ({"; ".join(skipped[:NAMED_UNUSABLE])}{more}); '
                 'repair or remove them, or pass --on_error=skip'
             )
-        if missing := [
-            c for c, n in zip(builder.classes, builder.statistics.class_counts, strict=True) if not n
-        ]:
-            raise InputError(f'no usable training image is left of {", ".join(missing)}')
+        counts = zip(builder.classes, builder.statistics.class_counts, strict=True)
+        if absent := [lost] if lost else [f'train/{name}' for name, count in counts if not count]:
+            raise InputError(f'no usable image is left of {", ".join(absent)}; add some')
         fingerprint = _seal(pathlib.Path(builder.data_dir), builder.statistics)
         directory.parent.mkdir(exist_ok=True)
         if directory.exists():
@@ -230,9 +232,7 @@ def _write(
 
 def _check_name(name: str, *, data_dir: str | os.PathLike[str], overwrite: bool) -> pathlib.Path:
     if not re.fullmatch(r'[a-z][a-z0-9_]*', name):
-        raise InputError(
-            f'--name={name!r} must be lower-case letters, digits and underscores, a letter first'
-        )
+        raise InputError(f'--name={name!r} must be lower-case letters, digits and underscores, a letter first')
     directory = pathlib.Path(data_dir) / name / VERSION
     if directory.exists() and not overwrite:
         raise InputError(f'{directory} exists already; pass --overwrite to replace it')
@@ -264,6 +264,17 @@ def _hidden_folder(data_dir: pathlib.Path, name: str) -> Iterator[pathlib.Path]:
         finally:
             shutil.rmtree(hidden, ignore_errors=True)
             lock.unlink()
+
+
+@contextlib.contextmanager
+def _tfds_kept_quiet() -> Iterator[None]:
+    """TFDS's own bars and messages speak of the hidden folder; ours take their place."""
+    tfds.disable_progress_bar()
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):
+            yield
+    finally:
+        tfds.enable_progress_bar()
 
 
 def _seal(directory: pathlib.Path, statistics: Any) -> str:

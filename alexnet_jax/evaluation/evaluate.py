@@ -20,11 +20,9 @@ from alexnet_jax.data.augment import normalise
 from alexnet_jax.data.pipeline import EvaluationBatches
 from alexnet_jax.data.source import Records
 from alexnet_jax.evaluation.views import PROTOCOLS, cut
-from alexnet_jax.model.alexnet import AlexNet
 from alexnet_jax.model.variants import Variant
-from alexnet_jax.parallel.exchange import gather_towers
-from alexnet_jax.parallel.mesh import BATCH, REPLICATED, local_towers, parameter_specs, place_batch
-from alexnet_jax.training.step import compiler_options
+from alexnet_jax.parallel.mesh import BATCH, REPLICATED, parameter_specs, place_batch
+from alexnet_jax.training.step import compiler_options, model_on
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,43 +49,33 @@ class Evaluator:
       examples: images of the split; `__call__` asserts that it counted just as many.
     """
 
-    def __init__(
-        self, variant: Variant, mesh: Mesh, records: Records, *, num_classes: int, batch_size: int
-    ) -> None:
+    def __init__(self, variant: Variant, mesh: Mesh, records: Records, *, num_classes: int, batch_size: int) -> None:
         self.examples = len(records)
         self._mesh = mesh
         self._batches = EvaluationBatches(records, batch_size)
         self._num_classes = num_classes
         self._add_view = _make_add_view(variant, mesh, num_classes=num_classes)
 
-    def __call__(
-        self, params: Any, mean_image: Array, *, protocol: str
-    ) -> Result:
+    def __call__(self, params: Any, mean_image: Array, *, protocol: str) -> Result:
         """The errors of `params` under 'centre' or 'ten_view'."""
         views = PROTOCOLS[protocol]
         totals = np.zeros(4)
         for batch in self._batches.read():
             images, labels, valid = place_batch(self._mesh, (batch.images, batch.labels, batch.valid))
-            mean_probability = place_batch(
-                self._mesh, np.zeros((labels.size, self._num_classes), mean_image.dtype)
-            )
+            mean_probability = place_batch(self._mesh, np.zeros((labels.size, self._num_classes), mean_image.dtype))
             # Each call takes the sum so far, and each batch is waited for: on virtual CPU devices several programs in
             # flight at once, each at one of its exchanges, would take all threads and wait for one another for ever.
             for view in views:
-                mean_probability = self._add_view(
-                    mean_probability, params, images, mean_image, 1 / len(views), *view
-                )
+                mean_probability = self._add_view(mean_probability, params, images, mean_image, 1 / len(views), *view)
             totals += np.asarray(_count(mean_probability, labels, valid))
         count, loss, top1, top5 = totals
         assert count == self.examples, f'evaluated {count} images of {self.examples}'
-        return Result(
-            self.examples, float(loss / count), float(top1 / count), float(top5 / count)
-        )
+        return Result(self.examples, float(loss / count), float(top1 / count), float(top5 / count))
 
 
 def _make_add_view(variant: Variant, mesh: Mesh, *, num_classes: int) -> Callable[..., Array]:
     """(total, params, images (b, 256, 256, 3), mean_image, weight, *view) -> total + weight * softmax, jitted."""
-    model = AlexNet(variant, num_classes, local_towers=local_towers(mesh), exchange=gather_towers)
+    model = model_on(mesh, variant, num_classes=num_classes)
 
     def device_add_view(
         total: Array, params: Any, images: Array, mean_image: Array, weight: Array, *view: Array

@@ -48,12 +48,14 @@ class AlexNet(nn.Module):
       num_classes: outputs of fc8.
       local_towers: 2, or 1 where each tower has a device of its own.
       exchange: called as exchange(x, layer) before every layer that reads both towers; returns the channels of both.
+      split_groups: see `layers.convolution`; for CPUs.
     """
 
     variant: Variant
     num_classes: int
     local_towers: int = TOWERS
     exchange: Exchange = no_exchange
+    split_groups: bool = False
 
     @nn.compact
     def __call__(self, images: Array, dropout: layers.DropoutStream | None = None) -> Array:
@@ -87,18 +89,27 @@ class AlexNet(nn.Module):
         return features * self.local_towers // TOWERS
 
     def _parameters(self, layer: Conv | Dense, shape: tuple[int, ...]) -> tuple[Array, Array]:
-        parameters = _Parameters(shape, layer.init_std, layer.init_bias, name=layer.name)()
-        return parameters
+        return _Parameters(shape, layer.init_std, layer.init_bias, name=layer.name)()
 
     def _convolve(self, conv: Conv, x: Array) -> Array:
         groups = self.local_towers if conv.reads == 'tower' else 1
         shape = (conv.kernel, conv.kernel, x.shape[-1] // groups, self._local(conv.features))
         kernel, bias = self._parameters(conv, shape)
-        return layers.convolution(x, kernel, stride=conv.stride, padding=conv.padding, groups=groups) + bias
+        with jax.named_scope(conv.name):
+            x = layers.convolution(
+                x,
+                kernel,
+                stride=conv.stride,
+                padding=conv.padding,
+                groups=groups,
+                split_groups=self.split_groups,
+            )
+            return x + bias
 
     def _connect(self, layer: Dense, x: Array, features: int) -> Array:
         kernel, bias = self._parameters(layer, (x.shape[-1], features))
-        return x @ kernel + bias
+        with jax.named_scope(layer.name):
+            return x @ kernel + bias
 
     def _operate(self, operation: Operation, x: Array) -> Array:
         match operation:

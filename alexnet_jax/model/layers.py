@@ -15,20 +15,30 @@ from jax import Array, lax
 
 
 def convolution(
-    x: Array, kernel: Array, *, stride: int, padding: tuple[tuple[int, int], tuple[int, int]], groups: int = 1
+    x: Array,
+    kernel: Array,
+    *,
+    stride: int,
+    padding: tuple[tuple[int, int], tuple[int, int]],
+    groups: int = 1,
+    split_groups: bool = False,
 ) -> Array:
     """Cross-correlation of x (b, h, w, groups * i) with kernel (kh, kw, i, o): (b, h', w', o).
 
-    Group g reads the g-th block of input channels and writes the g-th block of outputs, as XLA's grouped
-    convolution. Groups are written as separate convolutions because XLA's CPU back end runs the weight gradient of
-    its grouped form ten times slower.
+    Group g reads the g-th block of input channels and writes the g-th block of outputs. `split_groups` writes the
+    groups as convolutions of their own: the same numbers, and the whole network trains several times faster on XLA:CPU.
     """
-    if groups == 1:
-        return lax.conv_general_dilated(
-            x, kernel, (stride, stride), padding, dimension_numbers=('NHWC', 'HWIO', 'NHWC')
-        )
-    parts = zip(jnp.split(x, groups, axis=-1), jnp.split(kernel, groups, axis=-1), strict=True)
-    return jnp.concatenate([convolution(a, k, stride=stride, padding=padding) for a, k in parts], axis=-1)
+    if groups > 1 and split_groups:
+        parts = zip(jnp.split(x, groups, axis=-1), jnp.split(kernel, groups, axis=-1), strict=True)
+        return jnp.concatenate([convolution(a, k, stride=stride, padding=padding) for a, k in parts], axis=-1)
+    return lax.conv_general_dilated(
+        x,
+        kernel,
+        (stride, stride),
+        padding,
+        dimension_numbers=('NHWC', 'HWIO', 'NHWC'),
+        feature_group_count=groups,
+    )
 
 
 def max_pool(x: Array, *, window: int, stride: int) -> Array:
@@ -36,9 +46,7 @@ def max_pool(x: Array, *, window: int, stride: int) -> Array:
 
     Overlapping where stride < window (paper section 3.4). Of equal maxima the first in row order gets the gradient.
     """
-    return lax.reduce_window(
-        x, -jnp.inf, lax.max, (1, window, window, 1), (1, stride, stride, 1), 'VALID'
-    )
+    return lax.reduce_window(x, -jnp.inf, lax.max, (1, window, window, 1), (1, stride, stride, 1), 'VALID')
 
 
 def channel_norm(x: Array, *, towers: int, size: int, k: float, alpha: float, beta: float) -> Array:
@@ -63,7 +71,13 @@ def spatial_norm(x: Array, *, size: int, k: float, alpha: float, beta: float) ->
 
 @functools.partial(jax.jit, static_argnames=('window', 'padding', 'k', 'alpha', 'beta'), inline=True)
 def _normalise(
-    x: Array, window: tuple[int, ...], padding: tuple[tuple[int, int], ...], *, k: float, alpha: float, beta: float
+    x: Array,
+    window: tuple[int, ...],
+    padding: tuple[tuple[int, int], ...],
+    *,
+    k: float,
+    alpha: float,
+    beta: float,
 ) -> Array:
     strides = (1,) * x.ndim
     s = k + alpha * lax.reduce_window(x * x, 0.0, lax.add, window, strides, padding)

@@ -148,9 +148,7 @@ class Variant:
 
         return dataclasses.replace(
             self,
-            convs=tuple(
-                dataclasses.replace(c, features=features(c.features), init_std=std(c)) for c in self.convs
-            ),
+            convs=tuple(dataclasses.replace(c, features=features(c.features), init_std=std(c)) for c in self.convs),
             dense=tuple(
                 dataclasses.replace(d, features=features(d.features) if d.features else 0, init_std=std(d))
                 for d in self.dense

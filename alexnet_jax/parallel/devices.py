@@ -7,7 +7,9 @@ import pathlib
 
 import jax
 
-_PATIENCE = '--xla_cpu_collective_call_warn_stuck_timeout_seconds=120 --xla_cpu_collective_call_terminate_timeout_seconds=1200'
+_PATIENCE = (
+    '--xla_cpu_collective_call_warn_stuck_timeout_seconds=120 --xla_cpu_collective_call_terminate_timeout_seconds=1200'
+)
 
 
 def prepare_backend(mesh: tuple[int, int]) -> None:

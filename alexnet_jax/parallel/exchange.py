@@ -13,7 +13,7 @@ from jax import Array, lax
 from alexnet_jax.parallel.mesh import DATA, TOWER
 
 EXCHANGES = ('conv3', 'fc6', 'fc7', 'fc8')
-_SCOPE = 'exchange_'
+SCOPE = 'exchange_'  # of every exchange in profiles, traced and compiled programs
 
 
 def gather_towers(x: Array, layer: str) -> Array:
@@ -24,7 +24,7 @@ def gather_towers(x: Array, layer: str) -> Array:
     # Behind fc8's gather both devices compute the same thing. 'invarying' states that, so the loss is provably equal on
     # both towers and its gradient needs no further reduction; the other three feed each tower's own weights.
     to = 'invarying' if layer == 'fc8' else 'varying'
-    with jax.named_scope(_SCOPE + layer):
+    with jax.named_scope(SCOPE + layer):
         return lax.all_gather(x, TOWER, axis=x.ndim - 1, tiled=True, to=to)
 
 

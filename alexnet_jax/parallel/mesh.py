@@ -39,9 +39,7 @@ def make_mesh(data: int, tower: int) -> Mesh:
         )
     # Auto axes: shard_map makes the program explicit, and takes inputs that are not placed yet.
     # `jax.make_mesh` would default to Explicit ones, with which shard_map refuses those.
-    return Mesh(
-        np.array(devices[: data * tower]).reshape(data, tower), (DATA, TOWER), axis_types=(AxisType.Auto,) * 2
-    )
+    return Mesh(np.array(devices[: data * tower]).reshape(data, tower), (DATA, TOWER), axis_types=(AxisType.Auto,) * 2)
 
 
 def parameter_specs(tree: Any) -> Any:
@@ -63,6 +61,15 @@ def parameter_specs(tree: Any) -> Any:
 def shardings(mesh: Mesh, specs: Any) -> Any:
     """`specs` as NamedShardings on `mesh`."""
     return jax.tree.map(lambda spec: NamedSharding(mesh, spec), specs, is_leaf=lambda x: isinstance(x, P))
+
+
+def abstract(mesh: Mesh, tree: Any, specs: Any) -> Any:
+    """The leaves' shapes and dtypes with their place on `mesh`, as jax.ShapeDtypeStruct, without their values."""
+    return jax.tree.map(
+        lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
+        tree,
+        shardings(mesh, specs),
+    )
 
 
 def local_towers(mesh: Mesh) -> int:

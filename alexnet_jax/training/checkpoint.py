@@ -19,7 +19,7 @@ from jax.sharding import Mesh
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
 from alexnet_jax import InputError
-from alexnet_jax.parallel.mesh import parameter_specs, shardings
+from alexnet_jax.parallel.mesh import abstract, parameter_specs
 from alexnet_jax.training.schedule import Plateau
 from alexnet_jax.training.state import TrainState
 
@@ -66,9 +66,7 @@ class Checkpoints:
         step, tree = int(state.step), _tree(state)
         self._manager.save(
             step,
-            args=ocp.args.Composite(
-                state=ocp.args.StandardSave(tree), hashes=ocp.args.JsonSave(leaf_hashes(tree))
-            ),
+            args=ocp.args.Composite(state=ocp.args.StandardSave(tree), hashes=ocp.args.JsonSave(leaf_hashes(tree))),
             metrics=None if top1_error is None else {'top1_error': top1_error},
         )
 
@@ -78,19 +76,13 @@ class Checkpoints:
         Raises:
           InputError: the checkpoint is damaged, or belongs to another network.
         """
-        target = jax.eval_shape(_tree, like)
-        target = jax.tree.map(
-            lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
-            target,
-            shardings(mesh, parameter_specs(target)),
-        )
+        shapes = jax.eval_shape(_tree, like)
+        target = abstract(mesh, shapes, parameter_specs(shapes))
         advice = f'checkpoint {self._folder / str(step)} cannot be used; delete it to resume from the one before'
         try:
             restored = self._manager.restore(
                 step,
-                args=ocp.args.Composite(
-                    state=ocp.args.StandardRestore(target), hashes=ocp.args.JsonRestore()
-                ),
+                args=ocp.args.Composite(state=ocp.args.StandardRestore(target), hashes=ocp.args.JsonRestore()),
             )
         except Exception as error:  # Orbax documents no class of its own for damaged files
             raise InputError(f'{advice}: {str(error).splitlines()[0][:200]}') from error

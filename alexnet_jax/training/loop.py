@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import math
 import pathlib
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any, Protocol
 
 import jax
@@ -20,14 +19,14 @@ from jax.sharding import Mesh
 from alexnet_jax.data.augment import centre_crop, lighting_basis
 from alexnet_jax.data.pipeline import TrainingBatches
 from alexnet_jax.data.source import Dataset
-from alexnet_jax.model.variants import VARIANTS, Variant
+from alexnet_jax.model.variants import Variant
 from alexnet_jax.parallel.mesh import place_batch
 from alexnet_jax.training import schedule
 from alexnet_jax.training.checkpoint import Checkpoints, tree_hash
 from alexnet_jax.training.config import steps_per_epoch, total_steps
 from alexnet_jax.training.logbook import Logbook, Stopwatch, to_stderr
-from alexnet_jax.training.optimizer import paper_sgd
-from alexnet_jax.training.state import TrainState, create_state
+from alexnet_jax.training.recipe import optimizer_of, schedule_of, variant_of
+from alexnet_jax.training.state import create_state
 from alexnet_jax.training.step import Batch, make_train_step
 from alexnet_jax.training.watch import LossWatch
 
@@ -40,28 +39,6 @@ class Evaluate(Protocol):
     def __call__(self, params: Any, mean_image: Array, *, protocol: str) -> Any:
         """Returns a dataclass with `examples`, `loss`, `top1_error`, `top5_error`."""
         ...
-
-
-def variant_of(config: ml_collections.ConfigDict) -> Variant:
-    """The network of a config, at its width."""
-    return VARIANTS[config.variant].scaled(config.width)
-
-
-def optimizer_of(config: ml_collections.ConfigDict) -> Any:
-    """The update rule of a config."""
-    return paper_sgd(
-        momentum=config.momentum,
-        weight_decay=config.weight_decay,
-        bias_rate=VARIANTS[config.variant].bias_rate,
-    )
-
-
-def schedule_of(config: ml_collections.ConfigDict, *, examples: int) -> schedule.Schedule:
-    """The learning-rate schedule of a config, for a training split of `examples` images."""
-    if config.schedule == 'plateau':
-        return schedule.on_plateau(config.learning_rate, factor=config.drop_factor)
-    at_steps = tuple(math.ceil(epoch * examples / config.batch_size) for epoch in config.drop_epochs)
-    return schedule.fixed_drops(config.learning_rate, factor=config.drop_factor, at_steps=at_steps)
 
 
 def run(
@@ -186,9 +163,7 @@ def _placed(batches: Iterator[Any], mesh: Mesh) -> Iterator[Batch]:
 class _MetricsReader:
     """Reads each step's metrics once the devices have had time to finish it, and logs means over `log_every` steps."""
 
-    def __init__(
-        self, config: ml_collections.ConfigDict, log: Logbook, watch: LossWatch, stopwatch: Stopwatch
-    ) -> None:
+    def __init__(self, config: ml_collections.ConfigDict, log: Logbook, watch: LossWatch, stopwatch: Stopwatch) -> None:
         self._config, self._log, self._watch, self._stopwatch = config, log, watch, stopwatch
         self._waiting: deque[tuple[int, dict[str, Array]]] = deque()
         self._read: list[dict[str, float]] = []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -12,9 +13,10 @@ import optax
 from jax import Array
 from jax.sharding import Mesh
 
+from alexnet_jax.data.augment import CROP
 from alexnet_jax.model.alexnet import init_parameters
 from alexnet_jax.model.variants import Variant
-from alexnet_jax.parallel.mesh import parameter_specs, shardings
+from alexnet_jax.parallel.mesh import abstract, parameter_specs, shardings
 from alexnet_jax.training.schedule import Plateau
 
 
@@ -48,11 +50,26 @@ def create_state(
     seed: int,
 ) -> TrainState:
     """A fresh state, each device computing only the share that it holds; the same numbers on every mesh."""
+    create = _creator(variant, optimizer, num_classes=num_classes, seed=seed)
+    mean = mean_image.astype(np.float32)
+    placed = shardings(mesh, parameter_specs(jax.eval_shape(create, mean)))
+    return jax.jit(create, out_shardings=placed)(mean)
 
+
+def abstract_state(
+    variant: Variant, optimizer: optax.GradientTransformation, mesh: Mesh, *, num_classes: int
+) -> TrainState:
+    """`create_state`'s shapes, dtypes and shardings as jax.ShapeDtypeStruct: for compiling without computing."""
+    mean = jax.ShapeDtypeStruct((CROP, CROP, 3), jnp.float32)
+    shapes = jax.eval_shape(_creator(variant, optimizer, num_classes=num_classes, seed=0), mean)
+    return abstract(mesh, shapes, parameter_specs(shapes))
+
+
+def _creator(
+    variant: Variant, optimizer: optax.GradientTransformation, *, num_classes: int, seed: int
+) -> Callable[[Array], TrainState]:
     def create(mean: Array) -> TrainState:
         params = init_parameters(variant, jax.random.key(seed), num_classes=num_classes)
         return TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params), Plateau.start(), mean)
 
-    mean = mean_image.astype(np.float32)
-    placed = shardings(mesh, parameter_specs(jax.eval_shape(create, mean)))
-    return jax.jit(create, out_shardings=placed)(mean)
+    return create

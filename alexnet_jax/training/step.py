@@ -25,8 +25,8 @@ from alexnet_jax.parallel.mesh import BATCH, REPLICATED, local_towers, parameter
 from alexnet_jax.training.schedule import Schedule
 from alexnet_jax.training.state import TrainState
 
-# On the host, XLA's newer convolution library is 4-5x slower on this network than Eigen, but faster on single matrix
-# products; and XLA deletes optimisation barriers before fusing unless that pass is off. GPU and TPU take defaults.
+# XLA:CPU's newer library runs this network's grouped convolutions 4-5x slower than Eigen, and single matrix products
+# faster: it is asked for those alone. GPU and TPU take their compilers' defaults.
 CPU_COMPILER_OPTIONS = {'xla_cpu_experimental_ynn_fusion_type': 'LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT'}
 
 
@@ -46,6 +46,17 @@ class Batch:
     lighting: Array
 
 
+def model_on(mesh: Mesh, variant: Variant, *, num_classes: int) -> AlexNet:
+    """One device's share of the network on `mesh`, to be applied inside shard_map."""
+    return AlexNet(
+        variant,
+        num_classes,
+        local_towers=local_towers(mesh),
+        exchange=gather_towers,
+        split_groups=on_cpu(mesh),
+    )
+
+
 def cross_entropy(logits: Array, labels: Array) -> Array:
     """-log softmax(logits)[label] of each row, (b, classes), (b,) -> (b,), in nats."""
     return -jnp.take_along_axis(jax.nn.log_softmax(logits), labels[:, None], axis=1)[:, 0]
@@ -57,14 +68,12 @@ def make_gradients(variant: Variant, mesh: Mesh, *, num_classes: int) -> Callabl
     Both numbers are means over the global batch, 0-d and equal on every device.
     """
     towers = local_towers(mesh)
-    model = AlexNet(variant, num_classes, local_towers=towers, exchange=gather_towers)
+    model = model_on(mesh, variant, num_classes=num_classes)
 
     def device_gradients(params: Any, batch: Batch, mean_image: Array, key: Array) -> Any:
         rows = batch.labels.shape[0]
         stream = DropoutStream(key, row_ids(rows), tower_ids(towers))
-        images = normalise(
-            batch.images, mean_image, lighting=batch.lighting, divisor=variant.lighting.divisor
-        )
+        images = normalise(batch.images, mean_image, lighting=batch.lighting, divisor=variant.lighting.divisor)
 
         def device_loss(params: Any) -> tuple[Array, Array]:
             logits = model.apply({'params': params}, images, stream)
@@ -98,8 +107,8 @@ def make_train_step(
     *,
     num_classes: int,
     seed: int,
-) -> Callable[[TrainState, Batch], tuple[TrainState, dict[str, Array]]]:
-    """train_step(state, batch) -> (state, metrics), jitted, `state` donated.
+) -> Any:
+    """train_step(state: TrainState, batch: Batch) -> (state, metrics), a jax.jit function, `state` donated.
 
     The metrics are 0-d device arrays of this batch before the update: 'loss' (nats), 'top1_error' (0..1),
     'learning_rate'.
@@ -118,6 +127,11 @@ def make_train_step(
     return jax.jit(train_step, donate_argnums=0, compiler_options=compiler_options(mesh))
 
 
+def on_cpu(mesh: Mesh) -> bool:
+    """Whether `mesh` is made of the CPU's virtual devices: the one rule for what is written differently for it."""
+    return mesh.devices.flat[0].platform == 'cpu'
+
+
 def compiler_options(mesh: Mesh) -> dict[str, str]:
     """What XLA is asked on this mesh's hardware, applied by the code rather than by flags of the user's."""
-    return CPU_COMPILER_OPTIONS if mesh.devices.flat[0].platform == 'cpu' else {}
+    return CPU_COMPILER_OPTIONS if on_cpu(mesh) else {}

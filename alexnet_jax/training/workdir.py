@@ -84,7 +84,10 @@ def _commit() -> str | None:
     here = pathlib.Path(__file__).parent
     try:
         found = subprocess.run(
-            ['git', 'describe', '--always', '--dirty', '--abbrev=40'], cwd=here, capture_output=True, text=True
+            ['git', 'describe', '--always', '--dirty', '--abbrev=40'],
+            cwd=here,
+            capture_output=True,
+            text=True,
         )
     except FileNotFoundError:  # no git on this machine
         return None

@@ -1,0 +1,185 @@
+"""The audit's library: schedules of the real training step, of the automatic one, and their tables."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import math
+from collections import Counter
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+from jax.sharding import Mesh
+
+from alexnet_jax.data.augment import CROP, normalise
+from alexnet_jax.model.alexnet import AlexNet
+from alexnet_jax.model.layers import DropoutStream
+from alexnet_jax.model.variants import LayerSize, Variant, layer_sizes
+from alexnet_jax.parallel.devices import prepare_backend
+from alexnet_jax.parallel.exchange import EXCHANGES
+from alexnet_jax.parallel.mesh import (
+    BATCH,
+    DATA,
+    REPLICATED,
+    TOWER,
+    abstract,
+    make_mesh,
+    parameter_specs,
+    shardings,
+)
+from alexnet_jax.parallel.schedule import Message, compiled_schedule, expected_schedule, traced_schedule
+from alexnet_jax.training.recipe import optimizer_of, variant_of
+from alexnet_jax.training.schedule import fixed_drops
+from alexnet_jax.training.state import abstract_state
+from alexnet_jax.training.step import Batch, compiler_options, cross_entropy, make_train_step
+
+
+@dataclasses.dataclass(frozen=True)
+class Schedules:
+    """Three readings of one training step and what the design says.
+
+    Attributes:
+      mesh: the mesh.
+      traced, compiled: of this project's step.
+      automatic: of the plain network left to the compiler's partitioner, with the same sharding of parameters.
+      exchange_bytes: {layer: bytes of one tower's share of that exchange, on one device}.
+      gradient_bytes: bytes of the gradients that one device holds.
+    """
+
+    mesh: Mesh
+    traced: list[Message]
+    compiled: list[Message]
+    automatic: list[Message]
+    exchange_bytes: dict[str, int]
+    gradient_bytes: int
+
+
+def sizes(config: ml_collections.ConfigDict, *, num_classes: int) -> list[LayerSize]:
+    """The layers of the config's network."""
+    return layer_sizes(variant_of(config), num_classes=num_classes)
+
+
+def schedules(config: ml_collections.ConfigDict, *, num_classes: int) -> Schedules:
+    """Traces and compiles the config's training step, on the devices that are here; computes nothing."""
+    prepare_backend(config.mesh)
+    mesh, variant, optimizer = make_mesh(*config.mesh), variant_of(config), optimizer_of(config)
+    state = abstract_state(variant, optimizer, mesh, num_classes=num_classes)
+    batch = abstract_batch(mesh, config.batch_size)
+    step = make_train_step(
+        variant,
+        optimizer,
+        fixed_drops(config.learning_rate, factor=config.drop_factor, at_steps=()),
+        mesh,
+        num_classes=num_classes,
+        seed=config.seed,
+    )
+    traced = step.trace(state, batch)
+    held = [leaf.sharding.shard_shape(leaf.shape) for leaf in jax.tree.leaves(state.params)]
+    return Schedules(
+        mesh=mesh,
+        traced=traced_schedule(traced.jaxpr, mesh),
+        compiled=compiled_schedule(_text(traced.lower().compile()), mesh),
+        automatic=_automatic(variant, mesh, state, batch, num_classes=num_classes),
+        exchange_bytes=exchange_bytes(variant, rows=config.batch_size // mesh.shape[DATA]),
+        gradient_bytes=sum(jnp.dtype(jnp.float32).itemsize * math.prod(shape) for shape in held),
+    )
+
+
+def abstract_batch(mesh: Mesh, batch_size: int) -> Batch:
+    """The shapes of a global batch, placed on `mesh`."""
+    shapes = jax.eval_shape(
+        lambda: Batch(
+            jnp.zeros((batch_size, CROP, CROP, 3), jnp.uint8),
+            jnp.zeros(batch_size, jnp.int32),
+            jnp.zeros((batch_size, 3), jnp.float32),
+        )
+    )
+    return abstract(mesh, shapes, jax.tree.map(lambda _: BATCH, shapes))
+
+
+def exchange_bytes(variant: Variant, *, rows: int) -> dict[str, int]:
+    """The formula: one tower's channels, where each exchange finds them, times `rows` images, in float32."""
+    layers = layer_sizes(variant, num_classes=1)
+    before = {layer.name: previous.output for previous, layer in itertools.pairwise(layers)}
+    return {layer: rows * math.prod(before[layer]) // 2 * 4 for layer in EXCHANGES}
+
+
+def _automatic(variant: Variant, mesh: Mesh, state: Any, batch: Batch, *, num_classes: int) -> list[Message]:
+    """Loss and gradients of the one-device program, jitted with sharded parameters and left to the partitioner."""
+    model = AlexNet(variant, num_classes)
+
+    def loss(params: Any, batch: Batch, mean_image: jax.Array) -> jax.Array:
+        stream = DropoutStream(jax.random.key(0), jnp.arange(batch.labels.shape[0]), jnp.arange(2))
+        images = normalise(batch.images, mean_image, lighting=batch.lighting)
+        return cross_entropy(model.apply({'params': params}, images, stream), batch.labels).mean()
+
+    placed = shardings(mesh, parameter_specs(state.params))
+    gradients = jax.jit(
+        jax.value_and_grad(loss),
+        out_shardings=(shardings(mesh, REPLICATED), placed),
+        compiler_options=compiler_options(mesh),
+    )
+    compiled = gradients.lower(state.params, batch, state.mean_image).compile()
+    return compiled_schedule(_text(compiled), mesh)
+
+
+def _text(compiled: jax.stages.Compiled) -> str:
+    text = compiled.as_text()
+    assert text, 'this backend does not show its compiled programs'
+    return text
+
+
+def size_table(rows: list[LayerSize]) -> str:
+    """The layers, their parameters and arithmetic, as text."""
+    lines = [f'{"layer":8}{"output":>14}{"weights":>14}{"biases":>9}{"MACs/image":>14}']
+    lines += [
+        f'{row.name:8}{"x".join(map(str, row.output)):>14}{row.weights:>14,}{row.biases:>9,}{row.macs:>14,}'
+        for row in rows
+    ]
+    weights, biases = sum(row.weights for row in rows), sum(row.biases for row in rows)
+    lines.append(f'{"total":8}{"":14}{weights:>14,}{biases:>9,}{sum(row.macs for row in rows):>14,}')
+    return '\n'.join(lines) + f'\n{weights + biases:,} parameters'
+
+
+def schedule_table(found: Schedules) -> str:
+    """The compiled step's messages beside the formula, then the same step by automatic partitioning, as text."""
+    shape = 'x'.join(str(n) for n in found.mesh.devices.shape)
+    formula = {
+        (layer, direction): received
+        for layer, direction, _, received in (
+            expected_schedule(found.exchange_bytes) if found.mesh.shape[TOWER] == 2 else ()
+        )
+    }
+    replicas = found.mesh.shape[DATA]
+    formula['', 'backward'] = round(2 * found.gradient_bytes * (replicas - 1) / replicas)
+    lines = [
+        f'the training step on a {shape} mesh (data x tower), per device:',
+        f'{"axis":6}{"at":8}{"direction":10}{"collective":16}{"received":>14}{"formula":>14}  shape',
+    ]
+    for message in found.compiled:
+        key = (message.layer if message.axis == TOWER else '', message.direction)
+        expected = formula.get(key)
+        lines.append(
+            f'{message.axis:6}{message.layer or "loss":8}{message.direction:10}{message.op:16}{message.bytes:>14,}'
+            f'{"-" if expected is None else f"{expected:,}":>14}  {_shape_text(message)}'
+        )
+    for axis in (TOWER, DATA):
+        own = [m for m in found.compiled if axis in m.axis]
+        lines.append(f'total over {axis!r}: {len(own)} collectives, {sum(m.bytes for m in own):,} bytes received')
+    for name, messages in (('traced program', found.traced), ('automatic partitioning', found.automatic)):
+        tower = [m for m in messages if TOWER in m.axis]
+        where = Counter(f'{m.op} at {m.layer or "?"}' for m in tower)
+        lines.append(
+            f"{name}: {len(messages)} collectives, {len(tower)} of them over 'tower', "
+            f'{sum(m.bytes for m in tower):,} bytes: '
+            + (', '.join(f'{n} x {what}' for what, n in sorted(where.items())) or 'none')
+        )
+    return '\n'.join(lines)
+
+
+def _shape_text(message: Message) -> str:
+    if message.shape and isinstance(message.shape[0], tuple):
+        return f'{len(message.shape)} arrays of {message.dtype}'
+    return f'{message.dtype}[{",".join(map(str, message.shape))}]'

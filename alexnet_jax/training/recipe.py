@@ -1,0 +1,34 @@
+"""From a config to the parts that it names: network, update rule, schedule."""
+
+from __future__ import annotations
+
+import math
+
+import ml_collections
+import optax
+
+from alexnet_jax.model.variants import VARIANTS, Variant
+from alexnet_jax.training import schedule
+from alexnet_jax.training.optimizer import paper_sgd
+
+
+def variant_of(config: ml_collections.ConfigDict) -> Variant:
+    """The network of a config, at its width."""
+    return VARIANTS[config.variant].scaled(config.width)
+
+
+def optimizer_of(config: ml_collections.ConfigDict) -> optax.GradientTransformationExtraArgs:
+    """The update rule of a config."""
+    return paper_sgd(
+        momentum=config.momentum,
+        weight_decay=config.weight_decay,
+        bias_rate=VARIANTS[config.variant].bias_rate,
+    )
+
+
+def schedule_of(config: ml_collections.ConfigDict, *, examples: int) -> schedule.Schedule:
+    """The learning-rate schedule of a config, for a training split of `examples` images."""
+    if config.schedule == 'plateau':
+        return schedule.on_plateau(config.learning_rate, factor=config.drop_factor)
+    at_steps = tuple(math.ceil(epoch * examples / config.batch_size) for epoch in config.drop_epochs)
+    return schedule.fixed_drops(config.learning_rate, factor=config.drop_factor, at_steps=at_steps)

@@ -1,0 +1,64 @@
+"""The Flax module against the plain network, in float64, and the geometry of its input."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import oracle
+import pytest
+from jax import lax
+
+from alexnet_jax.model.alexnet import AlexNet, init_parameters
+from alexnet_jax.model.layers import DropoutStream
+from alexnet_jax.model.variants import PAPER, VARIANTS
+
+WIDTH, CLASSES = 0.0625, 7
+
+
+@pytest.fixture(scope='module')
+def batch():
+    random = np.random.default_rng(1)
+    return random.standard_normal((3, 224, 224, 3)) * 60, random.integers(0, CLASSES, 3)
+
+
+@pytest.mark.parametrize('train', [False, True], ids=['test', 'train'])
+@pytest.mark.parametrize('name', VARIANTS)
+def test_logits_are_those_of_the_plain_network(name, train, batch):
+    images, _ = batch
+    variant = VARIANTS[name].scaled(WIDTH)
+    params = init_parameters(variant, jax.random.key(0), num_classes=CLASSES)
+    key = jax.random.key(5)
+    with jax.enable_x64(True):
+        params = jax.tree.map(lambda p: jnp.asarray(np.asarray(p, np.float64)) * 2, params)
+        stream = DropoutStream(key, jnp.arange(3), jnp.arange(2)) if train else None
+        found = AlexNet(variant, CLASSES).apply({'params': params}, jnp.asarray(images), stream)
+        split = AlexNet(variant, CLASSES, split_groups=True).apply({'params': params}, jnp.asarray(images), stream)
+        masks = oracle.dropout_masks(key, 3, [256, 256]) if train else None
+        expected = oracle.network(name, params, jnp.asarray(images), masks)
+    assert expected.dtype == np.float64
+    assert np.ptp(expected, axis=0).min() > 0  # the images are told apart
+    np.testing.assert_allclose(found, expected, rtol=1e-12)
+    np.testing.assert_allclose(split, expected, rtol=1e-12)
+
+
+def test_224_with_three_zeros_after_it_is_the_227_view():
+    conv1 = PAPER.convs[0]
+    random = np.random.default_rng(2)
+    view, kernel = random.standard_normal((1, 224, 224, 3)), random.standard_normal((11, 11, 3, 4))
+    seen_by_ports = np.zeros((1, 227, 227, 3))
+    seen_by_ports[:, :224, :224] = view
+    layout = {'dimension_numbers': ('NHWC', 'HWIO', 'NHWC')}
+    with jax.enable_x64(True):
+        ours = lax.conv_general_dilated(jnp.asarray(view), jnp.asarray(kernel), (4, 4), conv1.padding, **layout)
+        theirs = lax.conv_general_dilated(jnp.asarray(seen_by_ports), jnp.asarray(kernel), (4, 4), 'VALID', **layout)
+    assert ours.shape == (1, 55, 55, 4)
+    np.testing.assert_allclose(ours, theirs, rtol=1e-12, atol=1e-12)
+
+
+def test_initial_parameters_have_the_variants_spread_and_biases():
+    variant = VARIANTS['released'].scaled(0.5)
+    params = init_parameters(variant, jax.random.key(0), num_classes=10)
+    for layer in (*variant.convs, *variant.dense):
+        kernel, bias = params[layer.name]['kernel'], params[layer.name]['bias']
+        np.testing.assert_allclose(kernel.std(), layer.init_std, rtol=0.05)
+        assert abs(float(kernel.mean())) < 4 * layer.init_std / kernel.size**0.5
+        np.testing.assert_array_equal(bias, np.full(bias.shape, layer.init_bias, 'f4'))

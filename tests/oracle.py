@@ -1,0 +1,106 @@
+"""The two-tower network written plainly, to compare with: one device, grouped convolutions, powers, no Flax.
+
+Written from the paper's formulas and from layers-145.cfg, and sharing no code with the package: constants are repeated
+here on purpose.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+
+def conv(x, layer, *, stride=1, pad=((0, 0), (0, 0)), groups=1):
+    y = lax.conv_general_dilated(
+        x, layer['kernel'], (stride, stride), pad, dimension_numbers=('NHWC', 'HWIO', 'NHWC'), feature_group_count=groups
+    )
+    return y + layer['bias']
+
+
+def pool(x):
+    rows = [x[:, i : i + 2 * ((x.shape[1] - 3) // 2) + 1 : 2] for i in range(3)]
+    x = jnp.stack(rows).max(axis=0)
+    columns = [x[:, :, i : i + 2 * ((x.shape[2] - 3) // 2) + 1 : 2] for i in range(3)]
+    return jnp.stack(columns).max(axis=0)
+
+
+def channel_norm(x, alpha, k=2.0, beta=0.75, size=5):
+    """Tower by tower, channel by channel."""
+    halves = []
+    for tower in jnp.split(x, 2, axis=-1):
+        channels = tower.shape[-1]
+        sums = [
+            sum(tower[..., j] ** 2 for j in range(max(0, i - size // 2), min(channels, i + size // 2 + 1)))
+            for i in range(channels)
+        ]
+        halves.append(tower / (k + alpha * jnp.stack(sums, axis=-1)) ** beta)
+    return jnp.concatenate(halves, axis=-1)
+
+
+def spatial_norm(x, alpha, size=5, beta=0.75):
+    half = size // 2
+    squares = jnp.pad(x * x, ((0, 0), (half, half), (half, half), (0, 0)))
+    h, w = x.shape[1:3]
+    total = sum(squares[:, i : i + h, j : j + w] for i in range(size) for j in range(size))
+    return x / (1 + alpha * total) ** beta
+
+
+def network(variant, params, x, masks):
+    """Logits; `masks` are the 0/1 arrays of fc6 and fc7, or None in testing."""
+    relu = lambda a: jnp.maximum(a, 0)  # noqa: E731
+    x = conv(x, params['conv1'], stride=4, pad=((0, 3), (0, 3)))
+    if variant == 'paper':
+        x = pool(channel_norm(relu(x), 1e-4))
+    else:
+        x = relu(pool(channel_norm(x, 2e-5)))
+    x = relu(conv(x, params['conv2'], pad=((2, 2), (2, 2)), groups=2))
+    if variant == 'paper':
+        x = pool(channel_norm(x, 1e-4))
+    else:
+        x = pool(spatial_norm(channel_norm(x, 2e-5), 4e-5))
+    one = ((1, 1), (1, 1))
+    x = relu(conv(x, params['conv3'], pad=one))
+    x = relu(conv(x, params['conv4'], pad=one, groups=2))
+    x = pool(relu(conv(x, params['conv5'], pad=one, groups=2)))
+    x = x.reshape(len(x), -1)
+    for name, mask in zip(('fc6', 'fc7'), masks or (0.5, 0.5), strict=True):
+        x = relu(x @ params[name]['kernel'] + params[name]['bias']) * mask
+    return x @ params['fc8']['kernel'] + params['fc8']['bias']
+
+
+def dropout_masks(key, rows, widths):
+    """The rule, in loops: a unit's mask hangs on the step's key, the layer, the global row and the tower alone."""
+    masks = []
+    for layer, width in enumerate(widths):
+        layer_key = jax.random.fold_in(key, layer)
+        masks.append(
+            np.stack(
+                [
+                    np.concatenate(
+                        [
+                            jax.random.bernoulli(
+                                jax.random.fold_in(jax.random.fold_in(layer_key, row), tower), 0.5, (width // 2,)
+                            )
+                            for tower in range(2)
+                        ]
+                    )
+                    for row in range(rows)
+                ]
+            ).astype(np.float64)
+        )
+    return masks
+
+
+def mean_cross_entropy(logits, labels):
+    shifted = logits - logits.max(axis=1, keepdims=True)
+    return (jnp.log(jnp.exp(shifted).sum(axis=1)) - shifted[jnp.arange(len(labels)), labels]).mean()
+
+
+def paper_update(weights, gradients, rates, *, momentum=0.9, decay=5e-4):
+    """Section 5's recurrence in NumPy: v <- .9 v - decay * rate * w - rate * g; w <- w + v. All w, in order."""
+    w, v, path = weights.copy(), np.zeros_like(weights), []
+    for g, rate in zip(gradients, rates, strict=True):
+        v = momentum * v - decay * rate * w - rate * g
+        w = w + v
+        path.append(w)
+    return path
