@@ -79,7 +79,9 @@ def dropout_masks(key, rows, widths):
                     np.concatenate(
                         [
                             jax.random.bernoulli(
-                                jax.random.fold_in(jax.random.fold_in(layer_key, row), tower), 0.5, (width // 2,)
+                                jax.random.fold_in(jax.random.fold_in(layer_key, row), tower),
+                                jnp.float32(0.5),
+                                (width // 2,),
                             )
                             for tower in range(2)
                         ]
@@ -96,9 +98,9 @@ def mean_cross_entropy(logits, labels):
     return (jnp.log(jnp.exp(shifted).sum(axis=1)) - shifted[jnp.arange(len(labels)), labels]).mean()
 
 
-def paper_update(weights, gradients, rates, *, momentum=0.9, decay=5e-4):
+def paper_update(weights, gradients, rates, *, momentum=0.9, decay=5e-4, velocity=None):
     """Section 5's recurrence in NumPy: v <- .9 v - decay * rate * w - rate * g; w <- w + v. All w, in order."""
-    w, v, path = weights.copy(), np.zeros_like(weights), []
+    w, v, path = weights, np.zeros_like(weights) if velocity is None else velocity, []
     for g, rate in zip(gradients, rates, strict=True):
         v = momentum * v - decay * rate * w - rate * g
         w = w + v

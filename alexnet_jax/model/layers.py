@@ -119,7 +119,9 @@ def dropout(x: Array, stream: DropoutStream | None, *, layer: int, rate: float, 
     units = x.shape[1] // stream.towers.size
 
     def mask(row: Array, tower: Array) -> Array:
-        return jax.random.bernoulli(jax.random.fold_in(jax.random.fold_in(key, row), tower), keep, (units,))
+        # A float32 probability, so that the masks are the same in every precision.
+        unit_key = jax.random.fold_in(jax.random.fold_in(key, row), tower)
+        return jax.random.bernoulli(unit_key, jnp.float32(keep), (units,))
 
     kept = jax.vmap(lambda row: jax.vmap(lambda tower: mask(row, tower))(stream.towers))(stream.rows)
     scale = 1 / keep if inverted else 1.0

@@ -121,10 +121,10 @@ def run(
                 if at_test:
                     centre = test('centre')
                     error = centre.top1_error
-                    at_save |= error < float(state.plateau.best_error)
                     plateau = schedule.observe(
                         state.plateau, error, patience=config.patience, max_drops=config.max_drops
                     )
+                    at_save |= float(plateau.best_error) < float(state.plateau.best_error)  # the best is kept
                     state = dataclasses.replace(state, plateau=place_like(plateau, state.plateau))
                 if at_save:
                     checkpoints.save(state, top1_error=error)

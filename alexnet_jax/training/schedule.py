@@ -41,12 +41,11 @@ def observe(plateau: Plateau, error: float, *, patience: int, max_drops: int) ->
     Paper section 5: "divide the learning rate by 10 when the validation error rate stopped improving with the current
     learning rate", three times before the end.
     """
-    improved = error < float(plateau.best_error)
-    stale = 0 if improved else int(plateau.stale) + 1
+    best = min(float(jnp.float32(error)), float(plateau.best_error))  # both as float32: 0.8 is not better than 0.8
+    stale = 0 if best < float(plateau.best_error) else int(plateau.stale) + 1
     drops = int(plateau.drops)
     if stale >= patience and drops < max_drops:
         stale, drops = 0, drops + 1
-    best = min(error, float(plateau.best_error))
     return Plateau(jnp.float32(best), jnp.int32(stale), jnp.int32(drops))
 
 

@@ -70,9 +70,7 @@ def read(dataset, split):
 
 def test_a_photograph_is_resized_then_its_centre_cropped():
     source = picture(size=(640, 400))
-    expected = np.asarray(
-        source.resize((410, 256), Image.Resampling.BICUBIC).crop((77, 0, 333, 256)), np.int16
-    )
+    expected = np.asarray(source.resize((410, 256), Image.Resampling.BICUBIC).crop((77, 0, 333, 256)), np.int16)
 
     result = pixels(photo.photo_to_jpeg(encoded(source, 'PNG')))
     assert result.shape == (256, 256, 3)
@@ -80,10 +78,13 @@ def test_a_photograph_is_resized_then_its_centre_cropped():
 
 
 def test_a_large_jpeg_reduced_while_decoding_looks_the_same():
-    source = picture(size=(2400, 1800))
-    expected = pixels(photo.photo_to_jpeg(encoded(source, 'PNG'))).astype(np.int16)
+    detail = np.random.default_rng(0).integers(0, 256, (180, 240, 3), np.uint8)
+    source = Image.fromarray(detail).resize((2400, 1800), Image.Resampling.BICUBIC)
+    expected = pixels(photo.photo_to_jpeg(encoded(source, 'BMP'))).astype(np.int16)
 
-    assert np.abs(pixels(photo.photo_to_jpeg(encoded(source, quality=95))) - expected).mean() < 2
+    assert (
+        np.abs(pixels(photo.photo_to_jpeg(encoded(source, quality=95))) - expected).mean() < 4
+    )  # levels, of pure noise
 
 
 def test_exif_orientation_is_applied():
@@ -119,9 +120,7 @@ def test_records_keep_full_chroma():
 
 
 def test_a_folder_becomes_a_dataset_with_the_statistics_of_its_training_records(folder, tmp_path, capsys):
-    code, out, _ = command(
-        capsys, images=str(folder), name='pets', data_dir=str(tmp_path / 'data'), json=True
-    )
+    code, out, _ = command(capsys, images=str(folder), name='pets', data_dir=str(tmp_path / 'data'), json=True)
 
     assert code == 0
     dataset = open_dataset('pets', data_dir=tmp_path / 'data')
@@ -262,9 +261,7 @@ def test_skip_does_not_hide_that_nothing_is_left(folder, tmp_path, capsys, gone,
         for path in (folder / place).iterdir():
             path.write_bytes(b'')
 
-    code, _, _ = command(
-        capsys, images=str(folder), name='pets', data_dir=str(tmp_path / 'data'), on_error='skip'
-    )
+    code, _, _ = command(capsys, images=str(folder), name='pets', data_dir=str(tmp_path / 'data'), on_error='skip')
     assert message in code
     assert os.listdir(tmp_path / 'data') == []
 
@@ -400,9 +397,7 @@ def test_two_runs_do_not_write_the_same_dataset(folder, tmp_path):
 
 def test_the_demo_is_prepared_like_any_other(tmp_path):
     seen = []
-    done = writer.prepare_demo(
-        tmp_path, train=10, validation=10, workers=1, progress=lambda *state: seen.append(state)
-    )
+    done = writer.prepare_demo(tmp_path, train=10, validation=10, workers=1, progress=lambda *state: seen.append(state))
 
     assert done.splits == {'train': 10, 'validation': 10}
     assert seen == [('train', 10, 10), ('validation', 10, 10)]
@@ -430,9 +425,7 @@ class SmallDigits(tfds.core.GeneratorBasedBuilder):
     def _generate_examples(self, split):
         for i in range(6):
             label = self.FIRST_TEST_LABEL if split == 'test' else i % 3
-            png = io.BytesIO(
-                encoded(Image.new('L', (28, 28), 40 * i), 'PNG')
-            )  # TFDS encodes arrays with TensorFlow
+            png = io.BytesIO(encoded(Image.new('L', (28, 28), 40 * i), 'PNG'))  # TFDS encodes arrays with TensorFlow
             yield i, {'image': png, 'label': label, 'comment': 'x'}
 
 
@@ -475,9 +468,7 @@ def test_a_tfds_dataset_on_disk_is_used_as_it_is(tmp_path):
     SmallDigits(data_dir=tmp_path / 'tfds', file_format='array_record').download_and_prepare()
     before = sorted(pathlib.Path(tmp_path / 'tfds').rglob('*'))
 
-    done = writer.prepare_tfds(
-        'small_digits', name='digits', tfds_dir=tmp_path / 'tfds', data_dir=tmp_path / 'data'
-    )
+    done = writer.prepare_tfds('small_digits', name='digits', tfds_dir=tmp_path / 'tfds', data_dir=tmp_path / 'data')
     assert done.splits == {'train': 6, 'validation': 6}
     assert done.name == 'digits'
     assert sorted(pathlib.Path(tmp_path / 'tfds').rglob('*')) == before
@@ -501,9 +492,7 @@ def test_a_test_split_without_labels_is_left_out(tmp_path):
     ],
 )
 def test_what_tfds_cannot_give_is_one_clear_line(tmp_path, capsys, dataset, message):
-    code, out, _ = command(
-        capsys, dataset=dataset, tfds_dir=str(tmp_path / 'tfds'), data_dir=str(tmp_path / 'data')
-    )
+    code, out, _ = command(capsys, dataset=dataset, tfds_dir=str(tmp_path / 'tfds'), data_dir=str(tmp_path / 'data'))
     assert code.startswith('error: ')
     assert message in code
     assert '\n' not in code

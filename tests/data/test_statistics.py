@@ -6,9 +6,7 @@ from alexnet_jax.data.statistics import IMAGE_SHAPE, Statistics
 
 def images(count, seed=0):
     rng = np.random.default_rng(seed)
-    base = rng.integers(
-        0, 256, (count, 1, 1, 3)
-    )  # correlated pixels, so that the covariance is far from diagonal
+    base = rng.integers(0, 256, (count, 1, 1, 3))  # correlated pixels, so that the covariance is far from diagonal
     return np.clip(base + rng.integers(-40, 41, (count, *IMAGE_SHAPE)), 0, 255).astype(np.uint8)
 
 

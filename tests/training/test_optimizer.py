@@ -1,0 +1,80 @@
+"""The update rule against a NumPy recurrence written from section 5, and beside optax.sgd."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import oracle
+import pytest
+
+from alexnet_jax.training.optimizer import paper_sgd
+
+STEPS, DROPS = 200, (70, 140)
+RATES = [0.01 * 0.1 ** sum(step >= drop for drop in DROPS) for step in range(STEPS)]
+
+
+def problem():
+    random = np.random.default_rng(0)
+    start = {'layer': {'kernel': random.standard_normal((6, 5)), 'bias': random.standard_normal(5)}}
+    gradients = [jax.tree.map(lambda w: random.standard_normal(w.shape), start) for _ in range(STEPS)]
+    return start, gradients
+
+
+def run(update, state, start, gradients):
+    params, path = jax.tree.map(jnp.asarray, start), []
+    for g, rate in zip(gradients, RATES, strict=True):
+        updates, state = update(g, state, params, rate)
+        params = optax.apply_updates(params, updates)
+        path.append(jax.device_get(params))
+    return path
+
+
+def recurrence(start, gradients, name, *, rate_factor, decay):
+    return oracle.paper_update(
+        start['layer'][name],
+        [g['layer'][name] for g in gradients],
+        [rate * rate_factor for rate in RATES],
+        decay=decay,
+    )
+
+
+@pytest.mark.parametrize('bias_rate', [1.0, 2.0])
+def test_200_steps_across_two_drops_equal_the_recurrence(bias_rate):
+    start, gradients = problem()
+    optimizer = paper_sgd(momentum=0.9, weight_decay=5e-4, bias_rate=bias_rate)
+    with jax.enable_x64(True):
+        update = jax.jit(
+            lambda g, s, p, rate: optimizer.update(g, s, p, learning_rate=jnp.asarray(rate, jnp.float64))
+        )
+        path = run(update, optimizer.init(jax.tree.map(jnp.asarray, start)), start, gradients)
+    kernels = recurrence(start, gradients, 'kernel', rate_factor=1, decay=5e-4)
+    biases = recurrence(start, gradients, 'bias', rate_factor=bias_rate, decay=0)
+    for found, kernel, bias in zip(path, kernels, biases, strict=True):
+        np.testing.assert_allclose(found['layer']['kernel'], kernel, rtol=0, atol=1e-12)
+        np.testing.assert_allclose(found['layer']['bias'], bias, rtol=0, atol=1e-12)
+
+
+def test_float32_stays_within_1e_6_of_the_recurrence():
+    start, gradients = problem()
+    optimizer = paper_sgd(momentum=0.9, weight_decay=5e-4, bias_rate=1.0)
+    f32 = jax.tree.map(lambda w: w.astype('f4'), (start, gradients))
+    update = jax.jit(lambda g, s, p, rate: optimizer.update(g, s, p, learning_rate=jnp.float32(rate)))
+    path = run(update, optimizer.init(f32[0]), *f32)
+    kernels = recurrence(start, gradients, 'kernel', rate_factor=1, decay=5e-4)
+    worst = max(np.abs(found['layer']['kernel'] - k).max() for found, k in zip(path, kernels, strict=True))
+    assert worst < 1e-6
+
+
+def test_optax_sgd_is_the_same_until_the_rate_drops_and_another_rule_after():
+    start, gradients = problem()
+    sgd = optax.chain(
+        optax.add_decayed_weights(5e-4, mask={'layer': {'kernel': True, 'bias': False}}),
+        optax.sgd(lambda step: jnp.asarray(RATES)[step], momentum=0.9),
+    )
+    with jax.enable_x64(True):
+        update = jax.jit(lambda g, s, p, rate: sgd.update(g, s, p))
+        path = run(update, sgd.init(jax.tree.map(jnp.asarray, start)), start, gradients)
+    kernels = recurrence(start, gradients, 'kernel', rate_factor=1, decay=5e-4)
+    apart = [np.abs(found['layer']['kernel'] - k).max() for found, k in zip(path, kernels, strict=True)]
+    assert max(apart[: DROPS[0]]) < 1e-12
+    assert apart[-1] > 0.05

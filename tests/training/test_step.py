@@ -1,0 +1,155 @@
+"""The sharded step against the plain one-device network: loss, every gradient, the whole update, on every mesh."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import oracle
+import pytest
+
+from alexnet_jax.model.alexnet import init_parameters
+from alexnet_jax.model.variants import VARIANTS
+from alexnet_jax.parallel.mesh import BATCH, make_mesh, parameter_specs, place_batch, shardings
+from alexnet_jax.training.optimizer import paper_sgd
+from alexnet_jax.training.schedule import Plateau, fixed_drops
+from alexnet_jax.training.state import TrainState, create_state
+from alexnet_jax.training.step import Batch, make_gradients, make_train_step
+
+WIDTH, CLASSES, ROWS, SEED = 0.0625, 7, 8, 4
+MESHES = [(1, 1), (1, 2), (2, 1), (2, 2), (4, 2)]
+TOLERANCE = 1e-12  # of the largest entry, in float64
+
+
+@pytest.fixture(scope='module', params=['paper', 'released'])
+def problem(request):
+    """A variant, float64 parameters, a batch, and what the plain network makes of them."""
+    variant = VARIANTS[request.param].scaled(WIDTH)
+    random = np.random.default_rng(0)
+    batch = Batch(
+        random.integers(0, 256, (ROWS, 224, 224, 3), dtype=np.uint8),
+        random.integers(0, CLASSES, ROWS).astype(np.int32),
+        random.standard_normal((ROWS, 3)) * 10,
+    )
+    mean = random.uniform(100, 150, (224, 224, 3))
+    key = jax.random.fold_in(jax.random.key(SEED), 0)  # what the train step of this seed draws from at step 0
+    params = init_parameters(variant, jax.random.key(0), num_classes=CLASSES)
+    masks = oracle.dropout_masks(key, ROWS, [256, 256])
+    divisor = {'paper': 1.0, 'released': 1.1}[request.param]
+    with jax.enable_x64(True):
+        # Doubled, so that gradients do not come from the biases alone.
+        params = jax.tree.map(lambda p: np.asarray(p, np.float64) * 2, params)
+        images = (batch.images - mean + batch.lighting[:, None, None]) / divisor
+
+        def loss(params):
+            logits = oracle.network(request.param, params, jnp.asarray(images), masks)
+            return oracle.mean_cross_entropy(logits, batch.labels), (logits.argmax(axis=1) != batch.labels).mean()
+
+        (loss, error), gradients = jax.jit(jax.value_and_grad(loss, has_aux=True))(params)
+        return {
+            'variant': variant,
+            'batch': batch,
+            'mean': mean,
+            'key': key,
+            'params': params,
+            'loss': float(loss),
+            'error': float(error),
+            'gradients': jax.tree.map(np.asarray, gradients),
+        }
+
+
+def differences(found, expected):
+    """{leaf: largest difference relative to the leaf's largest entry}."""
+    pairs = zip(
+        jax.tree_util.tree_leaves_with_path(found), jax.tree.leaves(expected), strict=True
+    )  # fmt: skip
+    return {
+        jax.tree_util.keystr(path): float(np.abs(np.asarray(a) - b).max() / np.abs(b).max()) for (path, a), b in pairs
+    }
+
+
+@pytest.mark.parametrize('shape', MESHES, ids=lambda s: f'{s[0]}x{s[1]}')
+def test_loss_and_every_gradient_equal_the_plain_network(problem, shape):
+    mesh = make_mesh(*shape)
+    with jax.enable_x64(True):
+        gradients = jax.jit(make_gradients(problem['variant'], mesh, num_classes=CLASSES))
+        params = jax.device_put(problem['params'], shardings(mesh, parameter_specs(problem['params'])))
+        (loss, error), found = gradients(params, problem['batch'], problem['mean'], problem['key'])
+    assert loss.dtype == np.float64
+    assert abs(float(loss) - problem['loss']) <= TOLERANCE * problem['loss']
+    assert float(error) == problem['error']
+    worst = differences(found, problem['gradients'])
+    assert len(worst) == 16
+    assert max(worst.values()) <= TOLERANCE, worst
+
+
+@pytest.mark.parametrize('shape', MESHES, ids=lambda s: f'{s[0]}x{s[1]}')
+@pytest.mark.parametrize('problem', ['released'], indirect=True)
+def test_the_whole_update_equals_the_plain_recurrence(problem, shape):
+    """Momentum starts at one, not zero, so that its decay counts too."""
+    mesh, variant = make_mesh(*shape), problem['variant']
+    optimizer = paper_sgd(momentum=0.9, weight_decay=5e-4, bias_rate=2.0)
+    with jax.enable_x64(True):
+        ones = jax.tree.map(np.ones_like, problem['params'])
+        state = TrainState(
+            step=jnp.zeros((), jnp.int32),
+            params=problem['params'],
+            opt_state=optax.tree_utils.tree_set(optimizer.init(problem['params']), trace=ones),
+            plateau=Plateau.start(),
+            mean_image=problem['mean'],
+        )
+        state = jax.device_put(state, shardings(mesh, parameter_specs(state)))
+        constant = fixed_drops(0.003, factor=0.1, at_steps=())
+        step = make_train_step(variant, optimizer, constant, mesh, num_classes=CLASSES, seed=SEED)
+        state, metrics = step(state, place_batch(mesh, problem['batch']))
+    assert int(state.step) == 1
+    assert float(metrics['loss']) == pytest.approx(problem['loss'], rel=TOLERANCE)
+    rate = float(np.float32(0.003))
+    for layer, leaves in problem['params'].items():
+        for name, before in leaves.items():
+            g = problem['gradients'][layer][name]
+            factor, decay = {'kernel': (1, 5e-4), 'bias': (2, 0)}[name]
+            (expected,) = oracle.paper_update(before, [g], [rate * factor], decay=decay, velocity=np.ones_like(before))
+            change = np.abs(expected - before).max()
+            assert np.abs(np.asarray(state.params[layer][name]) - expected).max() <= TOLERANCE * change, (layer, name)
+
+
+def test_the_state_is_the_same_on_every_mesh_and_lies_where_it_should():
+    variant = VARIANTS['paper'].scaled(WIDTH)
+    optimizer = paper_sgd(momentum=0.9, weight_decay=5e-4, bias_rate=1.0)
+    mean = np.full((224, 224, 3), 120.0)
+    states = {
+        shape: create_state(variant, optimizer, make_mesh(*shape), num_classes=CLASSES, mean_image=mean, seed=1)
+        for shape in [(1, 1), (2, 2)]
+    }
+    jax.tree.map(np.testing.assert_array_equal, *(jax.device_get(state) for state in states.values()))
+    params = states[2, 2].params
+    momentum = states[2, 2].opt_state[-1].trace
+    for tree in (params, momentum):
+        assert tree['conv2']['kernel'].addressable_shards[0].data.shape == (5, 5, 3, 8)  # one tower's outputs of two
+        assert tree['conv2']['bias'].addressable_shards[0].data.shape == (8,)
+        assert tree['fc6']['kernel'].addressable_shards[0].data.shape == (6 * 6 * 16, 128)
+        assert tree['fc8']['kernel'].addressable_shards[0].data.shape == (256, CLASSES)  # whole on both
+
+
+def test_the_step_compiles_once_and_donates_its_state():
+    variant = VARIANTS['paper'].scaled(WIDTH)
+    optimizer = paper_sgd(momentum=0.9, weight_decay=5e-4, bias_rate=1.0)
+    mesh = make_mesh(1, 2)
+    mean = np.full((224, 224, 3), 120.0)
+    state = create_state(variant, optimizer, mesh, num_classes=CLASSES, mean_image=mean, seed=1)
+    step = make_train_step(
+        variant, optimizer, fixed_drops(0.01, factor=0.1, at_steps=(1,)), mesh, num_classes=CLASSES, seed=0
+    )
+    random = np.random.default_rng(0)
+    rates = []
+    for _ in range(3):
+        batch = Batch(
+            random.integers(0, 256, (4, 224, 224, 3), dtype=np.uint8), np.zeros(4, np.int32), np.zeros((4, 3), 'f4')
+        )
+        before = state
+        state, metrics = step(state, place_batch(mesh, batch))
+        assert before.params['fc6']['kernel'].is_deleted()
+        rates.append(float(metrics['learning_rate']))
+    assert step._cache_size() == 1
+    np.testing.assert_allclose(rates, [0.01, 0.001, 0.001], rtol=1e-6)
+    assert place_batch(mesh, batch).images.sharding.spec == BATCH
