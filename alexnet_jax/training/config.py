@@ -52,7 +52,10 @@ def recipe(dataset: str | None, *, mesh: tuple[int, int]) -> ml_collections.Conf
     config.keep_checkpoints = 3  # the latest ones; the best is kept besides
     config.log_every = 20  # steps between lines of the log
     if config.dataset == DEMO:
-        config.update(width=0.25, batch_size=32, epochs=10.0, schedule='steps', drop_epochs=(8.0, 9.0))
+        # Minutes instead of days. The paper's initial weights would spend them near ln(10), as they do on ImageNet for
+        # the first epochs; the released ones, with stronger deep layers, leave it after about 100 steps.
+        config.update(variant='released', width=0.25, batch_size=32, learning_rate=0.003, epochs=4.0)
+        config.update(schedule='steps', drop_epochs=(3.0,))
     return config
 
 

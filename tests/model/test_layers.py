@@ -89,7 +89,12 @@ def test_convolution_is_the_sum_over_windows(groups, stride, padding, split_grou
                 expected[:, r, c, o] = (window * kernel[..., o]).sum(axis=(1, 2, 3))
     with jax.enable_x64(True):
         found = layers.convolution(
-            jnp.asarray(x), jnp.asarray(kernel), stride=stride, padding=padding, groups=groups, split_groups=split_groups
+            jnp.asarray(x),
+            jnp.asarray(kernel),
+            stride=stride,
+            padding=padding,
+            groups=groups,
+            split_groups=split_groups,
         )
     np.testing.assert_allclose(found, expected, rtol=1e-11, atol=1e-11)
 

@@ -43,9 +43,7 @@ def test_200_steps_across_two_drops_equal_the_recurrence(bias_rate):
     start, gradients = problem()
     optimizer = paper_sgd(momentum=0.9, weight_decay=5e-4, bias_rate=bias_rate)
     with jax.enable_x64(True):
-        update = jax.jit(
-            lambda g, s, p, rate: optimizer.update(g, s, p, learning_rate=jnp.asarray(rate, jnp.float64))
-        )
+        update = jax.jit(lambda g, s, p, rate: optimizer.update(g, s, p, learning_rate=jnp.asarray(rate, jnp.float64)))
         path = run(update, optimizer.init(jax.tree.map(jnp.asarray, start)), start, gradients)
     kernels = recurrence(start, gradients, 'kernel', rate_factor=1, decay=5e-4)
     biases = recurrence(start, gradients, 'bias', rate_factor=bias_rate, decay=0)

@@ -1,0 +1,31 @@
+# make train   trains the two-tower network on the embedded dataset (sets up this machine first)
+# make test    runs the tests (sets up this machine first)
+# make lint    runs the linters and the type checker
+# make clean   removes the environment; datasets (data/) and runs (runs/) stay
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+
+.PHONY: train test lint clean
+
+train: $(VENV)/installed
+	$(BIN)/python -m alexnet_jax.main --config=configs/two_device.py --workdir=runs/two_device_demo
+
+test: $(VENV)/installed
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+# The environment is made anew whenever requirements.txt is newer than it.
+$(VENV)/installed: requirements.txt
+	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("error: Python 3.11 or newer is needed: make PYTHON=python3.11 ...")'
+	$(PYTHON) -m venv --clear $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements.txt
+	touch $@
+
+clean:
+	rm -rf $(VENV)

@@ -1,0 +1,48 @@
+import jax
+import numpy as np
+import pytest
+from jax.sharding import PartitionSpec as P
+
+from alexnet_jax import InputError
+from alexnet_jax.parallel.mesh import make_mesh, parameter_specs
+
+
+def test_towers_of_one_replica_are_neighbours():
+    mesh = make_mesh(4, 2)
+    assert mesh.axis_names == ('data', 'tower')
+    np.testing.assert_array_equal([[d.id for d in row] for row in mesh.devices], np.arange(8).reshape(4, 2))
+
+
+def test_specs_shard_output_channels_of_everything_but_fc8():
+    tree = {
+        'params': {name: {'kernel': np.zeros((2, 4)), 'bias': np.zeros(4)} for name in ('fc6', 'fc8')},
+        'momentum': ({'conv3': {'kernel': np.zeros((3, 3, 2, 4)), 'bias': np.zeros(4)}}, np.zeros(())),
+        'mean_image': np.zeros((224, 224, 3)),
+    }
+    assert parameter_specs(tree) == {
+        'params': {
+            'fc6': {'kernel': P(None, 'tower'), 'bias': P('tower')},
+            'fc8': {'kernel': P(), 'bias': P()},
+        },
+        'momentum': ({'conv3': {'kernel': P(None, None, None, 'tower'), 'bias': P('tower')}}, P()),
+        'mean_image': P(),
+    }
+
+
+@pytest.mark.parametrize(
+    ('shape', 'message'),
+    [
+        ((5, 2), r'needs 10 devices, but 8 CPU device\(s\) were found: use --config.mesh=1,2'),
+        ((1, 3), 'must be 1 or 2'),
+        ((0, 2), 'at least 1'),
+    ],
+)
+def test_a_mesh_that_cannot_be_says_so(shape, message):
+    with pytest.raises(InputError, match=message):
+        make_mesh(*shape)
+
+
+def test_too_few_accelerators_names_a_config_that_fits(monkeypatch):
+    monkeypatch.setattr(jax, 'devices', lambda: [type('Gpu', (), {'platform': 'gpu'})()])
+    with pytest.raises(InputError, match=r'but 1 GPU device\(s\) were found: use configs/one_device.py'):
+        make_mesh(1, 2)
