@@ -1,4 +1,4 @@
-"""Draws the learning curves of a run: python docs/training_curve.py WORKDIR OUTPUT.png."""
+"""Draws the learning curves of a run: python -m docs.training_curve WORKDIR OUTPUT.png."""
 
 import json
 import pathlib

@@ -12,7 +12,12 @@ from jax import lax
 
 def conv(x, layer, *, stride=1, pad=((0, 0), (0, 0)), groups=1):
     y = lax.conv_general_dilated(
-        x, layer['kernel'], (stride, stride), pad, dimension_numbers=('NHWC', 'HWIO', 'NHWC'), feature_group_count=groups
+        x,
+        layer['kernel'],
+        (stride, stride),
+        pad,
+        dimension_numbers=('NHWC', 'HWIO', 'NHWC'),
+        feature_group_count=groups,
     )
     return y + layer['bias']
 

@@ -48,14 +48,14 @@ class AlexNet(nn.Module):
       num_classes: outputs of fc8.
       local_towers: 2, or 1 where each tower has a device of its own.
       exchange: called as exchange(x, layer) before every layer that reads both towers; returns the channels of both.
-      split_groups: see `layers.convolution`; for CPUs.
+      for_cpu: writes grouped convolutions and biases the way that XLA:CPU runs fast; the same numbers.
     """
 
     variant: Variant
     num_classes: int
     local_towers: int = TOWERS
     exchange: Exchange = no_exchange
-    split_groups: bool = False
+    for_cpu: bool = False
 
     @nn.compact
     def __call__(self, images: Array, dropout: layers.DropoutStream | None = None) -> Array:
@@ -102,9 +102,9 @@ class AlexNet(nn.Module):
                 stride=conv.stride,
                 padding=conv.padding,
                 groups=groups,
-                split_groups=self.split_groups,
+                split_groups=self.for_cpu,
             )
-            return x + bias
+            return layers.add_bias(x, bias) if self.for_cpu else x + bias
 
     def _connect(self, layer: Dense, x: Array, features: int) -> Array:
         kernel, bias = self._parameters(layer, (x.shape[-1], features))

@@ -41,6 +41,17 @@ def convolution(
     )
 
 
+def add_bias(x: Array, bias: Array) -> Array:
+    """x (b, h, w, c) + bias (c,), written so that the bias's gradient becomes a matrix product.
+
+    The plain sum's gradient adds up columns, which XLA:CPU does in one thread at a hundredth of the memory's speed: a
+    third of the training step of the whole network.
+    """
+    b, h, w, c = x.shape
+    ones, rows = jnp.ones((b, h * w, 1), x.dtype), jnp.broadcast_to(bias, (b, 1, c))
+    return x + (ones @ rows).reshape(x.shape)
+
+
 def max_pool(x: Array, *, window: int, stride: int) -> Array:
     """Maximum over `window` x `window` every `stride`, no padding: (b, h, w, c) -> (b, h', w', c).
 

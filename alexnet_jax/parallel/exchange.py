@@ -1,11 +1,14 @@
 """Every word that devices say to each other in a training step. No other file calls a collective.
 
 The towers talk in four places, as the two GPUs of 2012 did (paper section 3.2 and figure 2): before conv3, fc6, fc7
-and fc8, where each gathers the channels of the other. Data-parallel replicas talk once: the mean of the loss. What
-the backward pass says follows by differentiation, and shard_map's replication check proves that it is complete.
+and fc8, where each gathers the channels of the other. Data-parallel replicas talk once: the mean of the loss, and of
+the gradients behind it. What the backward pass says follows by differentiation, and shard_map's replication check
+proves that it is complete.
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 import jax
 from jax import Array, lax
@@ -26,6 +29,15 @@ def gather_towers(x: Array, layer: str) -> Array:
     to = 'invarying' if layer == 'fc8' else 'varying'
     with jax.named_scope(SCOPE + layer):
         return lax.all_gather(x, TOWER, axis=x.ndim - 1, tiled=True, to=to)
+
+
+def copy_to_replicas(params: Any) -> Any:
+    """Marks parameters, equal on all data-parallel replicas, as each replica's own copy; moves nothing.
+
+    Its transpose is what data parallelism consists of: the sum of the replicas' gradients. Left implicit, JAX would
+    place it wherever a parameter first meets a replica's images, which may be after it was broadcast to their size.
+    """
+    return jax.tree.map(lambda leaf: lax.pcast(leaf, DATA, to='varying'), params)
 
 
 def mean_over_data(x: Array) -> Array:

@@ -24,7 +24,7 @@ def make_mesh(data: int, tower: int) -> Mesh:
     """A mesh of data x tower of the first devices, towers of one replica next to each other.
 
     Raises:
-      InputError: `tower` is not 1 or 2, or there are too few devices.
+      InputError: `tower` is not 1 or 2, there are too few devices, or their number is no multiple of the mesh's.
     """
     if tower not in (1, 2):
         raise InputError(f'mesh has a tower axis of {tower}: AlexNet has two towers, so it must be 1 or 2')
@@ -36,6 +36,11 @@ def make_mesh(data: int, tower: int) -> Mesh:
         raise InputError(
             f'a mesh of {data}x{tower} (data x tower) needs {data * tower} devices, but {len(devices)} '
             f'{devices[0].platform.upper()} device(s) were found: use {fits}'
+        )
+    if len(devices) % (data * tower):
+        raise InputError(
+            f'a mesh of {data}x{tower} (data x tower) would leave {len(devices) % (data * tower)} of {len(devices)} '
+            f'devices idle: use one whose product divides {len(devices)}'
         )
     # Auto axes: shard_map makes the program explicit, and takes inputs that are not placed yet.
     # `jax.make_mesh` would default to Explicit ones, with which shard_map refuses those.

@@ -25,7 +25,8 @@ class Message:
     """One collective operation of a training step.
 
     Attributes:
-      layer: the exchange it belongs to, one of EXCHANGES; otherwise the layer named in its scope, or '' for none.
+      layer: the exchange it belongs to, one of EXCHANGES; otherwise the layer named in its scope; '' for none, and for
+        a message that the compiler merged of several layers' arrays.
       op: XLA's name, 'all-gather', 'reduce-scatter', 'all-reduce', ...
       axis: the mesh axis whose devices it joins, 'tower' or 'data'; 'data,tower' if it joins both.
       direction: 'forward', or 'backward' where differentiation put it.
@@ -197,7 +198,7 @@ def _message(
     layer = exchange or re.search(r'\b((?:conv|fc)\d)\b', scope)
     size = sum(np.dtype(jax.numpy.dtype(dtype)).itemsize * math.prod(shape) for dtype, shape in arrays)
     return Message(
-        layer=layer[1] if layer else '',
+        layer=layer[1] if layer and len(arrays) == 1 else '',
         op=op,
         axis=','.join(axes),
         direction='backward' if 'transpose(' in scope else 'forward',

@@ -162,7 +162,7 @@ def schedule_table(found: Schedules) -> str:
         key = (message.layer if message.axis == TOWER else '', message.direction)
         expected = formula.get(key)
         lines.append(
-            f'{message.axis:6}{message.layer or "loss":8}{message.direction:10}{message.op:16}{message.bytes:>14,}'
+            f'{message.axis:6}{message.layer or "all":8}{message.direction:10}{message.op:16}{message.bytes:>14,}'
             f'{"-" if expected is None else f"{expected:,}":>14}  {_shape_text(message)}'
         )
     for axis in (TOWER, DATA):

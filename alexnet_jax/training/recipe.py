@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import ml_collections
@@ -13,8 +14,12 @@ from alexnet_jax.training.optimizer import paper_sgd
 
 
 def variant_of(config: ml_collections.ConfigDict) -> Variant:
-    """The network of a config, at its width."""
-    return VARIANTS[config.variant].scaled(config.width)
+    """The network of a config, at its width, without lighting where the config says so."""
+    variant = VARIANTS[config.variant].scaled(config.width)
+    if config.lighting:
+        return variant
+    dark = dataclasses.replace(variant.lighting, strength=0.0, divisor=1.0)
+    return dataclasses.replace(variant, lighting=dark)
 
 
 def optimizer_of(config: ml_collections.ConfigDict) -> optax.GradientTransformationExtraArgs:

@@ -20,7 +20,7 @@ from alexnet_jax.data.augment import normalise
 from alexnet_jax.model.alexnet import AlexNet
 from alexnet_jax.model.layers import DropoutStream
 from alexnet_jax.model.variants import Variant
-from alexnet_jax.parallel.exchange import gather_towers, mean_over_data, row_ids, tower_ids
+from alexnet_jax.parallel.exchange import copy_to_replicas, gather_towers, mean_over_data, row_ids, tower_ids
 from alexnet_jax.parallel.mesh import BATCH, REPLICATED, local_towers, parameter_specs
 from alexnet_jax.training.schedule import Schedule
 from alexnet_jax.training.state import TrainState
@@ -53,7 +53,7 @@ def model_on(mesh: Mesh, variant: Variant, *, num_classes: int) -> AlexNet:
         num_classes,
         local_towers=local_towers(mesh),
         exchange=gather_towers,
-        split_groups=on_cpu(mesh),
+        for_cpu=on_cpu(mesh),
     )
 
 
@@ -76,7 +76,7 @@ def make_gradients(variant: Variant, mesh: Mesh, *, num_classes: int) -> Callabl
         images = normalise(batch.images, mean_image, lighting=batch.lighting, divisor=variant.lighting.divisor)
 
         def device_loss(params: Any) -> tuple[Array, Array]:
-            logits = model.apply({'params': params}, images, stream)
+            logits = model.apply({'params': copy_to_replicas(params)}, images, stream)
             loss = cross_entropy(logits, batch.labels).mean()
             error = (logits.argmax(axis=1) != batch.labels).mean(dtype=loss.dtype)
             # The one mean over 'data', inside what is differentiated: gradients come out averaged, and nothing

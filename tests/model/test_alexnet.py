@@ -31,13 +31,13 @@ def test_logits_are_those_of_the_plain_network(name, train, batch):
         params = jax.tree.map(lambda p: jnp.asarray(np.asarray(p, np.float64)) * 2, params)
         stream = DropoutStream(key, jnp.arange(3), jnp.arange(2)) if train else None
         found = AlexNet(variant, CLASSES).apply({'params': params}, jnp.asarray(images), stream)
-        split = AlexNet(variant, CLASSES, split_groups=True).apply({'params': params}, jnp.asarray(images), stream)
+        for_cpu = AlexNet(variant, CLASSES, for_cpu=True).apply({'params': params}, jnp.asarray(images), stream)
         masks = oracle.dropout_masks(key, 3, [256, 256]) if train else None
         expected = oracle.network(name, params, jnp.asarray(images), masks)
     assert expected.dtype == np.float64
     assert np.ptp(expected, axis=0).min() > 0  # the images are told apart
     np.testing.assert_allclose(found, expected, rtol=1e-12)
-    np.testing.assert_allclose(split, expected, rtol=1e-12)
+    np.testing.assert_allclose(for_cpu, expected, rtol=1e-12)
 
 
 def test_224_with_three_zeros_after_it_is_the_227_view():

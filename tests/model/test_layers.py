@@ -99,6 +99,16 @@ def test_convolution_is_the_sum_over_windows(groups, stride, padding, split_grou
     np.testing.assert_allclose(found, expected, rtol=1e-11, atol=1e-11)
 
 
+def test_bias_is_added_to_its_channel_and_its_gradient_is_the_sum_over_the_rest():
+    x, bias, upstream = images(2, 3, 4, 5), RANDOM.standard_normal(5), images(2, 3, 4, 5)
+    with jax.enable_x64(True):
+        found, pull = jax.vjp(layers.add_bias, jnp.asarray(x), jnp.asarray(bias))
+        dx, dbias = pull(jnp.asarray(upstream))
+    np.testing.assert_allclose(found, x + bias, rtol=1e-15)
+    np.testing.assert_array_equal(dx, upstream)
+    np.testing.assert_allclose(dbias, upstream.sum(axis=(0, 1, 2)), rtol=1e-13)
+
+
 def stream(rows, towers):
     return layers.DropoutStream(jax.random.key(3), jnp.asarray(rows), jnp.asarray(towers))
 

@@ -33,6 +33,7 @@ def test_specs_shard_output_channels_of_everything_but_fc8():
     ('shape', 'message'),
     [
         ((5, 2), r'needs 10 devices, but 8 CPU device\(s\) were found: use --config.mesh=1,2'),
+        ((3, 2), 'would leave 2 of 8 devices idle: use one whose product divides 8'),
         ((1, 3), 'must be 1 or 2'),
         ((0, 2), 'at least 1'),
     ],
