@@ -28,7 +28,7 @@ from alexnet_jax.data.builder import VERSION, EmptySplit, ImageBuilder, Progress
 from alexnet_jax.data.photo import QUALITY, photo_to_jpeg
 from alexnet_jax.data.source import FORMAT_VERSION, MANIFEST_FILE, STATISTICS_FILE, fingerprint_of
 
-NAMED_UNUSABLE = 10  # how many unusable files an error names before it only counts
+NAMED_UNUSABLE = 10  # how many files or classes an error names before it only counts
 
 
 @dataclasses.dataclass(frozen=True)
@@ -178,7 +178,9 @@ def prepare_tfds(
         workers=workers,
         progress=progress,
     )
-    return _write(make, name, data_dir=data_dir, overwrite=overwrite, skip=skip_unusable, notes=notes)
+    return _write(
+        make, name, data_dir=data_dir, overwrite=overwrite, skip=skip_unusable, notes=notes, every_class=False
+    )
 
 
 def _write(
@@ -190,8 +192,13 @@ def _write(
     skip: bool = False,
     unusable: Sequence[str] = (),
     notes: Sequence[str] = (),
+    every_class: bool = True,
 ) -> Prepared:
-    """Builds the dataset in a hidden folder and moves it into place."""
+    """Builds the dataset in a hidden folder and moves it into place.
+
+    `every_class` asks for a training image of each: a folder's classes are those that it has, but a TFDS dataset made
+    from part of its archives still names them all.
+    """
     start = time.monotonic()
     directory = _check_name(name, data_dir=data_dir, overwrite=overwrite)
     with _hidden_folder(pathlib.Path(data_dir), name) as hidden, _tfds_kept_quiet():
@@ -203,14 +210,14 @@ def _write(
             lost = str(e)
         skipped = [*unusable, *(f'{key}: {reason}' for key, reason in builder.unusable)]
         if skipped and not skip:
-            more = f' and {len(skipped) - NAMED_UNUSABLE} more' if len(skipped) > NAMED_UNUSABLE else ''
             raise InputError(
-                f'{len(skipped)} unusable files ({"; ".join(skipped[:NAMED_UNUSABLE])}{more}); '
+                f'{len(skipped)} unusable files ({_first(skipped, "; ")}); '
                 'repair or remove them, or pass --on_error=skip'
             )
         counts = zip(builder.classes, builder.statistics.class_counts, strict=True)
-        if absent := [lost] if lost else [f'train/{name}' for name, count in counts if not count]:
-            raise InputError(f'no usable image is left of {", ".join(absent)}; add some')
+        absent = [lost] if lost else [f'train/{name}' for name, count in counts if not count and every_class]
+        if absent:
+            raise InputError(f'no usable image is left of {_first(absent, ", ")}; add some')
         fingerprint = _seal(pathlib.Path(builder.data_dir), builder.statistics)
         directory.parent.mkdir(exist_ok=True)
         if directory.exists():
@@ -228,6 +235,11 @@ def _write(
         fingerprint=fingerprint,
         seconds=time.monotonic() - start,
     )
+
+
+def _first(names: Sequence[str], separator: str) -> str:
+    more = f' and {len(names) - NAMED_UNUSABLE} more' if len(names) > NAMED_UNUSABLE else ''
+    return separator.join(names[:NAMED_UNUSABLE]) + more
 
 
 def _check_name(name: str, *, data_dir: str | os.PathLike[str], overwrite: bool) -> pathlib.Path:

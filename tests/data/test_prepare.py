@@ -7,6 +7,7 @@ import subprocess
 import sys
 import zlib
 
+import grain  # noqa: F401  its flags, defined inside flagsaver, would be deleted at flagsaver's end
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
@@ -442,6 +443,13 @@ class TrainingDigits(SmallDigits):
     SPLITS = ('train',)
 
 
+class RareDigits(SmallDigits):
+    """Names three classes and has images of two, as ImageNet does when made from part of its archives."""
+
+    def _generate_examples(self, split):
+        return ((i, example) for i, example in super()._generate_examples(split) if example['label'] != 1)
+
+
 class TensorflowDigits(SmallDigits):
     """Needs TensorFlow to be made, as most of TFDS does."""
 
@@ -472,6 +480,11 @@ def test_a_tfds_dataset_on_disk_is_used_as_it_is(tmp_path):
     assert done.splits == {'train': 6, 'validation': 6}
     assert done.name == 'digits'
     assert sorted(pathlib.Path(tmp_path / 'tfds').rglob('*')) == before
+
+
+def test_a_tfds_dataset_may_name_classes_that_it_has_no_image_of(tmp_path):
+    done = writer.prepare_tfds('rare_digits', tfds_dir=tmp_path / 'tfds', data_dir=tmp_path / 'data')
+    assert (done.classes, done.splits['train']) == (('0', '1', '2'), 4)
 
 
 def test_a_test_split_without_labels_is_left_out(tmp_path):
