@@ -15,6 +15,7 @@ from absl import app, flags, logging
 from ml_collections import config_flags
 
 from alexnet_jax import InputError
+from alexnet_jax.training.command_line import parse
 
 _CONFIG = config_flags.DEFINE_config_file('config', None, 'Config file, FILE.py or FILE.py:DATASET.')
 _CLASSES = flags.DEFINE_integer('classes', 1000, 'Outputs of fc8.', lower_bound=1)
@@ -25,9 +26,8 @@ flags.mark_flag_as_required('config')
 
 def main(argv: list[str]) -> None:
     """Reads the schedule of the config's training step and prints it."""
+    del argv
     logging.set_verbosity(logging.WARNING)
-    if len(argv) > 1:
-        raise app.UsageError(f'unexpected argument {argv[1]!r}')
     try:
         report, text = _audit()
     except InputError as error:
@@ -61,4 +61,4 @@ def _audit() -> tuple[dict, str]:
 
 
 if __name__ == '__main__':
-    app.run(main)
+    app.run(main, flags_parser=parse)

@@ -16,6 +16,7 @@ from absl import app, flags, logging
 from ml_collections import config_flags
 
 from alexnet_jax import InputError
+from alexnet_jax.training.command_line import parse
 
 _CONFIG = config_flags.DEFINE_config_file('config', None, 'Config file, FILE.py or FILE.py:DATASET.')
 _WORKDIR = flags.DEFINE_string(
@@ -27,9 +28,8 @@ flags.mark_flag_as_required('config')
 
 def main(argv: list[str]) -> None:
     """Checks the config, opens what the run needs and hands over to training.loop."""
+    del argv
     logging.set_verbosity(logging.WARNING)  # Orbax and TFDS tell every step they take
-    if len(argv) > 1:
-        raise app.UsageError(f'unexpected argument {argv[1]!r}: options look like --config.epochs=20')
     try:
         result = _run()
     except InputError as error:
@@ -70,4 +70,4 @@ def _run() -> dict:
 
 
 if __name__ == '__main__':
-    app.run(main)
+    app.run(main, flags_parser=parse)

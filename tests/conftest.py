@@ -1,8 +1,45 @@
-"""Eight virtual CPU devices for every test, set before JAX starts its backend."""
+"""Eight virtual CPU devices for every test, set before JAX starts its backend; a tiny prepared dataset."""
 
 import os
 
+import numpy as np
+import pytest
+from PIL import Image
+
+from alexnet_jax.data.source import open_dataset
+from alexnet_jax.data.writer import prepare_folder
 from alexnet_jax.parallel.devices import prepare_backend
 
 os.environ['JAX_PLATFORMS'] = 'cpu'
 prepare_backend((4, 2))
+
+TINY_COLOURS = {'blue': (50, 50, 200), 'green': (50, 200, 50), 'red': (200, 50, 50)}
+TINY_COUNTS = {'train': 40, 'validation': 13}  # 8 divides the one and not the other
+
+
+@pytest.fixture(scope='session')
+def tiny_dir(tmp_path_factory):
+    """A data_dir with one dataset, 'tiny': blotches around a colour of their class."""
+    images = tmp_path_factory.mktemp('images')
+    for split, count in TINY_COUNTS.items():
+        for i in range(count):
+            name, colour = list(TINY_COLOURS.items())[i % 3]
+            blotches = np.random.default_rng([i, count]).normal(colour, 40, (8, 8, 3)).clip(0, 255)
+            (images / split / name).mkdir(parents=True, exist_ok=True)
+            image = Image.fromarray(blotches.astype(np.uint8)).resize((256, 256), Image.Resampling.BICUBIC)
+            image.save(images / split / name / f'{i}.png')
+    data_dir = tmp_path_factory.mktemp('data')
+    prepare_folder(images, name='tiny', data_dir=data_dir, workers=1)
+    return data_dir
+
+
+@pytest.fixture(scope='session')
+def tiny(tiny_dir):
+    """'tiny', opened: 40 training and 13 validation images in 3 classes."""
+    return open_dataset('tiny', data_dir=tiny_dir)
+
+
+@pytest.fixture(scope='session')
+def program_cache(tmp_path_factory):
+    """XDG_CACHE_HOME of all processes that tests start: what one compiles, the next finds."""
+    return tmp_path_factory.mktemp('cache')

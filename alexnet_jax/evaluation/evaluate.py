@@ -56,8 +56,10 @@ class Evaluator:
         self._num_classes = num_classes
         self._add_view = _make_add_view(variant, mesh, num_classes=num_classes)
 
-    def __call__(self, params: Any, mean_image: Array, *, protocol: str) -> Result:
-        """The errors of `params` under 'centre' or 'ten_view'."""
+    def __call__(
+        self, params: Any, mean_image: Array, *, protocol: str, progress: Callable[[int], None] | None = None
+    ) -> Result:
+        """The errors of `params` under 'centre' or 'ten_view'; `progress` is told how many images are done."""
         views = PROTOCOLS[protocol]
         totals = np.zeros(4)
         for batch in self._batches.read():
@@ -68,6 +70,8 @@ class Evaluator:
             for view in views:
                 mean_probability = self._add_view(mean_probability, params, images, mean_image, 1 / len(views), *view)
             totals += np.asarray(_count(mean_probability, labels, valid))
+            if progress:
+                progress(int(totals[0]))
         count, loss, top1, top5 = totals
         assert count == self.examples, f'evaluated {count} images of {self.examples}'
         return Result(self.examples, float(loss / count), float(top1 / count), float(top5 / count))

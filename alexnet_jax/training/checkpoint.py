@@ -8,7 +8,11 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import inspect
+import logging
 import pathlib
+import sys
+import warnings
 from typing import Any
 
 import jax
@@ -85,7 +89,8 @@ class Checkpoints:
                 args=ocp.args.Composite(state=ocp.args.StandardRestore(target), hashes=ocp.args.JsonRestore()),
             )
         except Exception as error:  # Orbax documents no class of its own for damaged files
-            raise InputError(f'{advice}: {str(error).splitlines()[0][:200]}') from error
+            _silence_abandoned_reads()
+            raise InputError(f'{advice}: {(str(error).splitlines() or [repr(error)])[0][:200]}') from error
         found = leaf_hashes(restored.state)
         damaged = sorted(name for name in found if restored.hashes.get(name) != found[name])
         if damaged:
@@ -98,6 +103,24 @@ class Checkpoints:
             plateau=Plateau(**restored.state['plateau']),
             mean_image=restored.state['mean_image'],
         )
+
+
+def _silence_abandoned_reads() -> None:
+    """Keeps the one line that says what is wrong from being followed by pages.
+
+    When a read fails, Orbax leaves the reads of other leaves that it had begun, and each complains when Python frees
+    it, at the latest when the process ends.
+    """
+    report = sys.unraisablehook
+
+    def of_others(unraisable: Any) -> None:
+        read = inspect.iscoroutine(unraisable.object) and 'orbax' in unraisable.object.cr_code.co_filename
+        if not read and str(unraisable.exc_value) != 'Event loop is closed':  # or wants to tell the loop it read for
+            report(unraisable)
+
+    sys.unraisablehook = of_others
+    warnings.filterwarnings('ignore', message=r"coroutine '_read_array\w*' was never awaited")
+    logging.getLogger('asyncio').addFilter(lambda record: 'exception was never retrieved' not in record.getMessage())
 
 
 def _tree(state: TrainState) -> dict[str, Any]:

@@ -80,6 +80,8 @@ _RULES = (
     _Rule('variant', f'one of {", ".join(VARIANTS)}', lambda v: v in VARIANTS),
     _Rule('width', 'above 0 and at most 4', lambda v: 0 < v <= 4),
     _Rule('dataset', 'the name of a prepared dataset', bool),
+    _Rule('data_dir', 'a folder', lambda v: isinstance(v, str) and bool(v)),
+    _Rule('lighting', 'True or False', lambda v: isinstance(v, bool)),
     _Rule('seed', 'a whole number from 0 to 2**31 - 1', lambda v: _whole(0)(v) and v < 2**31),
     _Rule('batch_size', 'a whole number, at least 1', _whole(1)),
     _Rule('epochs', 'above 0 and finite', _positive),

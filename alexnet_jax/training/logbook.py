@@ -7,6 +7,7 @@ import pathlib
 import sys
 import time
 from collections import deque
+from collections.abc import Callable
 from typing import Any
 
 from rich.console import Console
@@ -25,7 +26,7 @@ class Logbook:
         from tensorboardX import SummaryWriter
 
         self._total, self._batch_size = total_steps, batch_size
-        self._file = _reopen(workdir / 'metrics.jsonl', start_step)
+        self._file, self._written = _reopen(workdir / 'metrics.jsonl', start_step)
         self._board = SummaryWriter(str(workdir / 'tensorboard'), purge_step=start_step + 1)
         self._console = Console(stderr=True, highlight=False, soft_wrap=True)
         self._progress = None
@@ -51,6 +52,21 @@ class Logbook:
         """One line for the person who watches."""
         self._console.print(text, markup=False)
 
+    def tick(self, step: int) -> None:
+        """Moves the bar, where there is one, to `step` updates made."""
+        if self._progress:
+            self._progress.update(self._task, completed=step, description='training')
+
+    def testing(self, protocol: str, examples: int) -> Callable[[int], None]:
+        """What a test calls with the number of images it has done, for the person who waits."""
+
+        def show(done: int) -> None:
+            if self._progress:
+                text = f'testing, {protocol.replace("_", "-")}: {done}/{examples}'
+                self._progress.update(self._task, description=text)
+
+        return show
+
     def train(self, step: int, metrics: dict[str, float], *, images_per_second: float) -> None:
         """Training metrics, means over the steps since the last call, at `step` updates made."""
         left = (self._total - step) * self._batch_size / images_per_second
@@ -59,7 +75,7 @@ class Logbook:
             f'rate {metrics["learning_rate"]:.1e}  {images_per_second:.1f} images/s  {clock(left)} left'
         )
         if self._progress:
-            self._progress.update(self._task, completed=step, figures=figures)
+            self._progress.update(self._task, figures=figures)
         else:
             self.say(figures)
         self._write(step, 'train', metrics | {'images_per_second': images_per_second})
@@ -74,6 +90,8 @@ class Logbook:
         self._write(step, 'validation', {'protocol': protocol, **result})
 
     def _write(self, step: int, split: str, values: dict[str, Any]) -> None:
+        if (step, split, values.get('protocol')) in self._written:  # by the run that this one resumes
+            return
         self._file.write(json.dumps({'step': step, 'split': split, **values}) + '\n')
         self._file.flush()
         group = f'{split}_{values["protocol"]}' if 'protocol' in values else split
@@ -82,9 +100,9 @@ class Logbook:
                 self._board.add_scalar(f'{group}/{name}', value, step)
 
 
-def _reopen(path: pathlib.Path, start_step: int) -> Any:
-    """The file, open for appending, with only the lines up to `start_step` left in it."""
-    kept = []
+def _reopen(path: pathlib.Path, start_step: int) -> tuple[Any, set[tuple[int, str, str | None]]]:
+    """The file, open for appending, with only the lines up to `start_step` left in it; what those are about."""
+    kept, written = [], set()
     if path.exists():
         for line in path.read_text().splitlines():
             try:
@@ -93,8 +111,9 @@ def _reopen(path: pathlib.Path, start_step: int) -> Any:
                 continue
             if entry['step'] <= start_step:
                 kept.append(line + '\n')
+                written.add((entry['step'], entry['split'], entry.get('protocol')))
     path.write_text(''.join(kept))
-    return path.open('a')
+    return path.open('a'), written
 
 
 def clock(seconds: float) -> str:

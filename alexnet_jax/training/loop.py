@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import pathlib
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
 import jax
@@ -28,7 +27,8 @@ from alexnet_jax.training.logbook import Logbook, Stopwatch, to_stderr
 from alexnet_jax.training.recipe import optimizer_of, schedule_of, variant_of
 from alexnet_jax.training.state import create_state
 from alexnet_jax.training.step import Batch, make_train_step
-from alexnet_jax.training.watch import LossWatch
+from alexnet_jax.training.watch import LossWatch, check_finite
+from alexnet_jax.training.workdir import write_json
 
 BEHIND = 2  # steps between a step's dispatch and the reading of its loss, so that reading never holds up the devices
 
@@ -36,7 +36,7 @@ BEHIND = 2  # steps between a step's dispatch and the reading of its loss, so th
 class Evaluate(Protocol):
     """Tests parameters on the validation split: evaluation.evaluate.Evaluator."""
 
-    def __call__(self, params: Any, mean_image: Array, *, protocol: str) -> Any:
+    def __call__(self, params: Any, mean_image: Array, *, protocol: str, progress: Callable[[int], None]) -> Any:
         """Returns a dataclass with `examples`, `loss`, `top1_error`, `top5_error`."""
         ...
 
@@ -86,8 +86,14 @@ def run(
 
             def test(protocol: str) -> Any:
                 began = time.perf_counter()
-                result = evaluate(state.params, state.mean_image, protocol=protocol)
+                result = evaluate(
+                    state.params,
+                    state.mean_image,
+                    protocol=protocol,
+                    progress=log.testing(protocol, dataset.examples('validation')),
+                )
                 seconds = time.perf_counter() - began
+                check_finite(int(state.step), result.loss, 'validation loss')  # the last update was too much
                 log.evaluation(int(state.step), protocol, dataclasses.asdict(result), seconds=seconds)
                 return result
 
@@ -136,7 +142,7 @@ def run(
                 'images_per_second': stopwatch.images / stopwatch.seconds if stopwatch.images else None,
                 'params_sha256': tree_hash(state.params),
             }
-    (workdir / 'result.json').write_text(json.dumps(result, indent=2) + '\n')
+    write_json(workdir / 'result.json', result)
     return result
 
 
@@ -146,11 +152,8 @@ def place_like(tree: Any, like: Any) -> Any:
 
 
 def _batches(config: ml_collections.ConfigDict, dataset: Dataset, variant: Variant) -> TrainingBatches:
-    basis = lighting_basis(
-        dataset.rgb_covariance,
-        scale=variant.lighting.scale,
-        strength=variant.lighting.strength if config.lighting else 0.0,
-    )
+    lighting = variant.lighting
+    basis = lighting_basis(dataset.rgb_covariance, scale=lighting.scale, strength=lighting.strength)
     return TrainingBatches(dataset.records('train'), config.batch_size, config.seed, basis)
 
 
@@ -167,6 +170,7 @@ class _MetricsReader:
         self._config, self._log, self._watch, self._stopwatch = config, log, watch, stopwatch
         self._waiting: deque[tuple[int, dict[str, Array]]] = deque()
         self._read: list[dict[str, float]] = []
+        self._latest = 0  # the step of the last of `_read`
 
     def add(self, step: int, metrics: dict[str, Array]) -> None:
         """Takes the metrics of the update that led to `step`, and reads those of BEHIND steps before."""
@@ -175,9 +179,11 @@ class _MetricsReader:
             self._take()
 
     def catch_up(self) -> None:
-        """Reads all that is left."""
+        """Reads and logs all that is left: a line of the log spans no checkpoint, so a resumed run writes the same."""
         while self._waiting:
             self._take()
+        if self._read:
+            self._log_mean()
         self._stopwatch.lap(0)
 
     def _take(self) -> None:
@@ -186,9 +192,14 @@ class _MetricsReader:
         warning = self._watch.look(step, values['loss'])
         if warning:
             self._log.say(warning)
+        self._log.tick(step)
         self._read.append(values)
         self._stopwatch.lap(self._config.batch_size)
+        self._latest = step
         if step % self._config.log_every == 0:
-            mean = {name: sum(v[name] for v in self._read) / len(self._read) for name in values}
-            self._log.train(step, mean, images_per_second=self._stopwatch.recent())
-            self._read.clear()
+            self._log_mean()
+
+    def _log_mean(self) -> None:
+        mean = {name: sum(v[name] for v in self._read) / len(self._read) for name in self._read[0]}
+        self._log.train(self._latest, mean, images_per_second=self._stopwatch.recent())
+        self._read.clear()

@@ -15,6 +15,15 @@ class Diverged(InputError):
     """The loss is not a number any more."""
 
 
+def check_finite(step: int, loss: float, name: str) -> None:
+    """Raises `Diverged`, which names the step, if `loss` is NaN or infinite; `name` says which loss it is."""
+    if not math.isfinite(loss):
+        raise Diverged(
+            f'the {name} is {loss} at step {step}: stopped, with the checkpoints before it kept; '
+            f'try a lower --config.learning_rate, in a new --workdir'
+        )
+
+
 class LossWatch:
     """Looks at the loss of every step."""
 
@@ -29,11 +38,7 @@ class LossWatch:
         Raises:
           Diverged: the loss is NaN or infinite; the message names the step.
         """
-        if not math.isfinite(loss):
-            raise Diverged(
-                f'the loss is {loss} at step {step}: stopped, the checkpoints before it are good; '
-                f'try a lower --config.learning_rate'
-            )
+        check_finite(step, loss, 'loss')
         self._losses.append(loss)
         mean = sum(self._losses) / len(self._losses)
         flat = len(self._losses) == WINDOW and mean > self._flat * (1 - NEAR)

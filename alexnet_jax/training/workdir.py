@@ -21,6 +21,7 @@ from alexnet_jax.training.logbook import to_stderr
 
 # What a run is: with another value of one of these its checkpoints mean nothing, or its batches are other batches.
 IDENTITY = ('variant', 'width', 'dataset', 'seed', 'batch_size')
+_HALF = '.half'  # of files that a killed run has not finished
 PACKAGES = ('jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'grain', 'tensorflow-datasets', 'numpy')
 
 
@@ -50,7 +51,7 @@ def claim(workdir: pathlib.Path, config: ml_collections.ConfigDict, dataset: Dat
         workdir.mkdir(parents=True, exist_ok=True)
         path = workdir / 'run.json'
         if path.exists():
-            before = json.loads(path.read_text())['identity']
+            before = _identity(path)
             other = [
                 f'{key} {before.get(key)!r}, not {identity[key]!r}'
                 for key in identity
@@ -60,12 +61,26 @@ def claim(workdir: pathlib.Path, config: ml_collections.ConfigDict, dataset: Dat
                 raise InputError(
                     f'{workdir} holds another run ({"; ".join(other)}): choose another --workdir, or delete it'
                 )
-        elif any(workdir.iterdir()):
+        elif any(file.suffix != _HALF for file in workdir.iterdir()):
             raise InputError(f'{workdir} is not empty and holds no run: choose another --workdir')
-        path.write_text(json.dumps({'identity': identity, **_circumstances(mesh)}, indent=2) + '\n')
-        (workdir / 'config.json').write_text(config.to_json(indent=2) + '\n')
+        write_json(path, {'identity': identity, **_circumstances(mesh)})
+        write_json(workdir / 'config.json', config.to_dict())
     except OSError as error:
         raise InputError(f'cannot write to {workdir}: {error.strerror}; choose another --workdir') from error
+
+
+def _identity(path: pathlib.Path) -> dict[str, Any]:
+    try:
+        return json.loads(path.read_text())['identity']
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(f'{path} is damaged, so whose run this is is not known: choose another --workdir') from error
+
+
+def write_json(path: pathlib.Path, value: Any) -> None:
+    """Writes `value` as JSON, whole or not at all."""
+    half = path.with_name(f'.{path.name}{_HALF}')
+    half.write_text(json.dumps(value, indent=2) + '\n')
+    half.replace(path)
 
 
 def _circumstances(mesh: Mesh) -> dict[str, Any]:

@@ -1,0 +1,33 @@
+"""Reads the command line of the commands that take --config, so that a mistake in it is one line and no traceback."""
+
+from __future__ import annotations
+
+import re
+import sys
+
+from absl import flags
+
+_OVERRIDE = re.compile(r'--?(no)?config\.')
+_PLAIN = re.compile(r'--?(no)?config\.\w+(=.*)?', re.DOTALL)
+
+
+def parse(argv: list[str]) -> list[str]:
+    """absl's flag parsing, for `app.run(main, flags_parser=parse)`; leaves with exit code 1 where it cannot be done."""
+    for argument in argv[1:]:
+        if _OVERRIDE.match(argument) and not _PLAIN.fullmatch(argument):
+            sys.exit(f'error: {argument}: options of the config look like --config.mesh=1,2, with nothing between')
+    try:
+        stray = flags.FLAGS(argv)[1:]
+        flags.FLAGS.config.keys()  # ml_collections reports a missing file only when the config is used
+    except flags.Error as error:
+        sys.exit(f'error: {" ".join(str(error).split())}; --help lists the options')
+    except AttributeError as error:
+        if not isinstance(error.args[0], KeyError):  # what ml_collections makes of a key that the config has not
+            raise
+        key, *hint = error.args[0].args[0].splitlines()
+        sys.exit(f'error: unknown config key {key}: {"".join(hint) or "alexnet_jax/training/config.py has them all"}')
+    except OSError as error:
+        sys.exit(f'error: no such config file: {str(error).splitlines()[-1].strip()}')
+    if stray:
+        sys.exit(f'error: unexpected argument {stray[0]!r}: options look like --config.epochs=20')
+    return argv[:1]

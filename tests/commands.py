@@ -1,0 +1,29 @@
+"""Runs the project's commands as a user does: in processes of their own."""
+
+import os
+import pathlib
+import subprocess
+import sys
+
+ROOT = pathlib.Path(__file__).parents[1]
+
+
+def start(module, *options, cache):
+    """`python -m alexnet_jax.MODULE OPTIONS...` at the checkout's top, its compiled programs kept in `cache`."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(('JAX_', 'XLA_', 'PJRT_'))}
+    environment |= {'JAX_PLATFORMS': 'cpu', 'XDG_CACHE_HOME': str(cache)}
+    return subprocess.Popen(
+        [sys.executable, '-m', f'alexnet_jax.{module}', *options],
+        cwd=ROOT,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def run(module, *options, cache):
+    """As `start`, to its end."""
+    process = start(module, *options, cache=cache)
+    out, err = process.communicate(timeout=300)
+    return subprocess.CompletedProcess(process.args, process.returncode, out, err)

@@ -1,0 +1,124 @@
+"""Both protocols against a slow computation: image by image, view by view, the plain network, NumPy's averages."""
+
+import io
+import math
+
+import jax
+import numpy as np
+import oracle
+import pytest
+from PIL import Image
+
+from alexnet_jax.data.pipeline import decode
+from alexnet_jax.evaluation.evaluate import Evaluator, Result
+from alexnet_jax.model.alexnet import init_parameters
+from alexnet_jax.model.variants import VARIANTS
+from alexnet_jax.parallel.mesh import make_mesh, parameter_specs, shardings
+
+WIDTH, CLASSES = 0.0625, 3
+MEAN = np.random.default_rng(1).uniform(90, 130, (224, 224, 3))
+CORNERS = [(0, 0), (0, 32), (32, 0), (32, 32), (16, 16)]
+
+
+@pytest.fixture(scope='module')
+def validation(tiny):
+    return tiny.records('validation')
+
+
+def parameters(variant, classes=CLASSES):
+    """Float64, and strong enough that images differ in what they are taken for."""
+    params = init_parameters(VARIANTS[variant].scaled(WIDTH), jax.random.key(0), num_classes=classes)
+    params = jax.tree.map(lambda p: np.asarray(p, np.float64) * 2, params)
+    params['fc8']['kernel'] = np.random.default_rng(2).normal(0, 0.1, params['fc8']['kernel'].shape)
+    params['fc8']['bias'] = -params['fc8']['kernel'].sum(axis=0) / 2
+    return params
+
+
+@pytest.fixture(scope='module', params=['paper', 'released'])
+def slow(request, validation):
+    """(variant, params, {protocol: (loss, top-1 error)}) by the plain network."""
+    params = parameters(request.param)
+    images = np.stack([decode(jpeg) for jpeg, _ in validation])
+    labels = np.array([label for _, label in validation])
+    pil = np.stack([np.asarray(Image.open(io.BytesIO(jpeg)), np.int16) for jpeg, _ in validation])
+    assert np.abs(images - pil).max() <= 3  # the decoder is another library's; it is one for both sides here
+    with jax.enable_x64(True):
+        network = jax.jit(lambda x: oracle.network(request.param, params, x, None))
+        views = []
+        for top, left in CORNERS:
+            for mirrored in (False, True):
+                x = images[:, top : top + 224, left : left + 224].astype(np.float64)
+                logits = np.asarray(network((x[:, :, ::-1] if mirrored else x) - MEAN))
+                powers = np.exp(logits - logits.max(axis=1, keepdims=True))
+                views.append(powers / powers.sum(axis=1, keepdims=True))
+    expected = {}
+    for protocol, probabilities in {'centre': views[8], 'ten_view': sum(views) / 10}.items():
+        loss = -np.log(probabilities[np.arange(len(labels)), labels]).mean()
+        expected[protocol] = (loss, (probabilities.argmax(axis=1) != labels).mean())
+    assert all(0 < error < 1 for _, error in expected.values())
+    assert abs(expected['centre'][0] - expected['ten_view'][0]) > 1e-3  # the test would see one taken for the other
+    return request.param, params, expected
+
+
+@pytest.mark.parametrize('shape', [(1, 1), (1, 2), (2, 2)], ids=lambda s: f'{s[0]}x{s[1]}')
+def test_both_protocols_equal_the_plain_network_on_every_mesh(slow, validation, shape):
+    name, params, expected = slow
+    mesh = make_mesh(*shape)
+    with jax.enable_x64(True):
+        evaluate = Evaluator(VARIANTS[name].scaled(WIDTH), mesh, validation, num_classes=CLASSES, batch_size=4)
+        placed = jax.device_put(params, shardings(mesh, parameter_specs(params)))
+        for protocol, (loss, error) in expected.items():
+            result = evaluate(placed, jax.numpy.asarray(MEAN), protocol=protocol)
+            assert result.examples == 13
+            assert result.loss == pytest.approx(loss, rel=1e-10)
+            assert result.top1_error == pytest.approx(error, abs=1e-12)
+            assert result.top5_error == 0  # of three classes
+
+
+@pytest.fixture(scope='module')
+def constant(validation):
+    """A test of a network that answers the same to every image: softmax of `bias` over ten classes."""
+    variant, mesh = VARIANTS['paper'].scaled(WIDTH), make_mesh(1, 1)
+    evaluate = Evaluator(variant, mesh, validation, num_classes=10, batch_size=8)
+
+    def test(bias):
+        params = init_parameters(variant, jax.random.key(0), num_classes=10)
+        params['fc8'] = {'kernel': np.zeros((256, 10), np.float32), 'bias': np.asarray(bias, np.float32)}
+        return evaluate(params, jax.numpy.asarray(MEAN, np.float32), protocol='centre')
+
+    test.evaluate = evaluate
+    return test
+
+
+def test_ties_are_errors(constant):
+    """A dead network calls every class equally likely: always wrong, where argmax would find class 0 right."""
+    assert constant([0] * 10) == Result(13, pytest.approx(math.log(10), rel=1e-5), 1.0, 1.0)
+
+
+def test_nan_is_an_error_and_not_a_small_loss(constant):
+    result = constant([math.nan] * 10)
+    assert (result.examples, result.top1_error, result.top5_error) == (13, 1.0, 1.0)
+    assert math.isnan(result.loss)
+
+
+def test_the_fifth_is_among_the_five_and_the_sixth_is_not(constant):
+    """Of the labels, 0 comes fifth, 1 sixth, 2 seventh; the validation split has 5, 4 and 4 of them."""
+    bias = [5, 4, 3, 9, 8, 7, 6, 0, 0, 0]
+    result = constant(bias)
+    total = math.log(sum(math.exp(b) for b in bias))
+    loss = sum(count * (total - b) for count, b in zip([5, 4, 4], bias, strict=False)) / 13
+    assert result == Result(13, pytest.approx(loss, rel=1e-5), 1.0, pytest.approx(8 / 13))
+
+
+def test_the_first_is_right(constant):
+    assert constant([9, 4, 3, 0, 0, 0, 0, 0, 0, 0]).top1_error == pytest.approx(8 / 13)
+
+
+def test_a_count_that_is_not_the_split_s_is_refused(constant):
+    evaluate = constant.evaluate
+    evaluate.examples = 14
+    try:
+        with pytest.raises(AssertionError, match=r'evaluated 13\.0 images of 14'):
+            constant([0] * 10)
+    finally:
+        evaluate.examples = 13

@@ -1,0 +1,255 @@
+"""The training command from end to end, as a user starts it: results, resuming, and every kind of bad input."""
+
+import json
+import math
+import re
+import shutil
+import time
+
+import commands
+import pytest
+
+OPTIONS = (
+    *('--config.variant=released', '--config.width=0.0625', '--config.batch_size=8', '--config.steps=20'),
+    *('--config.checkpoint_every=3', '--config.evaluate_every=4', '--config.log_every=5', '--config.patience=1'),
+)
+
+
+@pytest.fixture(scope='module')
+def train(tiny_dir, program_cache):
+    """Runs the command on the tiny dataset with OPTIONS and more; `start=True` only starts it."""
+
+    def command(*more, workdir, dataset='tiny', start=False):
+        options = (f'--config=configs/two_device.py:{dataset}', f'--config.data_dir={tiny_dir}', *OPTIONS, *more)
+        launch = commands.start if start else commands.run
+        return launch('main', *options, f'--workdir={workdir}', cache=program_cache)
+
+    return command
+
+
+@pytest.fixture(scope='module')
+def straight(train, tmp_path_factory):
+    """(workdir, finished process) of 20 steps without a stop."""
+    workdir = tmp_path_factory.mktemp('runs') / 'straight'
+    return workdir, train('--json', workdir=workdir)
+
+
+@pytest.fixture
+def finished(straight, tmp_path):
+    """A copy of that run folder, to be spoilt."""
+    return shutil.copytree(straight[0], tmp_path / 'run')
+
+
+def read_json(path):
+    return json.loads(path.read_text())
+
+
+def log(workdir):
+    """(step, split, protocol, loss) of every line of metrics.jsonl, in order."""
+    lines = [json.loads(line) for line in (workdir / 'metrics.jsonl').read_text().splitlines()]
+    return [(line['step'], line['split'], line.get('protocol'), line['loss']) for line in lines]
+
+
+def snapshot(folder):
+    return {path.relative_to(folder): path.read_bytes() for path in folder.rglob('*') if path.is_file()}
+
+
+def assert_one_line(process, pattern):
+    assert process.returncode != 0
+    assert process.stdout == ''
+    assert re.fullmatch(rf'error: [^\n]*{pattern}[^\n]*\n', process.stderr), process.stderr
+
+
+def test_a_run_ends_well_and_learns(straight):
+    workdir, process = straight
+    assert process.returncode == 0, process.stderr
+    result = read_json(workdir / 'result.json')
+    assert json.loads(process.stdout.splitlines()[-1]) == result
+    assert set(result) == {'centre', 'ten_view', 'steps', 'images_per_second', 'params_sha256'}
+    for protocol in ('centre', 'ten_view'):
+        assert set(result[protocol]) == {'examples', 'loss', 'top1_error', 'top5_error'}
+        assert result[protocol]['examples'] == 13
+        assert result[protocol]['top1_error'] <= 2 / 13  # chance is 8 / 13
+        assert result[protocol]['loss'] < math.log(3) / 2
+        assert result[protocol]['top5_error'] == 0
+    assert result['steps'] == 20
+    assert result['images_per_second'] > 1
+    assert re.fullmatch('[0-9a-f]{64}', result['params_sha256'])
+
+
+def test_the_log_has_every_line_once_and_the_board_the_same_numbers(straight):
+    workdir, process = straight
+    # Every 5 steps, and what is left before each test (4) and checkpoint (3).
+    assert [line[0] for line in log(workdir) if line[1] == 'train'] == [3, 4, 5, 6, 8, 9, 10, 12, 15, 16, 18, 20]
+    tests = [(step, 'centre') for step in (4, 8, 12, 16, 20)] + [(20, 'ten_view')]
+    assert [line[0:3:2] for line in log(workdir) if line[1] == 'validation'] == tests
+    assert log(workdir)[-1][3] == read_json(workdir / 'result.json')['ten_view']['loss']
+    (board,) = (workdir / 'tensorboard').glob('events.out.tfevents.*')
+    for tag in (b'train/loss', b'train/learning_rate', b'validation_centre/top1_error', b'validation_ten_view/loss'):
+        assert tag in board.read_bytes()
+    assert 'compiled the training step in' in process.stderr
+    assert 'step 20/20' in process.stderr
+    assert '\x1b' not in process.stderr + process.stdout  # plain lines where there is no terminal
+
+
+def test_the_folder_says_what_was_run_and_with_what(straight, tiny):
+    workdir, _ = straight
+    config, circumstances = read_json(workdir / 'config.json'), read_json(workdir / 'run.json')
+    assert config['steps'] == 20
+    assert config['variant'] == 'released'
+    assert config['mesh'] == [1, 2]
+    assert config['learning_rate'] == 0.01
+    assert circumstances['identity']['dataset_fingerprint'] == tiny.fingerprint
+    assert circumstances['devices'].startswith('2 x ')
+    assert {'jax', 'flax', 'optax', 'numpy', 'python'} <= set(circumstances['versions'])
+    assert 'commit' in circumstances
+
+
+def test_killed_half_way_and_started_again_it_ends_bit_for_bit_the_same(straight, train, tmp_path):
+    workdir = tmp_path / 'killed'
+    process = train(workdir=workdir, start=True)
+    deadline = time.monotonic() + 120
+    while not (workdir / 'checkpoints' / '9').exists() and time.monotonic() < deadline and process.poll() is None:
+        time.sleep(0.002)
+    process.kill()
+    process.communicate()
+    assert process.returncode == -9
+    assert not (workdir / 'result.json').exists()
+    with (workdir / 'metrics.jsonl').open('a') as file:
+        file.write('{"step": 12, "split": "train", "loss": 1.5}\n{"step": 13, "spl')  # as if killed while writing
+    again = train(workdir=workdir)
+    assert again.returncode == 0, again.stderr
+    resumed = re.search(r'resuming from step (\d+) of 20', again.stderr)
+    assert resumed and 9 <= int(resumed[1]) < 20
+
+    expected, found = (read_json(folder / 'result.json') for folder in (straight[0], workdir))
+    assert found.pop('images_per_second') > 0
+    expected.pop('images_per_second')
+    assert found == expected
+    assert log(workdir) == log(straight[0])
+
+
+def test_a_finished_run_started_again_repeats_its_result_and_logs_nothing_twice(straight, train, finished):
+    before = log(finished)
+    again = train('--json', workdir=finished)
+    assert again.returncode == 0, again.stderr
+    expected = read_json(straight[0] / 'result.json') | {'images_per_second': None}
+    assert json.loads(again.stdout.splitlines()[-1]) == expected
+    assert log(finished) == before
+
+
+def test_a_damaged_checkpoint_stops_the_run_and_is_left_as_it_is(train, finished):
+    data = max((finished / 'checkpoints/20/state').rglob('*'), key=lambda path: path.stat().st_size)
+    data.write_bytes(data.read_bytes()[:1000])
+    before = snapshot(finished / 'checkpoints')
+    assert_one_line(train(workdir=finished), 'checkpoints/20 cannot be used; delete it')
+    assert snapshot(finished / 'checkpoints') == before
+
+
+@pytest.mark.parametrize(
+    ('option', 'named'),
+    [
+        ('--config.seed=1', 'seed 0, not 1'),
+        ('--config.width=0.125', r'width 0\.0625, not 0\.125'),
+        ('--config.variant=paper', "variant 'released', not 'paper'"),
+    ],
+)
+def test_the_folder_of_another_network_is_refused_and_left_alone(train, finished, option, named):
+    before = snapshot(finished)
+    assert_one_line(train(option, workdir=finished), rf'holds another run \({named}\)')
+    assert snapshot(finished) == before
+
+
+def test_the_folder_of_another_dataset_is_refused_even_under_its_name(train, finished, tmp_path):
+    """The same name, but other images: here, one byte of the manifest's hashes."""
+    config = read_json(finished / 'config.json')
+    other = shutil.copytree(config['data_dir'], tmp_path / 'data')
+    (manifest,) = other.glob('tiny/*/manifest.json')
+    text = manifest.read_text()
+    manifest.write_text(re.sub(r'("sha256": ")(.)', lambda m: m[1] + ('1' if m[2] == '0' else '0'), text, count=1))
+    before = snapshot(finished)
+    assert_one_line(train(f'--config.data_dir={other}', workdir=finished), 'another run .dataset_fingerprint ')
+    assert snapshot(finished) == before
+
+
+def test_a_folder_that_is_no_run_is_refused_and_left_alone(train, tmp_path):
+    (tmp_path / 'thesis.tex').write_text('years of work')
+    assert_one_line(train(workdir=tmp_path), 'is not empty and holds no run')
+    assert snapshot(tmp_path) == {(tmp_path / 'thesis.tex').relative_to(tmp_path): b'years of work'}
+
+
+def test_a_folder_that_cannot_be_written_is_refused(train, tmp_path):
+    (tmp_path / 'file').write_text('')
+    assert_one_line(train(workdir=tmp_path / 'file' / 'run'), 'cannot write to .*/file/run: Not a directory')
+
+
+def test_a_damaged_run_json_is_refused(train, finished):
+    (finished / 'run.json').write_text('{"identi')
+    before = snapshot(finished)
+    assert_one_line(train(workdir=finished), 'run.json is damaged')
+    assert snapshot(finished) == before
+
+
+def test_an_unknown_dataset_is_refused_with_what_there_is(train, tmp_path):
+    process = train(workdir=tmp_path / 'run', dataset='unicorns')
+    assert_one_line(process, "no dataset 'unicorns' in .* \\(prepared there: tiny\\)")
+    assert not (tmp_path / 'run').exists()
+
+
+@pytest.mark.parametrize(
+    ('option', 'named'),
+    [
+        ('--config.learning_rates=0.1', 'unknown config key \'learning_rates\': Did you mean "learning_rate"'),
+        ('--config.colour=red', "unknown config key 'colour': alexnet_jax/training/config.py has them all"),
+        ('--config.batch_size=many', r'--config\.batch_size=many: '),
+        ('--config.steps=1.5', r'--config\.steps=1\.5: '),
+        ('--config.mesh=3,2', r'config\.batch_size 8 does not divide over the 3 '),
+        ('--config.mesh=1,3', r'config\.mesh is \(1, 3\): .* tower 1 or 2'),
+        ('--config.mesh.tower=2', r'--config\.mesh\.tower=2: options of the config look like'),
+        ('--config.learning_rate=nan', r'config\.learning_rate is nan: it must be above 0'),
+        ('--config.epochs=-1', r'config\.epochs is -1\.0: it must be above 0'),
+        ('--workdri=x', "Unknown command line flag 'workdri'"),
+        ('epochs=20', "unexpected argument 'epochs=20': options look like --config.epochs=20"),
+        ('--config=configs/three_device.py', 'no such config file: .*configs/three_device.py'),
+    ],
+)
+def test_a_wrong_option_is_one_line_and_nothing_is_written(train, tmp_path, option, named):
+    assert_one_line(train(option, workdir=tmp_path / 'run'), named)
+    assert not (tmp_path / 'run').exists()
+
+
+def test_without_a_config_it_says_that_one_is_needed(program_cache):
+    assert_one_line(commands.run('main', cache=program_cache), '--config must have a value')
+
+
+def test_a_loss_that_is_no_number_stops_the_run_naming_the_step(train, tmp_path):
+    process = train(
+        '--config.learning_rate=10000', '--config.checkpoint_every=1', '--config.evaluate_every=20',
+        workdir=tmp_path / 'run',
+    )  # fmt: skip
+    assert process.returncode == 1
+    step = re.fullmatch(r'error: the loss is (nan|inf) at step (\d+): stopped.*', process.stderr.splitlines()[-1])
+    assert step, process.stderr
+    assert 'Traceback' not in process.stderr
+    assert not (tmp_path / 'run/result.json').exists()
+    kept = [int(path.name) for path in (tmp_path / 'run/checkpoints').iterdir()]
+    assert max(kept) == int(step[2]) - 1
+    assert all(math.isfinite(line[3]) for line in log(tmp_path / 'run'))
+
+
+def test_a_last_update_that_ruins_the_network_is_no_result(train, tmp_path):
+    """The loss of a step is that before its update: of the last one, only the test can tell."""
+    process = train('--config.learning_rate=1e30', '--config.steps=1', workdir=tmp_path / 'run')
+    assert process.returncode == 1
+    assert re.fullmatch(r'error: the validation loss is (nan|inf) at step 1: .*', process.stderr.splitlines()[-1])
+    assert not (tmp_path / 'run/result.json').exists()
+    assert list((tmp_path / 'run/checkpoints').iterdir()) == []
+
+
+def test_help_is_quick_and_names_the_flags(program_cache):
+    began = time.monotonic()
+    process = commands.run('main', '--help', cache=program_cache)
+    assert time.monotonic() - began < 5
+    assert process.returncode == 1  # absl's code for help
+    for word in ('--config', '--workdir', '--[no]json', 'configs/two_device.py', 'Trains AlexNet'):
+        assert word in process.stdout

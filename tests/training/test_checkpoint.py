@@ -1,0 +1,187 @@
+"""Checkpoints open on other meshes bit for bit, survive what comes after them, and are refused where damaged."""
+
+import dataclasses
+import hashlib
+import shutil
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from alexnet_jax import InputError
+from alexnet_jax.model.variants import VARIANTS
+from alexnet_jax.parallel.mesh import make_mesh, parameter_specs, shardings
+from alexnet_jax.training.checkpoint import Checkpoints, leaf_hashes, tree_hash
+from alexnet_jax.training.optimizer import paper_sgd
+from alexnet_jax.training.schedule import Plateau
+from alexnet_jax.training.state import abstract_state
+
+CLASSES = 3
+OPTIMIZER = paper_sgd(momentum=0.9, weight_decay=5e-4, bias_rate=1.0)
+
+
+def shapes(mesh_shape, *, width=0.0625):
+    return abstract_state(VARIANTS['paper'].scaled(width), OPTIMIZER, make_mesh(*mesh_shape), num_classes=CLASSES)
+
+
+def trained(shape, step):
+    """A state in which every leaf is unlike a fresh one's, placed on the mesh; and its values on the host."""
+    random = np.random.default_rng(step)
+    noise = jax.tree.map(lambda leaf: random.standard_normal(leaf.shape, np.float32), shapes(shape))
+    plateau = Plateau(np.float32(0.625), np.int32(2), np.int32(1))
+    values = dataclasses.replace(noise, step=np.int32(step), plateau=plateau)
+    placed = jax.device_put(values, shardings(make_mesh(*shape), parameter_specs(values)))
+    return jax.tree.map(jnp.copy, placed), values
+
+
+def written(folder, *steps, keep=10, errors=None, shape=(1, 2)):
+    """Saves a trained state at each step; returns the last one's values."""
+    with Checkpoints(folder, keep=keep) as checkpoints:
+        for step in steps:
+            state, values = trained(shape, step)
+            checkpoints.save(state, top1_error=(errors or {}).get(step))
+    return values
+
+
+def restored(folder, shape, **network):
+    with Checkpoints(folder, keep=10) as checkpoints:
+        return checkpoints.restore(shapes(shape, **network), make_mesh(*shape), step=checkpoints.latest_step())
+
+
+def assert_refused(folder, **network):
+    try:
+        restored(folder, (1, 2), **network)
+        message = 'opened'
+    except InputError as error:
+        message = str(error)
+    assert 'checkpoints/7 cannot be used; delete it' in message
+    assert '\n' not in message
+
+
+@pytest.fixture(scope='module')
+def good(tmp_path_factory):
+    """A run folder with a checkpoint of a 1x2 mesh at step 7, and its values."""
+    folder = tmp_path_factory.mktemp('good')
+    return folder, written(folder, 7)
+
+
+@pytest.fixture
+def copied(good, tmp_path):
+    shutil.copytree(good[0], tmp_path / 'run')
+    return tmp_path / 'run'
+
+
+def largest_file(folder):
+    return max((path for path in (folder / 'checkpoints/7/state').rglob('*')), key=lambda p: p.stat().st_size)
+
+
+@pytest.mark.parametrize('shape', [(1, 1), (2, 2), (1, 2)], ids=lambda s: f'{s[0]}x{s[1]}')
+def test_a_checkpoint_of_1x2_opens_on_another_mesh_bit_for_bit(good, shape):
+    folder, values = good
+    state = restored(folder, shape)
+    leaves = jax.tree_util.tree_leaves_with_path(jax.device_get(state))
+    assert len(leaves) == 1 + 16 + 16 + 3 + 1  # step, parameters, momenta, plateau, mean image
+    for (path, found), expected in zip(leaves, jax.tree.leaves(values), strict=True):
+        np.testing.assert_array_equal(found, expected, err_msg=jax.tree_util.keystr(path))
+        assert found.dtype == expected.dtype
+    placed = shardings(make_mesh(*shape), parameter_specs(state))
+    assert all(jax.tree.leaves(jax.tree.map(lambda leaf, where: leaf.sharding == where, state, placed)))
+
+
+def test_a_checkpoint_of_2x2_opens_on_1x1_bit_for_bit(tmp_path):
+    values = written(tmp_path, 3, shape=(2, 2))
+    jax.tree.map(np.testing.assert_array_equal, jax.device_get(restored(tmp_path, (1, 1))), values)
+
+
+def test_what_is_saved_is_the_state_at_that_time_although_it_is_donated_at_once(tmp_path):
+    state, values = trained((1, 2), 5)
+    overwrite = jax.jit(lambda state: jax.tree.map(lambda leaf: leaf * 0 - 1, state), donate_argnums=0)
+    jax.tree.map(lambda leaf: leaf.delete(), overwrite(trained((1, 2), 6)[0]))  # compiled before, so that it is fast
+    with Checkpoints(tmp_path, keep=1) as checkpoints:
+        checkpoints.save(state)
+        after = jax.device_get(overwrite(state))
+    assert after.params['fc6']['kernel'].max() == -1
+    jax.tree.map(np.testing.assert_array_equal, jax.device_get(restored(tmp_path, (1, 2))), values)
+
+
+def test_the_latest_and_the_best_are_kept(tmp_path):
+    def steps():
+        return sorted(int(path.name) for path in (tmp_path / 'checkpoints').iterdir())
+
+    written(tmp_path, 1, 2, 3, 4, 5, keep=2, errors={1: 0.5, 2: 0.3, 3: 0.4})
+    assert steps() == [2, 4, 5]  # 2 is the best; 4 and 5, never tested, are the latest
+    written(tmp_path, 6, keep=2, errors={6: 0.1})
+    assert steps() == [5, 6]
+
+
+def test_without_a_checkpoint_there_is_no_latest_step(tmp_path):
+    with Checkpoints(tmp_path, keep=1) as checkpoints:
+        assert checkpoints.latest_step() is None
+
+
+def test_one_flipped_bit_is_refused_and_the_checkpoint_named(copied):
+    path = largest_file(copied)
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+    assert_refused(copied)
+
+
+def damage_truncate(folder):
+    path = largest_file(folder)
+    path.write_bytes(path.read_bytes()[:1000])
+
+
+def damage_lose_data(folder):
+    largest_file(folder).unlink()
+
+
+def damage_lose_hashes(folder):
+    shutil.rmtree(folder / 'checkpoints/7/hashes')
+
+
+def damage_lose_a_hash(folder):
+    path = folder / 'checkpoints/7/hashes/metadata'
+    text = path.read_text()
+    path.write_text(text.replace('params/conv1/kernel', 'params/conv1/colonel'))
+    assert path.read_text() != text
+
+
+@pytest.mark.parametrize(
+    'damage', [damage_truncate, damage_lose_data, damage_lose_hashes, damage_lose_a_hash], ids=lambda f: f.__name__
+)
+def test_a_damaged_checkpoint_is_refused_in_one_line(copied, damage):
+    damage(copied)
+    assert_refused(copied)
+
+
+def test_another_network_s_checkpoint_is_refused(copied):
+    assert_refused(copied, width=0.125)
+
+
+def test_the_hash_sees_one_bit_and_not_the_mesh():
+    states = [trained(shape, 1)[0] for shape in [(1, 1), (1, 2), (2, 2)]]
+    hashes = {tree_hash(state.params) for state in states}
+    assert len(hashes) == 1
+    params = jax.device_get(states[0].params)
+    params['conv5']['bias'] = params['conv5']['bias'].copy()
+    params['conv5']['bias'].view(np.uint32)[3] ^= 1
+    assert tree_hash(params) not in hashes
+
+
+def test_a_leaf_s_hash_is_sha256_of_its_type_shape_and_bytes():
+    tree = {'a': {'kernel': np.arange(6, dtype=np.float32).reshape(2, 3)}}
+    expected = hashlib.sha256(b'<f4 (2, 3)' + tree['a']['kernel'].tobytes()).hexdigest()
+    assert leaf_hashes(tree) == {'a/kernel': expected}
+    assert leaf_hashes(jax.tree.map(lambda x: x.T.copy().T, tree)) == {'a/kernel': expected}  # in row order always
+    others = [tree['a']['kernel'].reshape(3, 2), tree['a']['kernel'].view(np.int32)]
+    assert all(leaf_hashes({'a': {'kernel': other}}) != {'a/kernel': expected} for other in others)
+
+
+def test_momenta_go_back_to_where_optax_reads_them(good):
+    folder, values = good
+    momentum = optax.tree_utils.tree_get(values.opt_state, 'trace')
+    found = restored(folder, (1, 1)).opt_state[-1].trace
+    np.testing.assert_array_equal(found['fc7']['kernel'], momentum['fc7']['kernel'])

@@ -1,0 +1,141 @@
+"""Every wrong value is one line that names its key; the recipes are what the paper says."""
+
+import ast
+import math
+import pathlib
+import re
+import runpy
+
+import pytest
+
+import alexnet_jax
+from alexnet_jax import InputError
+from alexnet_jax.training.config import recipe, steps_per_epoch, total_steps, validate
+
+PACKAGE = pathlib.Path(alexnet_jax.__file__).parent
+NAN, INF = math.nan, math.inf
+
+WRONG = {
+    'variant': ['alexnet', '', 3],
+    'width': [0.0, -1.0, 5.0, NAN, INF, 'wide'],
+    'dataset': [''],
+    'seed': [-1, 2**31, 1.5, True],
+    'batch_size': [0, -8, 8.0, True],
+    'epochs': [0.0, -1.0, NAN, INF],
+    'steps': [0, -1, 1.5],
+    'mesh': [(1,), (1, 2, 1), (1, 3), (0, 2), (1, 0), (1.0, 2), ('a,b',), 2],
+    'learning_rate': [0.0, -0.1, NAN, INF, 'fast'],
+    'momentum': [-0.1, 1.0, NAN],
+    'weight_decay': [-1e-9, 1.0, NAN],
+    'schedule': ['cosine', ''],
+    'drop_factor': [0.0, 1.0, NAN],
+    'drop_epochs': [(0.0,), (2.0, 1.0), (1.0, 1.0), (NAN,), (INF,), ('a',), 3.0],
+    'patience': [0, 1.5],
+    'max_drops': [-1],
+    'evaluate_every': [-1, 0.5],
+    'checkpoint_every': [-1],
+    'keep_checkpoints': [0],
+    'log_every': [0],
+    'lighting': [1, 'yes'],
+    'data_dir': ['', 3],
+}
+
+
+def changed(**values):
+    config = recipe('birds', mesh=(1, 2))
+    with config.ignore_type():
+        for key, value in values.items():
+            config[key] = value
+    return config
+
+
+def test_every_key_has_a_wrong_value_here():
+    assert set(WRONG) == set(recipe('birds', mesh=(1, 2)))
+
+
+@pytest.mark.parametrize(('key', 'value'), [(key, value) for key, values in WRONG.items() for value in values])
+def test_a_wrong_value_is_one_line_with_key_and_value(key, value):
+    with pytest.raises(InputError) as error:
+        validate(changed(**{key: value}))
+    assert str(error.value).startswith(f'config.{key} is {value!r}: it must be ')
+    assert '\n' not in str(error.value)
+
+
+def test_an_unknown_and_a_missing_key_are_named():
+    config = changed()
+    with config.unlocked():
+        config.colour = 'red'
+    with pytest.raises(InputError, match=r"^unknown config key 'colour': known are batch_size, .*width$"):
+        validate(config)
+    config = changed()
+    with config.unlocked():
+        del config.patience
+    with pytest.raises(InputError, match=r"^config key 'patience' is missing$"):
+        validate(config)
+
+
+def test_a_batch_that_the_data_axis_does_not_divide_is_refused_with_what_would_do():
+    with pytest.raises(InputError, match=r'batch_size 10 does not divide over the 4 .* \(4, 2\): use a multiple of 4$'):
+        validate(changed(batch_size=10, mesh=(4, 2)))
+    validate(changed(batch_size=12, mesh=(4, 2)))
+
+
+@pytest.mark.parametrize('file', ['one_device', 'two_device', 'data_parallel'])
+@pytest.mark.parametrize('dataset', [None, 'imagenet2012'])
+def test_the_configs_are_valid_and_differ_in_the_mesh_alone(file, dataset):
+    (path,) = PACKAGE.parent.glob(f'configs/{file}.py')
+    config = runpy.run_path(str(path))['get_config'](*filter(None, [dataset]))
+    validate(config)
+    mesh = {'one_device': (1, 1), 'two_device': (1, 2), 'data_parallel': (2, 1)}[file]
+    assert config.to_dict() == recipe(dataset, mesh=mesh).to_dict()
+    assert config.dataset == (dataset or 'demo')
+
+
+def test_the_recipe_for_imagenet_is_the_paper_s():
+    """Section 5 for the update, 3.5 for the size, 4.1 for the lighting."""
+    assert recipe('imagenet2012', mesh=(1, 2)).to_dict() == {
+        'variant': 'paper',
+        'width': 1.0,
+        'dataset': 'imagenet2012',
+        'data_dir': 'data',
+        'lighting': True,
+        'seed': 0,
+        'batch_size': 128,
+        'epochs': 90.0,
+        'steps': None,
+        'mesh': (1, 2),
+        'learning_rate': 0.01,
+        'momentum': 0.9,
+        'weight_decay': 0.0005,
+        'schedule': 'plateau',
+        'drop_factor': 0.1,
+        'drop_epochs': (25.0, 51.0, 79.0),
+        'patience': 5,
+        'max_drops': 3,
+        'evaluate_every': 0,
+        'checkpoint_every': 0,
+        'keep_checkpoints': 3,
+        'log_every': 20,
+    }
+
+
+def test_steps_override_epochs_and_parts_of_a_batch_count_whole():
+    imagenet = recipe('imagenet2012', mesh=(1, 2))
+    assert total_steps(imagenet, 1_281_167) == 900_821  # 90 * 1281167 / 128 = 900820.55
+    assert steps_per_epoch(imagenet, 1_281_167) == 10_010  # 10009.1
+    assert total_steps(changed(steps=7), 1_281_167) == 7
+    assert total_steps(changed(epochs=0.5, batch_size=8), 40) == 3  # 2.5
+    assert steps_per_epoch(changed(batch_size=8), 3) == 1
+
+
+def test_every_key_is_read_outside_of_the_file_that_defines_it():
+    """By a real attribute access `config.KEY` (or CONFIG[...] by IDENTITY), not by its mention in a text."""
+    read = set()
+    for path in PACKAGE.rglob('*.py'):
+        if path.name == 'config.py':
+            continue
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Attribute) and re.fullmatch(r'(self\.)?_?config', ast.unparse(node.value)):
+                read.add(node.attr)
+    # These two are read by the functions of config.py that turn them into a number of steps.
+    assert set(recipe(None, mesh=(1, 2))) - read == {'steps', 'epochs'}
