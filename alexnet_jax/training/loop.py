@@ -23,7 +23,7 @@ from alexnet_jax.parallel.mesh import place_batch
 from alexnet_jax.training import schedule
 from alexnet_jax.training.checkpoint import Checkpoints, tree_hash
 from alexnet_jax.training.config import steps_per_epoch, total_steps
-from alexnet_jax.training.logbook import Logbook, Stopwatch, to_stderr
+from alexnet_jax.training.logbook import Logbook, Stopwatch, clock, to_stderr
 from alexnet_jax.training.recipe import optimizer_of, schedule_of, variant_of
 from alexnet_jax.training.state import create_state
 from alexnet_jax.training.step import Batch, make_train_step
@@ -142,6 +142,10 @@ def run(
                 'images_per_second': stopwatch.images / stopwatch.seconds if stopwatch.images else None,
                 'params_sha256': tree_hash(state.params),
             }
+            log.say(
+                f'trained {stopwatch.images // config.batch_size} steps in {clock(stopwatch.seconds)} (tests and saves '
+                f'apart): {workdir / "result.json"}'
+            )
     write_json(workdir / 'result.json', result)
     return result
 
