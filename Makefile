@@ -24,6 +24,7 @@ lint: $(VENV)/installed
 $(VENV)/installed: requirements.txt
 	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("error: Python 3.11 or newer is needed: make PYTHON=python3.11 ...")'
 	$(PYTHON) -m venv --clear $(VENV)
+	@echo "installing what requirements.txt pins into $(VENV), about a minute"
 	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements.txt
 	touch $@
 
