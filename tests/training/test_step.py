@@ -78,6 +78,8 @@ def test_loss_and_every_gradient_equal_the_plain_network(problem, shape):
     assert abs(float(loss) - problem['loss']) <= TOLERANCE * problem['loss']
     assert float(error) == problem['error']
     worst = differences(found, problem['gradients'])
+    apart = abs(float(loss) - problem['loss']) / problem['loss']
+    print(f'figures: mesh {shape}, loss apart by {apart:.1e}, gradients by at most {max(worst.values()):.1e}')
     assert len(worst) == 16
     assert max(worst.values()) <= TOLERANCE, worst
 
