@@ -138,6 +138,13 @@ def test_a_finished_run_started_again_repeats_its_result_and_logs_nothing_twice(
     assert log(finished) == before
 
 
+def test_a_resumed_run_says_what_is_set_otherwise(train, finished):
+    process = train('--config.learning_rate=0.001', workdir=finished)
+    assert process.returncode == 0
+    assert 'last started: learning_rate 0.01, now 0.001\n' in process.stderr
+    assert 'last started' not in train('--config.learning_rate=0.001', workdir=finished).stderr
+
+
 def test_a_damaged_checkpoint_stops_the_run_and_is_left_as_it_is(train, finished):
     data = max((finished / 'checkpoints/20/state').rglob('*'), key=lambda path: path.stat().st_size)
     data.write_bytes(data.read_bytes()[:1000])
@@ -150,6 +157,7 @@ def test_a_damaged_checkpoint_stops_the_run_and_is_left_as_it_is(train, finished
     ('option', 'named'),
     [
         ('--config.seed=1', 'seed 0, not 1'),
+        ('--config.lighting=False', 'lighting True, not False'),
         ('--config.width=0.125', r'width 0\.0625, not 0\.125'),
         ('--config.variant=paper', "variant 'released', not 'paper'"),
     ],

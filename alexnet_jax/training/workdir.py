@@ -20,7 +20,7 @@ from alexnet_jax.training.config import DEMO
 from alexnet_jax.training.logbook import to_stderr
 
 # What a run is: with another value of one of these its checkpoints mean nothing, or its batches are other batches.
-IDENTITY = ('variant', 'width', 'dataset', 'seed', 'batch_size')
+IDENTITY = ('variant', 'width', 'dataset', 'lighting', 'seed', 'batch_size')
 _HALF = '.half'  # of files that a killed run has not finished
 PACKAGES = ('jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'grain', 'tensorflow-datasets', 'numpy')
 
@@ -44,7 +44,7 @@ def claim(workdir: pathlib.Path, config: ml_collections.ConfigDict, dataset: Dat
     """Makes `workdir` this run's, or checks that it already is, and writes config.json and run.json to it.
 
     Raises:
-      InputError: the folder cannot be written, or holds a run of another network, dataset, seed or batch size.
+      InputError: the folder cannot be written, or holds another run (see IDENTITY).
     """
     identity = {key: config[key] for key in IDENTITY} | {'dataset_fingerprint': dataset.fingerprint}
     try:
@@ -64,7 +64,17 @@ def claim(workdir: pathlib.Path, config: ml_collections.ConfigDict, dataset: Dat
         elif any(file.suffix != _HALF for file in workdir.iterdir()):
             raise InputError(f'{workdir} is not empty and holds no run: choose another --workdir')
         write_json(path, {'identity': identity, **_circumstances(mesh)})
-        write_json(workdir / 'config.json', config.to_dict())
+        settings, path = json.loads(json.dumps(config.to_dict())), workdir / 'config.json'
+        if path.exists():
+            before = json.loads(path.read_text())
+            changed = [
+                f'{key} {before.get(key)!r}, now {value!r}'
+                for key, value in settings.items()
+                if before.get(key) != value
+            ]
+            if changed:
+                to_stderr(f'other settings than when this run was last started: {"; ".join(changed)}')
+        write_json(path, settings)
     except OSError as error:
         raise InputError(f'cannot write to {workdir}: {error.strerror}; choose another --workdir') from error
 
