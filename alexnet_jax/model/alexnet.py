@@ -6,6 +6,7 @@ The only file that imports flax.
 from __future__ import annotations
 
 from collections.abc import Callable
+from types import ModuleType
 from typing import Any
 
 import flax.linen as nn
@@ -48,14 +49,14 @@ class AlexNet(nn.Module):
       num_classes: outputs of fc8.
       local_towers: 2, or 1 where each tower has a device of its own.
       exchange: called as exchange(x, layer) before every layer that reads both towers; returns the channels of both.
-      for_cpu: writes grouped convolutions and biases the way that XLA:CPU runs fast; the same numbers.
+      operations: `layers`, or `cpu_layers` with the same numbers in the forms that XLA:CPU runs fast.
     """
 
     variant: Variant
     num_classes: int
     local_towers: int = TOWERS
     exchange: Exchange = no_exchange
-    for_cpu: bool = False
+    operations: ModuleType = layers
 
     @nn.compact
     def __call__(self, images: Array, dropout: layers.DropoutStream | None = None) -> Array:
@@ -77,7 +78,7 @@ class AlexNet(nn.Module):
             if index:
                 x = self.exchange(x, layer.name)
             x = layers.dropout(
-                nn.relu(self._connect(layer, x, self._local(layer.features))),
+                self.operations.relu(self._connect(layer, x, self._local(layer.features))),
                 dropout,
                 layer=index,
                 rate=self.variant.dropout_rate,
@@ -96,31 +97,24 @@ class AlexNet(nn.Module):
         shape = (conv.kernel, conv.kernel, x.shape[-1] // groups, self._local(conv.features))
         kernel, bias = self._parameters(conv, shape)
         with jax.named_scope(conv.name):
-            x = layers.convolution(
-                x,
-                kernel,
-                stride=conv.stride,
-                padding=conv.padding,
-                groups=groups,
-                split_groups=self.for_cpu,
-            )
-            return layers.add_bias(x, bias) if self.for_cpu else x + bias
+            x = self.operations.convolution(x, kernel, stride=conv.stride, padding=conv.padding, groups=groups)
+            return self.operations.add_bias(x, bias)
 
     def _connect(self, layer: Dense, x: Array, features: int) -> Array:
         kernel, bias = self._parameters(layer, (x.shape[-1], features))
         with jax.named_scope(layer.name):
-            return x @ kernel + bias
+            return self.operations.add_bias(x @ kernel, bias)
 
     def _operate(self, operation: Operation, x: Array) -> Array:
         match operation:
             case Relu():
-                return nn.relu(x)
+                return self.operations.relu(x)
             case MaxPool(window, stride):
-                return layers.max_pool(x, window=window, stride=stride)
+                return self.operations.max_pool(x, window=window, stride=stride)
             case ChannelNorm(size, k, alpha, beta):
-                return layers.channel_norm(x, towers=self.local_towers, size=size, k=k, alpha=alpha, beta=beta)
+                return self.operations.channel_norm(x, towers=self.local_towers, size=size, k=k, alpha=alpha, beta=beta)
             case SpatialNorm(size, k, alpha, beta):
-                return layers.spatial_norm(x, size=size, k=k, alpha=alpha, beta=beta)
+                return self.operations.spatial_norm(x, size=size, k=k, alpha=alpha, beta=beta)
 
 
 class _Parameters(nn.Module):

@@ -40,6 +40,15 @@ def copy_to_replicas(params: Any) -> Any:
     return jax.tree.map(lambda leaf: lax.pcast(leaf, DATA, to='varying'), params)
 
 
+def copy_to_towers(images: Array) -> Array:
+    """Marks images, equal on both towers, as each tower's own copy; moves nothing.
+
+    Nobody wants the gradient of an image. Unmarked, a layer that writes its own gradient would have to sum it over the
+    towers, which share the image.
+    """
+    return lax.pcast(images, TOWER, to='varying')
+
+
 def mean_over_data(x: Array) -> Array:
     """The mean over data-parallel replicas. Inside the differentiated loss, so that gradients come out averaged."""
     return lax.pmean(x, DATA)

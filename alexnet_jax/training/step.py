@@ -17,17 +17,28 @@ from jax import Array
 from jax.sharding import Mesh
 
 from alexnet_jax.data.augment import normalise
+from alexnet_jax.model import cpu_layers, layers
 from alexnet_jax.model.alexnet import AlexNet
 from alexnet_jax.model.layers import DropoutStream
 from alexnet_jax.model.variants import Variant
-from alexnet_jax.parallel.exchange import copy_to_replicas, gather_towers, mean_over_data, row_ids, tower_ids
+from alexnet_jax.parallel.exchange import (
+    copy_to_replicas,
+    copy_to_towers,
+    gather_towers,
+    mean_over_data,
+    row_ids,
+    tower_ids,
+)
 from alexnet_jax.parallel.mesh import BATCH, REPLICATED, local_towers, parameter_specs
 from alexnet_jax.training.schedule import Schedule
 from alexnet_jax.training.state import TrainState
 
 # XLA:CPU's newer library runs this network's grouped convolutions 4-5x slower than Eigen, and single matrix products
 # faster: it is asked for those alone. GPU and TPU take their compilers' defaults.
-CPU_COMPILER_OPTIONS = {'xla_cpu_experimental_ynn_fusion_type': 'LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT'}
+CPU_COMPILER_OPTIONS = {
+    'xla_cpu_experimental_ynn_fusion_type': 'LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT',
+    'xla_disable_hlo_passes': 'cse_barrier_expander',
+}
 
 
 @jax.tree_util.register_dataclass
@@ -53,7 +64,7 @@ def model_on(mesh: Mesh, variant: Variant, *, num_classes: int) -> AlexNet:
         num_classes,
         local_towers=local_towers(mesh),
         exchange=gather_towers,
-        for_cpu=on_cpu(mesh),
+        operations=cpu_layers if on_cpu(mesh) else layers,
     )
 
 
@@ -74,6 +85,7 @@ def make_gradients(variant: Variant, mesh: Mesh, *, num_classes: int) -> Callabl
         rows = batch.labels.shape[0]
         stream = DropoutStream(key, row_ids(rows), tower_ids(towers))
         images = normalise(batch.images, mean_image, lighting=batch.lighting, divisor=variant.lighting.divisor)
+        images = copy_to_towers(images)
 
         def device_loss(params: Any) -> tuple[Array, Array]:
             logits = model.apply({'params': copy_to_replicas(params)}, images, stream)

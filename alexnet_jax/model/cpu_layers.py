@@ -1,0 +1,183 @@
+"""The operations of layers.py in the forms that XLA:CPU runs fast: the same arguments, numbers and gradients.
+
+Its compiler treats four things badly, each measured in docs/performance.md:
+
+* a grouped convolution's weight gradient, 10-15 GFLOP/s where ordinary convolutions reach 200: one convolution per group;
+* a column sum, such as a bias's gradient, 1.3 GB/s: a matrix product with ones;
+* the scatter behind max-pooling's gradient, 7x slower than gathering from saved positions of the maxima;
+* fusion without end: an elementwise chain is computed again inside each of its readers. `optimization_barrier` marks
+  where a value is to be written to memory once (training.step keeps XLA from removing it).
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+
+import jax
+import jax.numpy as jnp
+from jax import Array, lax
+
+from alexnet_jax.model import layers
+
+_written = lax.optimization_barrier
+
+
+def convolution(
+    x: Array, kernel: Array, *, stride: int, padding: tuple[tuple[int, int], tuple[int, int]], groups: int = 1
+) -> Array:
+    """layers.convolution, each group a convolution of its own."""
+    if groups == 1:
+        return _convolution(x, kernel, stride, padding)
+    parts = zip(_split(x, groups), jnp.split(kernel, groups, axis=-1), strict=True)
+    return _join([_convolution(a, k, stride, padding) for a, k in parts])
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def _convolution(x: Array, kernel: Array, stride: int, padding: tuple[tuple[int, int], ...]) -> Array:
+    return _written(layers.convolution(x, kernel, stride=stride, padding=padding))
+
+
+def _convolution_forward(x, kernel, stride, padding):
+    return _convolution(x, kernel, stride, padding), (x, kernel)
+
+
+def _convolution_backward(stride, padding, residuals, gradient):
+    plain = functools.partial(layers.convolution, stride=stride, padding=padding)
+    return jax.vjp(plain, *residuals)[1](_written(gradient))
+
+
+_convolution.defvjp(_convolution_forward, _convolution_backward)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
+def _split(x: Array, groups: int) -> list[Array]:
+    return _written(jnp.split(x, groups, axis=-1))
+
+
+_split.defvjp(
+    lambda x, groups: (_split(x, groups), None),
+    lambda groups, _, gradients: (_written(jnp.concatenate(gradients, axis=-1)),),
+)
+
+
+@jax.custom_vjp
+def _join(parts: list[Array]) -> Array:
+    return _written(jnp.concatenate(parts, axis=-1))
+
+
+_join.defvjp(
+    lambda parts: (_join(parts), len(parts)),
+    lambda groups, gradient: (_written(jnp.split(_written(gradient), groups, axis=-1)),),
+)
+
+
+@jax.custom_vjp
+def add_bias(x: Array, bias: Array) -> Array:
+    """layers.add_bias; the bias's gradient is a matrix product."""
+    return x + bias
+
+
+def _add_bias_backward(_, gradient):
+    gradient = _written(gradient)
+    images = gradient.shape[0] if gradient.ndim > 2 else 1
+    rows = gradient.reshape(images, -1, gradient.shape[-1])
+    ones = jnp.ones((images, 1, rows.shape[1]), gradient.dtype)
+    return gradient, (ones @ rows).sum(axis=(0, 1))
+
+
+add_bias.defvjp(lambda x, bias: (x + bias, None), _add_bias_backward)
+
+
+@jax.custom_vjp
+def relu(x: Array) -> Array:
+    """layers.relu; keeps its output for the gradient, which the next layer keeps anyway."""
+    return _written(jnp.maximum(x, 0))
+
+
+def _relu_forward(x):
+    y = relu(x)
+    return y, y
+
+
+relu.defvjp(_relu_forward, lambda y, gradient: (jnp.where(y > 0, gradient, 0),))
+
+
+def max_pool(x: Array, *, window: int, stride: int) -> Array:
+    """layers.max_pool for windows of up to 15; keeps each maximum's position, one byte, for the gradient."""
+    return _max_pool(x, window, stride, x.shape[1:3])
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3))
+def _max_pool(x: Array, window: int, stride: int, size: tuple[int, int]) -> Array:
+    del size  # of x, for the gradient
+    return _first_maximum(x, window, stride)[0]
+
+
+def _first_maximum(x: Array, window: int, stride: int) -> tuple[Array, Array]:
+    """The maximum of each window and its first position in row order, uint8 0..window**2 - 1, both (b, h', w', c)."""
+    rows, columns = ((size - window) // stride * stride + 1 for size in x.shape[1:3])
+    maximum = position = None
+    for index, (i, j) in enumerate(itertools.product(range(window), repeat=2)):
+        shifted = x[:, i : i + rows : stride, j : j + columns : stride]
+        if maximum is None:
+            maximum, position = shifted, jnp.zeros_like(shifted, jnp.uint8)
+        else:
+            position = jnp.where(shifted > maximum, jnp.uint8(index), position)
+            maximum = jnp.maximum(shifted, maximum)
+    return _written((maximum, position))
+
+
+def _max_pool_backward(
+    window: int, stride: int, size: tuple[int, int], position: Array, gradient: Array
+) -> tuple[Array]:
+    # Pixel (stride * q + a) lies in the windows q - d, at their place a + stride * d. Pixels of one remainder (a, b) so
+    # look at the same few shifts of the windows, and all remainders interleaved are the image.
+    (h, w), (out_h, out_w) = size, gradient.shape[1:3]
+    rows, columns, reach = -(-h // stride), -(-w // stride), (window - 1) // stride
+    edges = ((0, 0), (reach, rows - out_h), (reach, columns - out_w), (0, 0))
+    gradient, position = jnp.pad(gradient, edges), jnp.pad(position, edges, constant_values=255)
+
+    def taken(i: int, j: int) -> Array:
+        """The gradient of the windows whose maximum is at (i, j), where their (i, j) pixel is; elsewhere 0."""
+        r, c = reach - i // stride, reach - j // stride
+        region = (slice(None), slice(r, r + rows), slice(c, c + columns))
+        return jnp.where(position[region] == i * window + j, gradient[region], 0)
+
+    nothing = jnp.zeros_like(taken(0, 0))  # for the pixels that no window sees, where stride > window
+    remainders = [
+        sum((taken(i, j) for i in range(a, window, stride) for j in range(b, window, stride)), nothing)
+        for a, b in itertools.product(range(stride), repeat=2)
+    ]
+    lines = [jnp.stack(remainders[n : n + stride], axis=3) for n in range(0, stride**2, stride)]
+    pixels = jnp.stack(lines, axis=2).reshape(gradient.shape[0], rows * stride, columns * stride, -1)
+    return (_written(pixels[:, :h, :w]),)
+
+
+_max_pool.defvjp(lambda x, window, stride, size: _first_maximum(x, window, stride), _max_pool_backward)
+
+
+def channel_norm(x: Array, *, towers: int, size: int, k: float, alpha: float, beta: float) -> Array:
+    """layers.channel_norm; keeps x alone, and sums its squares again for the gradient."""
+    return layers.channel_norm(x, towers=towers, size=size, k=k, alpha=alpha, beta=beta, apply=_normalise)
+
+
+def spatial_norm(x: Array, *, size: int, k: float, alpha: float, beta: float) -> Array:
+    """layers.spatial_norm; keeps x alone, and sums its squares again for the gradient."""
+    return layers.spatial_norm(x, size=size, k=k, alpha=alpha, beta=beta, apply=_normalise)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _normalise(norm: layers.Norm, x: Array) -> Array:
+    return _written(norm(x))
+
+
+def _normalise_backward(norm: layers.Norm, x: Array, gradient: Array) -> tuple[Array]:
+    # y = x p with p = s^-beta and s = k + alpha W(x^2), so dx = g p - 2 alpha beta x W'(g x p / s).
+    s = norm.base(x)
+    p = norm.power(s)
+    spread = norm.sum(_written(gradient * x * p / s), transposed=True)
+    return (gradient * p - (2 * norm.alpha * norm.beta) * x * spread,)
+
+
+_normalise.defvjp(lambda norm, x: (_normalise(norm, x), x), _normalise_backward)
