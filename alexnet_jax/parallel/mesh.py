@@ -82,6 +82,11 @@ def local_towers(mesh: Mesh) -> int:
     return 2 // mesh.shape[TOWER]
 
 
+def on_cpu(mesh: Mesh) -> bool:
+    """Whether `mesh` is made of the CPU's virtual devices: the one rule for what is written differently for it."""
+    return mesh.devices.flat[0].platform == 'cpu'
+
+
 def place_batch(mesh: Mesh, batch: Any) -> Any:
     """Puts host arrays (global batch first) on the mesh, rows over 'data'."""
     return jax.device_put(batch, NamedSharding(mesh, BATCH))

@@ -29,7 +29,7 @@ from alexnet_jax.parallel.exchange import (
     row_ids,
     tower_ids,
 )
-from alexnet_jax.parallel.mesh import BATCH, REPLICATED, local_towers, parameter_specs
+from alexnet_jax.parallel.mesh import BATCH, REPLICATED, local_towers, on_cpu, parameter_specs
 from alexnet_jax.training.schedule import Schedule
 from alexnet_jax.training.state import TrainState
 
@@ -137,11 +137,6 @@ def make_train_step(
         return dataclasses.replace(state, step=state.step + 1, params=params, opt_state=opt_state), metrics
 
     return jax.jit(train_step, donate_argnums=0, compiler_options=compiler_options(mesh))
-
-
-def on_cpu(mesh: Mesh) -> bool:
-    """Whether `mesh` is made of the CPU's virtual devices: the one rule for what is written differently for it."""
-    return mesh.devices.flat[0].platform == 'cpu'
 
 
 def compiler_options(mesh: Mesh) -> dict[str, str]:
