@@ -169,11 +169,13 @@ def spatial_norm(x: Array, *, size: int, k: float, alpha: float, beta: float) ->
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _normalise(norm: layers.Norm, x: Array) -> Array:
-    return _written(norm(x))
+    # Written before and after, to keep the split into towers out of the loops: XLA:CPU would compute every index anew.
+    return _written(norm(_written(x)))
 
 
 def _normalise_backward(norm: layers.Norm, x: Array, gradient: Array) -> tuple[Array]:
     # y = x p with p = s^-beta and s = k + alpha W(x^2), so dx = g p - 2 alpha beta x W'(g x p / s).
+    x, gradient = _written((x, gradient))
     s = norm.base(x)
     p = norm.power(s)
     spread = norm.sum(_written(gradient * x * p / s), transposed=True)
