@@ -17,6 +17,7 @@ from ml_collections import config_flags
 
 from alexnet_jax import InputError
 from alexnet_jax.training.command_line import parse
+from alexnet_jax.training.startup import StartUp
 
 _CONFIG = config_flags.DEFINE_config_file('config', None, 'Config file, FILE.py or FILE.py:DATASET.')
 _WORKDIR = flags.DEFINE_string(
@@ -41,6 +42,7 @@ def main(argv: list[str]) -> None:
 
 
 def _run() -> dict:
+    start_up = StartUp()
     config = _CONFIG.value
     from alexnet_jax.training.config import validate
 
@@ -55,8 +57,10 @@ def _run() -> dict:
     from alexnet_jax.training import workdir as folders
     from alexnet_jax.training.recipe import variant_of
 
+    start_up.lap('imports')
     prepare_backend(config.mesh)
     mesh = make_mesh(*config.mesh)
+    start_up.lap('devices')
     dataset = folders.open_or_render(config.dataset, config.data_dir)
     folders.claim(workdir, config, dataset, mesh)
     evaluate = Evaluator(
@@ -66,7 +70,8 @@ def _run() -> dict:
         num_classes=len(dataset.classes),
         batch_size=config.batch_size,
     )
-    return loop.run(config, dataset=dataset, mesh=mesh, evaluate=evaluate, workdir=workdir)
+    start_up.lap('dataset')
+    return loop.run(config, dataset=dataset, mesh=mesh, evaluate=evaluate, workdir=workdir, start_up=start_up)
 
 
 if __name__ == '__main__':

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
-from jax.sharding import Mesh
+from jax.sharding import Mesh, NamedSharding
 
 from alexnet_jax.data.augment import normalise
 from alexnet_jax.data.pipeline import EvaluationBatches
@@ -59,8 +59,20 @@ class Evaluator:
     def __call__(
         self, params: Any, mean_image: Array, *, protocol: str, progress: Callable[[int], None] | None = None
     ) -> Result:
-        """The errors of `params` under 'centre' or 'ten_view'; `progress` is told how many images are done."""
+        """The errors of `params` under 'centre' or 'ten_view'.
+
+        `params` and `mean_image` are on the mesh already: what would be moved unasked is refused. `progress` is told
+        how many images are done.
+        """
         views = PROTOCOLS[protocol]
+        placed = [jax.device_put((1 / len(views), *view), NamedSharding(self._mesh, REPLICATED)) for view in views]
+        with jax.transfer_guard('disallow'):
+            count, loss, top1, top5 = self._totals(params, mean_image, placed, progress)
+        assert count == self.examples, f'evaluated {count} images of {self.examples}'
+        return Result(self.examples, float(loss / count), float(top1 / count), float(top5 / count))
+
+    def _totals(self, params: Any, mean_image: Array, views: Any, progress: Callable[[int], None] | None) -> np.ndarray:
+        """(4,): what `_count` finds, summed over all images; `views` are [(weight, *view)] on the mesh."""
         totals = np.zeros(4)
         for batch in self._batches.read():
             images, labels, valid = place_batch(self._mesh, (batch.images, batch.labels, batch.valid))
@@ -68,13 +80,11 @@ class Evaluator:
             # Each call takes the sum so far, and each batch is waited for: on virtual CPU devices several programs in
             # flight at once, each at one of its exchanges, would take all threads and wait for one another for ever.
             for view in views:
-                mean_probability = self._add_view(mean_probability, params, images, mean_image, 1 / len(views), *view)
-            totals += np.asarray(_count(mean_probability, labels, valid))
+                mean_probability = self._add_view(mean_probability, params, images, mean_image, *view)
+            totals += jax.device_get(_count(mean_probability, labels, valid))
             if progress:
                 progress(int(totals[0]))
-        count, loss, top1, top5 = totals
-        assert count == self.examples, f'evaluated {count} images of {self.examples}'
-        return Result(self.examples, float(loss / count), float(top1 / count), float(top5 / count))
+        return totals
 
 
 def _make_add_view(variant: Variant, mesh: Mesh, *, num_classes: int) -> Callable[..., Array]:

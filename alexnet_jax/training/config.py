@@ -51,6 +51,7 @@ def recipe(dataset: str | None, *, mesh: tuple[int, int]) -> ml_collections.Conf
     config.checkpoint_every = 0  # steps between checkpoints; 0: once an epoch
     config.keep_checkpoints = 3  # the latest ones; the best is kept besides
     config.log_every = 20  # steps between lines of the log
+    config.profile = 0  # steps to trace into WORKDIR/profile, once warm; 0: none
     if config.dataset == DEMO:
         # Minutes instead of days. The paper's initial weights would spend them near ln(10), as they do on ImageNet for
         # the first epochs; the released ones, with stronger deep layers, leave it after about 100 steps.
@@ -107,6 +108,7 @@ _RULES = (
     _Rule('checkpoint_every', 'a whole number, at least 0', _whole(0)),
     _Rule('keep_checkpoints', 'a whole number, at least 1', _whole(1)),
     _Rule('log_every', 'a whole number, at least 1', _whole(1)),
+    _Rule('profile', 'a whole number, at least 0', _whole(0)),
 )
 
 

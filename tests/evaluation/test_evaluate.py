@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from alexnet_jax.data.pipeline import decode
+from alexnet_jax.evaluation import evaluate as evaluation
 from alexnet_jax.evaluation.evaluate import Evaluator, Result
 from alexnet_jax.model.alexnet import init_parameters
 from alexnet_jax.model.variants import VARIANTS
@@ -32,6 +33,13 @@ def parameters(variant, classes=CLASSES):
     params['fc8']['kernel'] = np.random.default_rng(2).normal(0, 0.1, params['fc8']['kernel'].shape)
     params['fc8']['bias'] = -params['fc8']['kernel'].sum(axis=0) / 2
     return params
+
+
+def placed(params, mean, mesh):
+    """Both where training has them."""
+    tree = {'params': params, 'mean': mean}
+    tree = jax.device_put(tree, shardings(mesh, parameter_specs(tree)))
+    return tree['params'], tree['mean']
 
 
 @pytest.fixture(scope='module', params=['paper', 'released'])
@@ -66,9 +74,8 @@ def test_both_protocols_equal_the_plain_network_on_every_mesh(slow, validation, 
     mesh = make_mesh(*shape)
     with jax.enable_x64(True):
         evaluate = Evaluator(VARIANTS[name].scaled(WIDTH), mesh, validation, num_classes=CLASSES, batch_size=4)
-        placed = jax.device_put(params, shardings(mesh, parameter_specs(params)))
         for protocol, (loss, error) in expected.items():
-            result = evaluate(placed, jax.numpy.asarray(MEAN), protocol=protocol)
+            result = evaluate(*placed(params, MEAN, mesh), protocol=protocol)
             assert result.examples == 13
             assert result.loss == pytest.approx(loss, rel=1e-10)
             assert result.top1_error == pytest.approx(error, abs=1e-12)
@@ -84,7 +91,7 @@ def constant(validation):
     def test(bias):
         params = init_parameters(variant, jax.random.key(0), num_classes=10)
         params['fc8'] = {'kernel': np.zeros((256, 10), np.float32), 'bias': np.asarray(bias, np.float32)}
-        return evaluate(params, jax.numpy.asarray(MEAN, np.float32), protocol='centre')
+        return evaluate(*placed(params, MEAN.astype(np.float32), mesh), protocol='centre')
 
     test.evaluate = evaluate
     return test
@@ -122,3 +129,10 @@ def test_a_count_that_is_not_the_split_s_is_refused(constant):
             constant([0] * 10)
     finally:
         evaluate.examples = 13
+
+
+def test_what_is_moved_is_moved_by_name(constant, monkeypatch):
+    """A batch that is left on the host would be sent by the call itself, which then waits for it: refused."""
+    monkeypatch.setattr(evaluation, 'place_batch', lambda mesh, batch: batch)
+    with pytest.raises(jax.errors.JaxRuntimeError, match='Disallowed host-to-device transfer'):
+        constant([0] * 10)

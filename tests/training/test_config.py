@@ -36,6 +36,7 @@ WRONG = {
     'checkpoint_every': [-1],
     'keep_checkpoints': [0],
     'log_every': [0],
+    'profile': [-1, 1.5, True],
     'lighting': [1, 'yes'],
     'data_dir': ['', 3],
 }
@@ -116,6 +117,7 @@ def test_the_recipe_for_imagenet_is_the_paper_s():
         'checkpoint_every': 0,
         'keep_checkpoints': 3,
         'log_every': 20,
+        'profile': 0,
     }
 
 
