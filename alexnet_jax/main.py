@@ -50,6 +50,9 @@ def _run() -> dict:
     file = pathlib.Path(config_flags.get_config_filename(flags.FLAGS['config']).split(':')[0]).stem
     workdir = pathlib.Path(_WORKDIR.value or f'runs/{file}_{config.dataset}')
 
+    from alexnet_jax.parallel.allocator import tune_allocator
+
+    tune_allocator()  # before anything imports jax
     from alexnet_jax.evaluation.evaluate import Evaluator
     from alexnet_jax.parallel.devices import prepare_backend
     from alexnet_jax.parallel.mesh import make_mesh
