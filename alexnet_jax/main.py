@@ -16,6 +16,7 @@ from absl import app, flags, logging
 from ml_collections import config_flags
 
 from alexnet_jax import InputError
+from alexnet_jax.parallel.allocator import tune_allocator
 from alexnet_jax.training.command_line import parse
 from alexnet_jax.training.startup import StartUp
 
@@ -49,7 +50,7 @@ def _run() -> dict:
     validate(config)
     file = pathlib.Path(config_flags.get_config_filename(flags.FLAGS['config']).split(':')[0]).stem
     workdir = pathlib.Path(_WORKDIR.value or f'runs/{file}_{config.dataset}')
-
+    tune_allocator()  # before anything imports jax
     from alexnet_jax.evaluation.evaluate import Evaluator
     from alexnet_jax.parallel.devices import prepare_backend
     from alexnet_jax.parallel.mesh import make_mesh

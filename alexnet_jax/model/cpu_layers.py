@@ -2,7 +2,7 @@
 
 Its compiler treats four things badly, each measured in docs/performance.md:
 
-* a grouped convolution's weight gradient, 10-15 GFLOP/s where ordinary convolutions reach 200: one convolution per group;
+* a grouped convolution's weight gradient, 10-15 GFLOP/s where others reach 200: one convolution per group;
 * a column sum, such as a bias's gradient, 1.3 GB/s: a matrix product with ones;
 * the scatter behind max-pooling's gradient, 7x slower than gathering from saved positions of the maxima;
 * fusion without end: an elementwise chain is computed again inside each of its readers. `optimization_barrier` marks
@@ -38,16 +38,16 @@ def _convolution(x: Array, kernel: Array, stride: int, padding: tuple[tuple[int,
     return _written(layers.convolution(x, kernel, stride=stride, padding=padding))
 
 
-def _convolution_forward(x, kernel, stride, padding):
-    return _convolution(x, kernel, stride, padding), (x, kernel)
-
-
-def _convolution_backward(stride, padding, residuals, gradient):
+def _convolution_backward(
+    stride: int, padding: tuple[tuple[int, int], ...], residuals: tuple[Array, Array], gradient: Array
+) -> tuple[Array, Array]:
     plain = functools.partial(layers.convolution, stride=stride, padding=padding)
     return jax.vjp(plain, *residuals)[1](_written(gradient))
 
 
-_convolution.defvjp(_convolution_forward, _convolution_backward)
+_convolution.defvjp(
+    lambda x, kernel, stride, padding: (_convolution(x, kernel, stride, padding), (x, kernel)), _convolution_backward
+)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
@@ -78,7 +78,7 @@ def add_bias(x: Array, bias: Array) -> Array:
     return x + bias
 
 
-def _add_bias_backward(_, gradient):
+def _add_bias_backward(_: None, gradient: Array) -> tuple[Array, Array]:
     gradient = _written(gradient)
     images = gradient.shape[0] if gradient.ndim > 2 else 1
     rows = gradient.reshape(images, -1, gradient.shape[-1])
@@ -95,7 +95,7 @@ def relu(x: Array) -> Array:
     return _written(jnp.maximum(x, 0))
 
 
-def _relu_forward(x):
+def _relu_forward(x: Array) -> tuple[Array, Array]:
     y = relu(x)
     return y, y
 
@@ -117,14 +117,12 @@ def _max_pool(x: Array, window: int, stride: int, size: tuple[int, int]) -> Arra
 def _first_maximum(x: Array, window: int, stride: int) -> tuple[Array, Array]:
     """The maximum of each window and its first position in row order, uint8 0..window**2 - 1, both (b, h', w', c)."""
     rows, columns = ((size - window) // stride * stride + 1 for size in x.shape[1:3])
-    maximum = position = None
-    for index, (i, j) in enumerate(itertools.product(range(window), repeat=2)):
-        shifted = x[:, i : i + rows : stride, j : j + columns : stride]
-        if maximum is None:
-            maximum, position = shifted, jnp.zeros_like(shifted, jnp.uint8)
-        else:
-            position = jnp.where(shifted > maximum, jnp.uint8(index), position)
-            maximum = jnp.maximum(shifted, maximum)
+    places = itertools.product(range(window), repeat=2)
+    first, *others = (x[:, i : i + rows : stride, j : j + columns : stride] for i, j in places)
+    maximum, position = first, jnp.zeros_like(first, jnp.uint8)
+    for index, shifted in enumerate(others, start=1):
+        position = jnp.where(shifted > maximum, jnp.uint8(index), position)
+        maximum = jnp.maximum(shifted, maximum)
     return _written((maximum, position))
 
 
@@ -169,11 +167,13 @@ def spatial_norm(x: Array, *, size: int, k: float, alpha: float, beta: float) ->
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _normalise(norm: layers.Norm, x: Array) -> Array:
-    return _written(norm(x))
+    # Written before and after, to keep the split into towers out of the loops: XLA:CPU would compute every index anew.
+    return _written(norm(_written(x)))
 
 
 def _normalise_backward(norm: layers.Norm, x: Array, gradient: Array) -> tuple[Array]:
     # y = x p with p = s^-beta and s = k + alpha W(x^2), so dx = g p - 2 alpha beta x W'(g x p / s).
+    x, gradient = _written((x, gradient))
     s = norm.base(x)
     p = norm.power(s)
     spread = norm.sum(_written(gradient * x * p / s), transposed=True)

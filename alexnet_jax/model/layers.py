@@ -86,7 +86,14 @@ class Norm:
 
 
 def channel_norm(
-    x: Array, *, towers: int, size: int, k: float, alpha: float, beta: float, apply: Callable[[Norm, Array], Array] = Norm.__call__
+    x: Array,
+    *,
+    towers: int,
+    size: int,
+    k: float,
+    alpha: float,
+    beta: float,
+    apply: Callable[[Norm, Array], Array] = Norm.__call__,
 ) -> Array:
     """Local response normalisation across channels, within each tower (paper section 3.3).
 

@@ -17,6 +17,7 @@ from jax.sharding import Mesh
 from alexnet_jax.data.augment import centre_crop, lighting_basis
 from alexnet_jax.data.pipeline import TrainingBatches
 from alexnet_jax.data.source import Dataset
+from alexnet_jax.parallel.allocator import release_free_memory
 from alexnet_jax.parallel.mesh import place_batch
 from alexnet_jax.training import schedule
 from alexnet_jax.training.checkpoint import Checkpoints, tree_hash
@@ -119,6 +120,7 @@ class _Run:
         batch = next(batches)
         self.start_up.lap('data')
         update = self.start_up.compile(self._train_step().lower(state, batch))
+        release_free_memory()  # what compiling took
         reader = MetricsReader(
             self.config, self.log, LossWatch(len(self.dataset.classes)), self.stopwatch, self._started
         )

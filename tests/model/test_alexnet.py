@@ -32,7 +32,9 @@ def test_logits_are_those_of_the_plain_network(name, train, batch):
         params = jax.tree.map(lambda p: jnp.asarray(np.asarray(p, np.float64)) * 2, params)
         stream = DropoutStream(key, jnp.arange(3), jnp.arange(2)) if train else None
         found = AlexNet(variant, CLASSES).apply({'params': params}, jnp.asarray(images), stream)
-        for_cpu = AlexNet(variant, CLASSES, operations=cpu_layers).apply({'params': params}, jnp.asarray(images), stream)
+        for_cpu = AlexNet(variant, CLASSES, operations=cpu_layers).apply(
+            {'params': params}, jnp.asarray(images), stream
+        )
         masks = oracle.dropout_masks(key, 3, [256, 256]) if train else None
         expected = oracle.network(name, params, jnp.asarray(images), masks)
     assert expected.dtype == np.float64

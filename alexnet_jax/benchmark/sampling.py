@@ -1,0 +1,85 @@
+"""One sample: how long a program takes, who else used the machine meanwhile, and how much memory was held.
+
+Standard library only; the counters are Linux's, and None elsewhere.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import pathlib
+import time
+from collections.abc import Callable
+
+_STAT, _STATUS, _CLEAR = (pathlib.Path('/proc', name) for name in ('stat', 'self/status', 'self/clear_refs'))
+
+
+@dataclasses.dataclass(frozen=True)
+class Program:
+    """Something that is timed, and the work that it does.
+
+    Attributes:
+      call: returns when the result is there.
+      flop: floating-point operations of one call, a multiply-accumulate counting as two; 0 where they do not matter.
+      moved: bytes that one call must at least read and write, 0 where they do not matter.
+    """
+
+    call: Callable[[], object]
+    flop: int = 0
+    moved: int = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class Sample:
+    """Calls of one program, one after the other.
+
+    Attributes:
+      calls: how many, at least 1.
+      seconds: wall-clock time of one call, the mean.
+      cpu_seconds: time that all threads of this process computed in one call, the mean.
+      foreign: 0..1, the share of the machine's cores that others used meanwhile (the hypervisor's other guests too).
+      peak_bytes: the largest resident set during the calls: all that the process holds, not only what they added.
+    """
+
+    calls: int
+    seconds: float
+    cpu_seconds: float
+    foreign: float | None
+    peak_bytes: int | None
+
+
+def take(program: Program, *, seconds: float) -> Sample:
+    """Calls `program` once, and again until `seconds` have passed."""
+    _forget_peak()
+    calls, busy, own, start = 0, _busy_seconds(), time.process_time(), time.perf_counter()
+    while not calls or time.perf_counter() - start < seconds:
+        program.call()
+        calls += 1
+    elapsed = time.perf_counter() - start
+    own = time.process_time() - own
+    foreign = None
+    if busy is not None:
+        others = (_busy_seconds() or 0) - busy - own
+        foreign = min(1.0, max(0.0, others / (elapsed * (os.cpu_count() or 1))))
+    return Sample(calls, elapsed / calls, own / calls, foreign, _peak_bytes())
+
+
+def _busy_seconds() -> float | None:
+    """Time that the machine's cores were not idle, since it was started."""
+    if not _STAT.exists():
+        return None
+    user, nice, system, _idle, _waiting, irq, softirq, steal = map(int, _STAT.read_text().split(maxsplit=9)[1:9])
+    return (user + nice + system + irq + softirq + steal) / os.sysconf('SC_CLK_TCK')
+
+
+def _forget_peak() -> None:
+    """Starts the resident set's high-water mark again from what is held now (proc(5), clear_refs)."""
+    if _CLEAR.exists():
+        _CLEAR.write_text('5')
+
+
+def _peak_bytes() -> int | None:
+    if not _STATUS.exists():
+        return None
+    lines = dict(line.split(':', 1) for line in _STATUS.read_text().splitlines())
+    return int(lines['VmHWM'].removesuffix('kB')) * 1024

@@ -1,0 +1,164 @@
+"""The two-tower network of 2012 in PyTorch: what alexnet_jax.bench measures itself against.
+
+Sizes and constants are those of the paper (variants.PAPER), written again here, so that the parity test means
+something. Weights convert by transposing: conv HWIO -> OIHW, fc (i, o) -> (o, i).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from alexnet_jax.benchmark.protocol import Setting
+
+TOWERS = 2
+
+
+def builtin_norm(x: Tensor) -> Tensor:
+    """PyTorch's local response normalisation within each tower. It divides alpha by the window's size, hence 5e-4."""
+    return torch.cat([F.local_response_norm(t, 5, alpha=5e-4, beta=0.75, k=2.0) for t in x.chunk(TOWERS, dim=1)], 1)
+
+
+class _ShiftedNorm(torch.autograd.Function):
+    """y = x / s^0.75, s = 2 + 1e-4 * the sum of squares of five neighbours; x is (b, towers, c, h, w).
+
+    Shifted sums and square roots, which the compiler fuses into one pass. Written with its gradient, for which s is
+    computed again: 3 % faster than what the compiler derives.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        ctx.save_for_backward(x)
+        r = torch.rsqrt(2.0 + 1e-4 * _window_sum(x * x))
+        return x * (r * r.sqrt())
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        (x,) = ctx.saved_tensors
+        r = torch.rsqrt(2.0 + 1e-4 * _window_sum(x * x))
+        power = r * r.sqrt()
+        return gradient * power - (2 * 1e-4 * 0.75) * x * _window_sum(gradient * x * power * r * r)
+
+
+def _window_sum(x: Tensor) -> Tensor:
+    channels, padded = x.shape[2], F.pad(x, (0, 0, 0, 0, 2, 2))
+    return functools.reduce(torch.add, [padded[:, :, i : i + channels] for i in range(5)])
+
+
+def shifted_norm(x: Tensor) -> Tensor:
+    """The same by hand."""
+    b, channels, h, w = x.shape
+    return _ShiftedNorm.apply(x.view(b, TOWERS, channels // TOWERS, h, w)).view(b, channels, h, w)
+
+
+class AlexNet(nn.Module):
+    """The network; `forward` takes uint8 images (b, 3, 224, 224) and lighting (b, 3) or None, returns logits."""
+
+    def __init__(self, *, width: float, classes: int, norm: Callable[[Tensor], Tensor] = builtin_norm) -> None:
+        super().__init__()
+
+        def features(full: int) -> int:
+            return max(TOWERS, TOWERS * round(full * width / TOWERS))
+
+        c1, c2, c3, c4, c5, f6, f7 = map(features, (96, 256, 384, 384, 256, 4096, 4096))
+        self.norm = norm
+        self.register_buffer('mean_image', torch.full((3, 224, 224), 127.5))
+        self.conv1 = nn.Conv2d(3, c1, 11, stride=4)
+        self.conv2 = nn.Conv2d(c1, c2, 5, padding=2, groups=TOWERS)
+        self.conv3 = nn.Conv2d(c2, c3, 3, padding=1)
+        self.conv4 = nn.Conv2d(c3, c4, 3, padding=1, groups=TOWERS)
+        self.conv5 = nn.Conv2d(c4, c5, 3, padding=1, groups=TOWERS)
+        self.fc6 = nn.Linear(6 * 6 * c5, f6)
+        self.fc7 = nn.Linear(f6, f7)
+        self.fc8 = nn.Linear(f7, classes)
+        for name, parameter in self.named_parameters():
+            layer, kind = name.split('.')
+            if kind == 'weight':
+                nn.init.normal_(parameter, std=0.01)
+            else:
+                nn.init.constant_(parameter, 1.0 if layer in ('conv2', 'conv4', 'conv5', 'fc6', 'fc7') else 0.0)
+
+    def forward(self, images: Tensor, lighting: Tensor | None) -> Tensor:
+        x = images.float() - self.mean_image
+        if lighting is not None:
+            x = x + lighting[:, :, None, None]
+        x = F.pad(x, (0, 3, 0, 3))
+        x = F.max_pool2d(self.norm(F.relu(self.conv1(x))), 3, 2)
+        x = F.max_pool2d(self.norm(F.relu(self.conv2(x))), 3, 2)
+        x = F.relu(self.conv3(x))
+        x = F.relu(self.conv4(x))
+        x = F.max_pool2d(F.relu(self.conv5(x)), 3, 2)
+        x = x.permute(0, 2, 3, 1).flatten(1)  # rows, columns, channels, as alexnet_jax reads them
+        x = self._dropout(F.relu(self.fc6(x)))
+        x = self._dropout(F.relu(self.fc7(x)))
+        return self.fc8(x)
+
+    def _dropout(self, x: Tensor) -> Tensor:
+        # F.dropout doubles what it keeps; the paper halves everything in testing instead.
+        return F.dropout(x, 0.5, self.training) * 0.5
+
+
+@dataclasses.dataclass(frozen=True)
+class Form:
+    """One way to run the network in PyTorch, by how much of PyTorch's speed its author asks for."""
+
+    norm: Callable[[Tensor], Tensor] = builtin_norm
+    layout: torch.memory_format = torch.contiguous_format
+    compiled: bool = False
+    fused_update: bool = False
+
+
+FORMS = {
+    'eager': Form(),
+    'eager_channels_last': Form(layout=torch.channels_last),
+    'compiled': Form(layout=torch.channels_last, compiled=True),
+    'best': Form(norm=shifted_norm, layout=torch.channels_last, compiled=True, fused_update=True),
+}
+
+
+class Trainer:
+    """The network in one form, its update and a batch."""
+
+    def __init__(self, form: Form, setting: Setting) -> None:
+        torch.manual_seed(0)
+        self.model = AlexNet(width=setting.width, classes=setting.classes, norm=form.norm)
+        self.model.to(memory_format=form.layout)
+        kernels = [p for name, p in self.model.named_parameters() if name.endswith('weight')]
+        biases = [p for name, p in self.model.named_parameters() if name.endswith('bias')]
+        self.optimizer = torch.optim.SGD(
+            [{'params': kernels, 'weight_decay': 5e-4}, {'params': biases}],
+            lr=0.01,
+            momentum=0.9,
+            fused=form.fused_update or None,
+        )
+        self.images = torch.randint(256, (setting.batch, 3, 224, 224), dtype=torch.uint8)
+        self.images = self.images.contiguous(memory_format=form.layout)
+        self.labels = torch.randint(setting.classes, (setting.batch,))
+        self.lighting = torch.randn(setting.batch, 3)
+        compiled = torch.compile if form.compiled else lambda function: function
+        self.loss, self.logits = compiled(self._loss), compiled(self._logits)
+
+    def _loss(self, images: Tensor, labels: Tensor, lighting: Tensor) -> Tensor:
+        return F.cross_entropy(self.model(images, lighting), labels)
+
+    def _logits(self, images: Tensor) -> Tensor:
+        return self.model(images, None)
+
+    def train(self) -> None:
+        self.model.train()
+        self.optimizer.zero_grad(set_to_none=True)
+        loss = self.loss(self.images, self.labels, self.lighting)
+        loss.backward()
+        self.optimizer.step()
+        assert torch.isfinite(loss), 'training diverged: its speed means nothing'
+
+    @torch.inference_mode()
+    def inference(self) -> None:
+        self.model.eval()
+        self.logits(self.images)
