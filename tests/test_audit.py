@@ -4,15 +4,16 @@ import json
 
 import commands
 
-# Of 'paper' at width 1/16: 6, 16, 24, 24, 16 channels, 256 and 256 units; 4 rows a device, half the channels, float32.
+# Of 'paper' at width 1/16: 6, 16, 24, 24, 16 channels, 256 and 256 units; 4 rows a device, half the channels, float32;
+# the towers along a first axis of their own.
 TOWER_MESSAGES = [
-    ('conv3', 'forward', 'all-gather', [4, 13, 13, 16], 4 * 13 * 13 * 8 * 4),
-    ('fc6', 'forward', 'all-gather', [4, 6, 6, 16], 4 * 6 * 6 * 8 * 4),
-    ('fc7', 'forward', 'all-gather', [4, 256], 4 * 128 * 4),
-    ('fc8', 'forward', 'all-gather', [4, 256], 4 * 128 * 4),
-    ('fc7', 'backward', 'reduce-scatter', [4, 256], 4 * 128 * 4),
-    ('fc6', 'backward', 'reduce-scatter', [4, 6, 6, 16], 4 * 6 * 6 * 8 * 4),
-    ('conv3', 'backward', 'reduce-scatter', [4, 13, 13, 16], 4 * 13 * 13 * 8 * 4),
+    ('conv3', 'forward', 'all-gather', [2, 4, 13, 13, 8], 4 * 13 * 13 * 8 * 4),
+    ('fc6', 'forward', 'all-gather', [2, 4, 6, 6, 8], 4 * 6 * 6 * 8 * 4),
+    ('fc7', 'forward', 'all-gather', [2, 4, 128], 4 * 128 * 4),
+    ('fc8', 'forward', 'all-gather', [2, 4, 128], 4 * 128 * 4),
+    ('fc7', 'backward', 'reduce-scatter', [2, 4, 128], 4 * 128 * 4),
+    ('fc6', 'backward', 'reduce-scatter', [2, 4, 6, 6, 8], 4 * 6 * 6 * 8 * 4),
+    ('conv3', 'backward', 'reduce-scatter', [2, 4, 13, 13, 8], 4 * 13 * 13 * 8 * 4),
 ]
 # Kernels and biases that one tower's device holds, fc8 whole, for 10 classes.
 HELD = (

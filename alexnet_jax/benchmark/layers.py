@@ -13,14 +13,15 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax import Array
 
 from alexnet_jax.benchmark.protocol import Setting
 from alexnet_jax.benchmark.sampling import Program
 from alexnet_jax.data.augment import CROP, normalise
-from alexnet_jax.model.alexnet import init_parameters
-from alexnet_jax.model.variants import TOWERS, ChannelNorm, Conv, MaxPool, layer_sizes
+from alexnet_jax.model.alexnet import parameter_shapes
+from alexnet_jax.model.variants import TOWERS, ChannelNorm, Conv, MaxPool, Variant, layer_sizes
 from alexnet_jax.parallel.mesh import make_mesh
 from alexnet_jax.training.config import recipe
 from alexnet_jax.training.recipe import optimizer_of, variant_of
@@ -44,7 +45,7 @@ def programs(setting: Setting) -> dict[str, Program]:
     config = recipe('imagenet2012', mesh=(1, 1))
     config.width = setting.width
     variant, mesh, key = variant_of(config), make_mesh(1, 1), jax.random.key(0)
-    params = init_parameters(variant, key, num_classes=setting.classes)
+    params = parameters(variant, num_classes=setting.classes)
     sizes = layer_sizes(variant, num_classes=setting.classes)
     table = _Table(
         model_on(mesh, variant, num_classes=setting.classes).operations,
@@ -62,6 +63,13 @@ def programs(setting: Setting) -> dict[str, Program]:
         x = jnp.maximum(x, 0)
     table.add_update(optimizer_of(config), params)
     return table.programs
+
+
+def parameters(variant: Variant, *, num_classes: int) -> dict[str, Any]:
+    """Random parameters {layer: {'kernel', 'bias'}}, float32: speed does not depend on them, so NumPy's will do."""
+    random = np.random.default_rng(0)
+    shapes = parameter_shapes(variant, num_classes=num_classes)
+    return jax.tree.map(lambda leaf: jnp.asarray(0.01 * random.standard_normal(leaf.shape, np.float32)), shapes)
 
 
 class _Table:

@@ -71,7 +71,8 @@ def _ceilings(ceilings: dict[str, float]) -> str:
 def _layers(layers: Figures) -> list[str]:
     ceilings = f'{layers["gemm_gflops"]:.0f} GFLOP/s or {layers["memory_gb_per_second"]:.1f} GB/s'
     lines = [
-        f'each layer alone; its bound is {ceilings}, whichever takes longer; bytes are operands and results, once',
+        f'each layer alone; its bound is {ceilings}, whichever takes longer',
+        'MB are the least that must move: operands and results, each once',
         f'{"":26}{"ms":>9}{"GFLOP":>9}{"MB":>9}{"rate":>18}{"of its bound":>14}{"of the step":>13}',
     ]
     for row in layers['rows']:

@@ -28,5 +28,5 @@ def prepare_backend(mesh: tuple[int, int]) -> None:
     if 'JAX_COMPILATION_CACHE_DIR' not in os.environ:
         cache = pathlib.Path(os.environ.get('XDG_CACHE_HOME') or pathlib.Path.home() / '.cache')
         jax.config.update('jax_compilation_cache_dir', str(cache / 'alexnet_jax' / 'xla'))
-        # JAX keeps what took a second; a small network's state takes less to compile, but that at each start.
+        # By default JAX keeps what took a second: creating a small network's state takes less.
         jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.1)

@@ -85,7 +85,7 @@ class AlexNet(nn.Module):
                 nn.init.constant_(parameter, 1.0 if layer in ('conv2', 'conv4', 'conv5', 'fc6', 'fc7') else 0.0)
 
     def forward(self, images: Tensor, lighting: Tensor | None) -> Tensor:
-        x = images.float() - self.mean_image
+        x = images.to(self.mean_image.dtype) - self.mean_image
         if lighting is not None:
             x = x + lighting[:, :, None, None]
         x = F.pad(x, (0, 3, 0, 3))

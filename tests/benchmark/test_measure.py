@@ -1,0 +1,122 @@
+"""Who gets a turn when, and what a machine must have."""
+
+import contextlib
+
+import pytest
+
+from alexnet_jax import InputError
+from alexnet_jax.benchmark import measure
+from alexnet_jax.benchmark.protocol import Setting
+from alexnet_jax.benchmark.sampling import Sample
+
+SETTING = Setting(batch=8, width=1.0, classes=10, allocator='default')
+TORCH = ['torch_eager', 'torch_eager_channels_last', 'torch_compiled', 'torch_best']
+
+
+class Fake:
+    """A subject whose n-th sample takes n seconds."""
+
+    def __init__(self, name, turns):
+        self.name, self.turns, self.versions = name, turns, {f'{name} library': '1'}
+        programs = {'ceilings': ['gemm_numpy', 'copy'], 'torch_ceiling': ['gemm_torch'], 'layers': ['train', 'row']}
+        self.programs = {do: {'flop': 3, 'moved': 4} for do in programs.get(name, ['train', 'inference'])}
+
+    def sample(self, program, *, seconds):
+        self.turns.append((self.name, program, seconds))
+        return Sample(1, float(len(self.turns)), 0.0, None, None)
+
+
+@pytest.fixture
+def turns(monkeypatch):
+    """The samples taken, in order, with a gap of None before processes are started."""
+    turns = []
+
+    @contextlib.contextmanager
+    def started(names, setting):
+        assert setting is SETTING
+        turns.append(None)
+        yield [Fake(name, turns) for name in names]
+
+    monkeypatch.setattr(measure, '_started', started)
+    monkeypatch.setattr(measure, '_check', lambda setting, torch: None)
+    return turns
+
+
+def run(**options):
+    lines = []
+    defaults = {'torch': False, 'layers': False, 'rounds': 2, 'seconds': 1.0, 'progress': lines.append}
+    return measure.measure(SETTING, **(defaults | options)), lines
+
+
+def test_programs_take_turns(turns):
+    results, lines = run()
+    one_round = [
+        *(('one_device', do, 1.0) for do in ('train', 'inference')),
+        *(('two_device', do, 1.0) for do in ('train', 'inference')),
+        *(('ceilings', do, 1.0) for do in ('gemm_numpy', 'copy')),
+    ]
+    assert turns == [None, *one_round, *one_round]
+    # turns counts the gap too
+    assert results.network['one_device', 'train'].seconds == [2.0, 8.0]
+    assert results.network['ceilings', 'copy'].seconds == [7.0, 13.0]
+    assert (results.network['ceilings', 'copy'].flop, results.network['ceilings', 'copy'].moved) == (3, 4)
+    assert results.layers == {}
+    assert results.versions == {f'{name} library': '1' for name in ('one_device', 'two_device', 'ceilings')}
+    assert lines[-1] == 'batch 8: round 2 of 2, training images/s: one_device 1.0, two_device 0.8'
+
+
+def test_pytorch_takes_its_turns_among_them_and_layers_come_later(turns):
+    results, _ = run(torch=True, layers=True)
+    gap = turns.index(None, 1)
+    networks = ['one_device', 'two_device', *TORCH]
+    assert list(dict.fromkeys(name for name, _, _ in turns[1:gap])) == [*networks, 'ceilings', 'torch_ceiling']
+    assert [turn[:2] for turn in turns[gap + 1 :]] == 2 * [
+        ('layers', 'train'), ('layers', 'row'), ('ceilings', 'gemm_numpy'), ('ceilings', 'copy'),
+        ('torch_ceiling', 'gemm_torch'),
+    ]  # fmt: skip
+    assert {seconds for _, _, seconds in turns[gap + 1 :]} == {0.1}
+    assert len(results.layers['layers', 'row'].samples) == 2
+    assert ('layers', 'row') not in results.network
+
+
+@pytest.mark.parametrize(
+    ('missing', 'message'),
+    [
+        ('torch', 'pip install -r requirements-bench.txt'),
+        ('compiler', r'install g\+\+'),
+        ('glibc', 'give --allocator=default'),
+    ],
+)
+def test_what_is_missing_is_named(monkeypatch, missing, message):
+    monkeypatch.setattr(measure.importlib.util, 'find_spec', lambda name: None if missing == name else 'found')
+    monkeypatch.setattr(measure.shutil, 'which', lambda name: None if missing == 'compiler' else '/usr/bin/' + name)
+    monkeypatch.setattr(measure, 'has_glibc', lambda: missing != 'glibc')
+    tuned = Setting(batch=8, width=1.0, classes=10, allocator='tuned')
+    with pytest.raises(InputError, match=message):
+        measure._check(tuned, torch=True)
+    measure._check(SETTING, torch=False)  # needs none of it
+
+
+def test_all_are_ended_when_one_breaks(monkeypatch):
+    subjects = []
+
+    class Breaking:
+        def __init__(self, name, command, setting, *, environment):
+            self.name, self.command, self.closed = name, command, False
+            subjects.append(self)
+
+        def wait(self):
+            if self.name == 'torch_best':
+                raise RuntimeError('broke')
+
+        def close(self):
+            self.closed = True
+
+    monkeypatch.setattr(measure, 'Subject', Breaking)
+    with pytest.raises(RuntimeError, match='broke'), measure._started(['one_device', 'torch_best', 'x'], SETTING):
+        pytest.fail('not started')
+    assert [subject.closed for subject in subjects] == [True] * 3
+    assert subjects[0].command == ['-m', 'alexnet_jax.benchmark.worker', 'one_device']
+    path, form = subjects[1].command
+    assert form == 'best'
+    assert path.endswith('tests/peers/torch_worker.py')
