@@ -17,9 +17,10 @@ libc = ctypes.CDLL(None)
 libc.malloc.restype, libc.malloc.argtypes = ctypes.c_void_p, [ctypes.c_size_t]
 libc.free.argtypes = [ctypes.c_void_p]
 libc.memset.argtypes = [ctypes.c_void_p, ctypes.c_int, ctypes.c_size_t]
+size = 320 * 2**20  # more than the 256 MiB by which the heap grows, which trimming would leave
 def once():
-    block = libc.malloc(2**26)  # 64 MiB, 16,384 pages
-    libc.memset(block, 1, 2**26)
+    block = libc.malloc(size)
+    libc.memset(block, 1, size)
     libc.free(block)
 once()
 if 'release' in sys.argv:

@@ -91,6 +91,8 @@ def test_the_update_is_the_papers_while_the_rate_is_constant():
     setting = torch_alexnet.Setting(batch=1, width=1 / 32, classes=2, allocator='default')
     trainer = torch_alexnet.Trainer(form, setting)
     weight, bias = trainer.model.fc8.weight, trainer.model.fc8.bias
+    for parameter in (weight, bias):
+        parameter.data.fill_(1e4)  # so that the decay, 5e-6 of it, shows beside the gradients
     w, b = weight.detach().clone(), bias.detach().clone()
     v, u = torch.zeros_like(w), torch.zeros_like(b)
     for seed in range(3):
