@@ -1,10 +1,10 @@
 """The operations of layers.py in the forms that XLA:CPU runs fast: the same arguments, numbers and gradients.
 
-Its compiler treats four things badly, each measured in docs/performance.md:
+Its compiler treats four things badly; docs/performance.md has what each form gains.
 
-* a grouped convolution's weight gradient, 10-15 GFLOP/s where others reach 200: one convolution per group;
-* a column sum, such as a bias's gradient, 1.3 GB/s: a matrix product with ones;
-* the scatter behind max-pooling's gradient, 7x slower than gathering from saved positions of the maxima;
+* a grouped convolution, above all its weight gradient: one convolution per group, 5 to 7 times faster;
+* a column sum, such as a bias's gradient, under the training step's compiler options: a matrix product with ones;
+* the scatter behind max-pooling's gradient: gathered from saved positions of the maxima, 10 times faster;
 * fusion without end: an elementwise chain is computed again inside each of its readers. `optimization_barrier` marks
   where a value is to be written to memory once (training.step keeps XLA from removing it).
 """
@@ -134,7 +134,7 @@ def _max_pool_backward(
     (h, w), (out_h, out_w) = size, gradient.shape[1:3]
     rows, columns, reach = -(-h // stride), -(-w // stride), (window - 1) // stride
     edges = ((0, 0), (reach, rows - out_h), (reach, columns - out_w), (0, 0))
-    gradient, position = jnp.pad(gradient, edges), jnp.pad(position, edges, constant_values=255)
+    gradient, position = jnp.pad(gradient, edges), jnp.pad(position, edges)  # a gradient of 0 is taken by any place
 
     def taken(i: int, j: int) -> Array:
         """The gradient of the windows whose maximum is at (i, j), where their (i, j) pixel is; elsewhere 0."""
