@@ -4,8 +4,7 @@
     python -m alexnet_jax.main --config=configs/two_device.py:NAME               a dataset made by alexnet_jax.prepare
     python -m alexnet_jax.main --config=configs/two_device.py --config.seed=1    any value of the config, overridden
 
-The same command again goes on from the last checkpoint in --workdir. Every value is listed, with its meaning, in
-alexnet_jax/training/config.py.
+The same command again goes on from the last checkpoint in --workdir. All values: alexnet_jax/training/config.py.
 """
 
 import json
@@ -56,7 +55,7 @@ def _run() -> dict:
     from alexnet_jax.parallel.mesh import make_mesh
     from alexnet_jax.training import loop
     from alexnet_jax.training import workdir as folders
-    from alexnet_jax.training.recipe import variant_of
+    from alexnet_jax.training.recipe import dtype_of, variant_of
 
     start_up.lap('imports')
     prepare_backend(config.mesh)
@@ -70,6 +69,7 @@ def _run() -> dict:
         dataset.records('validation'),
         num_classes=len(dataset.classes),
         batch_size=config.batch_size,
+        dtype=dtype_of(config),
     )
     start_up.lap('dataset')
     return loop.run(config, dataset=dataset, mesh=mesh, evaluate=evaluate, workdir=workdir, start_up=start_up)

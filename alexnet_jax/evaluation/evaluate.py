@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 from jax.sharding import Mesh, NamedSharding
+from jax.typing import DTypeLike
 
 from alexnet_jax.data.augment import normalise
 from alexnet_jax.data.pipeline import EvaluationBatches
@@ -49,12 +50,22 @@ class Evaluator:
       examples: images of the split; `__call__` asserts that it counted just as many.
     """
 
-    def __init__(self, variant: Variant, mesh: Mesh, records: Records, *, num_classes: int, batch_size: int) -> None:
+    def __init__(
+        self,
+        variant: Variant,
+        mesh: Mesh,
+        records: Records,
+        *,
+        num_classes: int,
+        batch_size: int,
+        dtype: DTypeLike | None = None,
+    ) -> None:
+        """`dtype` is the model's (model.alexnet.AlexNet); probabilities are in that of the mean image."""
         self.examples = len(records)
         self._mesh = mesh
         self._batches = EvaluationBatches(records, batch_size)
         self._num_classes = num_classes
-        self._add_view = _make_add_view(variant, mesh, num_classes=num_classes)
+        self._add_view = _make_add_view(variant, mesh, num_classes=num_classes, dtype=dtype)
 
     def __call__(
         self, params: Any, mean_image: Array, *, protocol: str, progress: Callable[[int], None] | None = None
@@ -87,9 +98,9 @@ class Evaluator:
         return totals
 
 
-def _make_add_view(variant: Variant, mesh: Mesh, *, num_classes: int) -> Callable[..., Array]:
+def _make_add_view(variant: Variant, mesh: Mesh, *, num_classes: int, dtype: DTypeLike | None) -> Callable[..., Array]:
     """(total, params, images (b, 256, 256, 3), mean_image, weight, *view) -> total + weight * softmax, jitted."""
-    model = model_on(mesh, variant, num_classes=num_classes)
+    model = model_on(mesh, variant, num_classes=num_classes, dtype=dtype)
 
     def device_add_view(
         total: Array, params: Any, images: Array, mean_image: Array, weight: Array, *view: Array

@@ -13,6 +13,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax import Array
+from jax.typing import DTypeLike
 
 from alexnet_jax.model import layers
 from alexnet_jax.model.variants import (
@@ -50,6 +51,8 @@ class AlexNet(nn.Module):
       local_towers: 2, or 1 where each tower has a device of its own.
       exchange: called as exchange(x, layer) before every layer that reads both towers; returns the channels of both.
       operations: `layers`, or `cpu_layers` with the same numbers in the forms that XLA:CPU runs fast.
+      dtype: of activations and products, such as bfloat16, with logits in float32; None: that of images and parameters.
+        Parameters and their gradients keep their own dtype, and normalisation is computed in float32 at least.
     """
 
     variant: Variant
@@ -57,6 +60,7 @@ class AlexNet(nn.Module):
     local_towers: int = TOWERS
     exchange: Exchange = no_exchange
     operations: ModuleType = layers
+    dtype: DTypeLike | None = None
 
     @nn.compact
     def __call__(self, images: Array, dropout: layers.DropoutStream | None = None) -> Array:
@@ -64,7 +68,7 @@ class AlexNet(nn.Module):
 
         With `dropout` the network trains; without it, it is tested.
         """
-        x = images
+        x = self._in_dtype(images)
         for conv in self.variant.convs:
             if conv.reads == 'both':
                 x = self.exchange(x, conv.name)
@@ -84,13 +88,18 @@ class AlexNet(nn.Module):
                 rate=self.variant.dropout_rate,
                 inverted=self.variant.inverted_dropout,
             )
-        return self._connect(classifier, self.exchange(x, classifier.name), self.num_classes)
+        logits = self._connect(classifier, self.exchange(x, classifier.name), self.num_classes)
+        return logits if self.dtype is None else logits.astype(jnp.float32)
+
+    def _in_dtype(self, x: Array) -> Array:
+        return x if self.dtype is None else x.astype(self.dtype)
 
     def _local(self, features: int) -> int:
         return features * self.local_towers // TOWERS
 
     def _parameters(self, layer: Conv | Dense, shape: tuple[int, ...]) -> tuple[Array, Array]:
-        return _Parameters(shape, layer.init_std, layer.init_bias, name=layer.name)()
+        kernel, bias = _Parameters(shape, layer.init_std, layer.init_bias, name=layer.name)()
+        return self._in_dtype(kernel), self._in_dtype(bias)
 
     def _convolve(self, conv: Conv, x: Array) -> Array:
         groups = self.local_towers if conv.reads == 'tower' else 1

@@ -173,11 +173,12 @@ def _normalise(norm: layers.Norm, x: Array) -> Array:
 
 def _normalise_backward(norm: layers.Norm, x: Array, gradient: Array) -> tuple[Array]:
     # y = x p with p = s^-beta and s = k + alpha W(x^2), so dx = g p - 2 alpha beta x W'(g x p / s).
-    x, gradient = _written((x, gradient))
+    dtype, wide = x.dtype, jnp.promote_types(x.dtype, jnp.float32)
+    x, gradient = _written((x.astype(wide), gradient.astype(wide)))
     s = norm.base(x)
     p = norm.power(s)
     spread = norm.sum(_written(gradient * x * p / s), transposed=True)
-    return (gradient * p - (2 * norm.alpha * norm.beta) * x * spread,)
+    return ((gradient * p - (2 * norm.alpha * norm.beta) * x * spread).astype(dtype),)
 
 
 _normalise.defvjp(lambda norm, x: (_normalise(norm, x), x), _normalise_backward)

@@ -81,8 +81,9 @@ class Norm:
         return s**-self.beta
 
     def __call__(self, x: Array) -> Array:
-        """The normalised x, in its shape."""
-        return x * self.power(self.base(x))
+        """The normalised x, in its shape and dtype, computed in float32 at least."""
+        wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+        return (wide * self.power(self.base(wide))).astype(x.dtype)
 
 
 def channel_norm(

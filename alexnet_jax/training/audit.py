@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import ml_collections
 from jax.sharding import Mesh
+from jax.typing import DTypeLike
 
 from alexnet_jax.data.augment import CROP, normalise
 from alexnet_jax.model.alexnet import AlexNet
@@ -30,7 +31,7 @@ from alexnet_jax.parallel.mesh import (
     shardings,
 )
 from alexnet_jax.parallel.schedule import Message, compiled_schedule, expected_schedule, traced_schedule
-from alexnet_jax.training.recipe import optimizer_of, variant_of
+from alexnet_jax.training.recipe import dtype_of, optimizer_of, variant_of
 from alexnet_jax.training.schedule import fixed_drops
 from alexnet_jax.training.state import abstract_state
 from alexnet_jax.training.step import Batch, compiler_options, cross_entropy, make_train_step
@@ -74,6 +75,7 @@ def schedules(config: ml_collections.ConfigDict, *, num_classes: int) -> Schedul
         mesh,
         num_classes=num_classes,
         seed=config.seed,
+        dtype=dtype_of(config),
     )
     traced = step.trace(state, batch)
     held = [leaf.sharding.shard_shape(leaf.shape) for leaf in jax.tree.leaves(state.params)]
@@ -81,8 +83,10 @@ def schedules(config: ml_collections.ConfigDict, *, num_classes: int) -> Schedul
         mesh=mesh,
         traced=traced_schedule(traced.jaxpr, mesh),
         compiled=compiled_schedule(_text(traced.lower().compile()), mesh),
-        automatic=_automatic(variant, mesh, state, batch, num_classes=num_classes),
-        exchange_bytes=exchange_bytes(variant, rows=config.batch_size // mesh.shape[DATA]),
+        automatic=_automatic(variant, mesh, state, batch, num_classes=num_classes, dtype=dtype_of(config)),
+        exchange_bytes=exchange_bytes(
+            variant, rows=config.batch_size // mesh.shape[DATA], itemsize=jnp.dtype(config.precision).itemsize
+        ),
         gradient_bytes=sum(jnp.dtype(jnp.float32).itemsize * math.prod(shape) for shape in held),
     )
 
@@ -99,16 +103,18 @@ def abstract_batch(mesh: Mesh, batch_size: int) -> Batch:
     return abstract(mesh, shapes, jax.tree.map(lambda _: BATCH, shapes))
 
 
-def exchange_bytes(variant: Variant, *, rows: int) -> dict[str, int]:
-    """The formula: one tower's channels, where each exchange finds them, times `rows` images, in float32."""
+def exchange_bytes(variant: Variant, *, rows: int, itemsize: int = 4) -> dict[str, int]:
+    """The formula: one tower's channels, where each exchange finds them, times `rows` images, `itemsize` bytes each."""
     layers = layer_sizes(variant, num_classes=1)
     before = {layer.name: previous.output for previous, layer in itertools.pairwise(layers)}
-    return {layer: rows * math.prod(before[layer]) // 2 * 4 for layer in EXCHANGES}
+    return {layer: rows * math.prod(before[layer]) // 2 * itemsize for layer in EXCHANGES}
 
 
-def _automatic(variant: Variant, mesh: Mesh, state: Any, batch: Batch, *, num_classes: int) -> list[Message]:
+def _automatic(
+    variant: Variant, mesh: Mesh, state: Any, batch: Batch, *, num_classes: int, dtype: DTypeLike | None
+) -> list[Message]:
     """Loss and gradients of the one-device program, jitted with sharded parameters and left to the partitioner."""
-    model = AlexNet(variant, num_classes)
+    model = AlexNet(variant, num_classes, dtype=dtype)
 
     def loss(params: Any, batch: Batch, mean_image: jax.Array) -> jax.Array:
         stream = DropoutStream(jax.random.key(0), jnp.arange(batch.labels.shape[0]), jnp.arange(2))

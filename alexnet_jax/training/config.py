@@ -37,6 +37,7 @@ def recipe(dataset: str | None, *, mesh: tuple[int, int]) -> ml_collections.Conf
     config.epochs = 90.0  # section 5: "roughly 90 cycles"
     config.steps = config_dict.placeholder(int)  # updates; where set, overrides epochs
     config.mesh = mesh  # (data, tower) devices
+    config.precision = 'float32'  # or 'bfloat16': activations and products; weights, norms, softmax stay float32
     # The update (section 5)
     config.learning_rate = 0.01
     config.momentum = 0.9
@@ -92,6 +93,7 @@ _RULES = (
         'two whole numbers, data,tower, tower 1 or 2 (--config.mesh=1,2)',
         lambda v: len(v) == 2 and all(map(_whole(1), v)) and v[1] <= 2,
     ),
+    _Rule('precision', "'float32' or 'bfloat16'", lambda v: v in ('float32', 'bfloat16')),
     _Rule('learning_rate', 'above 0 and finite', _positive),
     _Rule('momentum', 'at least 0 and below 1', lambda v: 0 <= v < 1),
     _Rule('weight_decay', 'at least 0 and below 1', lambda v: 0 <= v < 1),

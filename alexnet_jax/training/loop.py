@@ -25,7 +25,7 @@ from alexnet_jax.training.config import steps_per_epoch, total_steps
 from alexnet_jax.training.logbook import Logbook, Stopwatch, clock, to_stderr
 from alexnet_jax.training.metrics import MetricsReader
 from alexnet_jax.training.profiling import Profile
-from alexnet_jax.training.recipe import optimizer_of, schedule_of, variant_of
+from alexnet_jax.training.recipe import dtype_of, optimizer_of, schedule_of, variant_of
 from alexnet_jax.training.startup import StartUp
 from alexnet_jax.training.state import TrainState, abstract_state, create_state
 from alexnet_jax.training.step import Batch, make_train_step
@@ -159,6 +159,7 @@ class _Run:
             self.mesh,
             num_classes=len(self.dataset.classes),
             seed=self.config.seed,
+            dtype=dtype_of(self.config),
         )
 
     def _started(self) -> None:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import dataclasses
 import math
 
+import jax.numpy as jnp
 import ml_collections
 import optax
+from jax.typing import DTypeLike
 
 from alexnet_jax.model.variants import VARIANTS, Variant
 from alexnet_jax.training import schedule
@@ -20,6 +22,11 @@ def variant_of(config: ml_collections.ConfigDict) -> Variant:
         return variant
     dark = dataclasses.replace(variant.lighting, strength=0.0, divisor=1.0)
     return dataclasses.replace(variant, lighting=dark)
+
+
+def dtype_of(config: ml_collections.ConfigDict) -> DTypeLike | None:
+    """The model's dtype for a config's precision: None, that of the parameters, for 'float32'."""
+    return {'float32': None, 'bfloat16': jnp.bfloat16}[config.precision]
 
 
 def optimizer_of(config: ml_collections.ConfigDict) -> optax.GradientTransformationExtraArgs:

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import optax
 from jax import Array
 from jax.sharding import Mesh
+from jax.typing import DTypeLike
 
 from alexnet_jax.data.augment import normalise
 from alexnet_jax.model import cpu_layers, layers
@@ -57,7 +58,7 @@ class Batch:
     lighting: Array
 
 
-def model_on(mesh: Mesh, variant: Variant, *, num_classes: int) -> AlexNet:
+def model_on(mesh: Mesh, variant: Variant, *, num_classes: int, dtype: DTypeLike | None = None) -> AlexNet:
     """One device's share of the network on `mesh`, to be applied inside shard_map."""
     return AlexNet(
         variant,
@@ -65,6 +66,7 @@ def model_on(mesh: Mesh, variant: Variant, *, num_classes: int) -> AlexNet:
         local_towers=local_towers(mesh),
         exchange=gather_towers,
         operations=cpu_layers if on_cpu(mesh) else layers,
+        dtype=dtype,
     )
 
 
@@ -73,13 +75,16 @@ def cross_entropy(logits: Array, labels: Array) -> Array:
     return -jnp.take_along_axis(jax.nn.log_softmax(logits), labels[:, None], axis=1)[:, 0]
 
 
-def make_gradients(variant: Variant, mesh: Mesh, *, num_classes: int) -> Callable[..., Any]:
+def make_gradients(
+    variant: Variant, mesh: Mesh, *, num_classes: int, dtype: DTypeLike | None = None
+) -> Callable[..., Any]:
     """(params, batch, mean_image, key) -> ((loss, top-1 error), gradients of params), over the whole mesh.
 
-    Both numbers are means over the global batch, 0-d and equal on every device.
+    Both numbers are means over the global batch, 0-d and equal on every device. `dtype` is the model's: gradients come
+    in that of the parameters, and are averaged in it.
     """
     towers = local_towers(mesh)
-    model = model_on(mesh, variant, num_classes=num_classes)
+    model = model_on(mesh, variant, num_classes=num_classes, dtype=dtype)
 
     def device_gradients(params: Any, batch: Batch, mean_image: Array, key: Array) -> Any:
         rows = batch.labels.shape[0]
@@ -119,13 +124,14 @@ def make_train_step(
     *,
     num_classes: int,
     seed: int,
+    dtype: DTypeLike | None = None,
 ) -> Any:
     """train_step(state: TrainState, batch: Batch) -> (state, metrics), a jax.jit function, `state` donated.
 
     The metrics are 0-d device arrays of this batch before the update: 'loss' (nats), 'top1_error' (0..1),
     'learning_rate'.
     """
-    gradients = make_gradients(variant, mesh, num_classes=num_classes)
+    gradients = make_gradients(variant, mesh, num_classes=num_classes, dtype=dtype)
 
     def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, Array]]:
         key = jax.random.fold_in(jax.random.key(seed), state.step)

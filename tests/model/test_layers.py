@@ -177,6 +177,20 @@ def test_a_pixel_that_is_not_a_number_is_not_hidden_by_the_maximum(operations):
 
 
 @both_forms
+def test_normalisation_of_bfloat16_is_that_of_float32_rounded_once(operations):
+    x, upstream = (jnp.asarray(images(2, 3, 3, 16), jnp.bfloat16) for _ in range(2))
+    found, pull = jax.vjp(lambda a: operations.channel_norm(a, **NORM), x)
+    wide = [np.asarray(a, np.float64) for a in (x, upstream)]
+    with jax.enable_x64(True):
+        expected, pull_wide = jax.vjp(lambda a: layers.channel_norm(a, **NORM), jnp.asarray(wide[0]))
+        expected = np.asarray(expected), np.asarray(pull_wide(jnp.asarray(wide[1]))[0])
+    for got, wanted in zip((found, *pull(upstream)), expected, strict=True):
+        assert got.dtype == jnp.bfloat16
+        # A rounding to eight bits is at most 2^-8 of the value; two in a row would be more.
+        np.testing.assert_allclose(np.asarray(got, np.float64), wanted, rtol=2**-8 * 1.01, atol=1e-4)
+
+
+@both_forms
 def test_relu_has_no_gradient_at_zero(operations):
     value, pull = jax.vjp(operations.relu, jnp.asarray([-2.0, 0.0, 3.0]))
     np.testing.assert_array_equal(value, [0, 0, 3])

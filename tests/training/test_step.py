@@ -84,6 +84,40 @@ def test_loss_and_every_gradient_equal_the_plain_network(problem, shape):
     assert max(worst.values()) <= TOLERANCE, worst
 
 
+def inputs_of(jaxpr, primitives):
+    """The dtypes of all arrays that operations of these names read, in a traced program and those inside it."""
+    found = set()
+    for equation in jaxpr.eqns:
+        if equation.primitive.name in primitives:
+            found |= {str(variable.aval.dtype) for variable in equation.invars}
+        for inner in jax.tree.leaves(equation.params, is_leaf=lambda x: hasattr(x, 'eqns') or hasattr(x, 'jaxpr')):
+            if hasattr(inner, 'eqns') or hasattr(inner, 'jaxpr'):
+                found |= inputs_of(getattr(inner, 'jaxpr', inner), primitives)
+    return found
+
+
+@pytest.mark.parametrize('shape', [(1, 1), (2, 2)], ids=lambda s: f'{s[0]}x{s[1]}')
+def test_bfloat16_is_the_precision_of_products_and_of_nothing_that_adds_up(problem, shape):
+    mesh = make_mesh(*shape)
+    gradients = jax.jit(make_gradients(problem['variant'], mesh, num_classes=CLASSES, dtype=jnp.bfloat16))
+    params = jax.tree.map(lambda p: p.astype(np.float32), problem['params'])
+    params = jax.device_put(params, shardings(mesh, parameter_specs(params)))
+    arguments = params, problem['batch'], problem['mean'].astype(np.float32), problem['key']
+    traced = gradients.trace(*arguments).jaxpr.jaxpr
+    assert inputs_of(traced, {'conv_general_dilated', 'dot_general', 'all_gather'}) == {'bfloat16'}
+    assert inputs_of(traced, {'rsqrt', 'exp', 'log', 'psum_invariant'}) == {'float32'}  # norms, softmax, averages
+    (loss, _), found = gradients(*arguments)
+    assert loss.dtype == jnp.float32
+    assert float(loss) == pytest.approx(problem['loss'], rel=0.02)  # of eight bits
+    assert float(loss) != pytest.approx(problem['loss'], rel=1e-6)
+    for (path, gradient), wanted in zip(
+        jax.tree_util.tree_leaves_with_path(found), jax.tree.leaves(problem['gradients']), strict=True
+    ):
+        assert gradient.dtype == jnp.float32
+        cosine = np.vdot(gradient, wanted) / np.linalg.norm(gradient) / np.linalg.norm(wanted)
+        assert cosine > 0.9, jax.tree_util.keystr(path)
+
+
 @pytest.mark.parametrize('shape', MESHES, ids=lambda s: f'{s[0]}x{s[1]}')
 def test_the_whole_update_equals_the_plain_recurrence(problem, shape):
     """Momentum starts at one, not zero, so that its decay counts too."""
