@@ -144,6 +144,28 @@ def test_a_resumed_run_says_what_is_set_otherwise(train, finished):
     assert 'last started' not in train('--config.learning_rate=0.001', workdir=finished).stderr
 
 
+def test_precision_reaches_the_update_and_the_test(train, tmp_path):
+    once = ('--config.steps=1', '--config.log_every=1', '--config.evaluate_every=1')
+    narrow, wide = tmp_path / 'bfloat16', tmp_path / 'float32'
+    for workdir in (narrow, wide):
+        process = train(*once, f'--config.precision={workdir.name}', workdir=workdir)
+        assert process.returncode == 0, process.stderr
+    # The first loss is of the same parameters and images; only its precision, of eight bits, is another.
+    losses = [{split: loss for _, split, protocol, loss in log(workdir) if protocol in (None, 'centre')}
+              for workdir in (narrow, wide)]  # fmt: skip
+    for split in losses[0]:
+        assert losses[0][split] != losses[1][split]
+        assert losses[0][split] == pytest.approx(losses[1][split], rel=0.05)
+    # The same parameters, tested in the other precision.
+    found = read_json(wide / 'result.json')['centre']['loss']
+    process = train(*once, '--config.precision=bfloat16', workdir=wide)
+    assert process.returncode == 0, process.stderr
+    assert 'precision' in process.stderr
+    again = read_json(wide / 'result.json')['centre']['loss']
+    assert again != found
+    assert again == pytest.approx(found, rel=0.05)
+
+
 def test_a_damaged_checkpoint_stops_the_run_and_is_left_as_it_is(train, finished):
     data = max((finished / 'checkpoints/20/state').rglob('*'), key=lambda path: path.stat().st_size)
     data.write_bytes(data.read_bytes()[:1000])
