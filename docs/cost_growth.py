@@ -2,8 +2,8 @@
 
     python -m docs.cost_growth OUTPUT.png [ROUNDS]
 
-Runs `bench step` once for each width, all batch sizes in it, and prints a table. Batches are left out where the two measured
-processes together would not fit into 20 GB.
+Runs `bench step` once for each width, all batch sizes in it, and prints a table. Batches are left out where the two
+measured processes together would not fit into 20 GB.
 """
 
 from __future__ import annotations
