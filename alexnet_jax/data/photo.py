@@ -10,7 +10,9 @@ import simplejpeg
 from cykooz_resizer import CropBox, FilterType, ImageData, PixelType, ResizeAlg, ResizeOptions, Resizer
 from PIL import ExifTags, Image, ImageOps
 
+from alexnet_jax import InputError
 from alexnet_jax.data.builder import UnusableImage
+from alexnet_jax.data.decode import copy_window
 from alexnet_jax.data.statistics import IMAGE_SHAPE
 
 SIDE = IMAGE_SHAPE[0]
@@ -48,8 +50,20 @@ def photo_to_jpeg(data: bytes, quality: int = QUALITY) -> bytes:
     return simplejpeg.encode_jpeg(square_image(data), quality, 'RGB', '444', fastdct=False)
 
 
-def square_image(data: bytes, *, top: int = 0, left: int = 0, side: int = SIDE) -> np.ndarray:
-    """Shorter side to 256, centre 256 x 256, RGB; of that the window of `side` at (top, left), uint8 (side, side, 3).
+def photo_window(data: bytes, out: np.ndarray, *, top: int = 0, left: int = 0, mirrored: bool = False) -> None:
+    """A `decode.Window` of a photograph: that of `square_image`, without the loss of a record's JPEG."""
+    try:
+        order = 'BGR' if mirrored else 'RGB'  # see copy_window
+        pixels = square_image(data, top=top, left=left, side=out.shape[0], order=order)
+    except UnusableImage as error:
+        raise InputError(
+            f'an image cannot be used ({error}): repair or remove it, or prepare the dataset with --on_error=skip'
+        ) from error
+    copy_window(pixels, out, mirrored=mirrored)
+
+
+def square_image(data: bytes, *, top: int = 0, left: int = 0, side: int = SIDE, order: str = 'RGB') -> np.ndarray:
+    """Shorter side to 256, centre 256 x 256; of that the window of `side` at (top, left), uint8 (side, side, 3).
 
     Only the window is computed. Resizing is bicubic with antialiasing. A large JPEG is first reduced while it is read,
     never below twice the final size. EXIF orientation is applied; transparency is laid over white; CMYK becomes
@@ -60,6 +74,7 @@ def square_image(data: bytes, *, top: int = 0, left: int = 0, side: int = SIDE) 
       top: first row of the window, of 256.
       left: its first column.
       side: its size.
+      order: 'RGB' or 'BGR', of the result.
 
     Raises:
       UnusableImage: with the reason, in a few words.
@@ -67,7 +82,7 @@ def square_image(data: bytes, *, top: int = 0, left: int = 0, side: int = SIDE) 
     try:
         with warnings.catch_warnings():
             warnings.simplefilter('error', Image.DecompressionBombWarning)  # over 89 million pixels
-            pixels = _decode(data)
+            pixels = _decode(data, order)
     except (OSError, SyntaxError, ValueError, EOFError, struct.error) as e:
         raise UnusableImage(_one_line(e)) from e
     except (Image.DecompressionBombWarning, Image.DecompressionBombError) as e:
@@ -87,8 +102,8 @@ def _window(pixels: np.ndarray, *, top: int, left: int, side: int) -> np.ndarray
     return np.frombuffer(window.get_buffer(), np.uint8).reshape(side, side, 3)
 
 
-def _decode(data: bytes) -> np.ndarray:
-    """uint8 (h, w, 3) RGB, upright; neither side under 512 if the photograph's is not."""
+def _decode(data: bytes, order: str) -> np.ndarray:
+    """uint8 (h, w, 3), upright; neither side under 512 if the photograph's is not."""
     image: Image.Image = Image.open(io.BytesIO(data))
     deep_png = data.startswith(b'\x89PNG') and data[24] > 8  # IHDR bit depth; Pillow hides that of RGB
     if deep_png or image.mode.startswith(('I', 'F')):
@@ -104,7 +119,7 @@ def _decode(data: bytes) -> np.ndarray:
     if data.startswith(b'\xff\xd8') and image.mode in ('RGB', 'L') and upright:
         try:
             # Same pixels as Pillow's, in two thirds of the time.
-            return simplejpeg.decode_jpeg(data, 'RGB', min_height=2 * SIDE, min_width=2 * SIDE, min_factor=2)
+            return simplejpeg.decode_jpeg(data, order, min_height=2 * SIDE, min_width=2 * SIDE, min_factor=2)
         except ValueError:
             pass  # simplejpeg takes any irregularity for an error; Pillow, below, tells stray bytes from lost ones
     image.draft(None, (2 * SIDE, 2 * SIDE))
@@ -112,7 +127,8 @@ def _decode(data: bytes) -> np.ndarray:
     if image.has_transparency_data:
         image = image.convert('RGBA')
         image = Image.alpha_composite(Image.new('RGBA', image.size, 'white'), image)
-    return np.asarray(image.convert('RGB'))
+    pixels = np.asarray(image.convert('RGB'))
+    return pixels if order == 'RGB' else pixels[..., ::-1]
 
 
 def _one_line(error: BaseException) -> str:
