@@ -76,9 +76,9 @@ class TrainingBatches:
             lighting[row] = self.lighting_basis @ chance.normals
         return HostBatch(images, labels, lighting, records)
 
-    def read_from(self, step: int) -> Iterator[HostBatch]:
-        """The batches of `step`, step + 1, ..., decoded ahead by threads, in order."""
-        ahead = grain.ReadOptions(num_threads=THREADS, prefetch_buffer_size=READ_AHEAD)
+    def read_from(self, step: int, *, threads: int = THREADS, read_ahead: int = READ_AHEAD) -> Iterator[HostBatch]:
+        """The batches of `step`, step + 1, ..., decoded by `threads`, `read_ahead` batches ahead, in order."""
+        ahead = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=read_ahead)
         return iter(grain.MapDataset.source(self).slice(slice(step, None)).to_iter_dataset(ahead))
 
 

@@ -2,6 +2,8 @@
 
 import gzip
 import json
+import re
+import time
 
 import jax
 import pytest
@@ -126,6 +128,27 @@ def test_what_is_moved_in_the_loop_is_moved_by_name(tiny, tmp_path, monkeypatch)
     with pytest.raises(jax.errors.JaxRuntimeError, match='Disallowed host-to-device transfer'):
         run(tiny, tmp_path / 'run', steps=2)
     assert not (tmp_path / 'run/result.json').exists()
+
+
+@pytest.mark.parametrize('slow', [True, False])
+def test_the_log_says_how_long_the_devices_waited_for_data(tiny, tmp_path, capsys, monkeypatch, slow):
+    def place_batch(mesh, batch):
+        if slow:
+            time.sleep(0.3)  # a step takes a tenth of it
+        return place(mesh, batch)
+
+    place = loop.place_batch
+    monkeypatch.setattr(loop, 'place_batch', place_batch)
+    result = run(tiny, tmp_path / 'run', steps=6, log_every=6)
+    said = capsys.readouterr().err
+    line = json.loads((tmp_path / 'run/metrics.jsonl').read_text().splitlines()[0])
+    if slow:
+        assert result['data_wait'] > 0.5
+        assert line['data_wait'] > 0.5
+        assert re.search(r'step 6/6 .* [5-9]\d% of the time waiting for data', said)
+    else:
+        assert result['data_wait'] < 0.5
+    assert re.search(r'trained 6 steps .*, \d+\.\d% of it waiting for data: ', said)
 
 
 def test_a_resumed_run_makes_no_state_that_it_would_throw_away(watched, tiny, monkeypatch):
