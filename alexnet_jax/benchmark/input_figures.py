@@ -32,7 +32,8 @@ def report(results: Results, *, appetite: float | None) -> Figures:
     Speeds are medians over rounds in images/s, '..._quartiles' the quartiles. Of 'stages' they are for each second of
     CPU time: for each core. 'records' and 'photographs' are the whole pipeline by its number of threads;
     'tf' is tf.data with as many threads as there are cores, in each form, with the 'ratio' to it of our most threads,
-    the median over rounds, and 'ratio_to_tf' is the smaller of them. 'limit' is which of 'model' and 'input' is the slower one, 'headroom' the pipeline's speed over the model's.
+    the median over rounds, and 'ratio_to_tf' is the smaller of them. 'limit' is which of 'model' and 'input' is the
+    slower one, 'headroom' the pipeline's speed over the model's.
 
     Args:
       results: of `measure.measure_input`.
