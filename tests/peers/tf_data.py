@@ -5,6 +5,8 @@ import tempfile
 
 import tensorflow as tf
 
+from alexnet_jax.data.pipeline import READ_AHEAD
+
 FORMS = {'default': '', 'accurate': 'INTEGER_ACCURATE'}  # dct_method of its decoder; '' is its INTEGER_FAST
 CROP, RECORD = 224, 256
 SHUFFLED = 1024  # encoded records that the shuffle holds
@@ -71,7 +73,8 @@ def _offsets():
 
 def _batches(dataset, crop, *, batch, threads):
     dataset = dataset.map(crop, num_parallel_calls=tf.data.AUTOTUNE, deterministic=False)
-    dataset = dataset.batch(batch, drop_remainder=True).prefetch(tf.data.AUTOTUNE)
+    # As many batches ahead as ours. Left to AUTOTUNE it fills gigabytes, and goes on while others have their turn.
+    dataset = dataset.batch(batch, drop_remainder=True).prefetch(READ_AHEAD)
     options = tf.data.Options()
     options.deterministic = False
     options.threading.private_threadpool_size = threads

@@ -7,8 +7,6 @@ import sys
 from alexnet_jax.benchmark import protocol
 from alexnet_jax.benchmark.sampling import Program
 
-SETTLE = 8  # batches: more than were read ahead while others had their turn
-
 
 def main(form: str, argument: str) -> None:
     """Reads the setting's records and photographs by tf.data, in `form`, one of tf_data.FORMS; answers requests."""
@@ -18,6 +16,7 @@ def main(form: str, argument: str) -> None:
     import tf_data
 
     from alexnet_jax.benchmark.input_stages import Files
+    from alexnet_jax.data.pipeline import READ_AHEAD
     from alexnet_jax.data.source import open_dataset
 
     records = open_dataset(setting.dataset, data_dir=setting.data_dir).records('train')
@@ -28,15 +27,15 @@ def main(form: str, argument: str) -> None:
         'photo_pipeline': tf_data.photo_batches(Files(setting.photos).paths, **options),
     }
     programs = {
-        name: Program(functools.partial(next, iterator), settle=functools.partial(_take, iterator))
+        name: Program(functools.partial(next, iterator), settle=functools.partial(_take, iterator, 2 * READ_AHEAD))
         for name, iterator in iterators.items()
     }
     with folder:
         protocol.serve(answers, programs, versions={'tensorflow': tf.__version__})
 
 
-def _take(iterator) -> None:
-    for _ in range(SETTLE):
+def _take(iterator, count: int) -> None:
+    for _ in range(count):
         next(iterator)
 
 
