@@ -4,9 +4,10 @@ import io
 import struct
 import warnings
 
+import numpy as np
 from PIL import Image, ImageOps
 
-from alexnet_jax.data.builder import UnusableImage
+from alexnet_jax.data.items import UnusableImage
 from alexnet_jax.data.statistics import IMAGE_SHAPE
 
 SIDE = IMAGE_SHAPE[0]
@@ -38,6 +39,13 @@ def photo_to_jpeg(data: bytes, quality: int = QUALITY) -> bytes:
     Raises:
       UnusableImage: with the reason, in a few words.
     """
+    out = io.BytesIO()
+    Image.fromarray(square_image(data)).save(out, 'JPEG', quality=quality, subsampling=0)
+    return out.getvalue()
+
+
+def square_image(data: bytes) -> np.ndarray:
+    """The same before it is encoded: uint8 (256, 256, 3)."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter('error', Image.DecompressionBombWarning)  # over 89 million pixels
@@ -46,10 +54,7 @@ def photo_to_jpeg(data: bytes, quality: int = QUALITY) -> bytes:
         raise UnusableImage(_one_line(e)) from e
     except (Image.DecompressionBombWarning, Image.DecompressionBombError) as e:
         raise UnusableImage(f'more than {Image.MAX_IMAGE_PIXELS} pixels') from e
-    image = ImageOps.fit(image, (SIDE, SIDE), Image.Resampling.BICUBIC)
-    out = io.BytesIO()
-    image.save(out, 'JPEG', quality=quality, subsampling=0)
-    return out.getvalue()
+    return np.asarray(ImageOps.fit(image, (SIDE, SIDE), Image.Resampling.BICUBIC))
 
 
 def _decode(data: bytes) -> Image.Image:
