@@ -17,18 +17,20 @@ from absl import app, flags, logging
 
 from alexnet_jax import InputError
 
-_IMAGES = flags.DEFINE_string('images', None, 'Folder that holds {train,validation[,test]}/<class>/<image>.')
-_DATASET = flags.DEFINE_string('dataset', None, "'demo', or the TFDS name of an image classification set.")
-_NAME = flags.DEFINE_string('name', None, 'Name of the result. Default: that of --dataset.')
+_REQUEST = (
+    flags.DEFINE_string('images', None, 'Folder that holds {train,validation[,test]}/<class>/<image>.'),
+    flags.DEFINE_string('dataset', None, "'demo', 'imagenet2012', or another TFDS image classification set."),
+    flags.DEFINE_string('name', None, 'Name of the result. Default: that of --dataset.'),
+    flags.DEFINE_string('tfds_dir', '~/tensorflow_datasets', 'Where TFDS keeps its datasets.'),
+    flags.DEFINE_string('manual_dir', None, 'Archives that cannot be downloaded, such as ImageNet.'),
+    flags.DEFINE_integer('quality', 95, 'JPEG quality of records; not of demo.', lower_bound=1, upper_bound=100),
+    flags.DEFINE_bool(
+        'keep_originals', False, 'Statistics only: training then reads the images that TFDS has (slower).'
+    ),
+)
 _DATA_DIR = flags.DEFINE_string('data_dir', 'data', 'Prepared datasets; the result is DATA_DIR/NAME.')
-_TFDS_DIR = flags.DEFINE_string('tfds_dir', '~/tensorflow_datasets', 'Where TFDS keeps its datasets.')
-_MANUAL_DIR = flags.DEFINE_string('manual_dir', None, 'Archives that TFDS cannot download, such as ImageNet.')
-_QUALITY = flags.DEFINE_integer('quality', 95, 'JPEG quality of records; not of demo.', lower_bound=1, upper_bound=100)
 _ON_ERROR = flags.DEFINE_enum('on_error', 'fail', ['fail', 'skip'], 'What to do about unusable images.')
 _OVERWRITE = flags.DEFINE_bool('overwrite', False, 'Replace the dataset if it exists.')
-_KEEP_ORIGINALS = flags.DEFINE_bool(
-    'keep_originals', False, 'Write statistics only: training then reads the images that TFDS has (slower).'
-)
 _CHECK = flags.DEFINE_bool('check', False, 'Write nothing: look at the sources, the disk and the time it will take.')
 _VERIFY = flags.DEFINE_string('verify', None, 'Read a prepared dataset and compare every file with its sha256.')
 _JSON = flags.DEFINE_bool('json', False, 'Print the result as JSON, the last line of stdout.')
@@ -51,26 +53,23 @@ def main(argv: list[str]) -> None:
 
 
 def _do() -> tuple[dict[str, Any], str]:
-    if sum(flag.value is not None for flag in (_IMAGES, _DATASET, _VERIFY)) != 1:
-        raise InputError('give --images=DIR --name=NAME, or --dataset=NAME (demo is the embedded one)')
     from alexnet_jax.data import feasibility, plans, progress, source, writer  # after the flags: --help stays quick
 
+    data_dir = _DATA_DIR.value
+    request = plans.Request(**{flag.name: flag.value for flag in _REQUEST})
+    if sum(value is not None for value in (request.images, request.dataset, _VERIFY.value)) != 1:
+        raise InputError('give --images=DIR --name=NAME, or --dataset=NAME (demo is the embedded one)')
     with progress.shown_progress('files' if _VERIFY.value else 'images') as report:
         if _VERIFY.value is not None:
-            found = source.verify(_VERIFY.value, data_dir=_DATA_DIR.value, progress=report)
+            found = source.verify(_VERIFY.value, data_dir=data_dir, progress=report)
             return {'fingerprint': found.fingerprint}, f'{found.directory} is whole; fingerprint {found.fingerprint}'
-        what: dict[str, Any] = {'images': _IMAGES.value, 'dataset': _DATASET.value}
-        name = plans.name_of(**what, name=_NAME.value)
-        if not _CHECK.value:  # before hours of download
-            writer.check_free(name, data_dir=_DATA_DIR.value, overwrite=_OVERWRITE.value)
-        what |= {'tfds_dir': _TFDS_DIR.value, 'manual_dir': _MANUAL_DIR.value, 'quality': _QUALITY.value}
-        plan = plans.plan_of(**what, name=name, keep_originals=_KEEP_ORIGINALS.value, make=not _CHECK.value)
         if _CHECK.value:
-            done: Any = feasibility.estimate(plan, data_dir=_DATA_DIR.value)
-            done.require_space(_DATA_DIR.value)
+            done: Any = feasibility.estimate(plans.plan_of(request, make=False), data_dir=data_dir)
+            done.require_space(data_dir)
         else:
             choices = {'skip_unusable': _ON_ERROR.value == 'skip', 'overwrite': _OVERWRITE.value}
-            done = writer.prepare(plan, data_dir=_DATA_DIR.value, progress=report, **choices)
+            writer.check_free(plans.name_of(request), data_dir=data_dir, overwrite=_OVERWRITE.value)
+            done = writer.prepare(plans.plan_of(request), data_dir=data_dir, progress=report, **choices)
     for line in done.remarks():
         print(line, file=sys.stderr)
     return done.fields(), done.text()

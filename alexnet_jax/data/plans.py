@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import pathlib
+import re
 
 from alexnet_jax import InputError
 from alexnet_jax.data import folder_source, imagenet_source, tfds_source
@@ -11,52 +13,69 @@ from alexnet_jax.data.items import Plan
 from alexnet_jax.data.photo import QUALITY
 
 
-def name_of(*, images: str | None, dataset: str | None, name: str | None) -> str:
-    """What the result will be called."""
-    if images is not None:
-        if name is None:
-            raise InputError('--images needs --name=NAME, what the dataset is to be called')
-        return name
-    assert dataset is not None
-    if dataset == 'demo' and name not in (None, 'demo'):
-        raise InputError('--dataset=demo keeps its name; leave --name out')
-    return tfds_source.default_name(dataset) if name is None else name
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Request:
+    """What to prepare: a folder of images, or a dataset by name.
 
-
-def plan_of(
-    *,
-    images: str | None,
-    dataset: str | None,
-    name: str,
-    tfds_dir: str | os.PathLike[str],
-    manual_dir: str | os.PathLike[str] | None = None,
-    quality: int = QUALITY,
-    keep_originals: bool = False,
-    make: bool = True,
-) -> Plan:
-    """The plan of a folder `images`, or of `dataset`: 'demo', ImageNet's archives, or a TFDS dataset.
-
-    ImageNet is read from its archives unless TFDS has it already and no `manual_dir` was named. `make` allows TFDS to
-    make what it does not have, which may download much. Other arguments and errors are those of the sources.
+    Attributes:
+      images: the folder (`folder_source`), or None.
+      dataset: 'demo', 'imagenet2012' or another TFDS name, or None.
+      name: what the result is to be called; None is the dataset's name.
+      tfds_dir: where TFDS keeps its datasets.
+      manual_dir: folder of archives that TFDS cannot download.
+      quality: JPEG quality of the records, 1..100.
+      keep_originals: leave the images where TFDS has them.
     """
-    if keep_originals and (images is not None or dataset == 'demo'):
+
+    images: str | None = None
+    dataset: str | None = None
+    name: str | None = None
+    tfds_dir: str | os.PathLike[str] = '~/tensorflow_datasets'
+    manual_dir: str | os.PathLike[str] | None = None
+    quality: int = QUALITY
+    keep_originals: bool = False
+
+
+def name_of(request: Request) -> str:
+    """What the result will be called; `InputError` if that is not known."""
+    if request.images is not None:
+        if request.name is None:
+            raise InputError('--images needs --name=NAME, what the dataset is to be called')
+        return request.name
+    assert request.dataset is not None
+    if request.dataset == 'demo' and request.name not in (None, 'demo'):
+        raise InputError('--dataset=demo keeps its name; leave --name out')
+    return re.sub(r'[/:.]', '_', request.dataset) if request.name is None else request.name
+
+
+def plan_of(request: Request, *, make: bool = True) -> Plan:
+    """Finds the images; `make` allows TFDS to make what it does not have, which may download much.
+
+    ImageNet is read from its archives unless TFDS has it already and no `manual_dir` was named.
+
+    Raises:
+      InputError: what the source of the images cannot do, as said there.
+    """
+    dataset, name, quality = request.dataset, name_of(request), request.quality
+    if request.keep_originals and dataset in (None, 'demo'):
         raise InputError('--keep_originals is for TFDS datasets: a folder and demo must be prepared')
-    if images is not None:
-        return folder_source.plan(images, name=name, quality=quality)
+    if request.images is not None:
+        return folder_source.plan(request.images, name=name, quality=quality)
+    assert dataset is not None
     if dataset == 'demo':
         from alexnet_jax.data import demo  # here, because only this renders
 
         return demo.plan()
-    assert dataset is not None
-    builder = tfds_source.find_builder(dataset, tfds_dir=tfds_dir)
-    if dataset == 'imagenet2012' and not keep_originals and (manual_dir is not None or not builder.is_prepared()):
-        archives = manual_dir or pathlib.Path(tfds_dir) / 'downloads' / 'manual'  # where TFDS looks for them
+    builder = tfds_source.find_builder(dataset, tfds_dir=request.tfds_dir)
+    from_archives = request.manual_dir is not None or not builder.is_prepared()
+    if dataset == 'imagenet2012' and from_archives and not request.keep_originals:
+        archives = request.manual_dir or pathlib.Path(request.tfds_dir) / 'downloads' / 'manual'  # as TFDS has it
         return imagenet_source.plan(archives, name=name, quality=quality)
     if not make and not builder.is_prepared():
         size = builder.info.download_size
         raise InputError(
-            f'{dataset} is not in {tfds_dir} yet: without --check TFDS makes it first'
+            f'{dataset} is not in {request.tfds_dir} yet: without --check TFDS makes it first'
             + (f', downloading {size}' if size else '')
         )
-    tfds_source.make(builder, dataset=dataset, manual_dir=manual_dir)
-    return tfds_source.plan(builder, dataset=dataset, name=name, quality=quality, keep_originals=keep_originals)
+    tfds_source.make(builder, dataset=dataset, manual_dir=request.manual_dir)
+    return tfds_source.plan(builder, dataset=dataset, name=name, quality=quality, keep_originals=request.keep_originals)

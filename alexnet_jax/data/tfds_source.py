@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
-import re
 import sys
 from collections.abc import Iterator
 from typing import Any
@@ -71,11 +70,6 @@ class TfdsSplit:
 def stored_as_array_record(builder: Any) -> bool:
     """Whether the records of a builder can be read by index, without TensorFlow."""
     return builder.info.file_format == tfds.core.FileFormat.ARRAY_RECORD
-
-
-def default_name(dataset: str) -> str:
-    """What the result is called if nothing else is asked: 'imagenet_resized/64x64' -> 'imagenet_resized_64x64'."""
-    return re.sub(r'[/:.]', '_', dataset)
 
 
 def plan(builder: Any, *, dataset: str, name: str, quality: int = QUALITY, keep_originals: bool = False) -> Plan:

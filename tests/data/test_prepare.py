@@ -408,10 +408,8 @@ def test_the_demo_is_prepared_like_any_other(tmp_path):
     assert open_dataset('demo', data_dir=tmp_path).fingerprint == done.fingerprint
 
 
-def prepare_tfds(dataset, tmp_path, *, name=None, **choices):
-    sources = {'images': None, 'dataset': dataset}
-    name = plans.name_of(**sources, name=name)
-    plan = plans.plan_of(**sources, name=name, tfds_dir=tmp_path / 'tfds', **choices)
+def prepare_tfds(dataset, tmp_path, **request):
+    plan = plans.plan_of(plans.Request(dataset=dataset, tfds_dir=tmp_path / 'tfds', **request))
     return writer.prepare(plan, data_dir=tmp_path / 'data')
 
 
