@@ -65,7 +65,7 @@ def test_a_run_ends_well_and_learns(straight):
     assert process.returncode == 0, process.stderr
     result = read_json(workdir / 'result.json')
     assert json.loads(process.stdout.splitlines()[-1]) == result
-    assert set(result) == {'centre', 'ten_view', 'steps', 'images_per_second', 'params_sha256'}
+    assert set(result) == {'centre', 'ten_view', 'steps', 'images_per_second', 'data_wait', 'params_sha256'}
     for protocol in ('centre', 'ten_view'):
         assert set(result[protocol]) == {'examples', 'loss', 'top1_error', 'top5_error'}
         assert result[protocol]['examples'] == 13
@@ -74,6 +74,7 @@ def test_a_run_ends_well_and_learns(straight):
         assert result[protocol]['top5_error'] == 0
     assert result['steps'] == 20
     assert result['images_per_second'] > 1
+    assert 0 <= result['data_wait'] < 1
     assert re.fullmatch('[0-9a-f]{64}', result['params_sha256'])
 
 
@@ -122,8 +123,9 @@ def test_killed_half_way_and_started_again_it_ends_bit_for_bit_the_same(straight
     assert resumed and 9 <= int(resumed[1]) < 20
 
     expected, found = (read_json(folder / 'result.json') for folder in (straight[0], workdir))
-    assert found.pop('images_per_second') > 0
-    expected.pop('images_per_second')
+    for name in ('images_per_second', 'data_wait'):  # of the clock
+        assert found.pop(name) >= 0
+        expected.pop(name)
     assert found == expected
     assert log(workdir) == log(straight[0])
 
@@ -132,7 +134,7 @@ def test_a_finished_run_started_again_repeats_its_result_and_logs_nothing_twice(
     before = log(finished)
     again = train('--json', workdir=finished)
     assert again.returncode == 0, again.stderr
-    expected = read_json(straight[0] / 'result.json') | {'images_per_second': None}
+    expected = read_json(straight[0] / 'result.json') | {'images_per_second': None, 'data_wait': None}
     assert json.loads(again.stdout.splitlines()[-1]) == expected
     assert log(finished) == before
 

@@ -24,7 +24,7 @@ def report(results: list[Results]) -> Figures:
         **by_batch[str(first.setting.batch)],
         'by_batch': by_batch,
         'setting': {key: getattr(first.setting, key) for key in ('width', 'classes', 'allocator')},
-        'hardware': {'cpu': _cpu_name(), 'cores': os.cpu_count(), 'system': platform.platform()},
+        'hardware': {'cpu': cpu_name(), 'cores': os.cpu_count(), 'system': platform.platform()},
         'versions': {'python': platform.python_version(), **first.versions},
     }
 
@@ -64,12 +64,17 @@ def of_batch(results: Results) -> Figures:
     figures['peak_bytes'] = {subject: _peak(all_) for (subject, do), all_ in samples.items() if do == 'train'}
     figures['ceilings'] = _ceilings(samples)
     figures['layers'] = _layers(results.layers) if results.layers else None
-    figures['foreign'] = _foreign(samples)
+    figures['foreign'] = foreign(samples)
     return figures
 
 
 def _speed(measured: Measured, batch: int) -> Figures:
-    return _ratio('images_per_second', Spread.of([batch / seconds for seconds in measured.seconds]))
+    return speed_figures(Spread.of([batch / seconds for seconds in measured.seconds]))
+
+
+def speed_figures(spread: Spread) -> Figures:
+    """'images_per_second' and its quartiles."""
+    return _ratio('images_per_second', spread)
 
 
 def _peak(measured: Measured) -> int | None:
@@ -145,14 +150,15 @@ def _fraction(rows: list[Figures], gemm: float) -> float:
     return sum(row['gflop'] for row in rows) * 1e9 / sum(row['seconds'] for row in rows) / gemm
 
 
-def _foreign(samples: Samples) -> Figures:
+def foreign(samples: Samples) -> Figures:
     """Shares of the machine's cores that others used during samples: 'median' and 'worst', or None."""
     shares = [sample.foreign for measured in samples.values() for sample in measured.samples]
     known = [share for share in shares if share is not None]
     return {'median': statistics.median(known) if known else None, 'worst': max(known, default=None)}
 
 
-def _cpu_name() -> str:
+def cpu_name() -> str:
+    """The processor's name, as the system tells it."""
     path = pathlib.Path('/proc/cpuinfo')
     lines = path.read_text().splitlines() if path.exists() else []
     names = [line.split(':', 1)[1].strip() for line in lines if line.startswith('model name')]

@@ -17,9 +17,10 @@ from alexnet_jax.benchmark.sampling import Sample
 from alexnet_jax.parallel.allocator import has_glibc
 
 TORCH_FORMS = ('eager', 'eager_channels_last', 'compiled', 'best')
+TF_FORMS = ('default', 'accurate')  # of its JPEG decoder's transform: the second is the one that is used here
 
 _ROOT = pathlib.Path(alexnet_jax.__file__).parents[1]
-_TORCH = _ROOT / 'tests' / 'peers' / 'torch_worker.py'
+_PEERS = ('torch', 'tf')  # their workers are tests/peers/..._worker.py
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,15 +76,32 @@ def measure(setting: Setting, *, torch: bool, layers: bool, rounds: int, seconds
     _check(setting, torch=torch)
     ceilings = ['ceilings', *['torch_ceiling'] * torch]
     networks = ['one_device', 'two_device', *(f'torch_{form}' for form in TORCH_FORMS if torch)]
-    network, versions = _rounds([*networks, *ceilings], setting, rounds=rounds, seconds=seconds, progress=progress)
+    network, versions = take_turns([*networks, *ceilings], setting, rounds=rounds, seconds=seconds, progress=progress)
     by_layer: Samples = {}
     if layers:
         # Some fifty short programs: a tenth of the time each.
-        by_layer, _ = _rounds(['layers', *ceilings], setting, rounds=rounds, seconds=seconds / 10, progress=progress)
+        by_layer, _ = take_turns(['layers', *ceilings], setting, rounds=rounds, seconds=seconds / 10, progress=progress)
     return Results(setting, network, by_layer, versions)
 
 
-def _rounds(
+def measure_input(
+    setting: Setting, *, tf: bool, appetite: bool, rounds: int, seconds: float, progress: Progress
+) -> Results:
+    """Measures the input pipeline, in `Results.network`; `tf` beside TensorFlow's, `appetite` beside the training step.
+
+    Raises:
+      InputError: this machine has not what is needed.
+      RuntimeError: a measured process ended.
+    """
+    _check(setting, torch=False)
+    if tf and importlib.util.find_spec('tensorflow') is None:
+        raise InputError('--against=tf needs TensorFlow: pip install -r requirements-tensorflow.txt')
+    names = ['input', *(f'tf_{form}' for form in TF_FORMS if tf), *['one_device'] * appetite]
+    samples, versions = take_turns(names, setting, rounds=rounds, seconds=seconds, progress=progress)
+    return Results(setting, samples, {}, versions)
+
+
+def take_turns(
     names: list[str], setting: Setting, *, rounds: int, seconds: float, progress: Progress
 ) -> tuple[Samples, dict[str, str]]:
     """Starts the subjects, and lets all their programs take turns; returns the samples and the versions."""
@@ -111,8 +129,10 @@ def _started(names: list[str], setting: Setting) -> Iterator[list[Subject]]:
     with contextlib.ExitStack() as stack:
         subjects = []
         for name in names:
-            peer = name.removeprefix('torch_')
-            command = [str(_TORCH), peer] if peer != name else ['-m', 'alexnet_jax.benchmark.worker', name]
+            peer, _, form = name.partition('_')
+            command = ['-m', 'alexnet_jax.benchmark.worker', name]
+            if peer in _PEERS:
+                command = [str(_ROOT / 'tests' / 'peers' / f'{peer}_worker.py'), form]
             subjects.append(Subject(name, command, setting, environment=environment))
             stack.callback(subjects[-1].close)
         for subject in subjects:

@@ -18,6 +18,7 @@ import tempfile
 from collections.abc import Mapping
 from typing import Any, Literal, TextIO
 
+from alexnet_jax import InputError
 from alexnet_jax.benchmark import sampling
 from alexnet_jax.parallel.allocator import release_free_memory, tune_allocator
 
@@ -33,12 +34,25 @@ class Setting:
       width: of the network, as a fraction of the paper's.
       classes: outputs of fc8.
       allocator: 'tuned' (parallel.allocator) or 'default', the C library's own settings.
+      dataset: the prepared dataset whose reading is measured, '' where none is.
+      data_dir: where it lies.
+      photos: a folder of photographs of any size, likewise.
     """
 
     batch: int
     width: float
     classes: int
     allocator: Allocator
+    dataset: str = ''
+    data_dir: str = ''
+    photos: str = ''
+
+
+def batch_sizes(values: list[str]) -> list[int]:
+    """The numbers of --batch; `InputError` where they are none, or not different."""
+    if not values or not all(value.isdecimal() and int(value) for value in values) or len({*values}) < len(values):
+        raise InputError(f'--batch={",".join(values)}: give different positive numbers, as in --batch=128,32')
+    return [int(value) for value in values]
 
 
 def begin(argument: str) -> tuple[Setting, TextIO]:

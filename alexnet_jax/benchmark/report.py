@@ -44,20 +44,21 @@ def _batch(figures: Figures) -> list[str]:
     ]
     for name, programs in measured.items():
         peak = figures['peak_bytes'][name]
-        columns = ''.join(f'{_spread(programs[program], "images_per_second", 1):>24}' for program in PROGRAMS)
+        columns = ''.join(f'{spread(programs[program], "images_per_second", 1):>24}' for program in PROGRAMS)
         lines.append(f'{_TITLES[name]:34}{columns}{"unknown" if peak is None else f"{peak / 1e6:,.0f}":>22}')
     lines += ['', f'{"one device, ratio of each round":34}{"training":>24}{"inference":>24}']
     for title, key in _RATIOS.items():
         if figures['train'][key] is not None:
-            lines.append(title.ljust(34) + ''.join(f'{_spread(figures[program], key, 2):>24}' for program in PROGRAMS))
-    two = [_spread(figures['two_device'][program], 'ratio_to_one_device', 2) for program in PROGRAMS]
+            lines.append(title.ljust(34) + ''.join(f'{spread(figures[program], key, 2):>24}' for program in PROGRAMS))
+    two = [spread(figures['two_device'][program], 'ratio_to_one_device', 2) for program in PROGRAMS]
     lines += [f'{"two devices to one":34}{two[0]:>24}{two[1]:>24}', '', _ceilings(figures['ceilings'])]
     if figures['layers']:
         lines += ['', *_layers(figures['layers'])]
-    return [*lines, *_noise(figures['foreign'])]
+    return [*lines, *noise(figures['foreign'])]
 
 
-def _spread(figures: Figures, key: str, digits: int) -> str:
+def spread(figures: Figures, key: str, digits: int) -> str:
+    """A median and its quartiles."""
     low, high = figures[f'{key}_quartiles']
     return f'{figures[key]:.{digits}f} ({low:.{digits}f}-{high:.{digits}f})'
 
@@ -89,7 +90,8 @@ def _layers(layers: Figures) -> list[str]:
     ]
 
 
-def _noise(foreign: Figures) -> list[str]:
+def noise(foreign: Figures) -> list[str]:
+    """One line about the others on this machine."""
     if foreign['median'] is None:
         return ['how much others used the machine is unknown on this system']
     line = f'others used {foreign["median"]:.0%} of the cores (median sample; worst {foreign["worst"]:.0%})'

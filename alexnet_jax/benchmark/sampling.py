@@ -22,11 +22,13 @@ class Program:
       call: returns when the result is there.
       flop: floating-point operations of one call, a multiply-accumulate counting as two; 0 where they do not matter.
       moved: bytes that one call must at least read and write, 0 where they do not matter.
+      settle: called before the clock starts, so that what was done beforehand is not counted; None: nothing was.
     """
 
     call: Callable[[], object]
     flop: int = 0
     moved: int = 0
+    settle: Callable[[], object] | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,6 +52,8 @@ class Sample:
 
 def take(program: Program, *, seconds: float) -> Sample:
     """Calls `program` once, and again until `seconds` have passed."""
+    if program.settle:
+        program.settle()
     _forget_peak()
     calls, busy, own, start = 0, _busy_seconds(), time.process_time(), time.perf_counter()
     while not calls or time.perf_counter() - start < seconds:

@@ -6,7 +6,7 @@ import sys
 
 from alexnet_jax.benchmark import protocol
 
-SUBJECTS = ('one_device', 'two_device', 'layers', 'ceilings')
+SUBJECTS = ('one_device', 'two_device', 'layers', 'ceilings', 'input')
 
 
 def main(subject: str, argument: str) -> None:
@@ -26,6 +26,10 @@ def main(subject: str, argument: str) -> None:
             programs = {'train': network.programs(setting, towers=1)['train'], **layers.programs(setting)}
         case 'ceilings':
             programs = ceilings.programs()
+        case 'input':
+            from alexnet_jax.benchmark import input_stages  # here: it opens datasets, and imports what that takes
+
+            programs = input_stages.programs(setting)
         case _:
             raise ValueError(f'unknown subject {subject!r}')
     protocol.serve(answers, programs, versions={'jax': jax.__version__, 'numpy': np.__version__})

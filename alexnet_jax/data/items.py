@@ -10,7 +10,7 @@ import numpy as np
 import simplejpeg
 
 # Libraries that decide the bytes of a record: work that a killed run left is used only with the same versions.
-ENCODERS = ('pillow', 'simplejpeg', 'array_record')
+ENCODERS = ('pillow', 'simplejpeg', 'cykooz-resizer', 'array_record')
 
 
 class UnusableImage(Exception):

@@ -13,24 +13,22 @@ from collections.abc import Iterator
 
 import grain
 import numpy as np
-import simplejpeg
 
-from alexnet_jax import InputError
-from alexnet_jax.data.augment import CROP, RECORD, crop, draw
+from alexnet_jax.data.augment import CROP, RECORD, draw
+from alexnet_jax.data.decode import Window, record_window
 from alexnet_jax.data.source import Records
 
 READ_AHEAD = 4  # batches in flight: at 128 images 77 MB
 THREADS = 2  # decoding releases the GIL; two threads already outrun this network on any CPU that they share with it
 
 
-def decode(jpeg: bytes) -> np.ndarray:
-    """JPEG bytes -> uint8 (256, 256, 3) RGB."""
-    try:
-        return simplejpeg.decode_jpeg(jpeg)
-    except ValueError as error:
-        raise InputError(
-            f'a record is not a readable JPEG ({error}): the dataset is damaged, prepare it again'
-        ) from error
+def window_of(source: Records) -> Window:
+    """What reads the images of `source`."""
+    if not source.photos:
+        return record_window
+    from alexnet_jax.data.photo import photo_window  # here, because prepared records need no Pillow
+
+    return photo_window
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,12 +57,14 @@ class TrainingBatches:
       batch_size: images of a global batch.
       seed: of shuffling and augmentation.
       lighting_basis: float32 (3, 3) of `augment.lighting_basis`, or zeros for none.
+      window: what reads the source's images, of `window_of`.
     """
 
     source: Records
     batch_size: int
     seed: int
     lighting_basis: np.ndarray
+    window: Window = record_window
 
     def __len__(self) -> int:
         return np.iinfo(np.int32).max  # training decides when it has enough
@@ -79,14 +79,14 @@ class TrainingBatches:
             record = int(epoch_order(len(self.source), seed=self.seed, epoch=epoch)[place])
             jpeg, label = self.source[record]
             chance = draw(seed=self.seed, epoch=epoch, record=record)
-            images[row] = crop(decode(jpeg), chance)
+            self.window(jpeg, images[row], top=chance.top, left=chance.left, mirrored=chance.flip)
             labels[row], records[row] = label, record
             lighting[row] = self.lighting_basis @ chance.normals
         return HostBatch(images, labels, lighting, records)
 
-    def read_from(self, step: int) -> Iterator[HostBatch]:
-        """The batches of `step`, step + 1, ..., decoded ahead by threads, in order."""
-        ahead = grain.ReadOptions(num_threads=THREADS, prefetch_buffer_size=READ_AHEAD)
+    def read_from(self, step: int, *, threads: int = THREADS, read_ahead: int = READ_AHEAD) -> Iterator[HostBatch]:
+        """The batches of `step`, step + 1, ..., decoded by `threads`, `read_ahead` batches ahead, in order."""
+        ahead = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=read_ahead)
         return iter(grain.MapDataset.source(self).slice(slice(step, None)).to_iter_dataset(ahead))
 
 
@@ -114,10 +114,14 @@ class EvaluationBatch:
 
 @dataclasses.dataclass(frozen=True)
 class EvaluationBatches:
-    """Every record of a split exactly once, in order, in ceil(n / batch_size) batches of one shape."""
+    """Every record of a split exactly once, in order, in ceil(n / batch_size) batches of one shape.
+
+    `window` as in `TrainingBatches`.
+    """
 
     source: Records
     batch_size: int
+    window: Window = record_window
 
     def __len__(self) -> int:
         return -(-len(self.source) // self.batch_size)
@@ -129,7 +133,8 @@ class EvaluationBatches:
         start = index * self.batch_size
         for row, record in enumerate(range(start, min(start + self.batch_size, len(self.source)))):
             jpeg, labels[row] = self.source[record]
-            images[row], valid[row] = decode(jpeg), True
+            self.window(jpeg, images[row])
+            valid[row] = True
         return EvaluationBatch(images, labels, valid)
 
     def read(self) -> Iterator[EvaluationBatch]:

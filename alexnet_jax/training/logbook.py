@@ -13,6 +13,8 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
+WORTH_SAYING = 0.01  # of the training time: where the devices waited longer for data, lines say so
+
 
 class Logbook:
     """The log of one run folder; a context manager.
@@ -74,6 +76,8 @@ class Logbook:
             f'step {step}/{self._total}  loss {metrics["loss"]:.3f}  error {metrics["top1_error"]:.1%}  '
             f'rate {metrics["learning_rate"]:.1e}  {images_per_second:.1f} images/s  {clock(left)} left'
         )
+        if metrics['data_wait'] >= WORTH_SAYING:
+            figures += f'  {metrics["data_wait"]:.0%} of the time waiting for data'
         if self._progress:
             self._progress.update(self._task, figures=figures)
         else:
@@ -128,6 +132,7 @@ class Stopwatch:
 
     def __init__(self) -> None:
         self.images, self.seconds = 0, 0.0
+        self.waited = 0.0  # of the seconds: for batches, while the devices had nothing to do
         self._recent: deque[tuple[int, float]] = deque(maxlen=50)
         self._since = time.perf_counter()
 
@@ -141,6 +146,10 @@ class Stopwatch:
     def resume(self) -> None:
         """Forgets the time since the last lap."""
         self._since = time.perf_counter()
+
+    def data_wait(self) -> float:
+        """The share of the time in which the devices waited for a batch."""
+        return self.waited / self.seconds if self.seconds else 0.0
 
     def recent(self) -> float:
         """Images per second over the last laps."""

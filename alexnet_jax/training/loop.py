@@ -15,7 +15,7 @@ from jax import Array
 from jax.sharding import Mesh
 
 from alexnet_jax.data.augment import centre_crop, lighting_basis
-from alexnet_jax.data.pipeline import TrainingBatches
+from alexnet_jax.data.pipeline import TrainingBatches, window_of
 from alexnet_jax.data.source import Dataset
 from alexnet_jax.parallel.allocator import release_free_memory
 from alexnet_jax.parallel.mesh import place_batch
@@ -54,7 +54,8 @@ def run(
 
     Returns:
       What is written to WORKDIR/result.json: both protocols, 'steps', 'images_per_second' (training only; None if
-      nothing was left to train) and 'params_sha256'.
+      nothing was left to train), 'data_wait' (the share of that time in which devices may have waited for a batch) and
+      'params_sha256'.
 
     Raises:
       InputError: a damaged checkpoint, or a loss that is not a number.
@@ -141,7 +142,7 @@ class _Run:
                 # What moves between host and devices here is moved by name: nothing slips in that makes a step wait.
                 with jax.transfer_guard('disallow'), profile.step(step):
                     state, metrics = update(state, batch)
-                    batch = next(batches)
+                    batch = self._next(batches, metrics)
                     reader.add(step, metrics)
                 at_test = step % evaluate_every == 0 or step == steps
                 at_save = step % checkpoint_every == 0 or step == steps
@@ -150,6 +151,17 @@ class _Run:
                     state, centre = self._test_and_save(state, at_test=at_test, at_save=at_save)
                     self.stopwatch.resume()
         return state, centre
+
+    def _next(self, batches: Iterator[Batch], metrics: dict[str, Any]) -> Batch:
+        """The next batch; on the stopwatch as waited for where the step that was just dispatched ended before it came.
+
+        Then the devices had nothing to do in some of this time, or in all of it: never less than they did wait.
+        """
+        began = time.perf_counter()
+        batch = next(batches)
+        if metrics['loss'].is_ready():
+            self.stopwatch.waited += time.perf_counter() - began
+        return batch
 
     def _train_step(self) -> Any:
         return make_train_step(
@@ -206,10 +218,12 @@ class _Run:
             'ten_view': dataclasses.asdict(self._test(state, 'ten_view')),
             'steps': int(state.step),
             'images_per_second': images / seconds if images else None,
+            'data_wait': self.stopwatch.data_wait() if images else None,
             'params_sha256': tree_hash(state.params),
         }
         self.log.say(
-            f'trained {images // self.config.batch_size} steps in {clock(seconds)} (tests and saves apart): '
+            f'trained {images // self.config.batch_size} steps in {clock(seconds)} (tests and saves apart), '
+            f'{self.stopwatch.data_wait():.1%} of it waiting for data: '
             f'{self.workdir / "result.json"}'
         )
         return result
@@ -223,7 +237,8 @@ def place_like(tree: Any, like: Any) -> Any:
 def _batches(config: ml_collections.ConfigDict, dataset: Dataset) -> TrainingBatches:
     lighting = variant_of(config).lighting
     basis = lighting_basis(dataset.rgb_covariance, scale=lighting.scale, strength=lighting.strength)
-    return TrainingBatches(dataset.records('train'), config.batch_size, config.seed, basis)
+    records = dataset.records('train')
+    return TrainingBatches(records, config.batch_size, config.seed, basis, window_of(records))
 
 
 def _placed(batches: Iterator[Any], mesh: Mesh) -> Iterator[Batch]:

@@ -68,5 +68,6 @@ class MetricsReader:
 
     def _log_mean(self) -> None:
         mean = {name: sum(v[name] for v in self._read) / len(self._read) for name in self._read[0]}
+        mean['data_wait'] = self._stopwatch.data_wait()
         self._log.train(self._latest, mean, images_per_second=self._stopwatch.recent())
         self._read.clear()

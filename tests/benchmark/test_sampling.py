@@ -2,6 +2,7 @@
 
 import pathlib
 import sys
+import time
 import types
 
 import pytest
@@ -61,3 +62,11 @@ def test_the_peak_is_that_of_the_sample_alone():
     after = sampling.take(Program(lambda: None), seconds=0).peak_bytes
     assert large - before > 0.9 * size
     assert after - before < 0.1 * size
+
+
+def test_what_was_done_beforehand_is_not_counted():
+    order = []
+    program = Program(lambda: order.append('call'), settle=lambda: order.append('settle') or time.sleep(0.2))
+    sample = sampling.take(program, seconds=0.0)
+    assert order == ['settle', 'call']
+    assert sample.seconds < 0.1

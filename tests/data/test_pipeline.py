@@ -12,7 +12,8 @@ from PIL import Image
 
 from alexnet_jax import InputError
 from alexnet_jax.data.augment import draw
-from alexnet_jax.data.pipeline import EvaluationBatches, TrainingBatches, decode, epoch_order
+from alexnet_jax.data.decode import decode
+from alexnet_jax.data.pipeline import EvaluationBatches, TrainingBatches, epoch_order
 
 BASIS = np.arange(9, dtype=np.float32).reshape(3, 3)
 

@@ -54,3 +54,11 @@ def test_a_tiny_variance_on_bright_pixels_survives_a_million_images():
 def test_other_shapes_and_dtypes_are_refused(image):
     with pytest.raises(ValueError, match='expected a uint8 image'):
         Statistics(1).add(image, 0)
+
+
+def test_the_whitest_image_does_not_overflow():
+    statistics = Statistics(1)
+    for _ in range(3):
+        statistics.add(np.full(IMAGE_SHAPE, 255, np.uint8), 0)
+    assert statistics.product_sum.tolist() == [[3 * 256 * 256 * 255**2] * 3] * 3
+    assert statistics.mean_image().min() == 255

@@ -9,7 +9,7 @@ import oracle
 import pytest
 from PIL import Image
 
-from alexnet_jax.data.pipeline import decode
+from alexnet_jax.data.decode import decode
 from alexnet_jax.evaluation import evaluate as evaluation
 from alexnet_jax.evaluation.evaluate import Evaluator, Result
 from alexnet_jax.model.alexnet import init_parameters

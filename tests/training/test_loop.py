@@ -2,6 +2,9 @@
 
 import gzip
 import json
+import re
+import time
+import types
 
 import jax
 import pytest
@@ -10,7 +13,7 @@ from alexnet_jax.evaluation.evaluate import Evaluator
 from alexnet_jax.parallel.mesh import make_mesh
 from alexnet_jax.training import loop, metrics
 from alexnet_jax.training.config import recipe, validate
-from alexnet_jax.training.logbook import Logbook
+from alexnet_jax.training.logbook import Logbook, Stopwatch
 from alexnet_jax.training.recipe import variant_of
 from alexnet_jax.training.startup import StartUp
 
@@ -126,6 +129,34 @@ def test_what_is_moved_in_the_loop_is_moved_by_name(tiny, tmp_path, monkeypatch)
     with pytest.raises(jax.errors.JaxRuntimeError, match='Disallowed host-to-device transfer'):
         run(tiny, tmp_path / 'run', steps=2)
     assert not (tmp_path / 'run/result.json').exists()
+
+
+def test_the_log_says_how_long_the_devices_waited_for_data(tiny, tmp_path, capsys, monkeypatch):
+    def place_batch(mesh, batch):
+        time.sleep(0.3)  # a step takes a tenth of it
+        return place(mesh, batch)
+
+    place = loop.place_batch
+    monkeypatch.setattr(loop, 'place_batch', place_batch)
+    result = run(tiny, tmp_path / 'run', steps=6, log_every=6)
+    said = capsys.readouterr().err
+    line = json.loads((tmp_path / 'run/metrics.jsonl').read_text().splitlines()[0])
+    assert 0.5 < result['data_wait'] < 1
+    assert 0.5 < line['data_wait'] < 1
+    assert re.search(r'step 6/6 .* [5-9]\d% of the time waiting for data', said)
+    assert re.search(r'trained 6 steps .*, [5-9]\d\.\d% of it waiting for data: ', said)
+
+
+@pytest.mark.parametrize('ended', [True, False])
+def test_only_devices_with_nothing_to_do_wait_for_data(ended):
+    def batches():
+        time.sleep(0.05)
+        yield 'a batch'
+
+    this = types.SimpleNamespace(stopwatch=Stopwatch())
+    metrics = {'loss': types.SimpleNamespace(is_ready=lambda: ended)}
+    assert loop._Run._next(this, batches(), metrics) == 'a batch'
+    assert (0.05 <= this.stopwatch.waited < 1) if ended else this.stopwatch.waited == 0
 
 
 def test_a_resumed_run_makes_no_state_that_it_would_throw_away(watched, tiny, monkeypatch):
