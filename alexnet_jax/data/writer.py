@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import errno
 import fcntl
 import io
 import os
@@ -112,9 +113,14 @@ def prepare(
         try:
             shards.write(workers=workers or cores(), progress=progress)
             skipped = _check(plan, shards, skip=skip_unusable)
-        except BaseException:
+        except BaseException as error:
             if shards.seen < SHARD:  # nothing that is worth keeping
                 shutil.rmtree(hidden)
+            # ArrayRecord's writer has no error of its own for it.
+            if isinstance(error, (OSError, RuntimeError)) and os.strerror(errno.ENOSPC) in str(error):
+                raise InputError(
+                    f'the disk of {data_dir} is full; the same command goes on when there is space'
+                ) from error
             raise
         data = shards.assemble()
         fingerprint = _seal(data, plan, shards)

@@ -187,3 +187,26 @@ def test_unusable_images_found_at_the_end_do_not_cost_the_work(folder, tmp_path,
     assert (done.splits, done.skipped) == ({'train': 10, 'validation': 2}, ('train/cat/bad.png: not an image',))
     assert seen == []
     assert os.listdir(tmp_path / 'data') == ['pets']
+
+
+def test_a_disk_that_runs_full_is_one_clear_line_and_does_not_cost_the_work(
+    folder, tmp_path, small_shards, monkeypatch
+):
+    class Writer(shards.ArrayRecordWriter):
+        written = 0
+
+        def write(self, record):
+            Writer.written += 1
+            if Writer.written == 5:
+                raise RuntimeError('write() failed: No space left on device; writing ...')  # as ArrayRecord says it
+            super().write(record)
+
+    plan = folder_source.plan(folder, name='pets')
+    with monkeypatch.context() as full:
+        full.setattr(shards, 'ArrayRecordWriter', Writer)
+        with pytest.raises(InputError, match='is full; the same command goes on when there is space'):
+            writer.prepare(plan, data_dir=tmp_path / 'data', workers=1)
+
+    seen = []
+    writer.prepare(plan, data_dir=tmp_path / 'data', workers=1, progress=lambda *state: seen.append(state))
+    assert seen[0] == ('train', 4, 10)
