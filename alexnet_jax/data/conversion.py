@@ -7,6 +7,7 @@ import functools
 import itertools
 import multiprocessing
 import os
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -53,7 +54,7 @@ def convert(
     with contextlib.ExitStack() as stack:
         # Spawned, not forked: a fork copies locks that threads of the parent (JAX has many) may hold.
         pool = stack.enter_context(
-            concurrent.futures.ProcessPoolExecutor(workers, multiprocessing.get_context('spawn'))
+            concurrent.futures.ProcessPoolExecutor(workers, multiprocessing.get_context('spawn'), _end_with_parent)
         )
         stack.callback(pool.shutdown, cancel_futures=True)
         pending: collections.deque[tuple[Sequence[Item], concurrent.futures.Future]] = collections.deque()
@@ -65,6 +66,18 @@ def convert(
         while pending:
             done, future = pending.popleft()
             yield done, future.result()
+
+
+def _end_with_parent() -> None:
+    """Has a worker end when the process that it works for does, killed or not; it would wait for work for ever."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def watch() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def _convert(

@@ -8,6 +8,7 @@ import os
 import pathlib
 import shutil
 import time
+from statistics import median
 from typing import Any
 
 from alexnet_jax import InputError
@@ -73,13 +74,15 @@ class Estimate:
 
 def estimate(plan: Plan, *, data_dir: str | os.PathLike[str], left: int | None = None) -> Estimate:
     """Converts the first images of the training split and extrapolates, to the `left` images that are still to do."""
-    start, sizes, statistics = time.perf_counter(), [], Statistics(len(plan.classes))
+    sizes, seconds, statistics = [], [], Statistics(len(plan.classes))
     for item in itertools.islice(plan.splits['train'].items(), SAMPLE):
+        start = time.perf_counter()
         try:
             record = plan.to_record(item.source)
             statistics.add(plan.decode(record), item.label)
         except UnusableImage:
             continue
+        seconds.append(time.perf_counter() - start)
         sizes.append(len(record))
     if not sizes:
         raise InputError(f'none of the first {SAMPLE} training images of {plan.name} can be used')
@@ -89,7 +92,7 @@ def estimate(plan: Plan, *, data_dir: str | os.PathLike[str], left: int | None =
         images=images,
         needed=round(size * (sum(images.values()) if left is None else left)) + STATISTICS_BYTES,
         free=shutil.disk_usage(_existing(pathlib.Path(data_dir))).free,
-        images_per_second=len(sizes) / (time.perf_counter() - start) * cores(),
+        images_per_second=cores() / median(seconds),  # the first images pay for what is loaded
         notes=plan.notes,
     )
 

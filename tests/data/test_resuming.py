@@ -6,8 +6,10 @@ import os
 import signal
 import subprocess
 import sys
+import time
 
 import numpy as np
+import psutil
 import pytest
 from PIL import Image
 
@@ -80,6 +82,21 @@ for n in range(1, 500):
     print(json.dumps(result), flush=True)
     if first == 0:
         break
+"""
+
+
+ORPHANS = """
+import os, psutil, signal, sys
+from alexnet_jax.data import conversion, folder_source, writer
+
+def kill(*_):
+    # workers, and the tracker of multiprocessing; standard output is captured while TFDS might write to it
+    print(*(child.pid for child in psutil.Process().children()), file=sys.__stdout__, flush=True)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+if __name__ == '__main__':
+    conversion.CHUNK = 1
+    writer.prepare(folder_source.plan(sys.argv[1], name='pets'), data_dir=sys.argv[2], workers=2, progress=kill)
 """
 
 
@@ -210,3 +227,16 @@ def test_a_disk_that_runs_full_is_one_clear_line_and_does_not_cost_the_work(
     seen = []
     writer.prepare(plan, data_dir=tmp_path / 'data', workers=1, progress=lambda *state: seen.append(state))
     assert seen[0] == ('train', 4, 10)
+
+
+def test_workers_do_not_outlive_the_process_that_was_killed(folder, tmp_path):
+    (tmp_path / 'program.py').write_text(ORPHANS)  # spawned processes read it again
+    command = [sys.executable, str(tmp_path / 'program.py'), str(folder), str(tmp_path / 'data')]
+    run = subprocess.run(command, capture_output=True, text=True, check=False, env=os.environ | {'PYTHONPATH': '.'})
+
+    workers = [int(pid) for pid in run.stdout.split()]
+    assert (run.returncode, len(workers)) == (-signal.SIGKILL, 3), run.stderr
+    patience = time.monotonic() + 10
+    while any(psutil.pid_exists(pid) and psutil.Process(pid).status() != 'zombie' for pid in workers):
+        assert time.monotonic() < patience
+        time.sleep(0.05)
