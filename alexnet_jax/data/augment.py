@@ -26,8 +26,15 @@ class Draw:
     normals: np.ndarray
 
 
-def draw(*, seed: int, epoch: int, record: int) -> Draw:
-    """The augmentation of `record` in `epoch`: a pure function, the same on any host and for any worker count."""
+def draw(*, seed: int, epoch: int, record: int, crop_group: int | None = None) -> Draw:
+    """The augmentation of `record` in `epoch`: a pure function, the same on any host and for any worker count.
+
+    Images of one `crop_group` of an epoch share crop and flip, never the normals; None: each record draws its own.
+    """
+    if crop_group is not None:
+        # The crop that the record of this number would have had: of its numbers no other is used here.
+        shared = draw(seed=seed, epoch=epoch, record=crop_group)
+        return dataclasses.replace(shared, normals=draw(seed=seed, epoch=epoch, record=record).normals)
     # Philox is counter-based: every (seed, epoch, record) is an independent stream, found without walking to it.
     random = np.random.Generator(np.random.Philox(key=[seed, epoch], counter=[0, 0, 0, record]))
     top, left = random.integers(OFFSETS, size=2)
@@ -72,10 +79,15 @@ def normalise(images: Array, mean: Array, *, lighting: Array | None = None, divi
     Args:
       images: uint8 or any numeric, 0..255.
       mean: (224, 224, 3), 0..255: the centre of the training set's mean image, for every crop (CHM convdata_jpeg.py).
-      lighting: (b, 3), added to all pixels of an image, 0..255 units; None in testing.
-      divisor: divides the image where lighting was added (see model.variants.Lighting).
+      lighting: (b, 3), added to all pixels of an image, 0..255 units; three zeros for an image that gets none, and
+        None in testing, where none does.
+      divisor: divides each image to which lighting was added, and no other (see model.variants.Lighting).
     """
     x = images.astype(mean.dtype) - mean
     if lighting is None:
         return x
-    return (x + lighting[:, None, None, :].astype(mean.dtype)) / jnp.asarray(divisor, mean.dtype)
+    x += lighting[:, None, None, :].astype(mean.dtype)
+    if divisor == 1:
+        return x
+    divisors = jnp.where((lighting != 0).any(axis=1), jnp.asarray(divisor, mean.dtype), 1)
+    return x / divisors[:, None, None, None]

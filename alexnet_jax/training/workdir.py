@@ -20,7 +20,7 @@ from alexnet_jax.training.config import DEMO
 from alexnet_jax.training.logbook import to_stderr
 
 # What a run is: with another value of one of these its checkpoints mean nothing, or its batches are other batches.
-IDENTITY = ('variant', 'width', 'dataset', 'lighting', 'seed', 'batch_size')
+IDENTITY = ('variant', 'width', 'dataset', 'lighting', 'images_per_crop', 'seed', 'batch_size')
 _HALF = '.half'  # of files that a killed run has not finished
 PACKAGES = ('jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'grain', 'tensorflow-datasets', 'numpy')
 
