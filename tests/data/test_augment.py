@@ -35,6 +35,7 @@ def chi_square(counts, expected, *, degrees):
     """Asserts what only one seed in a thousand would fail."""
     statistic, bound = ((counts - expected) ** 2 / expected).sum(), stats.chi2.ppf(0.999, degrees)
     assert statistic < bound, f'chi-square {statistic:.0f} of {degrees} degrees of freedom, bound {bound:.0f}'
+    print(f'figures: chi-square {statistic:.0f} of {degrees} degrees of freedom, bound {bound:.0f}')
 
 
 def assert_uniform_and_independent(first, second, *, values):
@@ -53,6 +54,7 @@ def test_every_one_of_33_by_33_offsets_is_equally_likely(draws):
 def test_flips_are_half_and_hang_on_neither_offset(draws):
     flips, bound = int(draws[:, 2].sum()), stats.binom.ppf([0.0005, 0.9995], len(draws), 0.5)
     assert bound[0] <= flips <= bound[1], f'{flips} flips of {len(draws)}, expected within {bound}'
+    print(f'figures: {flips} flips of {len(draws)}, within {bound}')
     for offset in (0, 1):
         assert_uniform_and_independent(draws[:, offset], draws[:, 2], values=(33, 2))
 
@@ -71,6 +73,7 @@ def test_neighbours_draw_independently(draws, later):
             assert_uniform_and_independent(a[:, column], b[:, column], values=values)
         correlations = standardised(a).T @ standardised(b) / len(a)
         bound = stats.norm.ppf(1 - 0.0005 / correlations.size) / np.sqrt(len(a))  # of all of them together
+        print(f'figures: neighbours correlated by at most {np.abs(correlations).max():.4f}, bound {bound:.4f}')
         assert np.abs(correlations).max() < bound, f'correlated by {np.abs(correlations).max():.4f}, bound {bound:.4f}'
 
 
@@ -127,6 +130,7 @@ def test_the_lighting_s_covariance_is_that_of_the_formula(draws):
     apart, norm = np.linalg.norm(found - expected), np.linalg.norm(expected)
     bound = stats.norm.ppf(0.9995) * np.sqrt((sizes.sum() ** 2 + norm**2) / len(noise))
     assert apart < bound, f'apart by {apart / norm:.4f} of the norm, bound {bound / norm:.4f}'
+    print(f'figures: lighting covariance apart by {apart / norm:.4f} of the norm, bound {bound / norm:.4f}')
     # That norm would hardly see the small axes: each by itself.
     inside = stats.chi2.ppf([0.0005, 0.9995], len(noise)) / len(noise)
     ratios = np.diag(AXES @ found @ AXES.T) / sizes
