@@ -7,6 +7,7 @@ floats per image cross between them.
 from __future__ import annotations
 
 import dataclasses
+import functools
 
 import jax.numpy as jnp
 import numpy as np
@@ -32,13 +33,18 @@ def draw(*, seed: int, epoch: int, record: int, crop_group: int | None = None) -
     Images of one `crop_group` of an epoch share crop and flip, never the normals; None: each record draws its own.
     """
     if crop_group is not None:
-        # The crop that the record of this number would have had: of its numbers no other is used here.
-        shared = draw(seed=seed, epoch=epoch, record=crop_group)
+        shared = _group_draw(seed=seed, epoch=epoch, group=crop_group)
         return dataclasses.replace(shared, normals=draw(seed=seed, epoch=epoch, record=record).normals)
     # Philox is counter-based: every (seed, epoch, record) is an independent stream, found without walking to it.
     random = np.random.Generator(np.random.Philox(key=[seed, epoch], counter=[0, 0, 0, record]))
-    top, left = random.integers(OFFSETS, size=2)
-    return Draw(int(top), int(left), bool(random.integers(2)), random.standard_normal(3))
+    top, left, flip = random.integers(OFFSETS), random.integers(OFFSETS), random.integers(2)
+    return Draw(int(top), int(left), bool(flip), random.standard_normal(3))
+
+
+@functools.lru_cache(maxsize=64)  # the images of a group come one after another
+def _group_draw(*, seed: int, epoch: int, group: int) -> Draw:
+    """Whose crop and flip a group takes: those that the record of its number would have had."""
+    return draw(seed=seed, epoch=epoch, record=group)
 
 
 def crop(image: np.ndarray, chance: Draw) -> np.ndarray:

@@ -7,6 +7,7 @@ import pytest
 from scipy import stats
 
 from alexnet_jax.data.augment import Draw, centre_crop, crop, draw, lighting_basis, normalise
+from alexnet_jax.data.pipeline import epoch_order
 
 # A covariance with known axes: 3-4-5 directions and standard deviations of 100, 20 and 5.
 AXES = np.array([[0.6, 0.8, 0.0], [-0.8, 0.6, 0.0], [0.0, 0.0, 1.0]])  # a row each
@@ -80,6 +81,16 @@ def test_neighbours_draw_independently(draws, later):
 def standardised(draws):
     columns = np.concatenate([draws, np.abs(draws[:, 3:])], axis=1)
     return (columns - columns.mean(axis=0)) / columns.std(axis=0)
+
+
+def test_the_streams_are_those_of_every_version_before():
+    """As the first version drew them: a run that it began goes on with the same images."""
+    a, b = draw(seed=3, epoch=1, record=7), draw(seed=0, epoch=89, record=1_281_166)
+    assert [(d.top, d.left, d.flip) for d in (a, b)] == [(1, 27, False), (25, 23, True)]
+    np.testing.assert_allclose(a.normals, [1.053011339101116, -0.6129266635794759, -1.3019950549099812], rtol=1e-12)
+    np.testing.assert_allclose(b.normals, [0.7836589837158434, 1.5374223540981562, -1.2660149473006064], rtol=1e-12)
+    assert epoch_order(10, seed=0, epoch=0).tolist() == [2, 5, 8, 6, 3, 9, 7, 0, 4, 1]
+    assert epoch_order(1_281_167, seed=0, epoch=89)[:3].tolist() == [382340, 314579, 138454]
 
 
 def test_images_of_a_group_share_crop_and_flip_and_nothing_else():
