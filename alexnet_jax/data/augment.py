@@ -92,5 +92,8 @@ def normalise(images: Array, mean: Array, *, lighting: Array | None = None, divi
     x = images.astype(mean.dtype) - mean
     if lighting is None:
         return x
+    x += lighting[:, None, None, :].astype(mean.dtype)
+    if divisor == 1:
+        return x
     divisors = jnp.where((lighting != 0).any(axis=1), jnp.asarray(divisor, mean.dtype), 1)
-    return (x + lighting[:, None, None, :].astype(mean.dtype)) / divisors[:, None, None, None]
+    return x / divisors[:, None, None, None]
