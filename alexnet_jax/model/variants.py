@@ -214,7 +214,7 @@ RELEASED = Variant(
         second=(Relu(), _RELEASED_NORM, _RELEASED_SPATIAL_NORM, MaxPool()),
     ),
     dense=_DENSE,
-    # CHM convdata_jpeg.py:155-179; layers-145.cfg's log: "color noise" is off from epoch 67 of 91 on.
+    # CHM convdata_jpeg.py:155-179; off from epoch 67 of 91 on by layers-145.cfg's log.
     lighting=Lighting('standard_deviation', divisor=1.1, until=66 / 91),
     bias_rate=2.0,  # layer-params-145.cfg: epsB is twice epsW
     images_per_crop=32,  # CHM convdata_jpeg.py `crop_chunk`: a quarter of a batch of 128 at a time
