@@ -5,8 +5,8 @@ python -m alexnet_jax.prepare --images=DIR --name=NAME                DIR/{train
 python -m alexnet_jax.prepare --dataset=imagenet2012 --manual_dir=DIR    from the two official archives in DIR
 python -m alexnet_jax.prepare --dataset=NAME                          any TFDS image classification dataset
 
-Add --check to learn first what is missing, how much disk it takes and how long. The same command run again after an
-interruption goes on where it stopped. --verify=NAME reads a prepared dataset again, --show=NAME draws it.
+--check tells first what is missing, how much disk it takes and how long. Interrupted, the same command goes on. For a
+prepared dataset, --verify=NAME reads every byte again, --show=NAME draws examples.
 """
 
 import json
@@ -33,12 +33,13 @@ _ON_ERROR = flags.DEFINE_enum('on_error', 'fail', ['fail', 'skip'], 'What to do 
 _OVERWRITE = flags.DEFINE_bool('overwrite', False, 'Replace the dataset if it exists.')
 _CHECK = flags.DEFINE_bool('check', False, 'Write nothing: look at the sources, the disk and the time it will take.')
 _VERIFY = flags.DEFINE_string('verify', None, 'Read a prepared dataset and compare every file with its sha256.')
+_SHOW = flags.DEFINE_string('show', None, 'Draw examples of a prepared dataset, as training sees them, into a PNG.')
 _JSON = flags.DEFINE_bool('json', False, 'Print the result as JSON, the last line of stdout.')
 
 
 def main(argv: list[str]) -> None:
-    """Prepares, checks or verifies one dataset and prints what it has become."""
-    if len(argv) > 1:
+    """Prepares, checks, verifies or draws one dataset and prints what has become of it."""
+    if argv[1:]:
         raise app.UsageError(f'unexpected argument {argv[1]!r}: options look like --images=DIR')
     logging.set_verbosity(logging.ERROR)  # TFDS reports every file that it opens
     try:
@@ -46,28 +47,27 @@ def main(argv: list[str]) -> None:
     except InputError as e:
         sys.exit(f'error: {e}')
     except KeyboardInterrupt:
-        sys.exit('interrupted: no dataset was written or changed; the same command goes on from here')
+        sys.exit('interrupted: no dataset was changed; the same command goes on from here')
     print(text)
     if _JSON.value:
         print(json.dumps(fields))
 
 
 def _do() -> tuple[dict[str, Any], str]:
-    from alexnet_jax.data import feasibility, plans, progress, source, writer  # after the flags: --help stays quick
+    from alexnet_jax.data import contact_sheet, feasibility, plans, progress, source, writer  # here: --help stays quick
 
     data_dir = _DATA_DIR.value
-    request = plans.Request(**{flag.name: flag.value for flag in _REQUEST})
-    if sum(value is not None for value in (request.images, request.dataset, _VERIFY.value)) != 1:
-        raise InputError('give --images=DIR --name=NAME, or --dataset=NAME (demo is the embedded one)')
+    if _SHOW.value is not None:
+        return contact_sheet.draw_dataset(_SHOW.value, data_dir=data_dir)
     with progress.shown_progress('files' if _VERIFY.value else 'images') as report:
         if _VERIFY.value is not None:
             found = source.verify(_VERIFY.value, data_dir=data_dir, progress=report)
             return {'fingerprint': found.fingerprint}, f'{found.directory} is whole; fingerprint {found.fingerprint}'
+        request = plans.Request(**{flag.name: flag.value for flag in _REQUEST})
         if _CHECK.value:
-            done: Any = feasibility.estimate(plans.plan_of(request, make=False), data_dir=data_dir)
-            done.require_space(data_dir)
+            done: Any = feasibility.check(plans.plan_of(request, make=False), data_dir=data_dir)
         else:
-            choices = {'skip_unusable': _ON_ERROR.value == 'skip', 'overwrite': _OVERWRITE.value}
+            choices = {'overwrite': _OVERWRITE.value, 'skip_unusable': _ON_ERROR.value == 'skip'}
             writer.check_free(plans.name_of(request), data_dir=data_dir, overwrite=_OVERWRITE.value)
             done = writer.prepare(plans.plan_of(request), data_dir=data_dir, progress=report, **choices)
     for line in done.remarks():

@@ -63,13 +63,16 @@ class Estimate:
             ]
         )
 
-    def require_space(self, data_dir: str | os.PathLike[str]) -> None:
-        """Raises `InputError` if the disk is too small."""
-        if self.free < self.needed:
-            raise InputError(
-                f'about {self.needed / 1e9:.1f} GB are needed in {data_dir} and {self.free / 1e9:.1f} GB are free; '
-                'free some, or choose another --data_dir'
-            )
+
+def check(plan: Plan, *, data_dir: str | os.PathLike[str], left: int | None = None) -> Estimate:
+    """The `estimate` of a plan that the disk has space for; `InputError` if it has not."""
+    found = estimate(plan, data_dir=data_dir, left=left)
+    if found.free < found.needed:
+        raise InputError(
+            f'about {found.needed / 1e9:.1f} GB are needed in {data_dir} and {found.free / 1e9:.1f} GB are free; '
+            'free some, or choose another --data_dir'
+        )
+    return found
 
 
 def estimate(plan: Plan, *, data_dir: str | os.PathLike[str], left: int | None = None) -> Estimate:

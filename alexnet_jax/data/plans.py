@@ -35,6 +35,10 @@ class Request:
     quality: int = QUALITY
     keep_originals: bool = False
 
+    def __post_init__(self) -> None:
+        if (self.images is None) == (self.dataset is None):
+            raise InputError('give --images=DIR --name=NAME, or --dataset=NAME (demo is the embedded one)')
+
 
 def name_of(request: Request) -> str:
     """What the result will be called; `InputError` if that is not known."""

@@ -109,7 +109,7 @@ def prepare(
         shards = Shards(plan, hidden)
         left = sum(len(items) for items in plan.splits.values()) - shards.seen
         if left > MANY:
-            feasibility.estimate(plan, data_dir=data_dir, left=left).require_space(data_dir)
+            feasibility.check(plan, data_dir=data_dir, left=left)
         try:
             shards.write(workers=workers or cores(), progress=progress)
             skipped = _check(plan, shards, skip=skip_unusable)

@@ -25,7 +25,7 @@ from alexnet_jax.training.config import steps_per_epoch, total_steps
 from alexnet_jax.training.logbook import Logbook, Stopwatch, clock, to_stderr
 from alexnet_jax.training.metrics import MetricsReader
 from alexnet_jax.training.profiling import Profile
-from alexnet_jax.training.recipe import dtype_of, optimizer_of, schedule_of, variant_of
+from alexnet_jax.training.recipe import dtype_of, lit_steps_of, optimizer_of, schedule_of, variant_of
 from alexnet_jax.training.startup import StartUp
 from alexnet_jax.training.state import TrainState, abstract_state, create_state
 from alexnet_jax.training.step import Batch, make_train_step
@@ -235,10 +235,18 @@ def place_like(tree: Any, like: Any) -> Any:
 
 
 def _batches(config: ml_collections.ConfigDict, dataset: Dataset) -> TrainingBatches:
-    lighting = variant_of(config).lighting
-    basis = lighting_basis(dataset.rgb_covariance, scale=lighting.scale, strength=lighting.strength)
+    variant = variant_of(config)
     records = dataset.records('train')
-    return TrainingBatches(records, config.batch_size, config.seed, basis, window_of(records))
+    basis = lighting_basis(dataset.rgb_covariance, scale=variant.lighting.scale, strength=variant.lighting.strength)
+    return TrainingBatches(
+        records,
+        config.batch_size,
+        config.seed,
+        basis,
+        window_of(records),
+        images_per_crop=variant.images_per_crop,
+        lit_steps=lit_steps_of(config, examples=dataset.examples('train')),
+    )
 
 
 def _placed(batches: Iterator[Any], mesh: Mesh) -> Iterator[Batch]:

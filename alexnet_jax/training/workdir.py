@@ -20,7 +20,9 @@ from alexnet_jax.training.config import DEMO
 from alexnet_jax.training.logbook import to_stderr
 
 # What a run is: with another value of one of these its checkpoints mean nothing, or its batches are other batches.
-IDENTITY = ('variant', 'width', 'dataset', 'lighting', 'seed', 'batch_size')
+IDENTITY = ('variant', 'width', 'dataset', 'lighting', 'images_per_crop', 'seed', 'batch_size')
+# Keys that runs of earlier versions do not have, and what those versions did.
+BEFORE = {'images_per_crop': 1}
 _HALF = '.half'  # of files that a killed run has not finished
 PACKAGES = ('jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'grain', 'tensorflow-datasets', 'numpy')
 
@@ -51,7 +53,7 @@ def claim(workdir: pathlib.Path, config: ml_collections.ConfigDict, dataset: Dat
         workdir.mkdir(parents=True, exist_ok=True)
         path = workdir / 'run.json'
         if path.exists():
-            before = _identity(path)
+            before = BEFORE | _identity(path)
             other = [
                 f'{key} {before.get(key)!r}, not {identity[key]!r}'
                 for key in identity

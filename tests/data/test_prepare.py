@@ -624,6 +624,16 @@ def test_check_does_not_have_tfds_make_anything(tmp_path, capsys):
 # The command itself
 
 
+def test_show_draws_a_prepared_dataset(folder, tmp_path, capsys):
+    writer.prepare(folder_source.plan(folder, name='pets'), data_dir=tmp_path / 'data')
+
+    code, out, _ = command(capsys, show='pets', data_dir=str(tmp_path / 'data'))
+    path = tmp_path / 'data' / 'pets' / 'contact_sheet.png'
+    assert (code, out) == (0, f'drawn: {path}\n')
+    assert min(Image.open(path).size) > 1000
+    assert open_dataset('pets', data_dir=tmp_path / 'data').examples('train') == 6  # it is not in the way
+
+
 def test_verify_reads_a_prepared_dataset_again(folder, tmp_path, capsys):
     done = writer.prepare(folder_source.plan(folder, name='pets'), data_dir=tmp_path / 'data')
 
