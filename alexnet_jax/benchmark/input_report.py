@@ -75,7 +75,8 @@ def text(figures: Figures) -> str:
         title = f'this project, {threads} thread{"s" * (threads != "1")}'
         lines.append(f'{title:40}' + ''.join(f'{speed:>26}' for speed in speeds))
     if figures['prepared records']['tf']:
-        for key, digits, start in (('images_per_second', 0, ''), ('ratio', 2, 'ratio to ')):
+        rows = (('images_per_second', 0, ''), ('ratio', 2, 'ratio to '), ('ratio_per_core', 2, 'per core, to '))
+        for key, digits, start in rows:
             for form, title in _TF.items():
                 cells = [spread(figures[kind]['tf'][form], key, digits) for kind in KINDS.values()]
                 lines.append(f'{start + title:40}' + ''.join(f'{cell:>26}' for cell in cells))

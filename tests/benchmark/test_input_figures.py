@@ -24,7 +24,7 @@ def results():
         samples['input', f'{prefix}pipeline_1'] = measured(*[0.2 * slower] * 3)
         samples['input', f'{prefix}pipeline_2'] = measured(*[0.1 * slower] * 3)
         samples['tf_default', f'{prefix}pipeline'] = measured(0.11 * slower, 0.15 * slower, 0.2 * slower)
-        samples['tf_accurate', f'{prefix}pipeline'] = measured(*[0.3 * slower] * 3)
+        samples['tf_accurate', f'{prefix}pipeline'] = measured(*[0.3 * slower] * 3, cpu=0.6 * slower)
     samples['one_device', 'train'] = measured(2.0, 2.0, 2.5)
     return Results(SETTING, samples, {}, {'jax': '1'})
 
@@ -47,6 +47,7 @@ def test_ratios_are_medians_over_rounds_to_each_form_and_the_smaller_counts(resu
         assert forms['default']['ratio'] == pytest.approx(1.5)
         assert forms['default']['ratio_quartiles'] == pytest.approx([1.3, 1.75])
         assert forms['accurate']['ratio'] == pytest.approx(3)
+        assert forms['accurate']['ratio_per_core'] == pytest.approx(6)  # it took twice the cores
         assert figures[kind]['ratio_to_tf'] == pytest.approx(1.5)
 
 
