@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -29,6 +30,7 @@ def convolution(
 ) -> Array:
     """layers.convolution, each group a convolution of its own; of 3x3 neighbourhoods by Winograd's algorithm."""
     precise = x.dtype.itemsize >= 4  # its sums and differences of pixels would cost bfloat16 two of eight bits
+    one: Callable[[Array, Array], Array]
     if precise and kernel.shape[:2] == (3, 3) and stride == 1 and padding == ((1, 1), (1, 1)):
         one = _convolution3x3
     else:
