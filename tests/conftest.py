@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from alexnet_jax.data import folder_source
 from alexnet_jax.data.source import open_dataset
-from alexnet_jax.data.writer import prepare_folder
+from alexnet_jax.data.writer import prepare
 from alexnet_jax.parallel.devices import prepare_backend
 
 os.environ['JAX_PLATFORMS'] = 'cpu'
@@ -29,7 +30,7 @@ def tiny_dir(tmp_path_factory):
             image = Image.fromarray(blotches.astype(np.uint8)).resize((256, 256), Image.Resampling.BICUBIC)
             image.save(images / split / name / f'{i}.png')
     data_dir = tmp_path_factory.mktemp('data')
-    prepare_folder(images, name='tiny', data_dir=data_dir, workers=1)
+    prepare(folder_source.plan(images, name='tiny'), data_dir=data_dir, workers=1)
     return data_dir
 
 

@@ -7,6 +7,7 @@ floats per image cross between them.
 from __future__ import annotations
 
 import dataclasses
+import functools
 
 import jax.numpy as jnp
 import numpy as np
@@ -26,12 +27,24 @@ class Draw:
     normals: np.ndarray
 
 
-def draw(*, seed: int, epoch: int, record: int) -> Draw:
-    """The augmentation of `record` in `epoch`: a pure function, the same on any host and for any worker count."""
+def draw(*, seed: int, epoch: int, record: int, crop_group: int | None = None) -> Draw:
+    """The augmentation of `record` in `epoch`: a pure function, the same on any host and for any worker count.
+
+    Images of one `crop_group` of an epoch share crop and flip, never the normals; None: each record draws its own.
+    """
+    if crop_group is not None:
+        shared = _group_draw(seed=seed, epoch=epoch, group=crop_group)
+        return dataclasses.replace(shared, normals=draw(seed=seed, epoch=epoch, record=record).normals)
     # Philox is counter-based: every (seed, epoch, record) is an independent stream, found without walking to it.
     random = np.random.Generator(np.random.Philox(key=[seed, epoch], counter=[0, 0, 0, record]))
-    top, left = random.integers(OFFSETS, size=2)
-    return Draw(int(top), int(left), bool(random.integers(2)), random.standard_normal(3))
+    top, left, flip = random.integers(OFFSETS), random.integers(OFFSETS), random.integers(2)
+    return Draw(int(top), int(left), bool(flip), random.standard_normal(3))
+
+
+@functools.lru_cache(maxsize=64)  # the images of a group come one after another
+def _group_draw(*, seed: int, epoch: int, group: int) -> Draw:
+    """Whose crop and flip a group takes: those that the record of its number would have had."""
+    return draw(seed=seed, epoch=epoch, record=group)
 
 
 def crop(image: np.ndarray, chance: Draw) -> np.ndarray:
@@ -72,10 +85,15 @@ def normalise(images: Array, mean: Array, *, lighting: Array | None = None, divi
     Args:
       images: uint8 or any numeric, 0..255.
       mean: (224, 224, 3), 0..255: the centre of the training set's mean image, for every crop (CHM convdata_jpeg.py).
-      lighting: (b, 3), added to all pixels of an image, 0..255 units; None in testing.
-      divisor: divides the image where lighting was added (see model.variants.Lighting).
+      lighting: (b, 3), added to all pixels of an image, 0..255 units; three zeros for an image that gets none, and
+        None in testing, where none does.
+      divisor: divides each image to which lighting was added, and no other (see model.variants.Lighting).
     """
     x = images.astype(mean.dtype) - mean
     if lighting is None:
         return x
-    return (x + lighting[:, None, None, :].astype(mean.dtype)) / jnp.asarray(divisor, mean.dtype)
+    x += lighting[:, None, None, :].astype(mean.dtype)
+    if divisor == 1:
+        return x
+    divisors = jnp.where((lighting != 0).any(axis=1), jnp.asarray(divisor, mean.dtype), 1)
+    return x / divisors[:, None, None, None]

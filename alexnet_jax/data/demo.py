@@ -8,12 +8,11 @@ minutes on a CPU. Mirroring an image never changes its class.
 
 import io
 import math
-from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from alexnet_jax.data.builder import ImageBuilder, Item
+from alexnet_jax.data.items import Item, ListedSplit, Plan, recipe_of
 
 SHAPES = ('disc', 'ring', 'triangle', 'square', 'star')
 FILLS = ('striped', 'spotted')
@@ -44,16 +43,19 @@ RING_HOLE = 0.46  # inner over outer radius
 _Y, _X = np.mgrid[0:SIDE, 0:SIDE].astype(np.float32) + 0.5  # pixel centres
 
 
-class Demo(ImageBuilder):
-    """The embedded dataset as a TFDS builder: `Demo(data_dir=...).download_and_prepare()`."""
-
-    def __init__(self, *, train: int = COUNTS['train'], validation: int = COUNTS['validation'], **kwargs: Any) -> None:
-        """Takes images a split, and what `ImageBuilder` takes besides names and splits."""
-        splits = {
-            split: [Item(f'{i:06d}', label_of(i), (split, i)) for i in range(count)]
-            for split, count in (('train', train), ('validation', validation))
-        }
-        super().__init__(name='demo', classes=CLASSES, splits=splits, to_jpeg=_to_jpeg, **kwargs)
+def plan(*, train: int = COUNTS['train'], validation: int = COUNTS['validation']) -> Plan:
+    """The embedded dataset, of so many images a split."""
+    counts = {'train': train, 'validation': validation}
+    items = {
+        split: [Item(f'{i:06d}', label_of(i), (split, i)) for i in range(count)] for split, count in counts.items()
+    }
+    return Plan(
+        name='demo',
+        classes=CLASSES,
+        splits={split: ListedSplit(split, listed) for split, listed in items.items()},
+        to_record=_to_jpeg,
+        recipe=recipe_of('demo', SEED, counts),
+    )
 
 
 def label_of(index: int) -> int:

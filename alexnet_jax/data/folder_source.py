@@ -1,12 +1,40 @@
-"""Lists the images of a folder, IMAGES/{train,validation[,test]}/<class>/<image>, for the writer."""
+"""Plans a dataset from a folder of images, IMAGES/{train,validation[,test]}/<class>/<image>."""
 
+import functools
+import os
 import pathlib
 
 from alexnet_jax import InputError
-from alexnet_jax.data.builder import Item, UnusableImage
-from alexnet_jax.data.photo import photo_to_jpeg
+from alexnet_jax.data.items import Item, ListedSplit, Plan, UnusableImage, recipe_of
+from alexnet_jax.data.photo import QUALITY, photo_to_jpeg
 
 IMAGE_EXTENSIONS = frozenset({'.jpg', '.jpeg', '.png', '.bmp', '.gif', '.webp', '.tif', '.tiff', '.ppm'})
+
+
+def plan(images: str | os.PathLike[str], *, name: str, quality: int = QUALITY) -> Plan:
+    """The dataset that a folder would make; looks at the names and sizes of its files and reads no image.
+
+    Args:
+      images: the folder; its classes are the folders in train/, in sorted order.
+      name: of the dataset.
+      quality: JPEG quality of the records, 1..100.
+
+    Raises:
+      InputError: anything that is wrong with the folder.
+    """
+    root = pathlib.Path(images)
+    classes, items, strangers, notes = _splits_of(root)
+    facts = [(split, item.key, *_identity(item.source)) for split, listed in items.items() for item in listed]
+    return Plan(
+        name=name,
+        classes=tuple(classes),
+        splits={split: ListedSplit(split, listed) for split, listed in items.items()},
+        to_record=functools.partial(file_to_jpeg, quality=quality),
+        recipe=recipe_of('folder', name, quality, facts),
+        unusable=tuple(strangers),
+        notes=tuple(notes),
+        every_class=True,
+    )
 
 
 def file_to_jpeg(path: str, quality: int) -> bytes:
@@ -18,7 +46,13 @@ def file_to_jpeg(path: str, quality: int) -> bytes:
     return photo_to_jpeg(data, quality)
 
 
-def splits_of(root: pathlib.Path) -> tuple[list[str], dict[str, list[Item]], list[str], list[str]]:
+def _identity(path: str) -> tuple[int, int]:
+    """What tells that a file has not changed since."""
+    stat = os.stat(path)
+    return stat.st_size, stat.st_mtime_ns
+
+
+def _splits_of(root: pathlib.Path) -> tuple[list[str], dict[str, list[Item]], list[str], list[str]]:
     """Returns class names, items by split, unusable files by extension, and notes; reads no image."""
     if not root.is_dir():
         raise InputError(f'{root} is not a folder; --images takes one that holds train/ and validation/')

@@ -11,8 +11,8 @@ from cykooz_resizer import CropBox, FilterType, ImageData, PixelType, ResizeAlg,
 from PIL import ExifTags, Image, ImageOps
 
 from alexnet_jax import InputError
-from alexnet_jax.data.builder import UnusableImage
 from alexnet_jax.data.decode import copy_window
+from alexnet_jax.data.items import UnusableImage
 from alexnet_jax.data.statistics import IMAGE_SHAPE
 
 SIDE = IMAGE_SHAPE[0]

@@ -22,6 +22,15 @@ READ_AHEAD = 4  # batches in flight: at 128 images 77 MB
 THREADS = 2  # decoding releases the GIL; two threads already outrun this network on any CPU that they share with it
 
 
+def window_of(source: Records) -> Window:
+    """What reads the images of `source`."""
+    if not source.photos:
+        return record_window
+    from alexnet_jax.data.photo import photo_window  # here, because prepared records need no Pillow
+
+    return photo_window
+
+
 @dataclasses.dataclass(frozen=True)
 class HostBatch:
     """Augmented training images on the host.
@@ -41,15 +50,17 @@ class HostBatch:
 
 @dataclasses.dataclass(frozen=True)
 class TrainingBatches:
-    """`self[step]` is the global batch of `step`.
+    """`self[step]` is the global batch of `step`, or this host's rows of it.
 
     Attributes:
       source: the training records.
-      batch_size: images of a global batch.
+      batch_size: images of a global batch, of all hosts together.
       seed: of shuffling and augmentation.
       lighting_basis: float32 (3, 3) of `augment.lighting_basis`, or zeros for none.
-      window: what reads the source's images: `decode.record_window`, or `photo.photo_window` where they are photographs
-        of any size.
+      window: what reads the source's images, of `window_of`.
+      rows: the rows of the global batch that this host makes; None: all of them.
+      images_per_crop: how many neighbours in an epoch's order share crop and flip (model.variants.Variant).
+      lit_steps: lighting is zero from this step on; None: never.
     """
 
     source: Records
@@ -57,23 +68,35 @@ class TrainingBatches:
     seed: int
     lighting_basis: np.ndarray
     window: Window = record_window
+    _: dataclasses.KW_ONLY
+    rows: range | None = None
+    images_per_crop: int = 1
+    lit_steps: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.rows is not None and not set(self.rows) <= set(range(self.batch_size)):
+            raise ValueError(f'{self.rows} are not rows of a batch of {self.batch_size}')
 
     def __len__(self) -> int:
         return np.iinfo(np.int32).max  # training decides when it has enough
 
     def __getitem__(self, step: int) -> HostBatch:
-        images = np.empty((self.batch_size, CROP, CROP, 3), np.uint8)
-        labels = np.empty(self.batch_size, np.int32)
-        lighting = np.empty((self.batch_size, 3), np.float32)
-        records = np.empty(self.batch_size, np.int64)
-        for row in range(self.batch_size):
+        rows = range(self.batch_size) if self.rows is None else self.rows
+        images = np.empty((len(rows), CROP, CROP, 3), np.uint8)
+        labels = np.empty(len(rows), np.int32)
+        lighting = np.zeros((len(rows), 3), np.float32)
+        records = np.empty(len(rows), np.int64)
+        lit = self.lit_steps is None or step < self.lit_steps
+        for i, row in enumerate(rows):
             epoch, place = divmod(step * self.batch_size + row, len(self.source))
             record = int(epoch_order(len(self.source), seed=self.seed, epoch=epoch)[place])
             jpeg, label = self.source[record]
-            chance = draw(seed=self.seed, epoch=epoch, record=record)
-            self.window(jpeg, images[row], top=chance.top, left=chance.left, mirrored=chance.flip)
-            labels[row], records[row] = label, record
-            lighting[row] = self.lighting_basis @ chance.normals
+            group = place // self.images_per_crop if self.images_per_crop > 1 else None
+            chance = draw(seed=self.seed, epoch=epoch, record=record, crop_group=group)
+            self.window(jpeg, images[i], top=chance.top, left=chance.left, mirrored=chance.flip)
+            labels[i], records[i] = label, record
+            if lit:
+                lighting[i] = self.lighting_basis @ chance.normals
         return HostBatch(images, labels, lighting, records)
 
     def read_from(self, step: int, *, threads: int = THREADS, read_ahead: int = READ_AHEAD) -> Iterator[HostBatch]:

@@ -5,13 +5,13 @@ import sys
 import time
 from collections.abc import Iterator
 
-from alexnet_jax.data.builder import Progress
+from alexnet_jax.data.shards import Progress
 
 PLAIN_INTERVAL = 10.0  # seconds between lines where there is no terminal
 
 
 @contextlib.contextmanager
-def shown_progress() -> Iterator[Progress]:
+def shown_progress(unit: str = 'images') -> Iterator[Progress]:
     """Gives a callable (split, done, total): bars on a terminal, otherwise a line every ten seconds."""
     if not sys.stderr.isatty():
         last = time.monotonic()
@@ -20,7 +20,7 @@ def shown_progress() -> Iterator[Progress]:
             nonlocal last
             if time.monotonic() - last >= PLAIN_INTERVAL:
                 last = time.monotonic()
-                print(f'{split}: {done:,} of {total:,} images', file=sys.stderr, flush=True)
+                print(f'{split}: {done:,} of {total:,} {unit}', file=sys.stderr, flush=True)
 
         yield line
         return

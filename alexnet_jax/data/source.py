@@ -5,47 +5,59 @@ Reads a plain TFDS ArrayRecord dataset (docs/data.md has the layout) and never i
 
 import dataclasses
 import functools
-import hashlib
-import json
 import os
 import pathlib
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
 
 from alexnet_jax import InputError
-from alexnet_jax.data.builder import VERSION
+from alexnet_jax.data.manifest import MANIFEST_FILE, damaged_files, fingerprint_of, read_manifest
 from alexnet_jax.data.statistics import IMAGE_SHAPE
 
-FORMAT_VERSION = 1  # of manifest.json and statistics.npz; raised when an older reader would misread them
+VERSION = '1.0.0'  # the version folder's name
 STATISTICS_FILE = 'statistics.npz'
-MANIFEST_FILE = 'manifest.json'
 
 
 class Records:
     """The records of one split, by index: `len(records)`, `records[i] -> (jpeg, label)`.
 
-    `jpeg` is the bytes of a 256 x 256 RGB JPEG; `label` an int in [0, classes). Any number of threads may
-    read; a pickled copy opens its own files.
+    `jpeg` is the bytes of a 256 x 256 RGB JPEG, or of an image of any size and format where `photos`; `label` an int in
+    [0, classes). Any number of threads may read; a pickled copy opens its own files.
+
+    Attributes:
+      photos: whether the images are as TFDS keeps them: training brings them to 256 x 256 each time.
     """
 
-    def __init__(self, name: str, split: str, *, data_source: Any, class_count: int) -> None:
-        """Wraps a TFDS data source of {'image': bytes, 'label': int}."""
+    def __init__(
+        self,
+        name: str,
+        split: str,
+        *,
+        data_source: Any,
+        class_count: int,
+        photos: bool = False,
+        excluded: Sequence[int] = (),
+    ) -> None:
+        """Wraps a TFDS data source of {'image': bytes, 'label': int}, without the records `excluded`."""
         self._name = name
         self._split = split
         self._data_source = data_source
         self._class_count = class_count
+        self._usable = np.delete(np.arange(len(data_source)), excluded) if len(excluded) else None
+        self.photos = photos
 
     def __len__(self) -> int:
         """How many images the split has."""
-        return len(self._data_source)
+        return len(self._data_source if self._usable is None else self._usable)
 
     def __getitem__(self, index: int) -> tuple[bytes, int]:
         """JPEG bytes and label; `InputError` when the label is not one of the classes."""
         if not 0 <= index < len(self):  # also what ends a `for` loop
             raise IndexError(f'{self._name} {self._split} has {len(self)} records, asked for {index}')
-        record = self._data_source[index]
+        record = self._data_source[index if self._usable is None else int(self._usable[index])]
         label = int(record['label'])
         if not 0 <= label < self._class_count:
             raise InputError(
@@ -65,7 +77,9 @@ class Dataset:
       classes: class names, in label order.
       mean_image: float32 (256, 256, 3), 0..255, the mean of the training split.
       rgb_covariance: float64 (3, 3), units of 0..255 squared, over all pixels of the training split.
-      fingerprint: sha256 in hex of everything that training reads (see `fingerprint_of`).
+      fingerprint: sha256 in hex of everything that training reads (see `manifest.fingerprint_of`).
+      originals: of a dataset whose images stay where TFDS keeps them, the manifest's entry: its directory, and for
+        each split the name there, the records there, and those excluded. None where the images are beside it.
     """
 
     name: str
@@ -74,30 +88,39 @@ class Dataset:
     mean_image: np.ndarray
     rgb_covariance: np.ndarray
     fingerprint: str
+    originals: dict[str, Any] | None = None
 
     @functools.cached_property
     def _builder(self) -> Any:
-        return tfds.builder_from_directory(self.directory)
+        return tfds.builder_from_directory(self.originals['directory'] if self.originals else self.directory)
 
     def examples(self, split: str) -> int:
         """How many images `split` has; `InputError` when there is no such split."""
-        if split not in self._builder.info.splits:
-            found = ', '.join(sorted(self._builder.info.splits))
-            raise InputError(f'dataset {self.name} has no split {split!r}; it has {found}')
-        return self._builder.info.splits[split].num_examples
+        splits = self.originals['splits'] if self.originals else self._builder.info.splits
+        if split not in splits:
+            raise InputError(f'dataset {self.name} has no split {split!r}; it has {", ".join(sorted(splits))}')
+        if self.originals:
+            return splits[split]['records'] - len(splits[split]['excluded'])
+        return splits[split].num_examples
 
     def records(self, split: str) -> Records:
         """The records of `split` ('train', 'validation'), for random access."""
         self.examples(split)
-        data_source = self._builder.as_data_source(split, decoders={'image': tfds.decode.SkipDecoding()})
-        return Records(self.name, split, data_source=data_source, class_count=len(self.classes))
+        there: dict[str, Any] = self.originals['splits'][split] if self.originals else {'name': split, 'excluded': ()}
+        return Records(
+            self.name,
+            split,
+            data_source=self._builder.as_data_source(there['name'], decoders={'image': tfds.decode.SkipDecoding()}),
+            class_count=len(self.classes),
+            photos=self.originals is not None,
+            excluded=there['excluded'],
+        )
 
 
 def open_dataset(name: str, *, data_dir: str | os.PathLike[str]) -> Dataset:
     """Opens DATA_DIR/NAME/1.0.0, as written by `python -m alexnet_jax.prepare`.
 
-    Checks that every file is there with its size; hashing the contents again is left to whoever doubts the
-    disk (`sha256sum` against manifest.json).
+    Checks that every file is there with its size, and the sha256 of the small ones; `verify` reads the shards too.
 
     Args:
       name: dataset name, such as 'demo'.
@@ -118,21 +141,17 @@ def open_dataset(name: str, *, data_dir: str | os.PathLike[str]) -> Dataset:
     if not (directory / MANIFEST_FILE).is_file():
         raise InputError(f'{root / name} has no mean image and RGB covariance of ours; run `{prepare}`')
     again = f'prepare it again with `{prepare} --overwrite` (or --images, if it came from a folder)'
-    manifest = json.loads((directory / MANIFEST_FILE).read_text())
-    if manifest['format_version'] != FORMAT_VERSION:
-        raise InputError(f'{directory} has format {manifest["format_version"]}, not {FORMAT_VERSION}; {again}')
-    for file, entry in manifest['files'].items():
-        path = directory / file
-        if not path.is_file() or path.stat().st_size != entry['bytes']:
-            raise InputError(f'{path} is missing or not of its {entry["bytes"]} bytes; {again}')
-
-    builder = tfds.builder_from_directory(directory)
-    image = builder.info.features['image']
-    if image.shape != IMAGE_SHAPE or image.encoding_format != 'jpeg':
-        raise InputError(f'{directory} holds {image.shape} {image.encoding_format}, not 256 x 256 JPEG; {again}')
-    for split in ('train', 'validation'):
-        if split not in builder.info.splits:
-            raise InputError(f'{directory} has no {split} split; {again}')
+    manifest = read_manifest(directory, remedy=again)
+    if originals := manifest.get('originals'):
+        builder = _opened_originals(originals, remedy=again)
+    else:
+        builder = tfds.builder_from_directory(directory)
+        image = builder.info.features['image']
+        if image.shape != IMAGE_SHAPE or image.encoding_format != 'jpeg':
+            raise InputError(f'{directory} holds {image.shape} {image.encoding_format}, not 256 x 256 JPEG; {again}')
+        for split in ('train', 'validation'):
+            if split not in builder.info.splits:
+                raise InputError(f'{directory} has no {split} split; {again}')
     with np.load(directory / STATISTICS_FILE) as statistics:
         mean_image = statistics['mean_image'].astype(np.float32)
         rgb_covariance = statistics['rgb_covariance']
@@ -143,7 +162,23 @@ def open_dataset(name: str, *, data_dir: str | os.PathLike[str]) -> Dataset:
         mean_image=mean_image,
         rgb_covariance=rgb_covariance,
         fingerprint=fingerprint_of(manifest['files']),
+        originals=originals,
     )
+
+
+def _opened_originals(originals: dict[str, Any], *, remedy: str) -> Any:
+    """The builder of the dataset that holds the images, still of as many records as when they were looked at."""
+    directory = originals['directory']
+    if not pathlib.Path(directory).is_dir():
+        raise InputError(f'{directory}, which holds the images, is gone; {remedy}')
+    builder = tfds.builder_from_directory(directory)
+    for there in originals['splits'].values():
+        found = builder.info.splits[there['name']].num_examples if there['name'] in builder.info.splits else 0
+        if found != there['records']:
+            raise InputError(
+                f'{directory}, split {there["name"]}, has {found} images and had {there["records"]}; {remedy}'
+            )
+    return builder
 
 
 def prepared_datasets(data_dir: str | os.PathLike[str]) -> list[str]:
@@ -151,7 +186,15 @@ def prepared_datasets(data_dir: str | os.PathLike[str]) -> list[str]:
     return sorted(path.parent.parent.name for path in pathlib.Path(data_dir).glob(f'[!.]*/{VERSION}/{MANIFEST_FILE}'))
 
 
-def fingerprint_of(files: dict[str, dict[str, Any]]) -> str:
-    """sha256 in hex over the names and hashes of a manifest's files: shards, features, labels, statistics."""
-    lines = ''.join(f'{files[name]["sha256"]}  {name}\n' for name in sorted(files))
-    return hashlib.sha256(lines.encode()).hexdigest()
+def verify(
+    name: str, *, data_dir: str | os.PathLike[str], progress: Callable[[str, int, int], None] | None = None
+) -> Dataset:
+    """Opens a dataset and reads every byte of it again; `progress` as in `manifest.damaged_files`.
+
+    Raises:
+      InputError: what `open_dataset` raises, or a file is not what its sha256 says.
+    """
+    dataset = open_dataset(name, data_dir=data_dir)
+    if damaged := damaged_files(dataset.directory, progress=progress):
+        raise InputError(f'{dataset.directory} is damaged: {", ".join(damaged)}; prepare it again with --overwrite')
+    return dataset

@@ -18,7 +18,7 @@ from jax.sharding import Mesh, NamedSharding
 from jax.typing import DTypeLike
 
 from alexnet_jax.data.augment import normalise
-from alexnet_jax.data.pipeline import EvaluationBatches
+from alexnet_jax.data.pipeline import EvaluationBatches, window_of
 from alexnet_jax.data.source import Records
 from alexnet_jax.evaluation.views import PROTOCOLS, cut
 from alexnet_jax.model.variants import Variant
@@ -63,7 +63,7 @@ class Evaluator:
         """`dtype` is the model's (model.alexnet.AlexNet); probabilities are in that of the mean image."""
         self.examples = len(records)
         self._mesh = mesh
-        self._batches = EvaluationBatches(records, batch_size)
+        self._batches = EvaluationBatches(records, batch_size, window_of(records))
         self._num_classes = num_classes
         self._add_view = _make_add_view(variant, mesh, num_classes=num_classes, dtype=dtype)
 

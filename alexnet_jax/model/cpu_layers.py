@@ -1,8 +1,9 @@
 """The operations of layers.py in the forms that XLA:CPU runs fast: the same arguments, numbers and gradients.
 
-Its compiler treats four things badly; docs/performance.md has what each form gains.
+Its compiler treats five things badly; docs/performance.md has what each form gains.
 
 * a grouped convolution, above all its weight gradient: one convolution per group, 5 to 7 times faster;
+* a 3x3 convolution is computed as it is defined: in tiles, with 16 products for 36, 1.2 to 1.35 times faster;
 * a column sum, such as a bias's gradient, under the training step's compiler options: a matrix product with ones;
 * the scatter behind max-pooling's gradient: gathered from saved positions of the maxima, 10 times faster;
 * fusion without end: an elementwise chain is computed again inside each of its readers. `optimization_barrier` marks
@@ -13,6 +14,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -26,11 +28,17 @@ _written = lax.optimization_barrier
 def convolution(
     x: Array, kernel: Array, *, stride: int, padding: tuple[tuple[int, int], tuple[int, int]], groups: int = 1
 ) -> Array:
-    """layers.convolution, each group a convolution of its own."""
+    """layers.convolution, each group a convolution of its own; of 3x3 neighbourhoods by Winograd's algorithm."""
+    precise = x.dtype.itemsize >= 4  # its sums and differences of pixels would cost bfloat16 two of eight bits
+    one: Callable[[Array, Array], Array]
+    if precise and kernel.shape[:2] == (3, 3) and stride == 1 and padding == ((1, 1), (1, 1)):
+        one = _convolution3x3
+    else:
+        one = functools.partial(_convolution, stride=stride, padding=padding)
     if groups == 1:
-        return _convolution(x, kernel, stride, padding)
+        return one(x, kernel)
     parts = zip(_split(x, groups), jnp.split(kernel, groups, axis=-1), strict=True)
-    return _join([_convolution(a, k, stride, padding) for a, k in parts])
+    return _join([one(a, k) for a, k in parts])
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
@@ -48,6 +56,50 @@ def _convolution_backward(
 _convolution.defvjp(
     lambda x, kernel, stride, padding: (_convolution(x, kernel, stride, padding), (x, kernel)), _convolution_backward
 )
+
+
+@jax.custom_vjp
+def _convolution3x3(x: Array, kernel: Array) -> Array:
+    return _winograd(x, kernel)
+
+
+# The image's gradient is the same convolution of the upstream gradient, with the kernel turned around. The kernel's is
+# left to XLA, which is 1.1 to 1.4 times faster at it than Winograd's form would be.
+def _convolution3x3_backward(residuals: tuple[Array, Array], gradient: Array) -> tuple[Array, Array]:
+    x, kernel = residuals
+    gradient = _written(gradient)
+    plain = functools.partial(layers.convolution, x, stride=1, padding=((1, 1), (1, 1)))
+    (kernel_gradient,) = jax.vjp(plain, kernel)[1](gradient)
+    return _winograd(gradient, kernel[::-1, ::-1].swapaxes(2, 3)), kernel_gradient
+
+
+_convolution3x3.defvjp(lambda x, kernel: (_convolution3x3(x, kernel), (x, kernel)), _convolution3x3_backward)
+
+
+def _winograd(x: Array, kernel: Array) -> Array:
+    """layers.convolution of 3x3 neighbourhoods, computed in tiles of 2x2: 16 products in place of 36.
+
+    F(2x2, 3x3) of Lavin and Gray 2015, section 4.1: Y = A' [(G g G') * (B' d B)] A for each tile, as 16 matrix products
+    over all tiles and channels.
+    """
+    (images, h, w, _), out = x.shape, kernel.shape[-1]
+    rows, columns = -(-h // 2), -(-w // 2)
+    x = jnp.pad(x, ((0, 0), (1, 2 * rows - h + 1), (1, 2 * columns - w + 1), (0, 0)))
+
+    def spread(a: Array, axis: int) -> list[Array]:
+        d = [lax.slice_in_dim(a, place, a.shape[axis] - 3 + place, 2, axis) for place in range(4)]
+        return [d[0] - d[2], d[1] + d[2], d[2] - d[1], d[1] - d[3]]
+
+    def gathered(m: Array) -> list[Array]:
+        return [m[0] + m[1] + m[2], m[1] - m[2] - m[3]]
+
+    tiles = _written(jnp.stack([tile for part in spread(x, 1) for tile in spread(part, 2)]))
+    g = jnp.array([[1, 0, 0], [0.5, 0.5, 0.5], [0.5, -0.5, 0.5], [0, 0, 1]], kernel.dtype)
+    weights = _written(jnp.einsum('ai,bj,ijcd->abcd', g, g, kernel)).reshape(16, -1, out)
+    products = _written(tiles.reshape(16, -1, x.shape[-1]) @ weights).reshape(4, 4, images, rows, columns, out)
+    lines = [jnp.stack(gathered(part), axis=3) for part in gathered(products)]
+    pixels = jnp.stack(lines, axis=2)
+    return _written(pixels.reshape(images, 2 * rows, 2 * columns, out)[:, :h, :w])
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(1,))

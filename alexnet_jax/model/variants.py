@@ -103,11 +103,14 @@ class Lighting:
         takes the eigenvalue of the covariance of 0..1 pixels, times 255: the paper's formula as it is worded,
         under the only pixel range in which it is not absurd (its eigenvalues are variances).
       divisor: the whole image is divided by this wherever noise was added.
+      until: the fraction of the run's steps after which no noise is added any more. A fraction, so that a run of any
+        length ends as the original did: "the last 25 epochs" of a run of 26 would be nearly all of it.
     """
 
     scale: Literal['standard_deviation', 'eigenvalue']
     strength: float = 0.1
     divisor: float = 1.0
+    until: float = 1.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -119,6 +122,7 @@ class Variant:
       inverted_dropout: True scales the kept units up in training and leaves testing alone; False keeps them as
         they are in training and multiplies all of them by 1 - dropout_rate in testing.
       bias_rate: learning rate of biases, in multiples of the weights'.
+      images_per_crop: how many neighbours in an epoch's order share one crop offset and one flip.
     """
 
     name: str
@@ -129,6 +133,7 @@ class Variant:
     bias_rate: float
     dropout_rate: float = 0.5
     inverted_dropout: bool = False
+    images_per_crop: int = 1
 
     def scaled(self, width: float) -> Variant:
         """The same network with `width` times the channels and units (even counts, at least 2).
@@ -209,8 +214,10 @@ RELEASED = Variant(
         second=(Relu(), _RELEASED_NORM, _RELEASED_SPATIAL_NORM, MaxPool()),
     ),
     dense=_DENSE,
-    lighting=Lighting('standard_deviation', divisor=1.1),  # CHM convdata_jpeg.py:155-179
+    # CHM convdata_jpeg.py:155-179; off from epoch 67 of 91 on by layers-145.cfg's log.
+    lighting=Lighting('standard_deviation', divisor=1.1, until=66 / 91),
     bias_rate=2.0,  # layer-params-145.cfg: epsB is twice epsW
+    images_per_crop=32,  # CHM convdata_jpeg.py `crop_chunk`: a quarter of a batch of 128 at a time
 )
 
 VARIANTS = {variant.name: variant for variant in (PAPER, RELEASED)}

@@ -31,6 +31,7 @@ def recipe(dataset: str | None, *, mesh: tuple[int, int]) -> ml_collections.Conf
     config.dataset = dataset or DEMO
     config.data_dir = 'data'  # where prepared datasets are: DATA_DIR/DATASET/VERSION
     config.lighting = True  # RGB noise along the principal components, strength by variant
+    config.images_per_crop = config_dict.placeholder(int)  # that share crop and flip; None: 1 of paper, 32 of released
     # The run
     config.seed = 0
     config.batch_size = 128  # section 5; of all devices together
@@ -58,6 +59,7 @@ def recipe(dataset: str | None, *, mesh: tuple[int, int]) -> ml_collections.Conf
         # the first epochs; the released ones, with stronger deep layers, leave it after about 100 steps.
         config.update(variant='released', width=0.25, batch_size=32, learning_rate=0.003, epochs=4.0)
         config.update(schedule='steps', drop_epochs=(3.0,))
+        config.images_per_crop = 1  # 32 would be all of a step; of the original's 128 they were a quarter
     return config
 
 
@@ -84,6 +86,7 @@ _RULES = (
     _Rule('dataset', 'the name of a prepared dataset', bool),
     _Rule('data_dir', 'a folder', lambda v: isinstance(v, str) and bool(v)),
     _Rule('lighting', 'True or False', lambda v: isinstance(v, bool)),
+    _Rule('images_per_crop', 'a whole number, at least 1', lambda v: v is None or _whole(1)(v)),
     _Rule('seed', 'a whole number from 0 to 2**31 - 1', lambda v: _whole(0)(v) and v < 2**31),
     _Rule('batch_size', 'a whole number, at least 1', _whole(1)),
     _Rule('epochs', 'above 0 and finite', _positive),

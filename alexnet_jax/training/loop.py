@@ -15,7 +15,7 @@ from jax import Array
 from jax.sharding import Mesh
 
 from alexnet_jax.data.augment import centre_crop, lighting_basis
-from alexnet_jax.data.pipeline import TrainingBatches
+from alexnet_jax.data.pipeline import TrainingBatches, window_of
 from alexnet_jax.data.source import Dataset
 from alexnet_jax.parallel.allocator import release_free_memory
 from alexnet_jax.parallel.mesh import place_batch
@@ -25,7 +25,7 @@ from alexnet_jax.training.config import steps_per_epoch, total_steps
 from alexnet_jax.training.logbook import Logbook, Stopwatch, clock, to_stderr
 from alexnet_jax.training.metrics import MetricsReader
 from alexnet_jax.training.profiling import Profile
-from alexnet_jax.training.recipe import dtype_of, optimizer_of, schedule_of, variant_of
+from alexnet_jax.training.recipe import dtype_of, lit_steps_of, optimizer_of, schedule_of, variant_of
 from alexnet_jax.training.startup import StartUp
 from alexnet_jax.training.state import TrainState, abstract_state, create_state
 from alexnet_jax.training.step import Batch, make_train_step
@@ -235,9 +235,18 @@ def place_like(tree: Any, like: Any) -> Any:
 
 
 def _batches(config: ml_collections.ConfigDict, dataset: Dataset) -> TrainingBatches:
-    lighting = variant_of(config).lighting
-    basis = lighting_basis(dataset.rgb_covariance, scale=lighting.scale, strength=lighting.strength)
-    return TrainingBatches(dataset.records('train'), config.batch_size, config.seed, basis)
+    variant = variant_of(config)
+    records = dataset.records('train')
+    basis = lighting_basis(dataset.rgb_covariance, scale=variant.lighting.scale, strength=variant.lighting.strength)
+    return TrainingBatches(
+        records,
+        config.batch_size,
+        config.seed,
+        basis,
+        window_of(records),
+        images_per_crop=variant.images_per_crop,
+        lit_steps=lit_steps_of(config, examples=dataset.examples('train')),
+    )
 
 
 def _placed(batches: Iterator[Any], mesh: Mesh) -> Iterator[Batch]:

@@ -1,4 +1,4 @@
-"""From a config to the parts that it names: network, update rule, schedule."""
+"""From a config to the parts that it names: network, augmentation, update rule, schedule."""
 
 from __future__ import annotations
 
@@ -12,16 +12,24 @@ from jax.typing import DTypeLike
 
 from alexnet_jax.model.variants import VARIANTS, Variant
 from alexnet_jax.training import schedule
+from alexnet_jax.training.config import total_steps
 from alexnet_jax.training.optimizer import paper_sgd
 
 
 def variant_of(config: ml_collections.ConfigDict) -> Variant:
-    """The network of a config, at its width, without lighting where the config says so."""
+    """The network of a config, at its width, with the augmentation that the config asks for."""
     variant = VARIANTS[config.variant].scaled(config.width)
+    if config.images_per_crop is not None:
+        variant = dataclasses.replace(variant, images_per_crop=config.images_per_crop)
     if config.lighting:
         return variant
     dark = dataclasses.replace(variant.lighting, strength=0.0, divisor=1.0)
     return dataclasses.replace(variant, lighting=dark)
+
+
+def lit_steps_of(config: ml_collections.ConfigDict, *, examples: int) -> int:
+    """Steps of the run, from the first, in which lighting is added: a training split of `examples` images."""
+    return round(variant_of(config).lighting.until * total_steps(config, examples))
 
 
 def dtype_of(config: ml_collections.ConfigDict) -> DTypeLike | None:

@@ -50,7 +50,7 @@ class Batch:
     Attributes:
       images: uint8 (b, 224, 224, 3).
       labels: int32 (b,), 0 <= label < classes.
-      lighting: float32 (b, 3), added to each image's pixels, 0..255 units per RGB channel.
+      lighting: float32 (b, 3), added to each image's pixels, 0..255 units per RGB channel; three zeros for none.
     """
 
     images: Array

@@ -18,9 +18,12 @@ from alexnet_jax import InputError
 from alexnet_jax.data.source import Dataset, open_dataset, prepared_datasets
 from alexnet_jax.training.config import DEMO
 from alexnet_jax.training.logbook import to_stderr
+from alexnet_jax.training.recipe import variant_of
 
 # What a run is: with another value of one of these its checkpoints mean nothing, or its batches are other batches.
-IDENTITY = ('variant', 'width', 'dataset', 'lighting', 'seed', 'batch_size')
+IDENTITY = ('variant', 'width', 'dataset', 'lighting', 'seed', 'batch_size')  # and what follows from them
+# What runs of earlier versions do not say, and did.
+BEFORE = {'images_per_crop': 1}
 _HALF = '.half'  # of files that a killed run has not finished
 PACKAGES = ('jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'grain', 'tensorflow-datasets', 'numpy')
 
@@ -46,12 +49,13 @@ def claim(workdir: pathlib.Path, config: ml_collections.ConfigDict, dataset: Dat
     Raises:
       InputError: the folder cannot be written, or holds another run (see IDENTITY).
     """
-    identity = {key: config[key] for key in IDENTITY} | {'dataset_fingerprint': dataset.fingerprint}
+    identity = {key: config[key] for key in IDENTITY}
+    identity |= {'images_per_crop': variant_of(config).images_per_crop, 'dataset_fingerprint': dataset.fingerprint}
     try:
         workdir.mkdir(parents=True, exist_ok=True)
         path = workdir / 'run.json'
         if path.exists():
-            before = _identity(path)
+            before = BEFORE | _identity(path)
             other = [
                 f'{key} {before.get(key)!r}, not {identity[key]!r}'
                 for key in identity

@@ -1,11 +1,15 @@
 """The augmentation's chances, pixels and colours, against plain NumPy and covariances built by hand."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy import stats
 
 from alexnet_jax.data.augment import Draw, centre_crop, crop, draw, lighting_basis, normalise
+from alexnet_jax.data.pipeline import epoch_order
 
 # A covariance with known axes: 3-4-5 directions and standard deviations of 100, 20 and 5.
 AXES = np.array([[0.6, 0.8, 0.0], [-0.8, 0.6, 0.0], [0.0, 0.0, 1.0]])  # a row each
@@ -15,34 +19,93 @@ COVARIANCE = sum(s**2 * np.outer(p, p) for s, p in zip(DEVIATIONS, AXES, strict=
 
 @pytest.fixture(scope='module')
 def draws():
-    return [draw(seed=3, epoch=1, record=record) for record in range(20_000)]
+    """(100000, 6) of one epoch's records: top, left, flip, three normals."""
+    return table(range(100_000), epoch=1)
 
 
-def chi_square(counts):
-    expected = sum(counts) / len(counts)
-    return sum((count - expected) ** 2 / expected for count in counts)
+@pytest.fixture(scope='module')
+def later():
+    """The next epoch of the first 20000 of those records."""
+    return table(range(20_000), epoch=2)
 
 
-@pytest.mark.parametrize('side', ['top', 'left'])
-def test_every_offset_from_0_to_32_is_equally_likely(draws, side):
-    counts = np.bincount([getattr(d, side) for d in draws])
-    assert len(counts) == 33  # 0 to 32: 256 - 224 inclusive
-    assert chi_square(counts) < 62.5  # 32 degrees of freedom: more than this once in 1000 seeds
+def table(records, *, epoch):
+    draws = [draw(seed=3, epoch=epoch, record=record) for record in records]
+    return np.array([[d.top, d.left, d.flip, *d.normals] for d in draws])
+
+
+def chi_square(counts, expected, *, degrees):
+    """Asserts what only one seed in a thousand would fail."""
+    statistic, bound = ((counts - expected) ** 2 / expected).sum(), stats.chi2.ppf(0.999, degrees)
+    assert statistic < bound, f'chi-square {statistic:.0f} of {degrees} degrees of freedom, bound {bound:.0f}'
+    print(f'figures: chi-square {statistic:.0f} of {degrees} degrees of freedom, bound {bound:.0f}')
+
+
+def assert_uniform_and_independent(first, second, *, values):
+    """Every pair of values 0 to n - 1 comes equally often: each is uniform and none says anything of the other."""
+    counts = np.zeros(values)
+    np.add.at(counts, (first.astype(int), second.astype(int)), 1)
+    chi_square(counts, len(first) / counts.size, degrees=counts.size - 1)
+
+
+def test_every_one_of_33_by_33_offsets_is_equally_likely(draws):
+    assert draws[:, :2].min() == 0
+    assert draws[:, :2].max() == 32  # 0 to 32: 256 - 224 inclusive
+    assert_uniform_and_independent(draws[:, 0], draws[:, 1], values=(33, 33))
 
 
 def test_flips_are_half_and_hang_on_neither_offset(draws):
-    counts = np.zeros((2, 2, 2))
-    for d in draws:
-        counts[int(d.flip), d.top % 2, d.left % 2] += 1
-    shares = np.array([17, 16]) / 33  # of even and odd offsets
-    expected = len(draws) / 2 * np.outer(shares, shares)
-    assert ((counts - expected) ** 2 / expected).sum() < 24.3  # 7 degrees of freedom, once in 1000 seeds
+    flips, bound = int(draws[:, 2].sum()), stats.binom.ppf([0.0005, 0.9995], len(draws), 0.5)
+    assert bound[0] <= flips <= bound[1], f'{flips} flips of {len(draws)}, expected within {bound}'
+    print(f'figures: {flips} flips of {len(draws)}, within {bound}')
+    for offset in (0, 1):
+        assert_uniform_and_independent(draws[:, offset], draws[:, 2], values=(33, 2))
 
 
-def test_lighting_numbers_are_standard_normal_and_independent(draws):
-    normals = np.stack([d.normals for d in draws])
-    np.testing.assert_allclose(normals.mean(axis=0), 0, atol=4 / np.sqrt(len(draws)))
-    np.testing.assert_allclose(np.cov(normals.T), np.eye(3), atol=6 / np.sqrt(len(draws)))
+def test_lighting_numbers_are_standard_normal(draws):
+    for i in (3, 4, 5):
+        result = stats.kstest(draws[:, i], 'norm')
+        assert result.pvalue > 0.001, f'Kolmogorov-Smirnov {result.statistic:.5f}, p {result.pvalue:.1e}'
+
+
+def test_neighbours_draw_independently(draws, later):
+    """Records, and epochs: crop and flip of the one say nothing of the other's, its normals' sizes nothing either."""
+    count = len(later)
+    for a, b in [(draws[::2], draws[1::2]), (draws[:count], later)]:
+        for column, values in [(0, (33, 33)), (1, (33, 33)), (2, (2, 2))]:
+            assert_uniform_and_independent(a[:, column], b[:, column], values=values)
+        correlations = standardised(a).T @ standardised(b) / len(a)
+        bound = stats.norm.ppf(1 - 0.0005 / correlations.size) / np.sqrt(len(a))  # of all of them together
+        print(f'figures: neighbours correlated by at most {np.abs(correlations).max():.4f}, bound {bound:.4f}')
+        assert np.abs(correlations).max() < bound, f'correlated by {np.abs(correlations).max():.4f}, bound {bound:.4f}'
+
+
+def standardised(draws):
+    columns = np.concatenate([draws, np.abs(draws[:, 3:])], axis=1)
+    return (columns - columns.mean(axis=0)) / columns.std(axis=0)
+
+
+def test_the_streams_are_those_of_every_version_before():
+    """As the first version drew them: a run that it began goes on with the same images."""
+    a, b = draw(seed=3, epoch=1, record=7), draw(seed=0, epoch=89, record=1_281_166)
+    assert [(d.top, d.left, d.flip) for d in (a, b)] == [(1, 27, False), (25, 23, True)]
+    np.testing.assert_allclose(a.normals, [1.053011339101116, -0.6129266635794759, -1.3019950549099812], rtol=1e-12)
+    np.testing.assert_allclose(b.normals, [0.7836589837158434, 1.5374223540981562, -1.2660149473006064], rtol=1e-12)
+    assert epoch_order(10, seed=0, epoch=0).tolist() == [2, 5, 8, 6, 3, 9, 7, 0, 4, 1]
+    assert epoch_order(1_281_167, seed=0, epoch=89)[:3].tolist() == [382340, 314579, 138454]
+
+
+def test_images_of_a_group_share_crop_and_flip_and_nothing_else():
+    def of(record, **group):
+        return draw(seed=3, epoch=1, record=record, **group)
+
+    shared = [of(record, crop_group=7) for record in range(500, 532)]
+    assert {(d.top, d.left, d.flip) for d in shared} == {(of(7).top, of(7).left, of(7).flip)}
+    for record, d in zip(range(500, 532), shared, strict=True):
+        assert d.normals.tolist() == of(record).normals.tolist()
+    groups = np.array([[d.top, d.left, d.flip] for d in (of(99, crop_group=group) for group in range(10_000))])
+    assert_uniform_and_independent(groups[:, 0], groups[:, 2], values=(33, 2))
+    assert_uniform_and_independent(groups[:, 1], groups[:, 2], values=(33, 2))
 
 
 def test_a_draw_hangs_on_seed_epoch_and_record_alone():
@@ -59,19 +122,6 @@ def test_a_draw_hangs_on_seed_epoch_and_record_alone():
     assert len(set.union(*normals)) == 3 * len(normals)  # no number comes twice, in no other place either
 
 
-def test_neighbours_draw_independently(draws):
-    """Of records, and of epochs: no number of the one says anything of any number of the other, nor of its size."""
-
-    def table(draws):
-        rows = np.array([[d.top, d.left, d.flip, *d.normals, *np.abs(d.normals)] for d in draws])
-        return (rows - rows.mean(axis=0)) / rows.std(axis=0)
-
-    here = table(draws)
-    later = table([draw(seed=3, epoch=2, record=record) for record in range(5000)])
-    for a, b in [(here[:-1], here[1:]), (here[:5000], later)]:
-        np.testing.assert_allclose(a.T @ b / len(a), 0, atol=5 / np.sqrt(len(a)))
-
-
 @pytest.mark.parametrize('flip', [False, True])
 @pytest.mark.parametrize(('top', 'left'), [(0, 0), (32, 32), (5, 17)])
 def test_crop_is_the_drawn_window_mirrored_where_drawn(top, left, flip):
@@ -83,12 +133,24 @@ def test_crop_is_the_drawn_window_mirrored_where_drawn(top, left, flip):
     assert view.dtype == np.uint8
 
 
-def test_lighting_by_standard_deviation_has_a_hundredth_of_the_pixels_own_covariance():
-    basis = lighting_basis(COVARIANCE, scale='standard_deviation', strength=0.1)
-    noise = np.random.default_rng(0).standard_normal((100_000, 3)) @ basis.T
-    expected = sum((0.1 * s) ** 2 * np.outer(p, p) for s, p in zip(DEVIATIONS, AXES, strict=True))
-    np.testing.assert_allclose(basis @ basis.T, expected, rtol=1e-5, atol=1e-5)
-    np.testing.assert_allclose(np.cov(noise.T), expected, atol=0.02 * expected.max())
+def test_the_lighting_s_covariance_is_that_of_the_formula(draws):
+    """Paper section 4.1, over 1e5 draws: sum of (0.1 sigma_i)^2 p_i p_i^T, along every p_i."""
+    noise = draws[:, 3:] @ lighting_basis(COVARIANCE, scale='standard_deviation', strength=0.1).astype(float).T
+    found = noise.T @ noise / len(noise)
+    sizes = (0.1 * DEVIATIONS) ** 2
+    expected = sum(size * np.outer(p, p) for size, p in zip(sizes, AXES, strict=True))
+    # E |found - expected|^2 is (trace^2 + |expected|^2) / n for normal draws, nearly all of it the largest axis's.
+    apart, norm = np.linalg.norm(found - expected), np.linalg.norm(expected)
+    bound = stats.norm.ppf(0.9995) * np.sqrt((sizes.sum() ** 2 + norm**2) / len(noise))
+    assert apart < bound, f'apart by {apart / norm:.4f} of the norm, bound {bound / norm:.4f}'
+    print(f'figures: lighting covariance apart by {apart / norm:.4f} of the norm, bound {bound / norm:.4f}')
+    # That norm would hardly see the small axes: each by itself.
+    inside = stats.chi2.ppf([0.0005, 0.9995], len(noise)) / len(noise)
+    ratios = np.diag(AXES @ found @ AXES.T) / sizes
+    assert (inside[0] < ratios).all() and (ratios < inside[1]).all(), f'variances {ratios} of theirs, within {inside}'
+    across = (AXES @ found @ AXES.T / np.sqrt(np.outer(sizes, sizes)))[np.triu_indices(3, 1)]
+    bound = stats.norm.ppf(0.9995) / np.sqrt(len(noise))
+    assert np.abs(across).max() < bound, f'axes correlated by {np.abs(across).max():.4f}, bound {bound:.4f}'
 
 
 def test_lighting_by_eigenvalue_is_the_formula_as_worded_on_pixels_of_0_to_1():
@@ -109,16 +171,21 @@ def test_lighting_of_grey_pixels_is_grey_and_an_unknown_scale_is_refused():
 
 def test_normalise_subtracts_the_mean_adds_the_lighting_and_divides_only_then():
     random = np.random.default_rng(0)
-    images = random.integers(0, 256, (2, 224, 224, 3), dtype=np.uint8)
+    images = random.integers(0, 256, (3, 224, 224, 3), dtype=np.uint8)
     mean = random.uniform(100, 150, (224, 224, 3)).astype(np.float32)
-    lighting = np.array([[1.0, -2.0, 3.0], [40.0, 50.0, -60.0]], np.float32)
+    lighting = np.array([[0.0, -2.0, 0.0], [0.0, 0.0, 0.0], [40.0, 50.0, -60.0]], np.float32)
     tested = jax.jit(normalise)(images, mean)
-    trained = normalise(jnp.asarray(images), mean, lighting=jnp.asarray(lighting), divisor=1.1)
+    trained = jax.jit(functools.partial(normalise, divisor=1.1))(images, mean, lighting=lighting)
     assert tested.dtype == trained.dtype == np.float32
-    np.testing.assert_allclose(tested, images.astype(np.float64) - mean, atol=1e-4)
-    np.testing.assert_allclose(trained, (images - mean.astype(np.float64) + lighting[:, None, None]) / 1.1, atol=1e-4)
-    untested = normalise(jnp.asarray(images), mean, divisor=1.1)
-    np.testing.assert_array_equal(untested, tested)  # nothing was added, so nothing is divided
+    plain = images - mean.astype(np.float64)
+    np.testing.assert_allclose(tested, plain, atol=1e-4)
+    np.testing.assert_allclose(trained[0], (plain[0] + [0, -2, 0]) / 1.1, atol=1e-4)
+    np.testing.assert_array_equal(trained[1], tested[1])  # nothing was added, so nothing is divided
+    np.testing.assert_allclose(trained[2], (plain[2] + [40, 50, -60]) / 1.1, atol=1e-4)
+    np.testing.assert_allclose(
+        normalise(jnp.asarray(images), mean, lighting=lighting), plain + lighting[:, None, None], atol=1e-4
+    )
+    np.testing.assert_array_equal(normalise(jnp.asarray(images), mean, divisor=1.1), tested)
 
 
 def test_centre_crop_leaves_16_pixels_on_every_side():

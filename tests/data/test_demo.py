@@ -6,6 +6,7 @@ import tensorflow_datasets as tfds
 from PIL import Image
 
 from alexnet_jax.data import demo
+from alexnet_jax.data.writer import prepare
 
 
 def test_rendering_is_a_pure_function_of_split_and_index():
@@ -58,8 +59,8 @@ def test_textures_cover_what_they_should_and_are_coarse(fill, share):
     assert width >= 16  # px, of a stripe or spot; conv1 looks every 4 px
 
 
-def test_the_builder_is_a_plain_tfds_dataset_of_what_render_draws(tmp_path):
-    demo.Demo(data_dir=tmp_path, train=12, validation=10, workers=1).download_and_prepare()
+def test_it_is_prepared_as_a_plain_tfds_dataset_of_what_render_draws(tmp_path):
+    prepare(demo.plan(train=12, validation=10), data_dir=tmp_path, workers=1)
 
     builder = tfds.builder('demo', data_dir=tmp_path)
     train = builder.as_data_source('train', decoders={'image': tfds.decode.SkipDecoding()})

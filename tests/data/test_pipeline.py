@@ -8,7 +8,9 @@ import sys
 
 import numpy as np
 import pytest
+from numpy.lib.stride_tricks import sliding_window_view
 from PIL import Image
+from scipy import stats
 
 from alexnet_jax import InputError
 from alexnet_jax.data.augment import draw
@@ -74,11 +76,108 @@ def test_an_epoch_s_order_is_a_permutation_drawn_anew():
         assert abs(np.corrcoef(a, b)[0, 1]) < 0.15
 
 
+def test_every_record_is_equally_likely_at_every_place():
+    """Eight records over 4000 epochs; of 64 counts, 49 are free, as each record has one place and each place one."""
+    orders = np.stack([epoch_order(8, seed=0, epoch=epoch) for epoch in range(4000)])
+    counts = np.stack([np.bincount(orders[:, place], minlength=8) for place in range(8)])
+    # A permutation matrix has covariance of the independence model times 8/7.
+    statistic, bound = ((counts - 500) ** 2 / 500).sum() * 7 / 8, stats.chi2.ppf(0.999, 49)
+    assert statistic < bound, f'chi-square {statistic:.0f}, bound {bound:.0f}'
+    first = [tuple(order) for order in orders[:200]]
+    assert len(set(first)) > 190  # of 40320
+
+
 def test_reading_ahead_from_a_step_gives_what_indexing_gives(train):
     batches = TrainingBatches(train, 8, 0, BASIS)
     for step, batch in zip(range(4, 12), batches.read_from(4), strict=False):
         assert same(batch, batches[step]), step
     assert step == 11
+
+
+def shares(batch_size, hosts):
+    """The global rows split over hosts in order, the first ones taking one more where it does not divide."""
+    edges = np.cumsum([0, *(len(part) for part in np.array_split(range(batch_size), hosts))]).tolist()
+    return [range(a, b) for a, b in itertools.pairwise(edges)]
+
+
+def joined(parts):
+    return {name: np.concatenate([getattr(part, name) for part in parts]) for name in vars(parts[0])}
+
+
+@pytest.mark.parametrize('images_per_crop', [1, 5])
+@pytest.mark.parametrize('hosts', [1, 2, 4, 8])
+@pytest.mark.parametrize('batch_size', [8, 16, 11])
+def test_hosts_together_make_the_batches_of_one(train, batch_size, hosts, images_per_crop):
+    options = {'images_per_crop': images_per_crop, 'lit_steps': 4}
+    whole = TrainingBatches(train, batch_size, 0, BASIS, **options)
+    parts = [TrainingBatches(train, batch_size, 0, BASIS, rows=rows, **options) for rows in shares(batch_size, hosts)]
+    for step in (0, 3, 4):  # in 40 records, batch 3 of 11 lies in two epochs
+        expected, found = vars(whole[step]), joined([part[step] for part in parts])
+        assert len(found['images']) == batch_size
+        for name, values in expected.items():
+            np.testing.assert_array_equal(found[name], values, err_msg=f'{name} of step {step}')
+
+
+@pytest.mark.parametrize('threads', [1, 2, 4])
+def test_hosts_and_threads_may_change_within_an_epoch(train, threads):
+    """One host to step 2, four of `threads` each to step 4, two to the end: the batches of one host and one thread."""
+    one = TrainingBatches(train, 11, 0, BASIS, images_per_crop=3)
+    found = []
+    for start, stop, hosts in [(0, 2, 1), (2, 4, 4), (4, 6, 2)]:
+        readers = [
+            TrainingBatches(train, 11, 0, BASIS, images_per_crop=3, rows=rows).read_from(start, threads=threads)
+            for rows in shares(11, hosts)
+        ]
+        found += [joined(parts) for parts in itertools.islice(zip(*readers, strict=True), stop - start)]
+    expected = itertools.islice(one.read_from(0, threads=1, read_ahead=1), 6)
+    for step, (batch, values) in enumerate(zip(found, expected, strict=True)):
+        for name in batch:
+            np.testing.assert_array_equal(batch[name], getattr(values, name), err_msg=f'{name} of step {step}')
+    for epoch in range(6 * 11 // 40):
+        assert sorted(np.concatenate([b['records'] for b in found])[40 * epoch : 40 * epoch + 40]) == list(range(40))
+
+
+def test_a_host_may_have_no_rows_and_none_beyond_the_batch(train):
+    assert TrainingBatches(train, 8, 0, BASIS, rows=range(8, 8))[0].images.shape == (0, 224, 224, 3)
+    with pytest.raises(ValueError, match=r'range\(6, 9\) are not rows of a batch of 8'):
+        TrainingBatches(train, 8, 0, BASIS, rows=range(6, 9))
+
+
+def test_neighbours_in_the_epoch_s_order_share_crop_and_flip(train):
+    """Groups of 7 of 40 records: they cross batches of 8, and begin anew with the epoch."""
+    batches = TrainingBatches(train, 8, 9, BASIS, images_per_crop=7)
+    alone = TrainingBatches(train, 8, 9, BASIS)
+    windows = []
+    for place in range(60):
+        batch, row = batches[place // 8], place % 8
+        jpeg, _ = train[int(batch.records[row])]
+        windows.append(window_of(decode(jpeg), batch.images[row]))
+        np.testing.assert_array_equal(batch.lighting[row], alone[place // 8].lighting[row])  # each its own
+    groups = [windows[a:b] for a, b in [*((a, min(a + 7, 40)) for a in range(0, 40, 7)), (40, 47), (47, 54), (54, 60)]]
+    assert all(len(set(group)) == 1 for group in groups)
+    assert len({group[0] for group in groups}) == len(groups)  # 2178 windows, 9 groups
+
+
+def window_of(image, view):
+    """(top, left, flip) of the one 224 x 224 window of `image` that is `view`."""
+    found = []
+    for flip in (False, True):
+        plain = view[:, ::-1] if flip else view
+        corners = sliding_window_view(image[:, :, 0], (224, 224))
+        for top, left in np.argwhere((corners[:, :, :2, :2] == plain[:2, :2, 0]).all(axis=(2, 3))):
+            if np.array_equal(image[top : top + 224, left : left + 224], plain):
+                found.append((int(top), int(left), flip))
+    assert len(found) == 1
+    return found[0]
+
+
+def test_lighting_ends_with_the_lit_steps_and_nothing_else_changes(train):
+    lit, dark = TrainingBatches(train, 8, 0, BASIS), TrainingBatches(train, 8, 0, BASIS, lit_steps=2)
+    for step in range(4):
+        assert np.array_equal(dark[step].lighting, lit[step].lighting if step < 2 else np.zeros((8, 3)))
+        assert lit[step].lighting.all()
+        assert np.array_equal(dark[step].images, lit[step].images)
+        assert np.array_equal(dark[step].records, lit[step].records)
 
 
 def test_pixels_labels_and_lighting_are_those_of_the_record_and_its_draw(train):

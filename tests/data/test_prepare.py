@@ -3,6 +3,7 @@ import io
 import json
 import os
 import pathlib
+import shutil
 import subprocess
 import sys
 import zlib
@@ -16,7 +17,7 @@ from absl.testing import flagsaver
 from PIL import Image
 
 from alexnet_jax import InputError, prepare
-from alexnet_jax.data import builder, photo, progress, writer
+from alexnet_jax.data import conversion, demo, feasibility, folder_source, photo, plans, progress, writer
 from alexnet_jax.data.source import open_dataset
 
 
@@ -147,7 +148,7 @@ def test_a_folder_becomes_a_dataset_with_the_statistics_of_its_training_records(
 
 
 def test_every_record_carries_its_own_label(folder, tmp_path):
-    writer.prepare_folder(folder, name='pets', data_dir=tmp_path / 'data')
+    writer.prepare(folder_source.plan(folder, name='pets'), data_dir=tmp_path / 'data')
 
     expected = {
         (photo.photo_to_jpeg((folder / 'train' / name / f'{i}.jpg').read_bytes()), label)
@@ -158,10 +159,10 @@ def test_every_record_carries_its_own_label(folder, tmp_path):
 
 
 def test_the_bytes_do_not_depend_on_the_number_of_processes(folder, tmp_path, monkeypatch):
-    monkeypatch.setattr(builder, 'CHUNK', 1)
-    alone = writer.prepare_folder(folder, name='pets', data_dir=tmp_path / 'a', workers=1)
-    together = writer.prepare_folder(
-        folder, name='pets', data_dir=tmp_path / 'b', workers=2
+    monkeypatch.setattr(conversion, 'CHUNK', 1)
+    alone = writer.prepare(folder_source.plan(folder, name='pets'), data_dir=tmp_path / 'a', workers=1)
+    together = writer.prepare(
+        folder_source.plan(folder, name='pets'), data_dir=tmp_path / 'b', workers=2
     )  # 6 chunks: more than wait at once
 
     assert alone.fingerprint == together.fingerprint
@@ -342,7 +343,7 @@ def test_flags_that_do_not_go_together(tmp_path, capsys, options, message):
 
 def test_an_existing_dataset_is_replaced_only_when_asked(folder, tmp_path, capsys):
     data_dir = tmp_path / 'data'
-    first = writer.prepare_folder(folder, name='pets', data_dir=data_dir)
+    first = writer.prepare(folder_source.plan(folder, name='pets'), data_dir=data_dir)
     (folder / 'train' / 'cat' / '0.jpg').unlink()
 
     code, _, _ = command(capsys, images=str(folder), name='pets', data_dir=str(data_dir))
@@ -356,20 +357,20 @@ def test_an_existing_dataset_is_replaced_only_when_asked(folder, tmp_path, capsy
 
 
 def test_a_failed_overwrite_leaves_the_old_dataset(folder, tmp_path):
-    first = writer.prepare_folder(folder, name='pets', data_dir=tmp_path / 'data')
+    first = writer.prepare(folder_source.plan(folder, name='pets'), data_dir=tmp_path / 'data')
     (folder / 'train' / 'cat' / 'bad.jpg').write_bytes(b'')
 
     with pytest.raises(InputError):
-        writer.prepare_folder(folder, name='pets', data_dir=tmp_path / 'data', overwrite=True)
+        writer.prepare(folder_source.plan(folder, name='pets'), data_dir=tmp_path / 'data', overwrite=True)
     assert open_dataset('pets', data_dir=tmp_path / 'data').fingerprint == first.fingerprint
 
 
 def test_a_killed_run_leaves_nothing_that_opens_and_the_next_one_cleans_up(folder, tmp_path):
     program = f"""
 import os, signal
-from alexnet_jax.data import writer
+from alexnet_jax.data import folder_source, writer
 kill = lambda split, done, total: os.kill(os.getpid(), signal.SIGKILL)
-writer.prepare_folder({str(folder)!r}, name='pets', data_dir={str(tmp_path / 'data')!r}, progress=kill)
+writer.prepare(folder_source.plan({str(folder)!r}, name='pets'), data_dir={str(tmp_path / 'data')!r}, progress=kill)
 """
     run = subprocess.run([sys.executable, '-c', program], capture_output=True, check=False)
     assert run.returncode == -9
@@ -377,7 +378,7 @@ writer.prepare_folder({str(folder)!r}, name='pets', data_dir={str(tmp_path / 'da
     with pytest.raises(InputError, match='no dataset'):
         open_dataset('pets', data_dir=tmp_path / 'data')
 
-    writer.prepare_folder(folder, name='pets', data_dir=tmp_path / 'data')
+    writer.prepare(folder_source.plan(folder, name='pets'), data_dir=tmp_path / 'data')
     assert os.listdir(tmp_path / 'data') == ['pets']
 
 
@@ -386,7 +387,7 @@ def test_two_runs_do_not_write_the_same_dataset(folder, tmp_path):
     with (tmp_path / 'data' / '.pets.lock').open('w') as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         with pytest.raises(InputError, match='another process is preparing pets'):
-            writer.prepare_folder(folder, name='pets', data_dir=tmp_path / 'data')
+            writer.prepare(folder_source.plan(folder, name='pets'), data_dir=tmp_path / 'data')
 
 
 # The embedded dataset and TFDS
@@ -394,11 +395,18 @@ def test_two_runs_do_not_write_the_same_dataset(folder, tmp_path):
 
 def test_the_demo_is_prepared_like_any_other(tmp_path):
     seen = []
-    done = writer.prepare_demo(tmp_path, train=10, validation=10, workers=1, progress=lambda *state: seen.append(state))
+    done = writer.prepare(
+        demo.plan(train=10, validation=10), data_dir=tmp_path, workers=1, progress=lambda *state: seen.append(state)
+    )
 
     assert done.splits == {'train': 10, 'validation': 10}
     assert seen == [('train', 10, 10), ('validation', 10, 10)]
     assert open_dataset('demo', data_dir=tmp_path).fingerprint == done.fingerprint
+
+
+def prepare_tfds(dataset, tmp_path, **request):
+    plan = plans.plan_of(plans.Request(dataset=dataset, tfds_dir=tmp_path / 'tfds', **request))
+    return writer.prepare(plan, data_dir=tmp_path / 'data')
 
 
 class SmallDigits(tfds.core.GeneratorBasedBuilder):
@@ -472,19 +480,19 @@ def test_a_tfds_dataset_on_disk_is_used_as_it_is(tmp_path):
     SmallDigits(data_dir=tmp_path / 'tfds', file_format='array_record').download_and_prepare()
     before = sorted(pathlib.Path(tmp_path / 'tfds').rglob('*'))
 
-    done = writer.prepare_tfds('small_digits', name='digits', tfds_dir=tmp_path / 'tfds', data_dir=tmp_path / 'data')
+    done = prepare_tfds('small_digits', tmp_path, name='digits')
     assert done.splits == {'train': 6, 'validation': 6}
     assert done.name == 'digits'
     assert sorted(pathlib.Path(tmp_path / 'tfds').rglob('*')) == before
 
 
 def test_a_tfds_dataset_may_name_classes_that_it_has_no_image_of(tmp_path):
-    done = writer.prepare_tfds('rare_digits', tfds_dir=tmp_path / 'tfds', data_dir=tmp_path / 'data')
+    done = prepare_tfds('rare_digits', tmp_path)
     assert (done.classes, done.splits['train']) == (('0', '1', '2'), 4)
 
 
 def test_a_test_split_without_labels_is_left_out(tmp_path):
-    done = writer.prepare_tfds('secret_digits', tfds_dir=tmp_path / 'tfds', data_dir=tmp_path / 'data')
+    done = prepare_tfds('secret_digits', tmp_path)
 
     assert done.splits == {'train': 6, 'validation': 6}
     assert done.notes == ('secret_digits keeps the labels of its test split secret: left out',)
@@ -509,7 +517,132 @@ def test_what_tfds_cannot_give_is_one_clear_line(tmp_path, capsys, dataset, mess
     assert not (tmp_path / 'data').exists()
 
 
+class BrokenDigits(SmallDigits):
+    """Its fourth training image is no image."""
+
+    def _generate_examples(self, split):
+        for i, example in super()._generate_examples(split):
+            broken = {'image': io.BytesIO(b'lost')} if (split, i) == ('train', 3) else {}
+            yield i, example | broken
+
+
+def keep_originals(dataset, tmp_path, capsys, **options):
+    return command(
+        capsys,
+        dataset=dataset,
+        tfds_dir=str(tmp_path / 'tfds'),
+        data_dir=str(tmp_path / 'data'),
+        keep_originals=True,
+        **options,
+    )
+
+
+def test_kept_originals_are_read_where_tfds_has_them_with_statistics_of_what_training_sees(tmp_path, capsys):
+    code, _, _ = keep_originals('small_digits', tmp_path, capsys)
+
+    assert code == 0, code
+    dataset = open_dataset('small_digits', data_dir=tmp_path / 'data')
+    assert sorted(path.name for path in dataset.directory.iterdir()) == ['manifest.json', 'statistics.npz']
+    records = dataset.records('train')
+    assert records.photos
+    assert sorted((pixels(png).mean(), label) for png, label in (records[i] for i in range(6))) == [
+        (40 * i, i % 3) for i in range(6)
+    ]
+    np.testing.assert_allclose(dataset.mean_image, 100)  # the mean of 0, 40, ..., 200, of plain images
+    np.testing.assert_allclose(dataset.rgb_covariance, np.var(40 * np.arange(6)))
+    assert dataset.examples('validation') == len(dataset.records('validation')) == 6  # its test split
+
+
+def test_unusable_originals_are_named_and_then_left_out(tmp_path, capsys):
+    code, _, _ = keep_originals('broken_digits', tmp_path, capsys)
+    assert '1 unusable files (train/' in code
+    assert 'not an image' in code
+
+    code, _, _ = keep_originals('broken_digits', tmp_path, capsys, on_error='skip')
+    assert code == 0, code
+    dataset = open_dataset('broken_digits', data_dir=tmp_path / 'data')
+    records = dataset.records('train')
+    assert dataset.examples('train') == len(records) == 5
+    assert sorted(pixels(records[i][0]).mean() for i in range(5)) == [0, 40, 80, 160, 200]
+
+
+def test_originals_that_are_gone_or_others_are_refused(tmp_path, capsys):
+    keep_originals('small_digits', tmp_path, capsys)
+    (where,) = (tmp_path / 'tfds' / 'small_digits').iterdir()
+
+    info = where / 'dataset_info.json'
+    whole = info.read_text()
+    info.write_text(whole.replace('"6"', '"5"'))
+    with pytest.raises(InputError, match='has 5 images and had 6; prepare it again'):
+        open_dataset('small_digits', data_dir=tmp_path / 'data')
+    where.rename(tmp_path / 'elsewhere')
+    with pytest.raises(InputError, match='which holds the images, is gone; prepare it again'):
+        open_dataset('small_digits', data_dir=tmp_path / 'data')
+
+
+# What it will take
+
+
+def test_check_writes_nothing_and_says_what_it_will_take(folder, tmp_path, capsys):
+    code, out, _ = command(
+        capsys, images=str(folder), name='pets', data_dir=str(tmp_path / 'data'), check=True, json=True
+    )
+
+    assert code == 0
+    found = json.loads(out.splitlines()[-1])
+    assert found['images'] == {'train': 6, 'validation': 2}
+    records = [photo.photo_to_jpeg(path.read_bytes()) for path in (folder / 'train').rglob('*.jpg')]
+    assert found['needed'] == pytest.approx(4e6 + 8 * np.mean([len(record) for record in records]), rel=0.01)
+    assert found['seconds'] == pytest.approx(8 / found['images_per_second'])
+    assert ' GB needed, ' in out
+    assert not (tmp_path / 'data').exists()
+
+
+def test_check_says_when_the_disk_is_too_small_and_preparing_refuses(folder, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(feasibility.shutil, 'disk_usage', lambda path: shutil._ntuple_diskusage(9e6, 8e6, 1e6))
+    monkeypatch.setattr(writer, 'MANY', 5)
+    options = {'images': str(folder), 'name': 'pets', 'data_dir': str(tmp_path / 'data')}
+
+    code, _, _ = command(capsys, check=True, **options)
+    assert code == f'error: about 0.0 GB are needed in {tmp_path / "data"} and 0.0 GB are free; ' + (
+        'free some, or choose another --data_dir'
+    )
+    code, _, _ = command(capsys, **options)
+    assert 'free some, or choose another --data_dir' in code
+
+
+def test_check_does_not_have_tfds_make_anything(tmp_path, capsys):
+    code, _, _ = command(
+        capsys, dataset='small_digits', tfds_dir=str(tmp_path / 'tfds'), data_dir=str(tmp_path / 'data'), check=True
+    )
+
+    assert 'small_digits is not in' in code
+    assert 'without --check TFDS makes it first' in code
+    assert not (tmp_path / 'tfds' / 'small_digits').exists()
+
+
 # The command itself
+
+
+def test_show_draws_a_prepared_dataset(folder, tmp_path, capsys):
+    writer.prepare(folder_source.plan(folder, name='pets'), data_dir=tmp_path / 'data')
+
+    code, out, _ = command(capsys, show='pets', data_dir=str(tmp_path / 'data'))
+    path = tmp_path / 'data' / 'pets' / 'contact_sheet.png'
+    assert (code, out) == (0, f'drawn: {path}\n')
+    assert min(Image.open(path).size) > 1000
+    assert open_dataset('pets', data_dir=tmp_path / 'data').examples('train') == 6  # it is not in the way
+
+
+def test_verify_reads_a_prepared_dataset_again(folder, tmp_path, capsys):
+    done = writer.prepare(folder_source.plan(folder, name='pets'), data_dir=tmp_path / 'data')
+
+    code, out, _ = command(capsys, verify='pets', data_dir=str(tmp_path / 'data'))
+    assert (code, out) == (0, f'{done.directory} is whole; fingerprint {done.fingerprint}\n')
+    shard = next(done.directory.glob('*-validation*'))
+    shard.write_bytes(shard.read_bytes()[:-1] + b'?')
+    code, _, _ = command(capsys, verify='pets', data_dir=str(tmp_path / 'data'))
+    assert code.startswith(f'error: {done.directory} is damaged: {shard.name}; prepare it again')
 
 
 def test_the_command_leaves_with_code_1_and_one_line(folder, tmp_path):

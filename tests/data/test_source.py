@@ -12,16 +12,17 @@ import tensorflow_datasets as tfds
 from PIL import Image
 
 from alexnet_jax import InputError
-from alexnet_jax.data.builder import ImageBuilder, Item
+from alexnet_jax.data import demo
 from alexnet_jax.data.demo import CLASSES
-from alexnet_jax.data.source import Records, open_dataset, prepared_datasets
-from alexnet_jax.data.writer import prepare_demo
+from alexnet_jax.data.manifest import write_manifest
+from alexnet_jax.data.source import Records, open_dataset, prepared_datasets, verify
+from alexnet_jax.data.writer import prepare
 
 
 @pytest.fixture(scope='module')
 def prepared(tmp_path_factory):
     data_dir = tmp_path_factory.mktemp('data')
-    prepare_demo(data_dir, train=20, validation=10, workers=1)
+    prepare(demo.plan(train=20, validation=10), data_dir=data_dir, workers=1)
     return data_dir
 
 
@@ -87,17 +88,12 @@ def test_an_unknown_split_lists_those_there_are(prepared):
         open_dataset('demo', data_dir=prepared).records('test')
 
 
-def test_a_tfds_dataset_that_was_not_prepared_here_is_told_how(tmp_path):
-    jpeg = io.BytesIO()
-    Image.new('RGB', (256, 256)).save(jpeg, 'JPEG')
-    splits = {split: [Item('a', 0, jpeg.getvalue())] for split in ('train', 'validation')}
-    ImageBuilder(
-        name='birds', classes=('a', 'b'), splits=splits, to_jpeg=bytes, workers=1, data_dir=tmp_path
-    ).download_and_prepare()
+def test_a_tfds_dataset_that_was_not_prepared_here_is_told_how(damageable):
+    (damageable / 'demo' / '1.0.0' / 'manifest.json').unlink()
 
-    with pytest.raises(InputError, match=r'no mean image .* `python -m alexnet_jax.prepare --dataset=birds'):
-        open_dataset('birds', data_dir=tmp_path)
-    assert prepared_datasets(tmp_path) == []
+    with pytest.raises(InputError, match=r'no mean image .* `python -m alexnet_jax.prepare --dataset=demo'):
+        open_dataset('demo', data_dir=damageable)
+    assert prepared_datasets(damageable) == []
 
 
 def truncate_a_shard(directory):
@@ -114,8 +110,14 @@ def raise_the_format(directory):
     (directory / 'manifest.json').write_text(json.dumps(manifest | {'format_version': 99}))
 
 
+def change_the_labels(directory):
+    change(directory, 'label.labels.txt', lambda text: text.replace('striped_disc', 'spotted_disk'))
+
+
 def shrink_the_images(directory):
     change(directory, 'features.json', lambda text: text.replace('256', '224'))
+    (directory / 'manifest.json').unlink()
+    write_manifest(directory)
 
 
 def drop_validation(directory):
@@ -134,7 +136,8 @@ def change(directory, file, edit):
     [
         (truncate_a_shard, 'is missing or not of its'),
         (remove_the_statistics, r'statistics\.npz is missing'),
-        (raise_the_format, 'has format 99, not 1'),
+        (raise_the_format, 'has format 99, not 1 or 2'),
+        (change_the_labels, 'label.labels.txt has changed since it was written'),
         (shrink_the_images, r'holds \(224, 224, 3\) jpeg, not 256 x 256 JPEG'),
         (drop_validation, 'has no validation split'),
     ],
@@ -147,8 +150,27 @@ def test_damage_is_found_when_opening(damageable, damage, message):
     assert '--overwrite' in str(error.value)
 
 
+def test_a_flipped_bit_in_a_shard_is_found_by_verifying(damageable):
+    shard = next((damageable / 'demo' / '1.0.0').glob('*-train.array_record*'))
+    content = bytearray(shard.read_bytes())
+    content[len(content) // 2] ^= 1
+    shard.write_bytes(content)
+
+    open_dataset('demo', data_dir=damageable)  # reads the sizes only
+    with pytest.raises(InputError, match=f'is damaged: {shard.name}; prepare it again'):
+        verify('demo', data_dir=damageable)
+
+
+def test_verifying_a_whole_dataset_reads_every_file(damageable):
+    seen = []
+    verify('demo', data_dir=damageable, progress=lambda *state: seen.append(state))
+
+    files = len(list((damageable / 'demo' / '1.0.0').iterdir())) - 2  # not the manifest, not TFDS's dataset_info.json
+    assert seen == [('verified', done, files) for done in range(1, files + 1)]
+
+
 def test_the_fingerprint_follows_the_content_not_the_place(prepared, damageable, tmp_path):
-    prepare_demo(tmp_path / 'other', train=10, validation=10, workers=1)
+    prepare(demo.plan(train=10, validation=10), data_dir=tmp_path / 'other', workers=1)
 
     fingerprint = open_dataset('demo', data_dir=prepared).fingerprint
     assert open_dataset('demo', data_dir=damageable).fingerprint == fingerprint

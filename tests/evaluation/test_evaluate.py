@@ -88,13 +88,31 @@ def constant(validation):
     variant, mesh = VARIANTS['paper'].scaled(WIDTH), make_mesh(1, 1)
     evaluate = Evaluator(variant, mesh, validation, num_classes=10, batch_size=8)
 
-    def test(bias):
+    def test(bias, protocol='centre', params_are_placed_before=lambda: None):
         params = init_parameters(variant, jax.random.key(0), num_classes=10)
         params['fc8'] = {'kernel': np.zeros((256, 10), np.float32), 'bias': np.asarray(bias, np.float32)}
-        return evaluate(*placed(params, MEAN.astype(np.float32), mesh), protocol='centre')
+        arguments = placed(params, MEAN.astype(np.float32), mesh)
+        params_are_placed_before()
+        return evaluate(*arguments, protocol=protocol)
 
-    test.evaluate = evaluate
+    test.evaluate, test.records = evaluate, validation
     return test
+
+
+@pytest.mark.parametrize('protocol', ['centre', 'ten_view'])
+def test_each_record_goes_to_the_devices_once_for_all_its_views(constant, monkeypatch, protocol):
+    """Whole, and only by `jax.device_put`: the test refuses what would go unasked. 13 records in batches of 8."""
+    sent, device_put = [], jax.device_put
+
+    def counted(tree, *arguments, **options):
+        sent.extend(leaf for leaf in jax.tree.leaves(tree) if np.ndim(leaf) > 2)
+        return device_put(tree, *arguments, **options)
+
+    monkeypatch.setattr(jax, 'device_put', counted)
+    constant([0] * 10, protocol=protocol, params_are_placed_before=sent.clear)
+    assert [(images.shape, images.dtype) for images in sent] == [((8, 256, 256, 3), np.uint8)] * 2
+    whole = np.stack([decode(jpeg) for jpeg, _ in constant.records])
+    np.testing.assert_array_equal(np.concatenate(sent)[:13], whole)
 
 
 def test_ties_are_errors(constant):

@@ -121,6 +121,8 @@ BLOCKS = {
     'conv1': ('convolution', [(3, 40, 40, 3), (11, 11, 3, 8)], {'stride': 4, 'padding': ((0, 3), (0, 3))}),
     'conv2': ('convolution', [(3, 13, 13, 8), (5, 5, 4, 16)], {'stride': 1, 'padding': ((2, 2), (2, 2)), 'groups': 2}),
     'conv3': ('convolution', [(3, 9, 9, 8), (3, 3, 8, 16)], {'stride': 1, 'padding': ((1, 1), (1, 1))}),
+    'conv4': ('convolution', [(3, 6, 7, 8), (3, 3, 4, 16)], {'stride': 1, 'padding': ((1, 1), (1, 1)), 'groups': 2}),
+    'conv4 of a pixel': ('convolution', [(3, 1, 1, 8), (3, 3, 8, 4)], {'stride': 1, 'padding': ((1, 1), (1, 1))}),
     'bias': ('add_bias', [(3, 9, 9, 8), (8,)], {}),
     'dense bias': ('add_bias', [(64, 8), (8,)], {}),
     'relu': ('relu', [(3, 9, 9, 8)], {}),

@@ -6,7 +6,17 @@ import jax
 import pytest
 
 from alexnet_jax.model.alexnet import parameter_shapes
-from alexnet_jax.model.variants import PAPER, RELEASED, VARIANTS, ChannelNorm, MaxPool, Relu, SpatialNorm, layer_sizes
+from alexnet_jax.model.variants import (
+    PAPER,
+    RELEASED,
+    VARIANTS,
+    ChannelNorm,
+    Lighting,
+    MaxPool,
+    Relu,
+    SpatialNorm,
+    layer_sizes,
+)
 
 # Paper section 3.5 and figure 2, by hand: name, output of both towers after pooling, weights, biases, MACs per image.
 GOLDEN = [
@@ -47,6 +57,8 @@ def test_constants_of_the_paper():
     assert [layer.name for layer in layers if layer.init_bias == 1] == ['conv2', 'conv4', 'conv5', 'fc6', 'fc7']
     assert {layer.init_bias for layer in layers} == {0, 1}
     assert (PAPER.bias_rate, PAPER.dropout_rate, PAPER.inverted_dropout) == (1, 0.5, False)
+    assert PAPER.lighting == Lighting('eigenvalue', strength=0.1, divisor=1, until=1)
+    assert PAPER.images_per_crop == 1
 
 
 def test_constants_of_the_released_code():
@@ -55,7 +67,8 @@ def test_constants_of_the_released_code():
     assert RELEASED.convs[1].then == (Relu(), norm, SpatialNorm(5, 1.0, 4e-5, 0.75), MaxPool(3, 2))
     assert [c.init_std for c in RELEASED.convs] == [0.01, 0.01, 0.03, 0.03, 0.03]
     assert RELEASED.bias_rate == 2
-    assert (RELEASED.lighting.scale, RELEASED.lighting.divisor) == ('standard_deviation', 1.1)
+    assert RELEASED.lighting == Lighting('standard_deviation', strength=0.1, divisor=1.1, until=66 / 91)
+    assert RELEASED.images_per_crop == RELEASED.scaled(0.25).images_per_crop == 32
 
 
 def test_width_scales_channels_and_keeps_the_variance_of_every_unit():

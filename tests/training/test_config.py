@@ -39,6 +39,7 @@ WRONG = {
     'log_every': [0],
     'profile': [-1, 1.5, True],
     'lighting': [1, 'yes'],
+    'images_per_crop': [0, -32, 1.5, True],
     'data_dir': ['', 3],
 }
 
@@ -101,6 +102,7 @@ def test_the_recipe_for_imagenet_is_the_paper_s():
         'dataset': 'imagenet2012',
         'data_dir': 'data',
         'lighting': True,
+        'images_per_crop': None,
         'seed': 0,
         'batch_size': 128,
         'epochs': 90.0,

@@ -1,0 +1,53 @@
+"""From configs to the augmentation of each variant: how long it is lit, who shares a crop, what is sent."""
+
+import jax
+import numpy as np
+import pytest
+
+from alexnet_jax.parallel.mesh import make_mesh
+from alexnet_jax.training import loop
+from alexnet_jax.training.config import recipe, validate
+from alexnet_jax.training.recipe import lit_steps_of
+
+
+def config_of(**values):
+    config = recipe('tiny', mesh=(1, 2))
+    config.update(batch_size=8, **values)
+    validate(config)
+    return config
+
+
+@pytest.mark.parametrize(
+    ('values', 'lit'),
+    [
+        ({'variant': 'released', 'epochs': 91.0}, 66 * 5),  # 40 images: 5 steps an epoch; the last 25 are dark
+        ({'variant': 'released', 'epochs': 90.0}, 326),  # 326.4
+        ({'variant': 'released', 'epochs': 4.0}, 15),  # 14.5: a short run has its dark end too
+        ({'variant': 'released', 'steps': 1}, 1),
+        ({'variant': 'released', 'steps': 91, 'epochs': 1.0}, 66),
+        ({'variant': 'paper', 'epochs': 91.0}, 91 * 5),
+    ],
+)
+def test_the_released_noise_ends_after_66_of_91_epochs_and_the_paper_s_never(values, lit):
+    assert lit_steps_of(config_of(**values), examples=40) == lit
+
+
+def test_a_run_s_batches_are_lit_and_cut_as_its_variant_says(tiny):
+    released = loop._batches(config_of(variant='released', steps=3), tiny)  # lit for 2.2 steps
+    assert [bool(released[step].lighting.any()) for step in range(3)] == [True, True, False]
+    assert released.images_per_crop == 32
+    paper = loop._batches(config_of(variant='paper', steps=3), tiny)
+    assert all(paper[step].lighting.all() for step in range(3))
+    assert paper.images_per_crop == 1
+    assert loop._batches(config_of(variant='released', images_per_crop=1), tiny).images_per_crop == 1
+    assert loop._batches(config_of(variant='paper', images_per_crop=5), tiny).images_per_crop == 5
+    assert not loop._batches(config_of(variant='released', lighting=False), tiny)[0].lighting.any()
+    assert recipe(None, mesh=(1, 2)).images_per_crop == 1  # its steps of 32 would show one window each
+
+
+def test_an_image_takes_150544_bytes_to_the_device(tiny):
+    """224 * 224 * 3 of pixels, 4 of label, 12 of lighting."""
+    batches = loop._batches(config_of(variant='released', steps=3), tiny)
+    batch = next(loop._placed(batches.read_from(0), make_mesh(1, 1)))
+    assert sum(leaf.nbytes for leaf in jax.tree.leaves(batch)) == 8 * (150_528 + 16)
+    np.testing.assert_array_equal(batch.lighting, batches[0].lighting)

@@ -1,0 +1,47 @@
+"""Run folders of earlier versions: taken over where the batches stay what they were."""
+
+import json
+
+import pytest
+
+from alexnet_jax import InputError
+from alexnet_jax.parallel.mesh import make_mesh
+from alexnet_jax.training.config import recipe, validate
+from alexnet_jax.training.workdir import claim
+
+
+def config_of(**values):
+    config = recipe('tiny', mesh=(1, 2))
+    config.update(batch_size=8, **values)
+    validate(config)
+    return config
+
+
+@pytest.fixture
+def earlier(tiny, tmp_path):
+    """Claims a folder for a config and takes out of it what earlier versions did not write."""
+
+    def make(config):
+        claim(tmp_path / 'run', config, tiny, make_mesh(1, 2))
+        path = tmp_path / 'run' / 'run.json'
+        run = json.loads(path.read_text())
+        assert run['identity'].pop('images_per_crop') is not None
+        path.write_text(json.dumps(run))
+        return tmp_path / 'run'
+
+    return make
+
+
+@pytest.mark.parametrize('values', [{'variant': 'paper'}, {'variant': 'released', 'images_per_crop': 1}])
+def test_a_run_whose_images_had_crops_of_their_own_goes_on(earlier, tiny, values):
+    folder = earlier(config_of(**values))
+
+    claim(folder, config_of(**values), tiny, make_mesh(1, 2))
+    assert json.loads((folder / 'run.json').read_text())['identity']['images_per_crop'] == 1
+
+
+def test_a_run_that_would_share_its_crops_from_now_on_is_refused(earlier, tiny):
+    folder = earlier(config_of(variant='released'))
+
+    with pytest.raises(InputError, match=r'holds another run \(images_per_crop 1, not 32\)'):
+        claim(folder, config_of(variant='released'), tiny, make_mesh(1, 2))
