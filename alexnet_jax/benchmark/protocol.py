@@ -80,6 +80,7 @@ def serve(answers: TextIO, programs: Mapping[str, sampling.Program], *, versions
     for line in sys.stdin:
         request = json.loads(line)
         sample = sampling.take(programs[request['do']], seconds=request['seconds'])
+        sampling.wait_until_idle()  # the next turn is another's
         print(json.dumps(dataclasses.asdict(sample)), file=answers)
 
 

@@ -68,6 +68,16 @@ def take(program: Program, *, seconds: float) -> Sample:
     return Sample(calls, elapsed / calls, own / calls, foreign, _peak_bytes())
 
 
+def wait_until_idle(*, longest: float = 5.0) -> None:
+    """Until this process's threads have ended what they do by themselves, such as reading ahead, or `longest` seconds."""
+    end = time.perf_counter() + longest
+    while time.perf_counter() < end:
+        before = time.process_time()
+        time.sleep(0.05)
+        if time.process_time() - before < 0.01:
+            return
+
+
 def _busy_seconds() -> float | None:
     """Time that the machine's cores were not idle, since it was started."""
     if not _STAT.exists():

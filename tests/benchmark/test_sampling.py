@@ -2,6 +2,7 @@
 
 import pathlib
 import sys
+import threading
 import time
 import types
 
@@ -70,3 +71,18 @@ def test_what_was_done_beforehand_is_not_counted():
     sample = sampling.take(program, seconds=0.0)
     assert order == ['settle', 'call']
     assert sample.seconds < 0.1
+
+
+def test_idle_is_when_no_thread_computes_any_more():
+    end = time.perf_counter() + 0.4
+
+    def work():
+        while time.perf_counter() < end:
+            pass
+
+    threading.Thread(target=work).start()
+    sampling.wait_until_idle()
+    assert time.perf_counter() >= end
+    began = time.perf_counter()
+    sampling.wait_until_idle()
+    assert time.perf_counter() - began < 0.3
