@@ -185,7 +185,7 @@ def test_a_damaged_checkpoint_stops_the_run_and_is_left_as_it_is(train, finished
         ('--config.seed=1', 'seed 0, not 1'),
         ('--config.lighting=False', 'lighting True, not False'),
         ('--config.width=0.125', r'width 0\.0625, not 0\.125'),
-        ('--config.variant=paper', "variant 'released', not 'paper'"),
+        ('--config.variant=paper', "variant 'released', not 'paper'; images_per_crop 32, not 1"),
     ],
 )
 def test_the_folder_of_another_network_is_refused_and_left_alone(train, finished, option, named):

@@ -69,7 +69,7 @@ def take(program: Program, *, seconds: float) -> Sample:
 
 
 def wait_until_idle(*, longest: float = 5.0) -> None:
-    """Until this process's threads have ended what they do by themselves, such as reading ahead, or `longest` seconds."""
+    """Until threads of this process have ended what they do unasked, such as reading ahead, or `longest` seconds."""
     end = time.perf_counter() + longest
     while time.perf_counter() < end:
         before = time.process_time()
