@@ -185,7 +185,7 @@ def test_a_damaged_checkpoint_stops_the_run_and_is_left_as_it_is(train, finished
         ('--config.seed=1', 'seed 0, not 1'),
         ('--config.lighting=False', 'lighting True, not False'),
         ('--config.width=0.125', r'width 0\.0625, not 0\.125'),
-        ('--config.variant=paper', "variant 'released', not 'paper'"),
+        ('--config.variant=paper', "variant 'released', not 'paper'; images_per_crop 32, not 1"),
     ],
 )
 def test_the_folder_of_another_network_is_refused_and_left_alone(train, finished, option, named):
@@ -195,12 +195,14 @@ def test_the_folder_of_another_network_is_refused_and_left_alone(train, finished
 
 
 def test_the_folder_of_another_dataset_is_refused_even_under_its_name(train, finished, tmp_path):
-    """The same name, but other images: here, one byte of the manifest's hashes."""
+    """The same name, but other images: here, a shard of another hash, which opening does not read."""
     config = read_json(finished / 'config.json')
     other = shutil.copytree(config['data_dir'], tmp_path / 'data')
     (manifest,) = other.glob('tiny/*/manifest.json')
-    text = manifest.read_text()
-    manifest.write_text(re.sub(r'("sha256": ")(.)', lambda m: m[1] + ('1' if m[2] == '0' else '0'), text, count=1))
+    content = read_json(manifest)
+    shard = next(entry for file, entry in content['files'].items() if 'train.array_record' in file)
+    shard['sha256'] = shard['sha256'][::-1]
+    manifest.write_text(json.dumps(content))
     before = snapshot(finished)
     assert_one_line(train(f'--config.data_dir={other}', workdir=finished), 'another run .dataset_fingerprint ')
     assert snapshot(finished) == before

@@ -518,11 +518,11 @@ def test_what_tfds_cannot_give_is_one_clear_line(tmp_path, capsys, dataset, mess
 
 
 class BrokenDigits(SmallDigits):
-    """Its fourth training image is no image."""
+    """Its fourth training image is no image, nor is its first test image."""
 
     def _generate_examples(self, split):
         for i, example in super()._generate_examples(split):
-            broken = {'image': io.BytesIO(b'lost')} if (split, i) == ('train', 3) else {}
+            broken = {'image': io.BytesIO(b'lost')} if (split, i) in (('train', 3), ('test', 0)) else {}
             yield i, example | broken
 
 
@@ -555,7 +555,8 @@ def test_kept_originals_are_read_where_tfds_has_them_with_statistics_of_what_tra
 
 def test_unusable_originals_are_named_and_then_left_out(tmp_path, capsys):
     code, _, _ = keep_originals('broken_digits', tmp_path, capsys)
-    assert '1 unusable files (train/' in code
+    assert '2 unusable files (train/' in code
+    assert 'validation/' in code
     assert 'not an image' in code
 
     code, _, _ = keep_originals('broken_digits', tmp_path, capsys, on_error='skip')
@@ -563,6 +564,7 @@ def test_unusable_originals_are_named_and_then_left_out(tmp_path, capsys):
     dataset = open_dataset('broken_digits', data_dir=tmp_path / 'data')
     records = dataset.records('train')
     assert dataset.examples('train') == len(records) == 5
+    assert dataset.examples('validation') == len(dataset.records('validation')) == 5
     assert sorted(pixels(records[i][0]).mean() for i in range(5)) == [0, 40, 80, 160, 200]
 
 
