@@ -11,3 +11,11 @@ class InputError(ValueError):
     Commands print it as `error: ...` and leave with exit code 1; anything else that is raised is a bug
     and keeps its traceback.
     """
+
+
+class Interrupted(Exception):
+    """A run was told to stop, and did; the text says what was saved."""
+
+
+# Exit codes, for launchers; alexnet_jax/running/ending.py says what each asks for.
+FAILED, LOST, INTERRUPTED = 1, 75, 76

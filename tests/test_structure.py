@@ -19,6 +19,7 @@ ALLOWED = {
     'data': {'model/variants'},
     'training': {'model', 'parallel', 'data'},
     'evaluation': {'model', 'parallel', 'data', 'training/step'},
+    'running': {'model', 'parallel', 'data', 'training', 'evaluation'},
     'benchmark': {'model', 'parallel', 'data', 'training'},
 }
 COLLECTIVES = {
@@ -85,7 +86,7 @@ def test_only_the_exchange_calls_collectives():
         used |= {module.rsplit('/', 1)[-1] for module in imported(tree) if module.startswith('jax/')}
         if used & COLLECTIVES:
             callers[name] = used & COLLECTIVES
-    assert callers == {'parallel/exchange.py': {'all_gather', 'pmean', 'axis_index'}}
+    assert callers == {'parallel/exchange.py': {'all_gather', 'pmean', 'psum', 'axis_index'}}
 
 
 def test_no_check_is_switched_off_and_no_pmap():

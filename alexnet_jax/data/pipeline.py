@@ -83,7 +83,7 @@ class TrainingBatches:
     def __getitem__(self, step: int) -> HostBatch:
         rows = range(self.batch_size) if self.rows is None else self.rows
         places = [divmod(step * self.batch_size + row, len(self.source)) for row in rows]
-        records = [int(epoch_order(len(self.source), seed=self.seed, epoch=epoch)[place]) for epoch, place in places]
+        records = self.records(step).tolist()
         # Each kind of work for the whole batch at once: taking turns, each would find the processor's caches full of
         # the others' code and data, which costs 20 us an image on one thread, 70 on two.
         encoded = [self.source[record] for record in records]
@@ -99,6 +99,13 @@ class TrainingBatches:
                 lighting[i] = self.lighting_basis @ chance.normals
         labels = np.array([label for _, label in encoded], np.int32)
         return HostBatch(images, labels, lighting, np.array(records, np.int64))
+
+    def records(self, step: int) -> np.ndarray:
+        """int64 (b,): which records of the training split `self[step]` is made of."""
+        rows = range(self.batch_size) if self.rows is None else self.rows
+        places = [divmod(step * self.batch_size + row, len(self.source)) for row in rows]
+        orders = {epoch: epoch_order(len(self.source), seed=self.seed, epoch=epoch) for epoch, _ in places}
+        return np.array([orders[epoch][place] for epoch, place in places], np.int64)
 
     def read_from(self, step: int, *, threads: int = THREADS, read_ahead: int = READ_AHEAD) -> Iterator[HostBatch]:
         """The batches of `step`, step + 1, ..., decoded by `threads`, `read_ahead` batches ahead, in order."""
@@ -132,22 +139,25 @@ class EvaluationBatch:
 class EvaluationBatches:
     """Every record of a split exactly once, in order, in ceil(n / batch_size) batches of one shape.
 
-    `window` as in `TrainingBatches`.
+    `window` and `rows` as in `TrainingBatches`.
     """
 
     source: Records
     batch_size: int
     window: Window = record_window
+    _: dataclasses.KW_ONLY
+    rows: range | None = None
 
     def __len__(self) -> int:
         return -(-len(self.source) // self.batch_size)
 
     def __getitem__(self, index: int) -> EvaluationBatch:
-        images = np.zeros((self.batch_size, RECORD, RECORD, 3), np.uint8)
-        labels = np.zeros(self.batch_size, np.int32)
-        valid = np.zeros(self.batch_size, bool)
-        start = index * self.batch_size
-        for row, record in enumerate(range(start, min(start + self.batch_size, len(self.source)))):
+        rows = range(self.batch_size) if self.rows is None else self.rows
+        images = np.zeros((len(rows), RECORD, RECORD, 3), np.uint8)
+        labels = np.zeros(len(rows), np.int32)
+        valid = np.zeros(len(rows), bool)
+        start = index * self.batch_size + rows.start
+        for row, record in enumerate(range(start, min(start + len(rows), len(self.source)))):
             jpeg, labels[row] = self.source[record]
             self.window(jpeg, images[row])
             valid[row] = True

@@ -22,7 +22,7 @@ from alexnet_jax.data.pipeline import EvaluationBatches, window_of
 from alexnet_jax.data.source import Records
 from alexnet_jax.evaluation.views import PROTOCOLS, cut
 from alexnet_jax.model.variants import Variant
-from alexnet_jax.parallel.mesh import BATCH, REPLICATED, parameter_specs, place_batch
+from alexnet_jax.parallel.mesh import BATCH, REPLICATED, local_rows, parameter_specs, place_batch, replicate
 from alexnet_jax.training.step import compiler_options, model_on
 
 
@@ -63,9 +63,12 @@ class Evaluator:
         """`dtype` is the model's (model.alexnet.AlexNet); probabilities are in that of the mean image."""
         self.examples = len(records)
         self._mesh = mesh
-        self._batches = EvaluationBatches(records, batch_size, window_of(records))
+        self._batch_size, rows = batch_size, local_rows(mesh, batch_size)
+        self._batches = EvaluationBatches(records, batch_size, window_of(records), rows=rows)
         self._num_classes = num_classes
         self._add_view = _make_add_view(variant, mesh, num_classes=num_classes, dtype=dtype)
+        # On every device, so that every process can read it.
+        self._count = jax.jit(_count, out_shardings=NamedSharding(mesh, REPLICATED))
 
     def __call__(
         self, params: Any, mean_image: Array, *, protocol: str, progress: Callable[[int], None] | None = None
@@ -76,7 +79,8 @@ class Evaluator:
         how many images are done.
         """
         views = PROTOCOLS[protocol]
-        placed = [jax.device_put((1 / len(views), *view), NamedSharding(self._mesh, REPLICATED)) for view in views]
+        weight = np.asarray(1 / len(views), mean_image.dtype)
+        placed = [replicate(self._mesh, (weight, *map(np.int32, view))) for view in views]
         with jax.transfer_guard('disallow'):
             count, loss, top1, top5 = self._totals(params, mean_image, placed, progress)
         assert count == self.examples, f'evaluated {count} images of {self.examples}'
@@ -86,13 +90,14 @@ class Evaluator:
         """(4,): what `_count` finds, summed over all images; `views` are [(weight, *view)] on the mesh."""
         totals = np.zeros(4)
         for batch in self._batches.read():
-            images, labels, valid = place_batch(self._mesh, (batch.images, batch.labels, batch.valid))
-            mean_probability = place_batch(self._mesh, np.zeros((labels.size, self._num_classes), mean_image.dtype))
+            none_yet = np.zeros((len(batch.labels), self._num_classes), mean_image.dtype)
+            on_host = (batch.images, batch.labels, batch.valid, none_yet)
+            images, labels, valid, mean_probability = place_batch(self._mesh, on_host, batch_size=self._batch_size)
             # Each call takes the sum so far, and each batch is waited for: on virtual CPU devices several programs in
             # flight at once, each at one of its exchanges, would take all threads and wait for one another for ever.
             for view in views:
                 mean_probability = self._add_view(mean_probability, params, images, mean_image, *view)
-            totals += jax.device_get(_count(mean_probability, labels, valid))
+            totals += jax.device_get(self._count(mean_probability, labels, valid))
             if progress:
                 progress(int(totals[0]))
         return totals
@@ -116,7 +121,6 @@ def _make_add_view(variant: Variant, mesh: Mesh, *, num_classes: int, dtype: DTy
     return jax.jit(add_view, compiler_options=compiler_options(mesh))
 
 
-@jax.jit
 def _count(probabilities: Array, labels: Array, valid: Array) -> Array:
     """(4,): valid images, sum of their losses, top-1 errors, top-5 errors."""
     right = jnp.take_along_axis(probabilities, labels[:, None], axis=1)[:, 0]

@@ -32,5 +32,6 @@ PROTOCOLS = {'centre': CENTRE, 'ten_view': TEN_VIEW}
 def cut(images: Array, top: Array, left: Array, flip: Array) -> Array:
     """uint8 (b, 256, 256, 3) -> (b, 224, 224, 3), the same view of every image; the view may be traced."""
     b, _, _, channels = images.shape
-    view = lax.dynamic_slice(images, (0, top, left, 0), (b, CROP, CROP, channels))
+    none = jnp.zeros_like(top)
+    view = lax.dynamic_slice(images, (none, top, left, none), (b, CROP, CROP, channels))
     return jnp.where(flip, view[:, :, ::-1], view)

@@ -6,6 +6,7 @@ Axis 'data' splits the batch. Axis 'tower' holds AlexNet's two halves: of size 2
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import jax
@@ -87,6 +88,46 @@ def on_cpu(mesh: Mesh) -> bool:
     return mesh.devices.flat[0].platform == 'cpu'
 
 
-def place_batch(mesh: Mesh, batch: Any) -> Any:
-    """Puts host arrays (global batch first) on the mesh, rows over 'data'."""
-    return jax.device_put(batch, NamedSharding(mesh, BATCH))
+def local_rows(mesh: Mesh, batch_size: int) -> range:
+    """Which rows of a global batch this process's devices need: all of them on one process, or where towers span two.
+
+    Raises:
+      InputError: they are not one run of rows, so the mesh's devices are in an order that no host can feed.
+    """
+    places = NamedSharding(mesh, BATCH).addressable_devices_indices_map((batch_size,)).values()
+    parts = sorted({rows[0].indices(batch_size)[:2] for rows in places if rows is not None})
+    if not parts or any(before[1] != after[0] for before, after in itertools.pairwise(parts)):
+        raise InputError(f'process {jax.process_index()} would need rows {parts} of a batch: no mesh of jax.devices()')
+    return range(parts[0][0], parts[-1][1])
+
+
+def place_batch(mesh: Mesh, batch: Any, *, batch_size: int | None = None) -> Any:
+    """Puts host arrays (this process's rows first) on the mesh, rows over 'data'.
+
+    Args:
+      mesh: the mesh.
+      batch: a tree of arrays of the rows that `local_rows` names.
+      batch_size: rows of the global batch; None: as many as there are.
+    """
+    sharding = NamedSharding(mesh, BATCH)
+    if jax.process_count() == 1:
+        return jax.device_put(batch, sharding)
+
+    def put(rows: np.ndarray) -> jax.Array:
+        # Always with the global shape: without it, it is guessed from the local one.
+        return jax.make_array_from_process_local_data(sharding, rows, (batch_size or len(rows), *rows.shape[1:]))
+
+    with jax.transfer_guard('allow'):  # this is the transfer by name
+        return jax.tree.map(put, batch)
+
+
+def replicate(mesh: Mesh, tree: Any) -> Any:
+    """Puts host values, the same in every process, on all devices of the mesh; no process asks another."""
+    sharding = NamedSharding(mesh, REPLICATED)
+
+    def put(value: Any) -> jax.Array:
+        value = np.asarray(value)
+        return jax.make_array_from_callback(value.shape, sharding, lambda index: value[index])
+
+    with jax.transfer_guard('allow'):
+        return jax.tree.map(put, tree)

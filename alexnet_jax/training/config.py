@@ -39,6 +39,9 @@ def recipe(dataset: str | None, *, mesh: tuple[int, int]) -> ml_collections.Conf
     config.steps = config_dict.placeholder(int)  # updates; where set, overrides epochs
     config.mesh = mesh  # (data, tower) devices
     config.precision = 'float32'  # or 'bfloat16': activations and products; weights, norms, softmax stay float32
+    config.deterministic = (
+        False  # the same bits from every run: GPU kernels chosen for it, CPU thread pools of one size
+    )
     # The update (section 5)
     config.learning_rate = 0.01
     config.momentum = 0.9
@@ -48,11 +51,15 @@ def recipe(dataset: str | None, *, mesh: tuple[int, int]) -> ml_collections.Conf
     config.drop_epochs = (25.0, 51.0, 79.0)  # of schedule 'steps' (CHM layers-145.cfg's log)
     config.patience = 5  # of schedule 'plateau': evaluations without a better error before a drop
     config.max_drops = 3  # of schedule 'plateau': "reduced three times prior to termination"
+    config.clip_norm = config_dict.placeholder(float)  # gradients' norm is scaled down to this; None: never
     # Watching and keeping
     config.evaluate_every = 0  # steps between validations; 0: once an epoch
     config.checkpoint_every = 0  # steps between checkpoints; 0: once an epoch
     config.keep_checkpoints = 3  # the latest ones; the best is kept besides
     config.log_every = 20  # steps between lines of the log
+    config.on_bad_numbers = 'stop'  # a loss that is no number: or 'skip' that batch, or 'roll_back' and go another way
+    config.max_bad_numbers = 3  # how often it may, before it stops after all
+    config.on_failed_save = 'stop'  # a checkpoint that cannot be written: or 'continue' without it, saying so
     config.profile = 0  # steps to trace into WORKDIR/profile, once warm; 0: none
     if config.dataset == DEMO:
         # Minutes instead of days. The paper's initial weights would spend them near ln(10), as they do on ImageNet for
@@ -97,6 +104,7 @@ _RULES = (
         lambda v: len(v) == 2 and all(map(_whole(1), v)) and v[1] <= 2,
     ),
     _Rule('precision', "'float32' or 'bfloat16'", lambda v: v in ('float32', 'bfloat16')),
+    _Rule('deterministic', 'True or False', lambda v: isinstance(v, bool)),
     _Rule('learning_rate', 'above 0 and finite', _positive),
     _Rule('momentum', 'at least 0 and below 1', lambda v: 0 <= v < 1),
     _Rule('weight_decay', 'at least 0 and below 1', lambda v: 0 <= v < 1),
@@ -109,10 +117,14 @@ _RULES = (
     ),
     _Rule('patience', 'a whole number, at least 1', _whole(1)),
     _Rule('max_drops', 'a whole number, at least 0', _whole(0)),
+    _Rule('clip_norm', 'above 0 and finite', lambda v: v is None or _positive(v)),
     _Rule('evaluate_every', 'a whole number, at least 0', _whole(0)),
     _Rule('checkpoint_every', 'a whole number, at least 0', _whole(0)),
     _Rule('keep_checkpoints', 'a whole number, at least 1', _whole(1)),
     _Rule('log_every', 'a whole number, at least 1', _whole(1)),
+    _Rule('on_bad_numbers', "'stop', 'skip' or 'roll_back'", lambda v: v in ('stop', 'skip', 'roll_back')),
+    _Rule('max_bad_numbers', 'a whole number, at least 0', _whole(0)),
+    _Rule('on_failed_save', "'stop' or 'continue'", lambda v: v in ('stop', 'continue')),
     _Rule('profile', 'a whole number, at least 0', _whole(0)),
 )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import pathlib
 import sys
@@ -13,6 +14,8 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
+from alexnet_jax import InputError
+
 WORTH_SAYING = 0.01  # of the training time: where the devices waited longer for data, lines say so
 
 
@@ -21,18 +24,20 @@ class Logbook:
 
     On a terminal a progress line is redrawn in place, elsewhere plain lines are printed. Both go to standard error:
     standard output is left to results. Lines of metrics.jsonl later than `start_step` are dropped at the start: a run
-    that was killed wrote them, and the resumed run writes them again.
+    that was killed wrote them, and the resumed run writes them again. Of several processes only the first says and
+    writes anything.
     """
 
-    def __init__(self, workdir: pathlib.Path, *, start_step: int, total_steps: int, batch_size: int) -> None:
-        from tensorboardX import SummaryWriter
-
+    def __init__(
+        self, workdir: pathlib.Path, *, start_step: int, total_steps: int, batch_size: int, silent: bool = False
+    ) -> None:
+        """`silent`: of a process that leaves the log to another."""
         self._total, self._batch_size = total_steps, batch_size
-        self._file, self._written = _reopen(workdir / 'metrics.jsonl', start_step)
-        self._board = SummaryWriter(str(workdir / 'tensorboard'), purge_step=start_step + 1)
-        self._console = Console(stderr=True, highlight=False, soft_wrap=True)
+        self._workdir, self._silent = workdir, silent
+        self._open(start_step)
+        self._console = Console(stderr=True, highlight=False, soft_wrap=True, quiet=silent)
         self._progress = None
-        if self._console.is_terminal:
+        if self._console.is_terminal and not silent:
             self._progress = Progress(
                 TextColumn('{task.description}'), BarColumn(), TextColumn('{task.fields[figures]}'),
                 console=self._console, transient=True,
@@ -47,8 +52,27 @@ class Logbook:
     def __exit__(self, *exception: object) -> None:
         if self._progress:
             self._progress.stop()
-        self._file.close()
+        self._close()
+
+    def _open(self, start_step: int) -> None:
+        if self._silent:
+            return
+        from tensorboardX import SummaryWriter
+
+        self._file, self._written = _reopen(self._workdir / 'metrics.jsonl', start_step)
+        self._board = SummaryWriter(str(self._workdir / 'tensorboard'), purge_step=start_step + 1)
+
+    def _close(self) -> None:
+        if self._silent:
+            return
+        with contextlib.suppress(OSError):  # of what a full disk did not take, and `_write` has reported
+            self._file.close()
         self._board.close()
+
+    def rewind(self, step: int) -> None:
+        """Forgets what was logged of later steps than `step`: the run makes them again."""
+        self._close()
+        self._open(step)
 
     def say(self, text: str) -> None:
         """One line for the person who watches."""
@@ -94,10 +118,13 @@ class Logbook:
         self._write(step, 'validation', {'protocol': protocol, **result})
 
     def _write(self, step: int, split: str, values: dict[str, Any]) -> None:
-        if (step, split, values.get('protocol')) in self._written:  # by the run that this one resumes
+        if self._silent or (step, split, values.get('protocol')) in self._written:  # by the run that this one resumes
             return
-        self._file.write(json.dumps({'step': step, 'split': split, **values}) + '\n')
-        self._file.flush()
+        try:
+            self._file.write(json.dumps({'step': step, 'split': split, **values}) + '\n')
+            self._file.flush()
+        except OSError as error:
+            raise InputError(f'cannot write {self._workdir / "metrics.jsonl"}: {error.strerror}') from error
         group = f'{split}_{values["protocol"]}' if 'protocol' in values else split
         for name, value in values.items():
             if isinstance(value, int | float):

@@ -6,7 +6,7 @@ import dataclasses
 import pathlib
 import time
 from collections.abc import Callable, Iterator
-from typing import Any, Protocol
+from typing import Any, NoReturn, Protocol
 
 import jax
 import ml_collections
@@ -14,22 +14,26 @@ import numpy as np
 from jax import Array
 from jax.sharding import Mesh
 
-from alexnet_jax.data.augment import centre_crop, lighting_basis
-from alexnet_jax.data.pipeline import TrainingBatches, window_of
+from alexnet_jax import InputError, Interrupted
+from alexnet_jax.data.augment import centre_crop
 from alexnet_jax.data.source import Dataset
 from alexnet_jax.parallel.allocator import release_free_memory
-from alexnet_jax.parallel.mesh import place_batch
-from alexnet_jax.training import schedule
-from alexnet_jax.training.checkpoint import Checkpoints, tree_hash
+from alexnet_jax.parallel.mesh import replicate
+from alexnet_jax.parallel.processes import fetch
+from alexnet_jax.training import recovery, schedule
+from alexnet_jax.training.batches import batches_of, placed_batches
+from alexnet_jax.training.checkpoint import Checkpoints, NotSaved
 from alexnet_jax.training.config import steps_per_epoch, total_steps
+from alexnet_jax.training.digests import tree_hash
+from alexnet_jax.training.interruption import Interruption
 from alexnet_jax.training.logbook import Logbook, Stopwatch, clock, to_stderr
 from alexnet_jax.training.metrics import MetricsReader
 from alexnet_jax.training.profiling import Profile
-from alexnet_jax.training.recipe import dtype_of, lit_steps_of, optimizer_of, schedule_of, variant_of
+from alexnet_jax.training.recipe import dtype_of, optimizer_of, schedule_of, variant_of
 from alexnet_jax.training.startup import StartUp
 from alexnet_jax.training.state import TrainState, abstract_state, create_state
 from alexnet_jax.training.step import Batch, make_train_step
-from alexnet_jax.training.watch import LossWatch, check_finite
+from alexnet_jax.training.watch import Diverged, LossWatch, StepWatch, check_finite
 from alexnet_jax.training.workdir import write_json
 
 
@@ -49,8 +53,9 @@ def run(
     evaluate: Evaluate,
     workdir: pathlib.Path,
     start_up: StartUp,
+    interruption: Interruption,
 ) -> dict[str, Any]:
-    """Trains to the end, from the newest checkpoint in `workdir` where there is one.
+    """Trains to the end, from the newest whole checkpoint in `workdir` where there is one.
 
     Returns:
       What is written to WORKDIR/result.json: both protocols, 'steps', 'images_per_second' (training only; None if
@@ -58,16 +63,21 @@ def run(
       'params_sha256'.
 
     Raises:
-      InputError: a damaged checkpoint, or a loss that is not a number.
+      InputError: no checkpoint can be used, one could not be written, or a loss is not a number.
+      Interrupted: `interruption` was told to stop; everything is saved.
     """
-    steps = total_steps(config, dataset.examples('train'))
+    steps, silent = total_steps(config, dataset.examples('train')), jax.process_index() > 0
     with Checkpoints(workdir, keep=config.keep_checkpoints) as checkpoints:
-        state, start = _open_state(config, dataset, mesh, checkpoints)
-        if start:
+        state, data_order, tested = _open_state(config, dataset, mesh, checkpoints)
+        start = int(state.step)
+        if start and not silent:
             to_stderr(f'resuming from step {start} of {steps}')
         start_up.lap('state')
-        with Logbook(workdir, start_step=start, total_steps=steps, batch_size=config.batch_size) as log:
+        with Logbook(
+            workdir, start_step=start, total_steps=steps, batch_size=config.batch_size, silent=silent
+        ) as log:  # fmt: skip
             start_up.lap('log')
+            interruption.say = log.say
             this = _Run(
                 config=config,
                 dataset=dataset,
@@ -75,35 +85,39 @@ def run(
                 evaluate=evaluate,
                 workdir=workdir,
                 start_up=start_up,
+                interruption=interruption,
                 checkpoints=checkpoints,
                 log=log,
-                stopwatch=Stopwatch(),
+                state=state,
+                data_order=data_order,
             )
-            centre = None
-            if start < steps:
-                state, centre = this.train(state, start=start, steps=steps)
-            result = this.result(state, centre)
-    write_json(workdir / 'result.json', result)
+            centre = this.train(start, steps, tested=tested) if start < steps else None
+            result = this.result(centre)
+    if not silent:
+        write_json(workdir / 'result.json', result)
     return result
 
 
 def _open_state(
     config: ml_collections.ConfigDict, dataset: Dataset, mesh: Mesh, checkpoints: Checkpoints
-) -> tuple[TrainState, int]:
-    """The newest checkpoint's state, or a fresh one; and the updates that it has had."""
+) -> tuple[TrainState, int, bool]:
+    """The newest whole checkpoint's state, or a fresh one; the order of its data; whether its step was tested."""
     variant, optimizer, num_classes = variant_of(config), optimizer_of(config), len(dataset.classes)
-    latest = checkpoints.latest_step()
-    if latest is not None:
-        like = abstract_state(variant, optimizer, mesh, num_classes=num_classes)
-        return checkpoints.restore(like, mesh, step=latest), latest
+    like = abstract_state(variant, optimizer, mesh, num_classes=num_classes)
+    if found := checkpoints.restore_newest(like, mesh, say=to_stderr):
+        return found[0], found[1].data_order, found[1].tested
     mean_image = np.asarray(centre_crop(dataset.mean_image))
     state = create_state(variant, optimizer, mesh, num_classes=num_classes, mean_image=mean_image, seed=config.seed)
-    return state, 0
+    return state, 0, True
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Stopped(Exception):
+    """A test was told to stop."""
+
+
+@dataclasses.dataclass(kw_only=True)
 class _Run:
-    """What training, testing and saving share."""
+    """What training, testing and saving share; `state` is that after the last step sent off."""
 
     config: ml_collections.ConfigDict
     dataset: Dataset
@@ -111,46 +125,75 @@ class _Run:
     evaluate: Evaluate
     workdir: pathlib.Path
     start_up: StartUp
+    interruption: Interruption
     checkpoints: Checkpoints
     log: Logbook
-    stopwatch: Stopwatch
+    state: TrainState
+    data_order: int
+    stopwatch: Stopwatch = dataclasses.field(default_factory=Stopwatch)
 
-    def train(self, state: TrainState, *, start: int, steps: int) -> tuple[TrainState, Any]:
-        """From `start` updates made to `steps`, at least one more; the state, and its centre test."""
-        batches = _placed(_batches(self.config, self.dataset).read_from(start), self.mesh)
+    def train(self, start: int, steps: int, *, tested: bool) -> Any:
+        """From `start` updates made to `steps`, at least one more; the centre test of the last.
+
+        `tested` is False where the run that came to `start` was told to stop before it had tested that step.
+        """
+        batches = self._batches_from(start)
         batch = next(batches)
         self.start_up.lap('data')
-        update = self.start_up.compile(self._train_step().lower(state, batch))
+        update = self.start_up.compile(self._train_step().lower(self.state, batch))
         release_free_memory()  # what compiling took
-        reader = MetricsReader(
-            self.config, self.log, LossWatch(len(self.dataset.classes)), self.stopwatch, self._started
-        )
-        profile = Profile(
+        self.interruption.idle = False
+        if not tested:
+            self._test_and_save(at_test=True, at_save=False)
+        with StepWatch(self.log.say) as watch:
+            for left in reversed(range(self.config.max_bad_numbers + 1)):
+                reader = MetricsReader(
+                    self.config, self.log, LossWatch(len(self.dataset.classes)), watch, self.stopwatch, self._started
+                )
+                try:
+                    return self._steps(update, batches, batch, reader, steps=range(start + 1, steps + 1))
+                except Diverged as bad:
+                    watch.pause()
+                    start = self._recover(bad, last_time=not left)
+                batches = self._batches_from(start)
+                batch = next(batches)
+        raise AssertionError('_recover raises the last time')
+
+    def _steps(
+        self, update: Any, batches: Iterator[Batch], batch: Batch, reader: MetricsReader, *, steps: range
+    ) -> Any:
+        """Makes `steps`; the centre test of the last."""
+        centre = None
+        self.stopwatch.resume()
+        with Profile(
             self.workdir / 'profile',
             steps=self.config.profile,
-            after=start,
+            after=steps.start - 1,
             settle=reader.settle,
             say=self.log.say,
-        )
-        per_epoch = steps_per_epoch(self.config, self.dataset.examples('train'))
-        evaluate_every = self.config.evaluate_every or per_epoch
-        checkpoint_every = self.config.checkpoint_every or per_epoch
-        centre = None  # the latest test, in the end that of the last step
-        self.stopwatch.resume()
-        with profile:
-            for step in range(start + 1, steps + 1):
+        ) as profile:
+            for step in steps:
                 # What moves between host and devices here is moved by name: nothing slips in that makes a step wait.
                 with jax.transfer_guard('disallow'), profile.step(step):
-                    state, metrics = update(state, batch)
+                    self.state, metrics = update(self.state, batch)
                     batch = self._next(batches, metrics)
                     reader.add(step, metrics)
-                at_test = step % evaluate_every == 0 or step == steps
-                at_save = step % checkpoint_every == 0 or step == steps
-                if at_test or at_save:
+                at_test, at_save = self._due(step, last=steps[-1])
+                stop = self.interruption.requested()
+                if at_test or at_save or stop:
                     reader.catch_up()  # a state whose loss is not a number must not be saved
-                    state, centre = self._test_and_save(state, at_test=at_test, at_save=at_save)
+                    if stop:
+                        self._leave(tested=not at_test)
+                    centre = self._test_and_save(at_test=at_test, at_save=at_save)
                     self.stopwatch.resume()
-        return state, centre
+        return centre
+
+    def _due(self, step: int, *, last: int) -> tuple[bool, bool]:
+        """Whether a test and a checkpoint follow `step`."""
+        per_epoch = steps_per_epoch(self.config, self.dataset.examples('train'))
+        every = (self.config.evaluate_every or per_epoch, self.config.checkpoint_every or per_epoch)
+        at_test, at_save = (step % steps == 0 or step == last for steps in every)
+        return at_test, at_save
 
     def _next(self, batches: Iterator[Batch], metrics: dict[str, Any]) -> Batch:
         """The next batch; on the stopwatch as waited for where the step that was just dispatched ended before it came.
@@ -163,6 +206,9 @@ class _Run:
             self.stopwatch.waited += time.perf_counter() - began
         return batch
 
+    def _batches_from(self, step: int) -> Iterator[Batch]:
+        return placed_batches(self.config, self.dataset, self.mesh, start=step, data_order=self.data_order)
+
     def _train_step(self) -> Any:
         return make_train_step(
             variant_of(self.config),
@@ -172,54 +218,107 @@ class _Run:
             num_classes=len(self.dataset.classes),
             seed=self.config.seed,
             dtype=dtype_of(self.config),
+            clip_norm=self.config.clip_norm,
         )
 
     def _started(self) -> None:
+        if 'step' in self.start_up.account()['parts']:  # after a recovery
+            return
         self.start_up.lap('step')
         self.log.say(self.start_up.line())
-        write_json(self.workdir / 'startup.json', self.start_up.account())
+        if jax.process_index() == 0:
+            write_json(self.workdir / 'startup.json', self.start_up.account())
 
-    def _test_and_save(self, state: TrainState, *, at_test: bool, at_save: bool) -> tuple[TrainState, Any]:
+    def _test_and_save(self, *, at_test: bool, at_save: bool) -> Any:
         """The order matters: after the update the test, then the learning-rate rule learns of it, then the checkpoint.
 
         So that holds all three, and a run resumed from it continues as if it had never stopped.
         """
         centre = error = None
         if at_test:
-            centre = self._test(state, 'centre')
-            error = centre.top1_error
-            plateau = schedule.observe(
-                state.plateau, error, patience=self.config.patience, max_drops=self.config.max_drops
-            )
-            at_save |= float(plateau.best_error) < float(state.plateau.best_error)  # the best is kept
-            state = dataclasses.replace(state, plateau=place_like(plateau, state.plateau))
+            try:
+                centre = self._test('centre')
+            except _Stopped:
+                self._leave(tested=False)
+            error, before = centre.top1_error, self.state.plateau
+            plateau = schedule.observe(before, error, patience=self.config.patience, max_drops=self.config.max_drops)
+            at_save |= float(plateau.best_error) < float(before.best_error)  # the best is kept
+            self.state = dataclasses.replace(self.state, plateau=replicate(self.mesh, plateau))
         if at_save:
-            self.checkpoints.save(state, top1_error=error)
-        return state, centre
+            self._save(top1_error=error)
+        return centre
 
-    def _test(self, state: TrainState, protocol: str) -> Any:
-        began = time.perf_counter()
-        result = self.evaluate(
-            state.params,
-            state.mean_image,
-            protocol=protocol,
-            progress=self.log.testing(protocol, self.dataset.examples('validation')),
-        )
+    def _save(self, **seal: Any) -> None:
+        """Saves, and where that cannot be done does what the config says."""
+        for attempt in (
+            self.checkpoints.wait,  # for the one before, whose failure shows here
+            lambda: self.checkpoints.save(self.state, data_order=self.data_order, **seal),
+        ):
+            try:
+                attempt()
+            except NotSaved as error:
+                if self.config.on_failed_save == 'stop':
+                    raise
+                safe = max(self.checkpoints.steps(), default=0)
+                self.log.say(f'WARNING: {error}. Training goes on, and what is safe is step {safe}')
+
+    def _leave(self, *, tested: bool) -> NoReturn:
+        """Saves what there is and ends the run as it was told to."""
+        self._save(tested=tested)
+        self.checkpoints.wait()
+        raise Interrupted(f'saved step {int(self.state.step)}')
+
+    def _recover(self, bad: Diverged, *, last_time: bool) -> int:
+        """What the config says about numbers that are none; returns the step to go on from, or raises."""
+        case = recovery.look_at(bad, recovery.thawed(self.state, self.mesh))
+        action = 'stop' if last_time else self.config.on_bad_numbers
+        batches = batches_of(self.config, self.dataset, data_order=self.data_order)
+        file = recovery.note(self.workdir, case, action, records=batches.records(case.step - 1))
+        self.state = case.state
+        if action == 'roll_back':
+            self.state, _, _ = _open_state(self.config, self.dataset, self.mesh, self.checkpoints)
+            self.data_order += 1
+            self.log.rewind(int(self.state.step))
+            self.log.say(f'warning: {bad}: back to step {int(self.state.step)}, with another order of the images')
+        elif action == 'skip' and case.whole:
+            self.state = dataclasses.replace(self.state, step=replicate(self.mesh, np.int32(case.step)))
+            self.log.say(f'warning: {bad}: its batch is left out; {file} names the images')
+        else:
+            if case.whole:
+                self._save()
+            raise InputError(recovery.stop_line(case, file)) from bad
+        return int(self.state.step)
+
+    def _test(self, protocol: str) -> Any:
+        began, step = time.perf_counter(), int(self.state.step)
+        show = self.log.testing(protocol, self.dataset.examples('validation'))
+
+        def progress(done: int) -> None:
+            show(done)
+            if self.interruption.requested():
+                raise _Stopped
+
+        result = self.evaluate(self.state.params, self.state.mean_image, protocol=protocol, progress=progress)
         seconds = time.perf_counter() - began
-        check_finite(int(state.step), result.loss, 'validation loss')  # the last update was too much
-        self.log.evaluation(int(state.step), protocol, dataclasses.asdict(result), seconds=seconds)
+        check_finite(step, result.loss, 'validation loss')  # the last update was too much
+        self.log.evaluation(step, protocol, dataclasses.asdict(result), seconds=seconds)
         return result
 
-    def result(self, state: TrainState, centre: Any) -> dict[str, Any]:
+    def result(self, centre: Any) -> dict[str, Any]:
         """What `run` returns, for the final state; `centre` is its test where there was one."""
         images, seconds = self.stopwatch.images, self.stopwatch.seconds
+        try:
+            tests = [centre or self._test('centre'), self._test('ten_view')]
+        except _Stopped:
+            self.checkpoints.wait()
+            raise Interrupted('all steps are made and saved, testing them is left') from None
         result = {
-            'centre': dataclasses.asdict(centre or self._test(state, 'centre')),
-            'ten_view': dataclasses.asdict(self._test(state, 'ten_view')),
-            'steps': int(state.step),
+            'centre': dataclasses.asdict(tests[0]),
+            'ten_view': dataclasses.asdict(tests[1]),
+            'steps': int(self.state.step),
             'images_per_second': images / seconds if images else None,
             'data_wait': self.stopwatch.data_wait() if images else None,
-            'params_sha256': tree_hash(state.params),
+            'params_sha256': tree_hash(fetch(self.state.params)),
         }
         self.log.say(
             f'trained {images // self.config.batch_size} steps in {clock(seconds)} (tests and saves apart), '
@@ -227,29 +326,3 @@ class _Run:
             f'{self.workdir / "result.json"}'
         )
         return result
-
-
-def place_like(tree: Any, like: Any) -> Any:
-    """`tree` on the devices where `like` is."""
-    return jax.tree.map(lambda leaf, placed: jax.device_put(leaf, placed.sharding), tree, like)
-
-
-def _batches(config: ml_collections.ConfigDict, dataset: Dataset) -> TrainingBatches:
-    variant = variant_of(config)
-    records = dataset.records('train')
-    basis = lighting_basis(dataset.rgb_covariance, scale=variant.lighting.scale, strength=variant.lighting.strength)
-    return TrainingBatches(
-        records,
-        config.batch_size,
-        config.seed,
-        basis,
-        window_of(records),
-        images_per_crop=variant.images_per_crop,
-        lit_steps=lit_steps_of(config, examples=dataset.examples('train')),
-    )
-
-
-def _placed(batches: Iterator[Any], mesh: Mesh) -> Iterator[Batch]:
-    """Training batches on the mesh; the transfer of one runs while the step before it computes."""
-    for batch in batches:
-        yield place_batch(mesh, Batch(batch.images, batch.labels, batch.lighting))

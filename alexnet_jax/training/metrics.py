@@ -10,7 +10,7 @@ import ml_collections
 from jax import Array
 
 from alexnet_jax.training.logbook import Logbook, Stopwatch
-from alexnet_jax.training.watch import LossWatch
+from alexnet_jax.training.watch import LossWatch, StepWatch
 
 BEHIND = 2  # steps between a step's dispatch and the reading of its loss, so that reading never holds up the devices
 
@@ -23,18 +23,23 @@ class MetricsReader:
         config: ml_collections.ConfigDict,
         log: Logbook,
         watch: LossWatch,
+        steps: StepWatch,
         stopwatch: Stopwatch,
         on_first: Callable[[], None],
     ) -> None:
         """`on_first` is called when the first step's metrics are there."""
-        self._config, self._log, self._watch, self._stopwatch = config, log, watch, stopwatch
+        self._config, self._log, self._watch, self._steps, self._stopwatch = config, log, watch, steps, stopwatch
         self._on_first = on_first
         self._waiting: deque[tuple[int, dict[str, Array]]] = deque()
         self._read: list[dict[str, float]] = []
         self._latest = 0  # the step of the last of `_read`
 
     def add(self, step: int, metrics: dict[str, Array]) -> None:
-        """Takes the metrics of the update that led to `step`, and reads those of BEHIND steps before."""
+        """Takes the metrics of the update that led to `step`, and reads those of BEHIND steps before.
+
+        Raises:
+          Diverged: one of those losses is no number; what was sent off after it is forgotten.
+        """
         self._waiting.append((step, metrics))
         if len(self._waiting) > BEHIND:
             self._take()
@@ -45,6 +50,7 @@ class MetricsReader:
         if self._read:
             self._log_mean()
         self._stopwatch.lap(0)
+        self._steps.pause()
 
     def settle(self) -> None:
         """Reads all that is left, and so waits until no step is in flight."""
@@ -56,10 +62,16 @@ class MetricsReader:
         values = {name: float(value) for name, value in jax.device_get(metrics).items()}
         if not self._latest:
             self._on_first()
-        warning = self._watch.look(step, values['loss'])
+        try:
+            warning = self._watch.look(step, values['loss'])
+        except Exception:
+            self._waiting.clear()  # of steps that changed nothing
+            self.catch_up()
+            raise
         if warning:
             self._log.say(warning)
         self._log.tick(step)
+        self._steps.ended(step)
         self._read.append(values)
         self._stopwatch.lap(self._config.batch_size)
         self._latest = step

@@ -30,7 +30,7 @@ class TrainState:
     """Everything that a checkpoint holds. No random key: keys are functions of the seed and the step.
 
     Attributes:
-      step: int32 scalar, updates made so far.
+      step: int32 scalar, updates made so far; -n - 1 where `frozen` after n of them.
       params: {layer: {'kernel', 'bias'}}, float32.
       opt_state: Optax's state, the momenta.
       plateau: the learning-rate rule's memory.
@@ -42,6 +42,11 @@ class TrainState:
     opt_state: Any
     plateau: Plateau
     mean_image: Array
+
+
+def frozen(state: TrainState) -> TrainState:
+    """The state with its step, n, turned to -n - 1: the mark that no further batch may change it."""
+    return dataclasses.replace(state, step=jnp.where(state.step < 0, state.step, -state.step - 1))
 
 
 def create_state(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
@@ -23,6 +24,7 @@ from alexnet_jax.model.alexnet import AlexNet
 from alexnet_jax.model.layers import DropoutStream
 from alexnet_jax.model.variants import Variant
 from alexnet_jax.parallel.exchange import (
+    clip,
     copy_to_replicas,
     copy_to_towers,
     gather_towers,
@@ -32,7 +34,7 @@ from alexnet_jax.parallel.exchange import (
 )
 from alexnet_jax.parallel.mesh import BATCH, REPLICATED, local_towers, on_cpu, parameter_specs
 from alexnet_jax.training.schedule import Schedule
-from alexnet_jax.training.state import TrainState
+from alexnet_jax.training.state import TrainState, frozen
 
 # XLA:CPU's newer library runs this network's grouped convolutions 4-5x slower than Eigen, and single matrix products
 # faster: it is asked for those alone. GPU and TPU take their compilers' defaults.
@@ -76,12 +78,18 @@ def cross_entropy(logits: Array, labels: Array) -> Array:
 
 
 def make_gradients(
-    variant: Variant, mesh: Mesh, *, num_classes: int, dtype: DTypeLike | None = None
+    variant: Variant,
+    mesh: Mesh,
+    *,
+    num_classes: int,
+    dtype: DTypeLike | None = None,
+    clip_norm: float | None = None,
 ) -> Callable[..., Any]:
     """(params, batch, mean_image, key) -> ((loss, top-1 error), gradients of params), over the whole mesh.
 
     Both numbers are means over the global batch, 0-d and equal on every device. `dtype` is the model's: gradients come
-    in that of the parameters, and are averaged in it.
+    in that of the parameters, and are averaged in it. With `clip_norm`, gradients whose norm over all layers is larger
+    are scaled down to it.
     """
     towers = local_towers(mesh)
     model = model_on(mesh, variant, num_classes=num_classes, dtype=dtype)
@@ -101,7 +109,8 @@ def make_gradients(
             loss, error = mean_over_data(jnp.stack([loss, error]))
             return loss, error
 
-        return jax.value_and_grad(device_loss, has_aux=True)(params)
+        metrics, grads = jax.value_and_grad(device_loss, has_aux=True)(params)
+        return metrics, grads if clip_norm is None else clip(grads, clip_norm)
 
     def gradients(params: Any, batch: Batch, mean_image: Array, key: Array) -> Any:
         specs = parameter_specs(params)
@@ -125,13 +134,15 @@ def make_train_step(
     num_classes: int,
     seed: int,
     dtype: DTypeLike | None = None,
+    clip_norm: float | None = None,
 ) -> Any:
     """train_step(state: TrainState, batch: Batch) -> (state, metrics), a jax.jit function, `state` donated.
 
     The metrics are 0-d device arrays of this batch before the update: 'loss' (nats), 'top1_error' (0..1),
-    'learning_rate'.
+    'learning_rate'. A loss that is no number freezes the state as it was before that batch: the host reads losses some
+    steps late, and the steps that it has sent off by then change nothing (state.frozen).
     """
-    gradients = make_gradients(variant, mesh, num_classes=num_classes, dtype=dtype)
+    gradients = make_gradients(variant, mesh, num_classes=num_classes, dtype=dtype, clip_norm=clip_norm)
 
     def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, Array]]:
         key = jax.random.fold_in(jax.random.key(seed), state.step)
@@ -140,7 +151,9 @@ def make_train_step(
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params, learning_rate=rate)
         params = optax.apply_updates(state.params, updates)
         metrics = {'loss': loss, 'top1_error': error, 'learning_rate': rate}
-        return dataclasses.replace(state, step=state.step + 1, params=params, opt_state=opt_state), metrics
+        updated = dataclasses.replace(state, step=state.step + 1, params=params, opt_state=opt_state)
+        healthy = jnp.isfinite(loss) & (state.step >= 0)  # the loss is the same on all devices: so is this
+        return jax.tree.map(partial(jnp.where, healthy), updated, frozen(state)), metrics
 
     return jax.jit(train_step, donate_argnums=0, compiler_options=compiler_options(mesh))
 

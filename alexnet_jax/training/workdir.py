@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import pathlib
 import platform
 import subprocess
@@ -38,7 +39,7 @@ def open_or_render(name: str, data_dir: str) -> Dataset:
         to_stderr(f'rendering the embedded dataset into {data_dir}/{DEMO}, once')
         # In a process of its own: rendering takes a pool of processes, which must not inherit this one's threads.
         command = [sys.executable, '-m', 'alexnet_jax.prepare', f'--dataset={DEMO}', f'--data_dir={data_dir}']
-        if subprocess.run(command, check=False, stdout=sys.stderr).returncode:
+        if subprocess.run(command, check=False, stdout=sys.stderr, stderr=sys.stderr).returncode:
             raise InputError(f'rendering the embedded dataset failed: {" ".join(command[1:])}')
     return open_dataset(name, data_dir=data_dir)
 
@@ -100,12 +101,19 @@ def write_json(path: pathlib.Path, value: Any) -> None:
 def _circumstances(mesh: Mesh) -> dict[str, Any]:
     devices = mesh.devices.flat
     return {
-        'versions': {'python': platform.python_version()} | {name: metadata.version(name) for name in PACKAGES},
+        'versions': versions(),
         'commit': _commit(),
         'devices': f'{mesh.devices.size} x {devices[0].device_kind} ({devices[0].platform})',
         'mesh': dict(mesh.shape),
         'host': {'machine': platform.machine(), 'processes': jax.process_count()},
+        'threads': os.environ.get('PJRT_NPROC'),
+        'xla_flags': os.environ.get('XLA_FLAGS'),
     }
+
+
+def versions() -> dict[str, str]:
+    """Of Python and of the packages that numbers depend on."""
+    return {'python': platform.python_version()} | {name: metadata.version(name) for name in PACKAGES}
 
 
 def _commit() -> str | None:

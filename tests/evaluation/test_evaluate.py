@@ -151,6 +151,6 @@ def test_a_count_that_is_not_the_split_s_is_refused(constant):
 
 def test_what_is_moved_is_moved_by_name(constant, monkeypatch):
     """A batch that is left on the host would be sent by the call itself, which then waits for it: refused."""
-    monkeypatch.setattr(evaluation, 'place_batch', lambda mesh, batch: batch)
+    monkeypatch.setattr(evaluation, 'place_batch', lambda mesh, batch, batch_size: batch)
     with pytest.raises(jax.errors.JaxRuntimeError, match='Disallowed host-to-device transfer'):
         constant([0] * 10)

@@ -38,6 +38,11 @@ WRONG = {
     'keep_checkpoints': [0],
     'log_every': [0],
     'profile': [-1, 1.5, True],
+    'deterministic': [1, 'yes'],
+    'clip_norm': [0.0, -1.0, NAN, INF],
+    'on_bad_numbers': ['ignore', ''],
+    'max_bad_numbers': [-1, 0.5],
+    'on_failed_save': ['ignore', ''],
     'lighting': [1, 'yes'],
     'images_per_crop': [0, -32, 1.5, True],
     'data_dir': ['', 3],
@@ -122,6 +127,11 @@ def test_the_recipe_for_imagenet_is_the_paper_s():
         'keep_checkpoints': 3,
         'log_every': 20,
         'profile': 0,
+        'deterministic': False,
+        'clip_norm': None,
+        'on_bad_numbers': 'stop',
+        'max_bad_numbers': 3,
+        'on_failed_save': 'stop',
     }
 
 

@@ -11,8 +11,9 @@ import pytest
 
 from alexnet_jax.evaluation.evaluate import Evaluator
 from alexnet_jax.parallel.mesh import make_mesh
-from alexnet_jax.training import loop, metrics
+from alexnet_jax.training import batches, loop, metrics
 from alexnet_jax.training.config import recipe, validate
+from alexnet_jax.training.interruption import Interruption
 from alexnet_jax.training.logbook import Logbook, Stopwatch
 from alexnet_jax.training.recipe import variant_of
 from alexnet_jax.training.startup import StartUp
@@ -34,7 +35,15 @@ def run(tiny, workdir, *, after_test=lambda protocol: None, **values):
         after_test(options['protocol'])
         return result
 
-    return loop.run(config, dataset=tiny, mesh=mesh, evaluate=evaluate, workdir=workdir, start_up=StartUp())
+    return loop.run(
+        config,
+        dataset=tiny,
+        mesh=mesh,
+        evaluate=evaluate,
+        workdir=workdir,
+        start_up=StartUp(),
+        interruption=Interruption(print),
+    )
 
 
 @pytest.fixture(scope='module')
@@ -60,9 +69,9 @@ def watched(tiny, tmp_path_factory):
             events.append(('dispatch', 1 + sum(kind == 'dispatch' for kind, _ in events)))
             return self._step(state, batch)
 
-    def place_batch(mesh, batch):
+    def place_batch(mesh, batch, **size):
         events.append(('batch', 1 + sum(kind == 'batch' for kind, _ in events)))
-        return place(mesh, batch)
+        return place(mesh, batch, **size)
 
     def look(watch, step, loss):
         events.append(('read', step))
@@ -76,14 +85,14 @@ def watched(tiny, tmp_path_factory):
         if event == COMPILED:
             events.append(('compile', details.get('fun_name')))
 
-    make_train_step, place = loop.make_train_step, loop.place_batch
+    make_train_step, place = loop.make_train_step, batches.place_batch
     watch_look, log_train = metrics.LossWatch.look, Logbook.train
     workdir = tmp_path_factory.mktemp('watched')
     jax.monitoring.register_event_duration_secs_listener(compiled)
     try:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(loop, 'make_train_step', Update)
-            patch.setattr(loop, 'place_batch', place_batch)
+            patch.setattr(batches, 'place_batch', place_batch)
             patch.setattr(metrics.LossWatch, 'look', look)
             patch.setattr(Logbook, 'train', train)
             run(
@@ -125,19 +134,19 @@ def test_nothing_is_compiled_after_the_first_step_test_and_checkpoint(watched):
 
 def test_what_is_moved_in_the_loop_is_moved_by_name(tiny, tmp_path, monkeypatch):
     """A batch that is left on the host would be sent by the step itself, which then waits for it: refused."""
-    monkeypatch.setattr(loop, 'place_batch', lambda mesh, batch: batch)
+    monkeypatch.setattr(batches, 'place_batch', lambda mesh, batch, batch_size: batch)
     with pytest.raises(jax.errors.JaxRuntimeError, match='Disallowed host-to-device transfer'):
         run(tiny, tmp_path / 'run', steps=2)
     assert not (tmp_path / 'run/result.json').exists()
 
 
 def test_the_log_says_how_long_the_devices_waited_for_data(tiny, tmp_path, capsys, monkeypatch):
-    def place_batch(mesh, batch):
+    def place_batch(mesh, batch, **size):
         time.sleep(0.3)  # a step takes a tenth of it
-        return place(mesh, batch)
+        return place(mesh, batch, **size)
 
-    place = loop.place_batch
-    monkeypatch.setattr(loop, 'place_batch', place_batch)
+    place = batches.place_batch
+    monkeypatch.setattr(batches, 'place_batch', place_batch)
     result = run(tiny, tmp_path / 'run', steps=6, log_every=6)
     said = capsys.readouterr().err
     line = json.loads((tmp_path / 'run/metrics.jsonl').read_text().splitlines()[0])
@@ -149,13 +158,13 @@ def test_the_log_says_how_long_the_devices_waited_for_data(tiny, tmp_path, capsy
 
 @pytest.mark.parametrize('ended', [True, False])
 def test_only_devices_with_nothing_to_do_wait_for_data(ended):
-    def batches():
+    def slow():
         time.sleep(0.05)
         yield 'a batch'
 
     this = types.SimpleNamespace(stopwatch=Stopwatch())
     metrics = {'loss': types.SimpleNamespace(is_ready=lambda: ended)}
-    assert loop._Run._next(this, batches(), metrics) == 'a batch'
+    assert loop._Run._next(this, slow(), metrics) == 'a batch'
     assert (0.05 <= this.stopwatch.waited < 1) if ended else this.stopwatch.waited == 0
 
 

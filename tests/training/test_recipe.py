@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from alexnet_jax.parallel.mesh import make_mesh
-from alexnet_jax.training import loop
+from alexnet_jax.training.batches import batches_of, placed_batches
 from alexnet_jax.training.config import recipe, validate
 from alexnet_jax.training.recipe import lit_steps_of
 
@@ -33,21 +33,21 @@ def test_the_released_noise_ends_after_66_of_91_epochs_and_the_paper_s_never(val
 
 
 def test_a_run_s_batches_are_lit_and_cut_as_its_variant_says(tiny):
-    released = loop._batches(config_of(variant='released', steps=3), tiny)  # lit for 2.2 steps
+    released = batches_of(config_of(variant='released', steps=3), tiny)  # lit for 2.2 steps
     assert [bool(released[step].lighting.any()) for step in range(3)] == [True, True, False]
     assert released.images_per_crop == 32
-    paper = loop._batches(config_of(variant='paper', steps=3), tiny)
+    paper = batches_of(config_of(variant='paper', steps=3), tiny)
     assert all(paper[step].lighting.all() for step in range(3))
     assert paper.images_per_crop == 1
-    assert loop._batches(config_of(variant='released', images_per_crop=1), tiny).images_per_crop == 1
-    assert loop._batches(config_of(variant='paper', images_per_crop=5), tiny).images_per_crop == 5
-    assert not loop._batches(config_of(variant='released', lighting=False), tiny)[0].lighting.any()
+    assert batches_of(config_of(variant='released', images_per_crop=1), tiny).images_per_crop == 1
+    assert batches_of(config_of(variant='paper', images_per_crop=5), tiny).images_per_crop == 5
+    assert not batches_of(config_of(variant='released', lighting=False), tiny)[0].lighting.any()
     assert recipe(None, mesh=(1, 2)).images_per_crop == 1  # its steps of 32 would show one window each
 
 
 def test_an_image_takes_150544_bytes_to_the_device(tiny):
     """224 * 224 * 3 of pixels, 4 of label, 12 of lighting."""
-    batches = loop._batches(config_of(variant='released', steps=3), tiny)
-    batch = next(loop._placed(batches.read_from(0), make_mesh(1, 1)))
+    batches = batches_of(config_of(variant='released', steps=3), tiny)
+    batch = next(placed_batches(config_of(variant='released', steps=3), tiny, make_mesh(1, 1), start=0))
     assert sum(leaf.nbytes for leaf in jax.tree.leaves(batch)) == 8 * (150_528 + 16)
     np.testing.assert_array_equal(batch.lighting, batches[0].lighting)

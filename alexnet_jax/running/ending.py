@@ -1,0 +1,63 @@
+"""How a command ends: one line and an exit code that a launcher can act on.
+
+0    done
+1    an error that a person has to look at; starting again would end the same way
+75   another process of the run was lost: start all of them again, the run goes on from its last checkpoint
+76   told to stop by SIGTERM or SIGINT: everything is saved, the same command goes on
+143  SIGTERM a second time, or 130 SIGINT: left at once
+"""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from collections.abc import Callable
+from typing import Any
+
+from alexnet_jax import FAILED, INTERRUPTED, InputError, Interrupted
+
+
+class Ending:
+    """Turns whatever a run raises into its end, alone or among several processes."""
+
+    def __init__(self) -> None:
+        self._peers: Any = None
+        self._native: Any = None
+
+    def watch(self, group: Any, *, heartbeat: float) -> None:
+        """From now on the loss of another process of `group` ends this one; see parallel.peers."""
+        from alexnet_jax.parallel.peers import NativeLog, Peers
+
+        if group.count > 1:
+            self._native = NativeLog()
+            self._peers = Peers(group, heartbeat=heartbeat)
+
+    def of(self, run: Callable[[], Any]) -> Any:
+        """What `run` returns; leaves the process where it raises."""
+        try:
+            result = run()
+        except InputError as error:
+            self._leave(f'error: {error}', FAILED)
+        except KeyboardInterrupt:
+            self._leave('interrupted: the same command goes on from the last checkpoint', 130)
+        except Interrupted as stop:
+            self._leave(f'interrupted: {stop}; the same command goes on', INTERRUPTED)
+        except Exception:
+            if self._peers is None:
+                raise
+            self._peers.blame()
+            if self._native:
+                sys.stderr.write(self._native.text())
+            self._leave(traceback.format_exc(), FAILED)
+        if self._peers is not None:
+            self._peers.leave('')
+        return result
+
+    def _leave(self, line: str, code: int) -> None:
+        if self._peers is None:
+            print(line, file=sys.stderr)
+            sys.exit(code)
+        from alexnet_jax.parallel.peers import exit_now
+
+        self._peers.leave('' if code == INTERRUPTED else line.splitlines()[-1])
+        exit_now(line, code)
