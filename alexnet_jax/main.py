@@ -28,9 +28,8 @@ _JSON = flags.DEFINE_bool('json', False, 'Print the result as one JSON object, t
 _PROCESSES = flags.DEFINE_integer('processes', None, 'Processes of this run, of all hosts together.', lower_bound=1)
 _PROCESS_ID = flags.DEFINE_integer('process_id', None, 'Which of them this is, from 0.', lower_bound=0)
 _COORDINATOR = flags.DEFINE_string('coordinator', None, 'HOST:PORT of process 0, where they meet.')
-_CLUSTER = flags.DEFINE_enum(
-    'cluster', 'auto', ('auto', 'slurm', 'kubernetes', 'tpu', 'none'), 'Where what is not given is read from.'
-)
+_CLUSTER = flags.DEFINE_string('cluster', 'auto', 'Who tells the rest: slurm, kubernetes, tpu, none, or auto.')
+_JOIN = flags.DEFINE_integer('join_timeout', 300, 'Seconds to wait for the others to come.', lower_bound=1)
 _HEARTBEAT = flags.DEFINE_integer(
     'heartbeat', 10, 'Seconds without a sign of life after which a process is lost.', lower_bound=10, upper_bound=30
 )
@@ -69,6 +68,7 @@ def _run(ending: Ending) -> dict:
         workdir=pathlib.Path(_WORKDIR.value or f'runs/{file}_{config.dataset}'),
         group=group,
         heartbeat=_HEARTBEAT.value,
+        join_timeout=_JOIN.value,
         ending=ending,
         start_up=start_up,
     )

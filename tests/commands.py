@@ -8,14 +8,18 @@ import sys
 ROOT = pathlib.Path(__file__).parents[1]
 
 
+def environment(cache):
+    """What a user's processes find: no setting of JAX or XLA of this one, compiled programs in `cache`."""
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith(('JAX_', 'XLA_', 'PJRT_'))}
+    return inherited | {'JAX_PLATFORMS': 'cpu', 'XDG_CACHE_HOME': str(cache)}
+
+
 def start(module, *options, cache):
     """`python -m alexnet_jax.MODULE OPTIONS...` at the checkout's top, its compiled programs kept in `cache`."""
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(('JAX_', 'XLA_', 'PJRT_'))}
-    environment |= {'JAX_PLATFORMS': 'cpu', 'XDG_CACHE_HOME': str(cache)}
     return subprocess.Popen(
         [sys.executable, '-m', f'alexnet_jax.{module}', *options],
         cwd=ROOT,
-        env=environment,
+        env=environment(cache),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

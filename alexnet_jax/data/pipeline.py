@@ -7,6 +7,7 @@ without a gap: each record comes exactly once in every epoch, also where the bat
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ from collections.abc import Iterator
 import grain
 import numpy as np
 
+from alexnet_jax import InputError
 from alexnet_jax.data.augment import CROP, RECORD, draw
 from alexnet_jax.data.decode import Window, record_window
 from alexnet_jax.data.source import Records
@@ -94,7 +96,8 @@ class TrainingBatches:
         images = np.empty((len(rows), CROP, CROP, 3), np.uint8)
         lighting = np.zeros((len(rows), 3), np.float32)
         for i, ((data, _), chance) in enumerate(zip(encoded, chances, strict=True)):
-            self.window(data, images[i], top=chance.top, left=chance.left, mirrored=chance.flip)
+            with _naming(records[i]):
+                self.window(data, images[i], top=chance.top, left=chance.left, mirrored=chance.flip)
             if self.lit_steps is None or step < self.lit_steps:
                 lighting[i] = self.lighting_basis @ chance.normals
         labels = np.array([label for _, label in encoded], np.int32)
@@ -111,6 +114,15 @@ class TrainingBatches:
         """The batches of `step`, step + 1, ..., decoded by `threads`, `read_ahead` batches ahead, in order."""
         ahead = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=read_ahead)
         return iter(grain.MapDataset.source(self).slice(slice(step, None)).to_iter_dataset(ahead))
+
+
+@contextlib.contextmanager
+def _naming(record: int) -> Iterator[None]:
+    """Says which record it was that could not be decoded."""
+    try:
+        yield
+    except (ValueError, OSError) as error:
+        raise InputError(f'record {record} is no image that can be decoded: {str(error).splitlines()[0]}') from error
 
 
 @functools.lru_cache(maxsize=2)  # a batch may span two epochs
@@ -159,7 +171,8 @@ class EvaluationBatches:
         start = index * self.batch_size + rows.start
         for row, record in enumerate(range(start, min(start + len(rows), len(self.source)))):
             jpeg, labels[row] = self.source[record]
-            self.window(jpeg, images[row])
+            with _naming(record):
+                self.window(jpeg, images[row])
             valid[row] = True
         return EvaluationBatch(images, labels, valid)
 

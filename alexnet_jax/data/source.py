@@ -57,7 +57,14 @@ class Records:
         """JPEG bytes and label; `InputError` when the label is not one of the classes."""
         if not 0 <= index < len(self):  # also what ends a `for` loop
             raise IndexError(f'{self._name} {self._split} has {len(self)} records, asked for {index}')
-        record = self._data_source[index if self._usable is None else int(self._usable[index])]
+        try:
+            record = self._data_source[index if self._usable is None else int(self._usable[index])]
+        except (RuntimeError, ValueError, OSError) as error:  # what ArrayRecord makes of a damaged or missing shard
+            raise InputError(
+                f'dataset {self._name}, split {self._split}, record {index} cannot be read: '
+                f'{str(error).splitlines()[0][:200]}; look at all of it with `python -m alexnet_jax.prepare '
+                f'--verify={self._name}`'
+            ) from error
         label = int(record['label'])
         if not 0 <= label < self._class_count:
             raise InputError(

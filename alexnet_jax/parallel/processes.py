@@ -24,7 +24,6 @@ from alexnet_jax import InputError
 
 HEARTBEAT = range(10, 31)  # seconds without a sign of life after which a process counts as lost
 CLUSTERS = ('auto', 'slurm', 'kubernetes', 'tpu', 'none')
-_JOIN_TIMEOUT = 120  # seconds in which all processes have to come
 _FOREVER = 7 * 24 * 3600 * 1000  # milliseconds: that a peer is gone is found by parallel.peers, not by a timeout
 
 
@@ -131,7 +130,7 @@ def _of_slurm(environment: Mapping[str, str]) -> Group:
     )
 
 
-def join(group: Group, *, heartbeat: int, timeout: float = _JOIN_TIMEOUT) -> None:
+def join(group: Group, *, heartbeat: int, timeout: float) -> None:
     """Meets the other processes; before the backend's first use. Does nothing alone.
 
     Args:

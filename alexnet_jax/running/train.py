@@ -31,6 +31,7 @@ def train(
     workdir: pathlib.Path,
     group: Group,
     heartbeat: int,
+    join_timeout: float,
     ending: Ending,
     start_up: StartUp,
 ) -> dict[str, Any]:
@@ -45,7 +46,7 @@ def train(
     """
     start_up.lap('imports')
     prepare_backend(config.mesh, processes=group.count, deterministic=config.deterministic)
-    join(group, heartbeat=heartbeat)
+    join(group, heartbeat=heartbeat, timeout=join_timeout)
     ending.watch(group, heartbeat=heartbeat)
     mesh = make_mesh(*config.mesh)
     if group.count > 1 and (text := table(mesh, group, heartbeat=heartbeat)) and group.index == 0:

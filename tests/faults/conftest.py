@@ -1,0 +1,51 @@
+"""The undisturbed run, a place for each fault, and the table of what came of them."""
+
+import os
+import pathlib
+import re
+
+import commands
+import pytest
+from faults.laboratory import Laboratory, outcome
+
+TABLE = os.environ.get('FAULTS_TABLE')  # where the table goes; see the Makefile
+ROWS = {}
+BEGIN, END = '<!-- fault matrix: begin -->', '<!-- fault matrix: end -->'
+
+
+@pytest.fixture(scope='session')
+def undisturbed(tiny_dir, program_cache, tmp_path_factory):
+    """(run folder, its numbers) of a run without a fault, one process."""
+    lab = Laboratory(tmp_path_factory.mktemp('undisturbed'), data_dir=tiny_dir, cache=program_cache)
+    ended = lab.run()
+    assert ended.code == 0, ended.err
+    return lab.workdir, outcome(lab.workdir)
+
+
+@pytest.fixture
+def lab(tiny_dir, program_cache, tmp_path, undisturbed):
+    workdir, expected = undisturbed
+    laboratory = Laboratory(tmp_path, data_dir=tiny_dir, cache=program_cache, undisturbed=workdir, expected=expected)
+    yield laboratory
+    laboratory.clean()
+
+
+@pytest.fixture
+def record():
+    """Takes a row of the table."""
+    return ROWS.__setitem__
+
+
+def pytest_sessionfinish(session, exitstatus):
+    if not TABLE or exitstatus:
+        return
+    path = commands.ROOT / TABLE
+    lines = ['| fault | what the user sees | seconds to exit | recovered state |', '|---|---|---|---|']
+    for name, (sees, seconds, state) in ROWS.items():
+        shown = re.sub(r'/\S*/(?=run\b|data\b)', '', sees).replace('|', r'\|')
+        shown = re.sub(r'pid \d+', 'pid N', re.sub(r'\d{8}T\d{6}', 'TIME', shown))
+        lines.append(f'| {name} | {shown} | {"" if seconds is None else f"{seconds:.1f}"} | {state} |')
+    text = pathlib.Path(path).read_text()
+    before, _, rest = text.partition(BEGIN)
+    _, _, after = rest.partition(END)
+    path.write_text(before + BEGIN + '\n' + '\n'.join(lines) + '\n' + END + after)

@@ -1,0 +1,109 @@
+"""Runs alexnet_jax.main with one fault built in, at an exact moment: saboteur.py FAULT.json OPTIONS...
+
+FAULT.json holds {"moment": ..., "at": ..., "do": ..., "mark": FILE}; the time of the fault is written to FILE. Nothing
+in the package knows of this: its functions are wrapped from outside, and what is done is real: the process signals
+itself, or the operating system's answer is another.
+"""
+
+import json
+import os
+import pathlib
+import runpy
+import signal
+import sys
+import threading
+import time
+
+
+class Saboteur:
+    def __init__(self, moment, do, mark, at=0, victim=None):
+        self.moment, self.do, self.mark, self.at = moment, do, pathlib.Path(mark), at
+        self.victim = victim  # the process of a launcher's, once
+        self.done = False
+
+    def act(self):
+        if self.done:
+            return
+        self.done = True
+        self.mark.write_text(repr(time.time()))
+        if self.do.startswith('SIG'):
+            for number in self.do.split('+'):
+                os.kill(os.getpid(), getattr(signal, number))
+                time.sleep(0.3 if '+' in self.do else 0)
+        elif self.do == 'MemoryError':
+            raise MemoryError('Unable to allocate 64.0 GiB for an array')
+        elif self.do == 'clock':  # back by a day: what an NTP correction does at worst
+            now = time.time
+            time.time = lambda: now() - 86400
+        elif self.do == 'sleep':
+            time.sleep(15)
+        else:
+            raise ValueError(self.do)
+
+    def arm(self):
+        if self.victim is None or (f'--process_id={self.victim}' in sys.argv and not self.mark.exists()):
+            getattr(self, f'arm_{self.moment}')()
+
+    def wrap(self, owner, name, before):
+        """Calls `before(*arguments)` first whenever owner.name is called."""
+        original = getattr(owner, name)
+
+        def wrapped(*arguments, **options):
+            before(*arguments, **options)
+            return original(*arguments, **options)
+
+        setattr(owner, name, wrapped)
+
+    def arm_start(self):
+        from alexnet_jax.training import workdir
+
+        self.wrap(workdir, 'open_or_render', lambda *_: self.act())
+
+    def arm_compile(self):
+        from alexnet_jax.training.startup import StartUp
+
+        self.wrap(StartUp, 'compile', lambda *_: threading.Timer(0.3, self.act).start())
+
+    def arm_step(self):
+        from alexnet_jax.training.metrics import MetricsReader
+
+        self.wrap(MetricsReader, 'add', lambda reader, step, metrics: step == self.at and self.act())
+
+    def arm_save(self):
+        """Once the first hashes of a checkpoint are computed: Orbax is writing, nothing has its final name."""
+        from alexnet_jax.training import checkpoint
+
+        saving = []
+        self.wrap(checkpoint.Checkpoints, 'save', lambda _, state, **__: saving.append(int(state.step)))
+        self.wrap(checkpoint, 'digest', lambda value: saving[-1] == self.at and self.act())
+
+    def arm_evaluation(self):
+        """In the test after `at` steps, when the first batch is done."""
+        from alexnet_jax.evaluation.evaluate import Evaluator
+        from alexnet_jax.training.loop import _Run
+
+        step = [0]
+        self.wrap(_Run, '_test', lambda run, protocol: step.__setitem__(0, int(run.state.step)))
+        original = Evaluator.__call__
+
+        def test(evaluator, *arguments, progress, **options):
+            def shown(done):
+                if step[0] == self.at:
+                    self.act()
+                    time.sleep(0.2)  # a signal's handler runs in a thread
+                progress(done)
+
+            return original(evaluator, *arguments, progress=shown, **options)
+
+        Evaluator.__call__ = test
+
+
+def main():
+    fault = json.loads(pathlib.Path(sys.argv[1]).read_text())
+    sys.argv = ['alexnet_jax.main', *sys.argv[2:]]
+    Saboteur(**fault).arm()
+    runpy.run_module('alexnet_jax.main', run_name='__main__', alter_sys=False)
+
+
+if __name__ == '__main__':
+    main()

@@ -1,0 +1,433 @@
+"""The fault matrix: real faults against real processes, each compared with the run that nothing disturbed.
+
+`make faults` runs all and writes the table of docs/reliability.md; `make test` runs those marked fast.
+"""
+
+import contextlib
+import dataclasses
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Callable
+
+from faults.laboratory import free_port
+
+HEARTBEAT, GRACE = 10, 5  # seconds: of main's default, and what a process may take besides
+ALL = os.environ.get('FAULTS') == 'all'
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    name: str
+    inflict: Callable  # (lab) -> (what the user sees, seconds to exit, what became of the state)
+    fast: bool = False
+
+
+ROWS = []
+
+
+def row(name, *, fast=False, **arguments):
+    """The decorated function as a row of the matrix; with `arguments`, called with them."""
+
+    def add(function):
+        ROWS.append(Row(name.format(**arguments), lambda lab: function(lab, **arguments), fast))
+        return function
+
+    return add
+
+
+def pytest_generate_tests(metafunc):
+    rows = [row for row in ROWS if ALL or row.fast]
+    metafunc.parametrize('row_', rows, ids=lambda row: row.name.replace(' ', '_'))
+
+
+def test_fault(row_, lab, record):
+    sees, seconds, state = row_.inflict(lab)
+    assert state.startswith(('equal', 'refused')), state
+    record(row_.name, (sees, seconds, state))
+
+
+# Two processes, one of which is lost
+
+
+@row('two processes, kill -9 of the worker at the start', victim=1, moment='start')
+@row('two processes, kill -9 of the coordinator at the start', victim=0, moment='start')
+@row('two processes, kill -9 of the worker in the first compile', victim=1, moment='compile')
+@row('two processes, kill -9 of the coordinator in the first compile', victim=0, moment='compile')
+@row('two processes, kill -9 of the worker in step 10', victim=1, moment='step', at=10, fast=True)
+@row('two processes, kill -9 of the coordinator in step 10', victim=0, moment='step', at=10)
+@row('two processes, kill -9 of the worker while checkpoint 12 is written', victim=1, moment='save', at=12)
+@row('two processes, kill -9 of the coordinator while checkpoint 12 is written', victim=0, moment='save', at=12)
+@row('two processes, kill -9 of the worker in the test after step 12', victim=1, moment='evaluation', at=12)
+@row('two processes, kill -9 of the coordinator in the test after step 12', victim=0, moment='evaluation', at=12)
+@row('two processes, SIGSTOP of the worker in step 10', victim=1, moment='step', at=10, do='SIGSTOP')
+@row('two processes, SIGSTOP of the coordinator in step 10', victim=0, moment='step', at=10, do='SIGSTOP')
+def lost(lab, *, victim, moment, at=0, do='SIGKILL'):
+    if moment == 'compile':
+        lab.cache = lab.folder / 'cache'  # nothing is compiled yet
+    faults = [None, None]
+    faults[victim] = {'moment': moment, 'at': at, 'do': do}
+    processes = lab.pair(faults=faults)
+    lab.wait_for_fault()
+    ended = lab.end(processes[1 - victim])
+    assert ended.code == 75, (ended.code, lab.everything())
+    assert ended.seconds <= HEARTBEAT + GRACE, ended.seconds
+    line = ended.line('error: lost process', str(victim))
+    assert [text for text in ended.err.splitlines() if text.startswith('error')] == [line]
+    processes[victim].kill()
+    assert processes[victim].wait() == -signal.SIGKILL
+    lab.resume()
+    return line, ended.seconds, 'equal'
+
+
+@row('two processes, the worker has no memory left in step 10')
+def out_of_memory(lab):
+    processes = lab.pair(faults=(None, {'moment': 'step', 'at': 10, 'do': 'MemoryError'}))
+    lab.wait_for_fault()
+    worker, coordinator = lab.end(processes[1]), lab.end(processes[0])
+    assert worker.code == 1
+    assert worker.err.rstrip().splitlines()[-1] == 'MemoryError: Unable to allocate 64.0 GiB for an array'
+    assert coordinator.code == 75
+    assert coordinator.seconds <= HEARTBEAT + GRACE
+    line = coordinator.line('lost process 1', 'Unable to allocate')
+    lab.resume()
+    return line, coordinator.seconds, 'equal'
+
+
+@row('two processes, kill -9 of the worker, started again as one by the launcher', counts='2,1')
+@row('two processes, kill -9 of the coordinator, started again as two by the launcher', counts='2', victim=0)
+def restarted(lab, *, counts, victim=1):
+    ended = lab.launch(
+        f'--processes={counts}', '--restarts=1', fault={'moment': 'step', 'at': 10, 'do': 'SIGKILL'}, victim=victim
+    )
+    assert ended.code == 0, ended.err
+    line = ended.line('launch.local: a process was lost; starting')
+    lab.compare()
+    return line, None, 'equal'
+
+
+# Told to stop
+
+
+@row('SIGTERM in step 10', moment='step', do='SIGTERM', fast=True)
+@row('SIGINT in step 10', moment='step', do='SIGINT')
+@row('SIGTERM in the test after step 12', moment='evaluation', at=12, do='SIGTERM')
+@row('SIGTERM in the test after the last step', moment='evaluation', at=24, do='SIGTERM')
+@row('SIGTERM while checkpoint 12 is written', moment='save', at=12, do='SIGTERM')
+def told_to_stop(lab, *, moment, do, at=10):
+    process = lab.start(fault={'moment': moment, 'at': at, 'do': do})
+    lab.wait_for_fault()
+    ended = lab.end(process)
+    assert ended.code == 76, lab.everything()
+    assert ended.seconds <= GRACE
+    line = ended.line('interrupted: ', 'the same command goes on')
+    lab.resume()
+    return line, ended.seconds, 'equal'
+
+
+@row('SIGTERM while the first step is compiled')
+def told_to_stop_compiling(lab):
+    lab.cache = lab.folder / 'cache'
+    process = lab.start(fault={'moment': 'compile', 'do': 'SIGTERM'})
+    lab.wait_for_fault()
+    ended = lab.end(process)
+    assert ended.code == 76
+    assert ended.seconds <= GRACE
+    line = ended.line('interrupted by SIGTERM', 'nothing new to save')
+    lab.resume()
+    return line, ended.seconds, 'equal'
+
+
+@row('SIGTERM twice in step 10')
+def told_twice(lab):
+    process = lab.start(fault={'moment': 'step', 'at': 10, 'do': 'SIGTERM+SIGTERM'})
+    lab.wait_for_fault()
+    ended = lab.end(process)
+    assert ended.code == 128 + signal.SIGTERM
+    assert ended.seconds <= GRACE
+    line = ended.line('SIGTERM again: left at once')
+    lab.resume()
+    return line, ended.seconds, 'equal'
+
+
+@row('two processes, SIGTERM of the worker in step 10', victim=1, do='SIGTERM')
+@row('two processes, SIGINT of the coordinator in the test after step 12', victim=0, moment='evaluation', at=12)
+def pair_told_to_stop(lab, *, victim, moment='step', at=10, do='SIGINT'):
+    faults = [None, None]
+    faults[victim] = {'moment': moment, 'at': at, 'do': do}
+    processes = lab.pair(faults=faults)
+    lab.wait_for_fault()
+    both = [lab.end(process) for process in processes]
+    assert [ended.code for ended in both] == [76, 76], lab.everything()
+    lines = {ended.line('interrupted: saved step') for ended in both}
+    assert len(lines) == 1, lines  # the same step
+    seconds = max(ended.seconds for ended in both)
+    assert seconds <= HEARTBEAT
+    lab.resume()
+    return lines.pop(), seconds, 'equal'
+
+
+# Time
+
+
+@row('kill -9 in step 10', fast=True, moment='step', at=10)
+@row('kill -9 while checkpoint 12 is written', moment='save', at=12)
+@row('kill -9 in the test after step 16, where the rate drops', moment='evaluation', at=16)
+def killed(lab, *, moment, at):
+    process = lab.start(fault={'moment': moment, 'at': at, 'do': 'SIGKILL'})
+    lab.wait_for_fault()
+    assert lab.end(process).code == -signal.SIGKILL
+    again = lab.resume()
+    return again.line('resuming from step'), None, 'equal'
+
+
+@row('the clock jumps back by a day in step 10')
+def clock(lab):
+    ended = lab.run(fault={'moment': 'step', 'at': 10, 'do': 'clock'})
+    assert ended.code == 0, ended.err
+    lab.compare()
+    return ended.line('step 24/24', 'ten-view'), None, 'equal'
+
+
+@row('step 10 takes 15 s')
+def slow(lab):
+    ended = lab.run(fault={'moment': 'step', 'at': 10, 'do': 'sleep'})
+    assert ended.code == 0, ended.err
+    lab.compare()
+    return ended.line('warning: step 8 has taken'), None, 'equal'
+
+
+# Checkpoints
+
+
+@row('one bit of the arrays of checkpoint 24 flips', fast=True, pattern='state/d/*')
+@row('one bit of the arrays of checkpoint 24, as one process wrote them, flips', pattern='state/ocdbt.process_0/d/*')
+@row('one bit of the index of checkpoint 24 flips', pattern='state/manifest.ocdbt')
+@row('one bit of the description of checkpoint 24 flips', pattern='state/_METADATA')
+@row('one bit of the sharding file of checkpoint 24 flips', pattern='state/_sharding')
+@row('one bit of the types file of checkpoint 24 flips', pattern='state/array_metadatas/*')
+@row('one bit of the seal of checkpoint 24 flips', pattern='hashes/metadata')
+@row('one bit of the step metadata of checkpoint 24 flips', pattern='_CHECKPOINT_METADATA')
+def flipped(lab, *, pattern):
+    path = damage(lab, pattern)
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 4
+    path.write_bytes(data)
+    return gone_on(lab)
+
+
+@row('the arrays of checkpoint 24 are cut to half', pattern='state/d/*', fast=True)
+@row('the seal of checkpoint 24 is cut to half', pattern='hashes/metadata')
+def truncated(lab, *, pattern):
+    path = damage(lab, pattern)
+    os.truncate(path, path.stat().st_size // 2)
+    return gone_on(lab)
+
+
+@row('the arrays of checkpoint 24 are deleted', pattern='state/d/*')
+@row('the seal of checkpoint 24 is deleted', pattern='hashes/metadata')
+def deleted(lab, *, pattern):
+    damage(lab, pattern).unlink()
+    return gone_on(lab)
+
+
+@row('the folder of checkpoint 24 is empty')
+def emptied(lab):
+    step = damage(lab, 'state').parent
+    shutil.rmtree(step)
+    step.mkdir()
+    return gone_on(lab)
+
+
+def damage(lab, pattern):
+    """The largest file of that name in the last checkpoint of a copy of the undisturbed run, which is not finished."""
+    shutil.copytree(lab.undisturbed, lab.workdir)
+    (lab.workdir / 'result.json').unlink()
+    (lab.workdir / 'checkpoints/24').exists()
+    return max((lab.workdir / 'checkpoints/24').glob(pattern), key=lambda path: path.stat().st_size)
+
+
+def gone_on(lab):
+    """Resumes; what a flip did not change, the arrays and the seal being whole, may be used."""
+    ended = lab.resume()
+    if not (lab.workdir / 'damaged_checkpoints').exists():
+        return 'nothing: no array is read from it', None, 'equal'
+    return ended.line('warning: checkpoint 24 is damaged', 'goes on from step'), None, 'equal'
+
+
+# The disk
+
+
+@row('the disk is full before checkpoint 12, on_failed_save=stop', policy='stop')
+@row('the disk is full before checkpoint 12, on_failed_save=continue', policy='continue')
+@row('the disk is read-only before checkpoint 12', policy='stop', fill=False)
+def disk_full(lab, *, policy, fill=True):
+    option = f'--config.on_failed_save={policy}'
+    with lab.small_disk(megabytes=80) as disk:
+        process = lab.start(option, fault={'moment': 'step', 'at': 10, 'do': 'sleep'})
+        lab.wait_for_fault()
+        if fill:
+            fill_up(disk / 'filler')
+        else:
+            subprocess.run(['mount', '-o', 'remount,ro', str(disk)], check=True)
+        ended = lab.end(process)
+        assert ended.code == 1
+        line = ended.line('error: ', 'cannot write' if policy == 'continue' or not fill else 'No space')
+        kept = sorted(int(path.name) for path in (lab.workdir / 'checkpoints').iterdir() if path.name.isdigit())
+        assert kept == [3, 4, 6, 8, 9]
+        if fill:
+            (disk / 'filler').unlink()
+        else:
+            subprocess.run(['mount', '-o', 'remount,rw', str(disk)], check=True)
+        lab.resume(option)
+    return line, None, 'equal'
+
+
+def fill_up(path):
+    with path.open('wb') as file, contextlib.suppress(OSError):
+        while True:
+            file.write(bytes(2**12))
+            file.flush()
+
+
+# The data
+
+
+@row('a shard is deleted in step 10')
+def shard_deleted(lab):
+    lab.own_data()
+    process = lab.start(fault={'moment': 'step', 'at': 10, 'do': 'sleep'})
+    lab.wait_for_fault()
+    shard = lab.shard()
+    aside = shard.rename(lab.folder / 'shard')
+    ended = lab.end(process)
+    if ended.code == 0:  # the system keeps an open file
+        lab.compare()
+        return 'nothing: the open file stays readable', None, 'equal'
+    aside.rename(shard)
+    lab.resume()
+    return ended.line('error: '), ended.seconds, 'equal'
+
+
+@row('one bit of a shard flips before the start', fast=True)
+def shard_flipped(lab):
+    lab.own_data()
+    shard = lab.shard()
+    data = bytearray(shard.read_bytes())
+    data[len(data) // 2] ^= 4
+    shard.write_bytes(data)
+    ended = lab.run()
+    assert ended.code == 1, ended.err
+    return ended.line('error: '), None, 'refused'
+
+
+@row('a shard is missing at the start')
+def shard_missing(lab):
+    lab.own_data()
+    lab.shard().unlink()
+    ended = lab.run()
+    assert ended.code == 1
+    return ended.line('error: ', 'prepare it again'), None, 'refused'
+
+
+# Several hosts that are not alike
+
+
+@row('two processes, the worker has another setting', option='--config.learning_rate=0.02', fast=True)
+@row('two processes, the worker has another seed', option='--config.seed=1')
+def unlike(lab, *, option):
+    port = free_port()
+    processes = [lab.start(index=0, port=port), lab.start(option, index=1, port=port)]
+    both = [lab.end(process) for process in processes]
+    assert {ended.code for ended in both} <= {1, 75}
+    assert both[1].code == 1
+    line = both[1].line('error: process 1 has another', option.split('.')[1].split('=')[0])
+    lab.resume()
+    return line, None, 'refused'
+
+
+@row('two processes, the worker has another dataset of the same name')
+def other_dataset(lab):
+    port = free_port()
+    other = lab.other_data()
+    processes = [lab.start(index=0, port=port), lab.start(f'--config.data_dir={other}', index=1, port=port)]
+    both = [lab.end(process) for process in processes]
+    assert [ended.code for ended in both] == [1, 1] or both[1].code == 1
+    line = both[1].line('error: process 1 has another dataset')
+    return line, None, 'refused'
+
+
+@row('two processes, the worker has another version of the code')
+def other_code(lab):
+    port = free_port()
+    processes = [lab.start(index=0, port=port), lab.start(index=1, port=port, root=lab.other_code())]
+    both = [lab.end(process) for process in processes]
+    assert both[1].code == 1
+    line = both[1].line('error: process 1 has another code')
+    return line, None, 'refused'
+
+
+@row('two processes, the worker has another run folder')
+def other_folder(lab):
+    port = free_port()
+    processes = [lab.start(index=0, port=port), lab.start(f'--workdir={lab.folder}/other', index=1, port=port)]
+    both = [lab.end(process) for process in processes]
+    assert both[1].code == 1
+    line = both[1].line('error: process 1 does not see the run folder of process 0')
+    return line, None, 'refused'
+
+
+@row('the coordinator cannot be reached')
+def unreachable(lab):
+    began = time.time()
+    ended = lab.run('--join_timeout=3', index=1, port=free_port())
+    assert ended.code == 1
+    return ended.line('error: process 1 could not reach process 0'), time.time() - began, 'refused'
+
+
+@row('the port is taken', fast=True)
+def port_taken(lab):
+    with socket.socket() as taken:
+        taken.bind(('', 0))
+        taken.listen()
+        began = time.time()
+        ended = lab.run(index=0, port=taken.getsockname()[1])
+    assert ended.code == 1
+    return ended.line('error: process 0 cannot listen on port'), time.time() - began, 'refused'
+
+
+@row('the worker never comes')
+def never_comes(lab):
+    began = time.time()
+    ended = lab.run('--join_timeout=5', index=0, port=free_port())
+    assert ended.code == 1
+    return ended.line('error: not all 2 processes met'), time.time() - began, 'refused'
+
+
+# Other meshes
+
+
+@row('killed in step 10 on 1x2, resumed on {mesh}', mesh='1,1')
+@row('killed in step 10 on 1x2, resumed on {mesh}', mesh='2,1')
+@row('killed in step 10 on 1x2, resumed on {mesh}', mesh='2,2')
+@row('killed in step 10 on 1x2, resumed by two processes on {mesh}', mesh='1,2', processes=2)
+@row('killed in step 10 on 1x2, resumed by two processes on {mesh}', mesh='2,2', processes=2)
+@row('killed in step 10 on 1x2, resumed by four processes on {mesh}', mesh='2,2', processes=4)
+def other_mesh(lab, *, mesh, processes=1):
+    process = lab.start(fault={'moment': 'step', 'at': 10, 'do': 'SIGKILL'})
+    lab.wait_for_fault()
+    lab.end(process)
+    port = free_port()
+    indices = range(processes) if processes > 1 else [None]
+    again = [lab.start(f'--config.mesh={mesh}', index=index, port=port, processes=processes) for index in indices]
+    every = [lab.end(process) for process in again]
+    assert [ended.code for ended in every] == [0] * processes, lab.everything()
+    line = every[0].line('resuming from step 9')
+    if mesh == '1,2':
+        lab.compare()
+        return line, None, 'equal'
+    lab.compare_nearly()
+    return line, None, 'equal to 1e-3 (the sums are of other order)'
