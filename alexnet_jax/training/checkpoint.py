@@ -1,6 +1,6 @@
 """Checkpoints: Orbax writes and reads them, sha256 proves that they are what was in memory.
 
-The only file that imports orbax. A checkpoint, WORKDIR/checkpoints/STEP, holds whole logical arrays and knows no mesh:
+A checkpoint, WORKDIR/checkpoints/STEP, holds whole logical arrays and knows no mesh:
 one written by two devices or two processes opens on one, or on four. Orbax by itself restores a flipped bit without a
 word. Here each piece has a hash in the checkpoint's seal, the seal has one of itself, and what does not match is set
 aside.
@@ -9,31 +9,24 @@ aside.
 from __future__ import annotations
 
 import dataclasses
-import inspect
-import json
-import logging
 import math
-import os
 import pathlib
 import shutil
-import sys
 import time
-import warnings
 from typing import Any
 
 import jax
-import numpy as np
 import optax
-import orbax.checkpoint as ocp
 from jax.sharding import Mesh
 
 from alexnet_jax import InputError
 from alexnet_jax.parallel.mesh import abstract, parameter_specs
 from alexnet_jax.parallel.processes import fetch, gather
-from alexnet_jax.training.digests import differing, digest, leaf_hashes, pieces, shapes_of
+from alexnet_jax.training.digests import differing, leaf_hashes, pieces, shapes_of
 from alexnet_jax.training.schedule import Plateau
-from alexnet_jax.training.seal import SEAL, Damaged, Seal, read_seal
+from alexnet_jax.training.seal import Damaged, Seal, read_seal
 from alexnet_jax.training.state import TrainState
+from alexnet_jax.training.storage import TEMPORARY, Writer, described, first_line, read
 
 FOLDER, SET_ASIDE = 'checkpoints', 'damaged_checkpoints'  # in the run folder
 _MARGIN = 1.1  # free space that a save must find, in multiples of the state's bytes
@@ -58,11 +51,7 @@ class Checkpoints:
             self._folder.mkdir(parents=True, exist_ok=True)
             self._clean()
         gather('checkpoints', 'ready')
-        self._writer = ocp.AsyncCheckpointer(
-            ocp.CompositeCheckpointHandler(state=ocp.StandardCheckpointHandler(), hashes=_SealHandler()),
-            # Orbax's own limit, after which it would give up on a slow disk: a lost peer is found by parallel.peers.
-            async_options=ocp.AsyncOptions(timeout_secs=24 * 3600),
-        )
+        self._writer = Writer()
 
     def __enter__(self) -> Checkpoints:
         return self
@@ -85,11 +74,12 @@ class Checkpoints:
           NotSaved: it could not be written.
         """
         try:
-            self._writer.wait_until_finished()
+            self._writer.wait()
         except Exception as error:  # Orbax documents no class for what a disk refuses
             self._clean()
-            raise NotSaved(f'checkpoint not written: {_first_line(error)}') from error
+            raise NotSaved(f'checkpoint not written: {first_line(error)}') from error
         if jax.process_index() == 0:
+            self._clean()
             self._forget()
 
     def save(
@@ -107,13 +97,10 @@ class Checkpoints:
             return
         seal = Seal(step, time.time(), shapes_of(tree), {}, top1_error, tested, data_order)
         try:
-            self._writer.save(
-                self._folder / str(step),
-                args=ocp.args.Composite(state=ocp.args.StandardSave(tree), hashes=_SealArgs(seal, tree)),
-            )
+            self._writer.begin(self._folder / str(step), tree, seal)
         except Exception as error:  # as in `wait`
             self._clean()
-            raise NotSaved(f'checkpoint {step} not written: {_first_line(error)}') from error
+            raise NotSaved(f'checkpoint {step} not written: {first_line(error)}') from error
 
     def restore_newest(self, like: TrainState, mesh: Mesh, *, say: Any) -> tuple[TrainState, Seal] | None:
         """The newest checkpoint that is whole, placed on `mesh`, and its seal; None where there is none.
@@ -167,14 +154,14 @@ class Checkpoints:
         path = self._folder / str(seal.step)
         shapes = jax.eval_shape(_tree, like)
         wanted = shapes_of(shapes)
-        found = _shapes_in(path) if seal.old else seal.shapes
+        found = shapes_of(described(path)) if seal.old else seal.shapes
         if found != wanted:
             other = next(name for name in found | wanted if found.get(name) != wanted.get(name))
             raise InputError(
                 f'checkpoint {path} is of another network: {other} is {found.get(other)}, not {wanted.get(other)}'
             )
         target = abstract(mesh, shapes, parameter_specs(shapes))
-        tree = _read(path, target)
+        tree = read(path, target)
         if seal.old:
             wrong = sorted(name for name, value in leaf_hashes(fetch(tree)).items() if seal.pieces.get(name) != value)
         else:
@@ -233,11 +220,11 @@ class Checkpoints:
             shutil.rmtree(doomed)
 
     def _clean(self) -> None:
-        """Deletes what saves and deletions that were killed have left."""
+        """Deletes what saves and deletions that failed or were killed have left; what is in use yet, the next time."""
         if jax.process_index() == 0:
             for path in self._folder.iterdir():
-                if not path.name.isdigit() and (path.name.startswith('.') or '.orbax-checkpoint-tmp' in path.name):
-                    shutil.rmtree(path) if path.is_dir() else path.unlink()
+                if not path.name.isdigit() and (path.name.startswith('.') or TEMPORARY in path.name):
+                    shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink()
 
 
 def _loss(damaged: list[tuple[int, str, float]], good: int, saved_at: float, aside: pathlib.Path) -> str:
@@ -247,82 +234,6 @@ def _loss(damaged: list[tuple[int, str, float]], good: int, saved_at: float, asi
         f'warning: checkpoint {which} is damaged ({problem}) and now in {aside}; the run goes on from step {good}: '
         f'{newest - good} steps, {max(0.0, when - saved_at) / 60:.0f} minutes, are made again'
     )
-
-
-def _read(path: pathlib.Path, target: Any) -> Any:
-    """The arrays of a checkpoint; each process reads for itself, so that one that fails leaves no other waiting."""
-    own = jax.process_index()
-    alone = ocp.options.MultiprocessingOptions()
-    if jax.process_count() > 1:
-        alone = ocp.options.MultiprocessingOptions(own, {own}, f'process{own}')
-    try:
-        handler = ocp.StandardCheckpointHandler(multiprocessing_options=alone)
-        with ocp.Checkpointer(handler, multiprocessing_options=alone) as reader:
-            return reader.restore(path / 'state', args=ocp.args.StandardRestore(target))
-    except Exception as error:  # Orbax documents no class of its own for damaged files
-        _silence_abandoned_reads()
-        raise Damaged(f'cannot be read: {_first_line(error)}') from error
-
-
-def _shapes_in(path: pathlib.Path) -> dict[str, list[int]]:
-    """{leaf: shape} as Orbax wrote it down."""
-    try:
-        return shapes_of(ocp.StandardCheckpointHandler().metadata(path / 'state').tree)
-    except Exception as error:  # as in `_read`
-        raise Damaged(f'its metadata cannot be read: {_first_line(error)}') from error
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [repr(error)])[0][:200]
-
-
-class _SealHandler(ocp.AsyncCheckpointHandler):
-    """Writes the seal beside Orbax's arrays, before the whole becomes a checkpoint by being renamed."""
-
-    async def async_save(self, directory: Any, args: _SealArgs) -> list[Any]:
-        # Copies, because the state is donated to the next step; what takes longer, hashing them, is for later.
-        held = [(name, np.array(value)) for name, value in pieces(args.tree, every_copy=False)]
-
-        async def write() -> None:
-            words = gather('seal', json.dumps({name: digest(value) for name, value in held}))
-            if jax.process_index() == 0:
-                every = {name: found for word in words for name, found in json.loads(word).items()}
-                text = dataclasses.replace(args.seal, pieces=every).text()
-                path = pathlib.Path(os.fspath(directory)) / SEAL.name
-                path.write_text(text)
-
-        return [ocp.future.CommitFutureAwaitingContractedSignals(write(), name='seal')]
-
-    def save(self, directory: Any, args: _SealArgs) -> None:
-        raise NotImplementedError('saved in the background only')
-
-    def restore(self, directory: Any, args: Any = None) -> None:
-        raise NotImplementedError('see read_seal')
-
-
-@ocp.args.register_with_handler(_SealHandler, for_save=True, for_restore=True)
-@dataclasses.dataclass
-class _SealArgs(ocp.args.CheckpointArgs):
-    seal: Seal
-    tree: Any
-
-
-def _silence_abandoned_reads() -> None:
-    """Keeps the one line that says what is wrong from being followed by pages.
-
-    When a read fails, Orbax leaves the reads of other leaves that it had begun, and each complains when Python frees
-    it, at the latest when the process ends.
-    """
-    report = sys.unraisablehook
-
-    def of_others(unraisable: Any) -> None:
-        read = inspect.iscoroutine(unraisable.object) and 'orbax' in unraisable.object.cr_code.co_filename
-        if not read and str(unraisable.exc_value) != 'Event loop is closed':  # or wants to tell the loop it read for
-            report(unraisable)
-
-    sys.unraisablehook = of_others
-    warnings.filterwarnings('ignore', message=r"coroutine '_read_array\w*' was never awaited")
-    logging.getLogger('asyncio').addFilter(lambda record: 'exception was never retrieved' not in record.getMessage())
 
 
 def _tree(state: TrainState) -> dict[str, Any]:

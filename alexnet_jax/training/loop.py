@@ -276,6 +276,7 @@ class _Run:
         file = recovery.note(self.workdir, case, action, records=batches.records(case.step - 1))
         self.state = case.state
         if action == 'roll_back':
+            self.checkpoints.wait()  # the one being written may be the newest
             self.state, _, _ = _open_state(self.config, self.dataset, self.mesh, self.checkpoints)
             self.data_order += 1
             self.log.rewind(int(self.state.step))

@@ -71,11 +71,11 @@ class Saboteur:
 
     def arm_save(self):
         """Once the first hashes of a checkpoint are computed: Orbax is writing, nothing has its final name."""
-        from alexnet_jax.training import checkpoint
+        from alexnet_jax.training import checkpoint, storage
 
         saving = []
         self.wrap(checkpoint.Checkpoints, 'save', lambda _, state, **__: saving.append(int(state.step)))
-        self.wrap(checkpoint, 'digest', lambda value: saving[-1] == self.at and self.act())
+        self.wrap(storage, 'digest', lambda value: saving[-1] == self.at and self.act())
 
     def arm_evaluation(self):
         """In the test after `at` steps, when the first batch is done."""

@@ -2,6 +2,8 @@
 
 import dataclasses
 import hashlib
+import json
+import re
 import shutil
 
 import jax
@@ -13,11 +15,12 @@ import pytest
 from alexnet_jax import InputError
 from alexnet_jax.model.variants import VARIANTS
 from alexnet_jax.parallel.mesh import make_mesh, parameter_specs, shardings
-from alexnet_jax.training.checkpoint import Checkpoints
+from alexnet_jax.training import storage
+from alexnet_jax.training.checkpoint import Checkpoints, NotSaved
 from alexnet_jax.training.digests import leaf_hashes, tree_hash
 from alexnet_jax.training.optimizer import paper_sgd
 from alexnet_jax.training.schedule import Plateau
-from alexnet_jax.training.seal import Damaged
+from alexnet_jax.training.seal import Damaged, read_seal
 from alexnet_jax.training.state import abstract_state
 
 CLASSES = 3
@@ -72,8 +75,8 @@ def copied(good, tmp_path):
     return tmp_path / 'run'
 
 
-def largest_file(folder):
-    return max((path for path in (folder / 'checkpoints/7/state').rglob('*')), key=lambda p: p.stat().st_size)
+def largest_file(folder, step=7):
+    return max((folder / f'checkpoints/{step}/state').rglob('*'), key=lambda path: path.stat().st_size)
 
 
 @pytest.mark.parametrize('shape', [(1, 1), (2, 2), (1, 2)], ids=lambda s: f'{s[0]}x{s[1]}')
@@ -185,3 +188,140 @@ def test_momenta_go_back_to_where_optax_reads_them(good):
     momentum = optax.tree_utils.tree_get(values.opt_state, 'trace')
     found = restored(folder, (1, 1)).opt_state[-1].trace
     np.testing.assert_array_equal(found['fc7']['kernel'], momentum['fc7']['kernel'])
+
+
+def flip(path):
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+
+
+def test_it_goes_back_past_all_that_is_damaged_and_says_what_was_lost(tmp_path):
+    written(tmp_path, 3, 5, 7, 9)
+    flip(largest_file(tmp_path, 9))
+    (tmp_path / 'checkpoints/7/hashes/metadata').write_text('{')
+    seal = json.loads((tmp_path / 'checkpoints/5/hashes/metadata').read_text())
+    said = []
+    with Checkpoints(tmp_path, keep=10) as checkpoints:
+        state, found = checkpoints.restore_newest(shapes((1, 2)), make_mesh(1, 2), say=said.append)
+        assert checkpoints.steps() == [3, 5]
+    assert int(state.step) == found.step == 5
+    np.testing.assert_array_equal(state.params['fc6']['kernel'], trained((1, 2), 5)[1].params['fc6']['kernel'])
+    (line,) = said
+    assert re.match(r'warning: checkpoint 9, 7 is damaged .* from step 5: 4 steps, 0 minutes, are made again', line)
+    assert seal['saved_at'] == found.saved_at
+    names = sorted(path.name.split('_')[0] for path in (tmp_path / 'damaged_checkpoints').iterdir())
+    assert names == ['7', '9']
+
+
+def test_minutes_lost_are_those_between_the_two_saves(tmp_path):
+    written(tmp_path, 3, 5)
+    path = tmp_path / 'checkpoints/3/hashes/metadata'
+    seal = read_seal(path.parents[1])
+    path.write_text(dataclasses.replace(seal, saved_at=seal.saved_at - 7 * 60).text())
+    flip(largest_file(tmp_path, 5))
+    said = []
+    with Checkpoints(tmp_path, keep=10) as checkpoints:
+        checkpoints.restore_newest(shapes((1, 1)), make_mesh(1, 1), say=said.append)
+    assert '2 steps, 7 minutes, are made again' in said[0]
+
+
+def test_when_all_are_damaged_it_does_not_begin_again_by_itself(tmp_path):
+    written(tmp_path, 3)
+    flip(largest_file(tmp_path, 3))
+    with Checkpoints(tmp_path, keep=10) as checkpoints, pytest.raises(InputError, match='every checkpoint of this run'):
+        checkpoints.restore_newest(shapes((1, 1)), make_mesh(1, 1), say=print)
+
+
+def test_the_seal_holds_every_half_s_hash_and_one_of_itself(good):
+    """The hashes by hand: sha256 of dtype, shape and bytes of what each tower holds."""
+    folder, values = good
+    content = json.loads((folder / 'checkpoints/7/hashes/metadata').read_text())
+    kernel = values.params['conv2']['kernel']
+    half = kernel.shape[-1] // 2
+    for tower, part in enumerate((kernel[..., :half], kernel[..., half:])):
+        expected = hashlib.sha256(f'<f4 {part.shape}'.encode() + part.tobytes()).hexdigest()
+        assert content['pieces'][f'params/conv2/kernel/tower{tower}'] == expected
+    whole = values.params['fc8']['bias']
+    assert content['pieces']['params/fc8/bias'] == hashlib.sha256(b'<f4 (3,)' + whole.tobytes()).hexdigest()
+    claimed = content.pop('whole')
+    assert claimed == hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+    assert len(content['pieces']) == 2 * (7 * 2 * 2 + 2) + 5  # seven split layers and fc8, values and momenta; the rest
+    assert content['step'] == 7
+
+
+@pytest.mark.parametrize('field', ['step', 'saved_at', 'top1_error', 'tested', 'data_order'])
+def test_no_field_of_the_seal_can_be_changed(copied, field):
+    path = copied / 'checkpoints/7/hashes/metadata'
+    content = json.loads(path.read_text())
+    path.write_text(json.dumps(content | {field: 1 if content[field] != 1 else 2}))
+    assert_refused(copied)
+
+
+def test_a_checkpoint_under_another_step_s_name_is_refused(copied):
+    (copied / 'checkpoints/7').rename(copied / 'checkpoints/8')
+    assert_refused(copied)
+
+
+def test_a_checkpoint_of_the_format_before_opens(good, tmp_path):
+    """Until November 2026 leaves had one hash each, in plain JSON, and the error was Orbax's metric."""
+    folder, values = good
+    shutil.copytree(folder, tmp_path / 'run')
+    checkpoint = tmp_path / 'run/checkpoints/7'
+    tree = {
+        'step': values.step,
+        'params': values.params,
+        'momentum': optax.tree_utils.tree_get(values.opt_state, 'trace'),
+        'plateau': dataclasses.asdict(values.plateau),
+        'mean_image': values.mean_image,
+    }
+    (checkpoint / 'hashes/metadata').write_text(json.dumps(leaf_hashes(tree)))
+    (checkpoint / 'metrics').mkdir()
+    (checkpoint / 'metrics/metrics').write_text('{"top1_error": 0.25}')
+    assert read_seal(checkpoint).top1_error == 0.25
+    state = restored(tmp_path / 'run', (2, 2))
+    jax.tree.map(np.testing.assert_array_equal, jax.device_get(state), values)
+    flip(largest_file(tmp_path / 'run'))
+    assert_refused(tmp_path / 'run')
+
+
+def test_what_killed_saves_and_deletions_have_left_goes(tmp_path):
+    written(tmp_path, 3)
+    for name in ('5.orbax-checkpoint-tmp', '.deleted_1'):
+        (tmp_path / 'checkpoints' / name / 'state').mkdir(parents=True)
+    with Checkpoints(tmp_path, keep=1) as checkpoints:
+        assert checkpoints.steps() == [3]
+    assert [path.name for path in (tmp_path / 'checkpoints').iterdir()] == ['3']
+
+
+def test_a_save_that_the_disk_has_no_room_for_leaves_the_older_ones(tmp_path, monkeypatch):
+    written(tmp_path, 3)
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, 'disk_usage', lambda path: usage._replace(free=10_000))
+    with Checkpoints(tmp_path, keep=1) as checkpoints:
+        with pytest.raises(NotSaved, match=r'checkpoint not written: 0 MB are free in .*, \d+ MB are needed'):
+            checkpoints.save(trained((1, 2), 5)[0])
+        assert checkpoints.steps() == [3]
+    assert_equal_to(tmp_path, 3)
+
+
+def test_a_save_that_fails_in_the_background_leaves_the_older_ones(tmp_path, monkeypatch):
+    def digest(value):
+        raise OSError(28, 'No space left on device')
+
+    written(tmp_path, 3)
+    with Checkpoints(tmp_path, keep=1) as checkpoints:
+        monkeypatch.setattr(storage, 'digest', digest)
+        checkpoints.save(trained((1, 2), 5)[0])
+        with pytest.raises(NotSaved, match='No space left on device'):
+            checkpoints.wait()
+        monkeypatch.undo()
+        checkpoints.save(trained((1, 2), 6)[0])
+        checkpoints.wait()
+        assert checkpoints.steps() == [6]
+    assert [path.name for path in (tmp_path / 'checkpoints').iterdir()] == ['6']
+
+
+def assert_equal_to(folder, step):
+    values = trained((1, 2), step)[1]
+    jax.tree.map(np.testing.assert_array_equal, jax.device_get(restored(folder, (1, 2))), values)
