@@ -1,5 +1,6 @@
 # make train   trains the two-tower network on the embedded dataset (sets up this machine first)
 # make test    runs the tests (sets up this machine first)
+# make faults  injects every fault of docs/reliability.md into real runs and rewrites its table, 20 minutes
 # make lint    runs the linters and the type checker
 # make clean   removes the environment; datasets (data/) and runs (runs/) stay
 
@@ -7,13 +8,16 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: train test lint clean
+.PHONY: train test faults lint clean
 
 train: $(VENV)/installed
 	$(BIN)/python -m alexnet_jax.main --config=configs/two_device.py --workdir=runs/two_device_demo
 
 test: $(VENV)/installed
 	$(BIN)/python -m pytest
+
+faults: $(VENV)/installed
+	FAULTS=all FAULTS_TABLE=docs/reliability.md $(BIN)/python -m pytest tests/faults
 
 lint: $(VENV)/installed
 	$(BIN)/ruff check .

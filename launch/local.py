@@ -32,7 +32,7 @@ class Run:
 
     def __init__(self, count: int, arguments: list[str]) -> None:
         port = _free_port()
-        self._told: int | None = None
+        self.told: int | None = None  # the signal that was handed on
         command = [sys.executable, '-m', _MODULE.value, *arguments, f'--coordinator=127.0.0.1:{port}']
         self.processes = [
             # In sessions of their own, so that a terminal's Ctrl-C reaches them once, through this process.
@@ -42,7 +42,7 @@ class Run:
 
     def tell(self, number: int) -> None:
         """Hands a signal on."""
-        self._told = number
+        self.told = number
         for process in self.processes:
             if process.poll() is None:
                 process.send_signal(number)
@@ -96,7 +96,7 @@ def main(argv: list[str]) -> None:
         count = counts[min(start, len(counts) - 1)]
         run = Run(count, argv[1:])
         code = run.end()
-        if code != LOST or start == _RESTARTS.value:
+        if code != LOST or run.told or start == _RESTARTS.value:
             sys.exit(code)
         left = _RESTARTS.value - start - 1
         again = counts[min(start + 1, len(counts) - 1)]

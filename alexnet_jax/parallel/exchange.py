@@ -65,9 +65,10 @@ def clip(grads: Any, norm: float) -> Any:
     Only where clipping is asked for: AlexNet was trained without. Its norm is the one number that no tower knows alone;
     it is the fifth thing that they tell each other, four bytes.
     """
-    own = shared = jax.numpy.zeros((), jax.numpy.float32)
+    own: Any = 0.0
+    shared: Any = 0.0
     for path, grad in jax.tree_util.tree_leaves_with_path(grads):
-        square = jax.numpy.sum(jax.numpy.square(grad.astype(jax.numpy.float32)))
+        square = jax.numpy.sum(jax.numpy.square(grad))
         if TOWER in parameter_specs({path[0].key: {path[1].key: grad}})[path[0].key][path[1].key]:
             own = own + square
         else:

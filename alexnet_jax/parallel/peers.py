@@ -99,7 +99,7 @@ class Peers:
     def _leave(self, index: int, why: str) -> NoReturn:
         host = f' ({self._hosts[index]})' if index in self._hosts else ''
         self.leave(f'lost process {index}')
-        exit_now(_lost_line(f'{index}{host}', why), LOST)
+        exit_now(lost_line(f'{index}{host}', why), LOST)
 
     def leave(self, reason: str) -> None:
         """Tells the others that this process ends now, and why; '' for a good end."""
@@ -114,7 +114,8 @@ class Peers:
             self._store.key_value_set(f'left/{self._group.index}', reason[:300], allow_overwrite=True)
 
 
-def _lost_line(name: str, why: str) -> str:
+def lost_line(name: str, why: str) -> str:
+    """What the person reads."""
     return (
         f'error: lost process {name}: it {why}; start all processes again, and the run goes on from its last checkpoint'
     )
@@ -129,15 +130,19 @@ def exit_now(line: str, code: int) -> NoReturn:
 
 
 class NativeLog:
-    """Keeps what C++ writes to standard output and error, and turns JAX's abort over a lost process 0 into `LOST`.
+    """Keeps what C++ writes to standard output and error, and turns JAX's abort over other processes into one line.
 
-    When process 0 dies, JAX's client aborts the others in the same instant, from C++, with two pages and before Python
-    hears of it. Here the person sees one line. Any other abort shows those pages and ends with the code it would have.
-    Make one object for the life of the process: C calls it.
+    When process 0 dies, or not all have come in time, JAX's client aborts in the same instant, from C++, with two pages
+    and before Python hears of it. Here the person sees one line. Any other abort shows those pages and ends with the
+    code it would have. Make one object for the life of the process: C calls it.
     """
 
-    def __init__(self) -> None:
-        """From now on file descriptors 1 and 2 lead to a file without a name; `sys.stdout`, `sys.stderr` as before."""
+    def __init__(self, line: str, code: int) -> None:
+        """From now on file descriptors 1 and 2 lead to a file without a name; `sys.stdout`, `sys.stderr` as before.
+
+        `line` and `code` are how such an abort ends; they may be changed.
+        """
+        self.line, self.code = line, code
         self._file = tempfile.TemporaryFile()  # noqa: SIM115 (open until the process ends)
         sys.stdout.flush()
         real, self._real = os.dup(1), os.dup(2)
@@ -156,7 +161,7 @@ class NativeLog:
     def _aborted(self, number: int) -> None:
         text = self.text()
         if 'JAX distributed service detected fatal errors' in text:
-            os.write(self._real, f'{_lost_line("0", "is gone")}\n'.encode())
-            os._exit(LOST)
+            os.write(self._real, f'{self.line}\n'.encode())
+            os._exit(self.code)
         os.write(self._real, text.encode())
         os._exit(128 + number)

@@ -14,7 +14,7 @@ import traceback
 from collections.abc import Callable
 from typing import Any
 
-from alexnet_jax import FAILED, INTERRUPTED, InputError, Interrupted
+from alexnet_jax import FAILED, INTERRUPTED, LOST, InputError, Interrupted
 
 
 class Ending:
@@ -24,12 +24,20 @@ class Ending:
         self._peers: Any = None
         self._native: Any = None
 
-    def watch(self, group: Any, *, heartbeat: float) -> None:
-        """From now on the loss of another process of `group` ends this one; see parallel.peers."""
-        from alexnet_jax.parallel.peers import NativeLog, Peers
+    def prepare(self, group: Any, *, timeout: float) -> None:
+        """From now on it is one line when the processes of `group` do not meet in `timeout` seconds."""
+        from alexnet_jax.parallel.peers import NativeLog
 
         if group.count > 1:
-            self._native = NativeLog()
+            met = f'met at {group.coordinator} in {timeout:.0f} s'
+            self._native = NativeLog(f'error: not all {group.count} processes {met}: are all of them started?', FAILED)
+
+    def watch(self, group: Any, *, heartbeat: float) -> None:
+        """From now on the loss of another process of `group` ends this one; see parallel.peers."""
+        from alexnet_jax.parallel.peers import Peers, lost_line
+
+        if group.count > 1:
+            self._native.line, self._native.code = lost_line('0', 'is gone'), LOST
             self._peers = Peers(group, heartbeat=heartbeat)
 
     def of(self, run: Callable[[], Any]) -> Any:

@@ -59,7 +59,7 @@ def recipe(dataset: str | None, *, mesh: tuple[int, int]) -> ml_collections.Conf
     config.log_every = 20  # steps between lines of the log
     config.on_bad_numbers = 'stop'  # a loss that is no number: or 'skip' that batch, or 'roll_back' and go another way
     config.max_bad_numbers = 3  # how often it may, before it stops after all
-    config.on_failed_save = 'stop'  # a checkpoint that cannot be written: or 'continue' without it, saying so
+    config.on_failed_save = 'stop'  # what a disk does not take: or 'continue' without it, saying so
     config.profile = 0  # steps to trace into WORKDIR/profile, once warm; 0: none
     if config.dataset == DEMO:
         # Minutes instead of days. The paper's initial weights would spend them near ln(10), as they do on ImageNet for

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import json
 import pathlib
 import sys
 import time
@@ -14,7 +12,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
-from alexnet_jax import InputError
+from alexnet_jax.training.records import Records
 
 WORTH_SAYING = 0.01  # of the training time: where the devices waited longer for data, lines say so
 
@@ -29,13 +27,20 @@ class Logbook:
     """
 
     def __init__(
-        self, workdir: pathlib.Path, *, start_step: int, total_steps: int, batch_size: int, silent: bool = False
+        self,
+        workdir: pathlib.Path,
+        *,
+        start_step: int,
+        total_steps: int,
+        batch_size: int,
+        silent: bool = False,
+        patient: bool = False,
     ) -> None:
-        """`silent`: of a process that leaves the log to another."""
+        """`silent`: of a process that leaves the log to another; `patient`: goes on where the disk is full."""
         self._total, self._batch_size = total_steps, batch_size
-        self._workdir, self._silent = workdir, silent
-        self._open(start_step)
+        self._workdir, self._silent, self._patient = workdir, silent, patient
         self._console = Console(stderr=True, highlight=False, soft_wrap=True, quiet=silent)
+        self._records = self._open(start_step)
         self._progress = None
         if self._console.is_terminal and not silent:
             self._progress = Progress(
@@ -52,27 +57,19 @@ class Logbook:
     def __exit__(self, *exception: object) -> None:
         if self._progress:
             self._progress.stop()
-        self._close()
-
-    def _open(self, start_step: int) -> None:
-        if self._silent:
-            return
-        from tensorboardX import SummaryWriter
-
-        self._file, self._written = _reopen(self._workdir / 'metrics.jsonl', start_step)
-        self._board = SummaryWriter(str(self._workdir / 'tensorboard'), purge_step=start_step + 1)
-
-    def _close(self) -> None:
-        if self._silent:
-            return
-        with contextlib.suppress(OSError):  # of what a full disk did not take, and `_write` has reported
-            self._file.close()
-        self._board.close()
+        if self._records:
+            self._records.close()
 
     def rewind(self, step: int) -> None:
         """Forgets what was logged of later steps than `step`: the run makes them again."""
-        self._close()
-        self._open(step)
+        if self._records:
+            self._records.close()
+        self._records = self._open(step)
+
+    def _open(self, step: int) -> Records | None:
+        if self._silent:
+            return None
+        return Records(self._workdir, until=step, patient=self._patient, say=self.say)
 
     def say(self, text: str) -> None:
         """One line for the person who watches."""
@@ -118,33 +115,8 @@ class Logbook:
         self._write(step, 'validation', {'protocol': protocol, **result})
 
     def _write(self, step: int, split: str, values: dict[str, Any]) -> None:
-        if self._silent or (step, split, values.get('protocol')) in self._written:  # by the run that this one resumes
-            return
-        try:
-            self._file.write(json.dumps({'step': step, 'split': split, **values}) + '\n')
-            self._file.flush()
-        except OSError as error:
-            raise InputError(f'cannot write {self._workdir / "metrics.jsonl"}: {error.strerror}') from error
-        group = f'{split}_{values["protocol"]}' if 'protocol' in values else split
-        for name, value in values.items():
-            if isinstance(value, int | float):
-                self._board.add_scalar(f'{group}/{name}', value, step)
-
-
-def _reopen(path: pathlib.Path, start_step: int) -> tuple[Any, set[tuple[int, str, str | None]]]:
-    """The file, open for appending, with only the lines up to `start_step` left in it; what those are about."""
-    kept, written = [], set()
-    if path.exists():
-        for line in path.read_text().splitlines():
-            try:
-                entry = json.loads(line)
-            except json.JSONDecodeError:  # the last line of a killed run may be half written
-                continue
-            if entry['step'] <= start_step:
-                kept.append(line + '\n')
-                written.add((entry['step'], entry['split'], entry.get('protocol')))
-    path.write_text(''.join(kept))
-    return path.open('a'), written
+        if self._records:
+            self._records.write(step, split, values)
 
 
 def clock(seconds: float) -> str:

@@ -74,7 +74,8 @@ def run(
             to_stderr(f'resuming from step {start} of {steps}')
         start_up.lap('state')
         with Logbook(
-            workdir, start_step=start, total_steps=steps, batch_size=config.batch_size, silent=silent
+            workdir, start_step=start, total_steps=steps, batch_size=config.batch_size, silent=silent,
+            patient=config.on_failed_save == 'continue',
         ) as log:  # fmt: skip
             start_up.lap('log')
             interruption.say = log.say
@@ -164,7 +165,7 @@ class _Run:
     ) -> Any:
         """Makes `steps`; the centre test of the last."""
         centre = None
-        self.stopwatch.resume()
+        reader.resume()
         with Profile(
             self.workdir / 'profile',
             steps=self.config.profile,
@@ -185,7 +186,7 @@ class _Run:
                     if stop:
                         self._leave(tested=not at_test)
                     centre = self._test_and_save(at_test=at_test, at_save=at_save)
-                    self.stopwatch.resume()
+                    reader.resume()
         return centre
 
     def _due(self, step: int, *, last: int) -> tuple[bool, bool]:

@@ -52,6 +52,11 @@ class MetricsReader:
         self._stopwatch.lap(0)
         self._steps.pause()
 
+    def resume(self) -> None:
+        """After a test or a save, which do not count: a step begins."""
+        self._stopwatch.resume()
+        self._steps.resume()
+
     def settle(self) -> None:
         """Reads all that is left, and so waits until no step is in flight."""
         while self._waiting:

@@ -59,12 +59,14 @@ def read(path: pathlib.Path, target: Any) -> Any:
     alone = ocp.options.MultiprocessingOptions()
     if jax.process_count() > 1:
         alone = ocp.options.MultiprocessingOptions(own, {own}, f'process{own}')
+    hooks = _silence_abandoned_reads()
     try:
         handler = ocp.StandardCheckpointHandler(multiprocessing_options=alone)
         with ocp.Checkpointer(handler, multiprocessing_options=alone) as reader:
-            return reader.restore(path / 'state', args=ocp.args.StandardRestore(target))
+            restored = reader.restore(path / 'state', args=ocp.args.StandardRestore(target))
+        sys.unraisablehook, sys.excepthook = hooks
+        return restored
     except Exception as error:  # Orbax documents no class of its own for damaged files
-        _silence_abandoned_reads()
         raise Damaged(f'cannot be read: {first_line(error)}') from error
 
 
@@ -113,19 +115,25 @@ class _SealArgs(ocp.args.CheckpointArgs):
     tree: Any
 
 
-def _silence_abandoned_reads() -> None:
-    """Keeps the one line that says what is wrong from being followed by pages.
+def _silence_abandoned_reads() -> tuple[Any, Any]:
+    """Keeps the one line that says what is wrong from being followed by pages; returns the hooks that were there.
 
-    When a read fails, Orbax leaves the reads of other leaves that it had begun, and each complains when Python frees
-    it, at the latest when the process ends.
+    When a read fails, Orbax leaves the reads of other leaves that it had begun. Each complains of the loop that it
+    wants to tell of its end and that is closed, from a thread of C++, or when Python frees it, at the latest when the
+    process ends.
     """
-    report = sys.unraisablehook
+    hooks = sys.unraisablehook, sys.excepthook
 
     def of_others(unraisable: Any) -> None:
         read = inspect.iscoroutine(unraisable.object) and 'orbax' in unraisable.object.cr_code.co_filename
-        if not read and str(unraisable.exc_value) != 'Event loop is closed':  # or wants to tell the loop it read for
-            report(unraisable)
+        if not read and str(unraisable.exc_value) != 'Event loop is closed':
+            hooks[0](unraisable)
 
-    sys.unraisablehook = of_others
+    def not_of_closed_loops(kind: Any, error: Any, trace: Any) -> None:
+        if str(error) != 'Event loop is closed':
+            hooks[1](kind, error, trace)
+
+    sys.unraisablehook, sys.excepthook = of_others, not_of_closed_loops
     warnings.filterwarnings('ignore', message=r"coroutine '_read_array\w*' was never awaited")
     logging.getLogger('asyncio').addFilter(lambda record: 'exception was never retrieved' not in record.getMessage())
+    return hooks

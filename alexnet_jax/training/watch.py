@@ -96,6 +96,10 @@ class StepWatch:
                 self._say(f'step {step} ended after {seconds:.0f} s')
         self._since, self._step, self._warned = now, step, False
 
+    def resume(self) -> None:
+        """A step begins."""
+        self._since = time.monotonic()
+
     def pause(self) -> None:
         """What follows is no step."""
         self._since = None

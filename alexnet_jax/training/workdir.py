@@ -92,10 +92,13 @@ def _identity(path: pathlib.Path) -> dict[str, Any]:
 
 
 def write_json(path: pathlib.Path, value: Any) -> None:
-    """Writes `value` as JSON, whole or not at all."""
+    """Writes `value` as JSON, whole or not at all; `InputError` where the disk does not take it."""
     half = path.with_name(f'.{path.name}{_HALF}')
-    half.write_text(json.dumps(value, indent=2) + '\n')
-    half.replace(path)
+    try:
+        half.write_text(json.dumps(value, indent=2) + '\n')
+        half.replace(path)
+    except OSError as error:
+        raise InputError(f'cannot write {path}: {error.strerror}') from error
 
 
 def _circumstances(mesh: Mesh) -> dict[str, Any]:

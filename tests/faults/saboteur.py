@@ -22,7 +22,7 @@ class Saboteur:
         self.done = False
 
     def act(self):
-        if self.done:
+        if self.done and not isinstance(self.at, list):
             return
         self.done = True
         self.mark.write_text(repr(time.time()))
@@ -35,8 +35,8 @@ class Saboteur:
         elif self.do == 'clock':  # back by a day: what an NTP correction does at worst
             now = time.time
             time.time = lambda: now() - 86400
-        elif self.do == 'sleep':
-            time.sleep(15)
+        elif self.do.startswith('sleep'):
+            time.sleep(float(self.do.removeprefix('sleep')))
         else:
             raise ValueError(self.do)
 
@@ -67,7 +67,8 @@ class Saboteur:
     def arm_step(self):
         from alexnet_jax.training.metrics import MetricsReader
 
-        self.wrap(MetricsReader, 'add', lambda reader, step, metrics: step == self.at and self.act())
+        at = self.at if isinstance(self.at, list) else [self.at]
+        self.wrap(MetricsReader, 'add', lambda reader, step, metrics: step in at and self.act())
 
     def arm_save(self):
         """Once the first hashes of a checkpoint are computed: Orbax is writing, nothing has its final name."""

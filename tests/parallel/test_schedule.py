@@ -21,11 +21,11 @@ NARROW, ROWS, CLASSES = PAPER.scaled(0.0625), 8, 10
 PER_IMAGE = {'conv3': 13 * 13 * 8 * 4, 'fc6': 6 * 6 * 8 * 4, 'fc7': 128 * 4, 'fc8': 128 * 4}
 
 
-def readings(mesh):
+def readings(mesh, **options):
     """(traced, compiled) messages of the whole training step."""
     optimizer = paper_sgd(momentum=0.9, weight_decay=5e-4, bias_rate=1.0)
     step = step_module.make_train_step(
-        NARROW, optimizer, fixed_drops(0.01, factor=0.1, at_steps=()), mesh, num_classes=CLASSES, seed=0
+        NARROW, optimizer, fixed_drops(0.01, factor=0.1, at_steps=()), mesh, num_classes=CLASSES, seed=0, **options
     )
     traced = step.trace(abstract_state(NARROW, optimizer, mesh, num_classes=CLASSES), abstract_batch(mesh, ROWS))
     return traced_schedule(traced.jaxpr, mesh), compiled_schedule(traced.lower().compile().as_text(), mesh)
@@ -57,6 +57,16 @@ def test_the_towers_talk_at_the_four_exchanges_and_nowhere_else(shape):
     assert sorted(over_tower(compiled)) == sorted(expected)
     others = [m for m in compiled if TOWER not in m.axis]
     assert {(m.axis, m.op) for m in others} == ({('data', 'all-reduce')} if shape[0] > 1 else set())
+
+
+def test_clipping_by_norm_is_one_more_word_of_four_bytes():
+    mesh = make_mesh(1, 2)
+    traced, compiled = readings(mesh, clip_norm=1.0)
+    for found in (over_tower(traced), over_tower(compiled)):
+        (more,) = [message for message in found if message not in design(ROWS)]
+        assert more[2] == 'all-reduce'
+        assert more[3] in (4, 8)  # received, of two devices
+        assert len(found) == len(design(ROWS)) + 1
 
 
 def test_one_device_says_nothing():

@@ -191,3 +191,19 @@ def test_the_step_compiles_once_and_donates_its_state():
     assert step._cache_size() == 1
     np.testing.assert_allclose(rates, [0.01, 0.001, 0.001], rtol=1e-6)
     assert place_batch(mesh, batch).images.sharding.spec == BATCH
+
+
+@pytest.mark.parametrize('shape', MESHES, ids=lambda shape: f'{shape[0]}x{shape[1]}')
+@pytest.mark.parametrize('factor', [0.5, 2.0], ids=['clipped', 'left alone'])
+def test_gradients_are_clipped_by_their_norm_over_both_towers(problem, shape, factor):
+    """The norm by NumPy, from the plain network's gradients."""
+    norm = np.sqrt(sum((leaf**2).sum() for leaf in jax.tree.leaves(problem['gradients'])))
+    with jax.enable_x64(True):
+        mesh = make_mesh(*shape)
+        gradients = make_gradients(problem['variant'], mesh, num_classes=CLASSES, clip_norm=factor * float(norm))
+        params = jax.device_put(problem['params'], shardings(mesh, parameter_specs(problem['params'])))
+        batch = place_batch(mesh, problem['batch'])
+        _, found = jax.jit(gradients)(params, batch, problem['mean'], problem['key'])
+        for path, leaf in jax.tree_util.tree_leaves_with_path(found):
+            expected = problem['gradients'][path[0].key][path[1].key] * min(1.0, factor)
+            np.testing.assert_allclose(leaf, expected, rtol=0, atol=1e-10 * abs(expected).max())
