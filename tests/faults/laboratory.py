@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import hashlib
 import json
 import pathlib
 import shutil
@@ -11,7 +12,10 @@ import sys
 import time
 
 import commands
+import numpy as np
 import pytest
+from array_record.python.array_record_module import ArrayRecordReader, ArrayRecordWriter
+from PIL import Image
 
 SABOTEUR = pathlib.Path(__file__).parent / 'saboteur.py'
 STEPS = 24
@@ -59,7 +63,9 @@ class Laboratory:
         command += ['--config=configs/two_device.py:tiny', f'--config.data_dir={self.data_dir}', *OPTIONS]
         if index is not None:
             command += [f'--coordinator=127.0.0.1:{port}', f'--processes={processes}', f'--process_id={index}']
-        command += [f'--workdir={self.workdir}', *options]
+        return self._start([*command, f'--workdir={self.workdir}', *options], root=root)
+
+    def _start(self, command, *, root):
         streams = [open(self.folder / f'{name}{len(self._started)}', 'w+') for name in ('out', 'err')]  # noqa: SIM115
         process = subprocess.Popen(
             command,
@@ -142,6 +148,46 @@ class Laboratory:
         """The file of the training records."""
         (shard,) = pathlib.Path(self.data_dir).glob('tiny/*/*train*array_record*')
         return shard
+
+    def spoil_jpeg(self):
+        """Record 7 of the training split keeps its place, length and label, and loses what its JPEG begins with."""
+        shard = self.shard()
+        reader = ArrayRecordReader(str(shard))
+        records = [reader.read([index])[0] for index in range(reader.num_records())]
+        reader.close()
+        start = records[7].index(b'\xff\xd8\xff')
+        records[7] = records[7][:start] + bytes(500) + records[7][start + 500 :]
+        writer = ArrayRecordWriter(str(shard), 'group_size:1')
+        for record in records:
+            writer.write(record)
+        writer.close()
+        (manifest,) = pathlib.Path(self.data_dir).glob('tiny/*/manifest.json')
+        content = json.loads(manifest.read_text())
+        entry = content['files'][shard.name]
+        entry |= {'bytes': shard.stat().st_size, 'sha256': hashlib.sha256(shard.read_bytes()).hexdigest()}
+        manifest.write_text(json.dumps(content))
+
+    def folder_of_images(self, count=1500):
+        """Artificial photographs in two classes, training and validation."""
+        folder = self.folder / 'images'
+        for index in range(count):
+            split = 'validation' if index % 10 == 0 else 'train'
+            path = folder / split / 'ab'[index % 2] / f'{index}.jpg'
+            path.parent.mkdir(parents=True, exist_ok=True)
+            noise = np.random.default_rng(index).integers(0, 256, (8, 8, 3), dtype=np.uint8)
+            Image.fromarray(noise).resize((300, 280), Image.Resampling.BICUBIC).save(path, quality=90)
+        return folder
+
+    def start_preparing(self, images, *, into):
+        command = [sys.executable, '-m', 'alexnet_jax.prepare', f'--images={images}', '--name=photos']
+        return self._start([*command, f'--data_dir={self.folder / into}'], root=commands.ROOT)
+
+    def prepare(self, images, *, into):
+        """Prepares to the end; sha256 of every file that came of it."""
+        ended = self.end(self.start_preparing(images, into=into))
+        assert ended.code == 0, ended.err
+        files = sorted(path for path in (self.folder / into / 'photos').rglob('*') if path.is_file())
+        return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
     def other_data(self):
         """A dataset of the same name in which one file is another, as its manifest says too."""

@@ -353,6 +353,44 @@ def shard_missing(lab):
     return ended.line('error: ', 'prepare it again'), None, 'refused'
 
 
+@row('a JPEG of the training split is no JPEG')
+def corrupt_jpeg(lab):
+    lab.own_data()
+    lab.spoil_jpeg()
+    ended = lab.run()
+    assert ended.code == 1, ended.err
+    return ended.line('error: record ', 'is no image that can be decoded'), None, 'refused'
+
+
+@row('kill -9 while a dataset is prepared')
+def killed_preparing(lab):
+    images = lab.folder_of_images()
+    expected = lab.prepare(images, into='straight')
+    process = lab.start_preparing(images, into='killed')
+    partial = lab.folder / 'killed/.photos.partial'
+    while not list(partial.glob('**/*array_record*')) and process.poll() is None:
+        time.sleep(0.001)
+    process.kill()
+    assert process.wait() == -signal.SIGKILL
+    assert not (lab.folder / 'killed/photos').exists()
+    assert lab.prepare(images, into='killed') == expected
+    return 'nothing: the same command goes on', None, 'equal'
+
+
+@row('the disk is full while a dataset is prepared')
+def disk_full_preparing(lab):
+    images = lab.folder_of_images()
+    expected = lab.prepare(images, into='straight')
+    with lab.small_disk(megabytes=3) as disk:
+        ended = lab.end(lab.start_preparing(images, into=disk))
+        assert ended.code == 1, ended.err
+        line = ended.line('error: ')
+        assert not (disk / 'photos').exists()
+        subprocess.run(['mount', '-o', 'remount,size=80m', str(disk)], check=True)
+        assert lab.prepare(images, into=disk) == expected
+    return line, ended.seconds or None, 'equal'
+
+
 # Several hosts that are not alike
 
 
