@@ -78,6 +78,8 @@ class Peers:
             for index, (since, reason) in list(self._gone.items()):
                 if reason and now - since > _GRACE:
                     self._leave(index, f'left: {reason}')
+                if now - since > self._heartbeat:
+                    self._leave(index, 'has ended, and this one still needs it')
             if now - self._answered < 2 * _BEAT:
                 for index, heard in self._heard.items():
                     if now - heard > self._heartbeat and index not in self._gone:

@@ -71,17 +71,17 @@ def find_group(
         given = _of_slurm(environment)
     elif cluster == 'tpu' or (cluster == 'auto' and ',' in environment.get('TPU_WORKER_HOSTNAMES', '')):
         hosts = environment.get('TPU_WORKER_HOSTNAMES', '').split(',')
-        given = Group(index=int(environment.get('TPU_WORKER_ID', 0)), count=max(2, len(hosts)), found='TPU')
+        given = Group(index=_number(environment, 'TPU_WORKER_ID', 0), count=max(2, len(hosts)), found='TPU')
     elif cluster != 'none':
-        index = environment.get('JAX_PROCESS_ID', environment.get('JOB_COMPLETION_INDEX'))
+        name = 'JAX_PROCESS_ID' if 'JAX_PROCESS_ID' in environment else 'JOB_COMPLETION_INDEX'
         if cluster == 'kubernetes' and 'JOB_COMPLETION_INDEX' not in environment:
             raise InputError('--cluster=kubernetes, but JOB_COMPLETION_INDEX is not set: it must be an indexed Job')
-        if 'JAX_NUM_PROCESSES' in environment and index is not None:
+        if 'JAX_NUM_PROCESSES' in environment and name in environment:
             given = Group(
-                index=int(index),
-                count=int(environment['JAX_NUM_PROCESSES']),
+                index=_number(environment, name),
+                count=_number(environment, 'JAX_NUM_PROCESSES'),
                 coordinator=environment.get('JAX_COORDINATOR_ADDRESS'),
-                found='Kubernetes' if 'JAX_PROCESS_ID' not in environment else 'environment',
+                found='Kubernetes' if name == 'JOB_COMPLETION_INDEX' else 'environment',
             )
     group = dataclasses.replace(
         given,
@@ -102,9 +102,16 @@ def find_group(
     return group
 
 
+def _number(environment: Mapping[str, str], name: str, default: int | None = None) -> int:
+    text = environment.get(name, str(default))
+    if not text.isdecimal():
+        raise InputError(f'the environment variable {name} is {text!r}: it must be a whole number')
+    return int(text)
+
+
 def _in_slurm(environment: Mapping[str, str]) -> bool:
     """Whether this is one of several tasks of a job step: in an interactive allocation there is no SLURM_STEP_ID."""
-    return 'SLURM_STEP_ID' in environment and int(environment.get('SLURM_STEP_NUM_TASKS', '1')) > 1
+    return 'SLURM_STEP_ID' in environment and _number(environment, 'SLURM_STEP_NUM_TASKS', 1) > 1
 
 
 def _of_slurm(environment: Mapping[str, str]) -> Group:
@@ -118,15 +125,15 @@ def _of_slurm(environment: Mapping[str, str]) -> Group:
     # The first of 'node1', 'node1,node2', 'node[001-004,7],other'.
     name, bracket, rest = re.match(r'([^,\[]+)(\[?)(\w*)', environment['SLURM_STEP_NODELIST']).groups()  # type: ignore[union-attr]
     # High ports, another one for every job: several jobs may share a node.
-    port = 61440 + int(environment['SLURM_JOB_ID']) % 4096
+    port = 61440 + _number(environment, 'SLURM_JOB_ID') % 4096
     tasks = environment.get('SLURM_STEP_TASKS_PER_NODE', '1')
     shared = int(re.match(r'\d+', tasks)[0]) > 1  # type: ignore[index]
     return Group(
-        index=int(environment['SLURM_PROCID']),
-        count=int(environment['SLURM_STEP_NUM_TASKS']),
+        index=_number(environment, 'SLURM_PROCID'),
+        count=_number(environment, 'SLURM_STEP_NUM_TASKS'),
         coordinator=f'{name}{rest if bracket else ""}:{port}',
         found='SLURM',
-        local_devices=(int(environment.get('SLURM_LOCALID', 0)),) if shared else None,
+        local_devices=(_number(environment, 'SLURM_LOCALID', 0),) if shared else None,
     )
 
 
@@ -171,12 +178,14 @@ def _try_socket(group: Group, *, timeout: float) -> None:
     """Fails with a clear line where JAX would abort the process: on a port that is taken, or that nobody opens."""
     host, _, port = group.coordinator.rpartition(':')  # type: ignore[union-attr]
     if group.index == 0:
-        with socket.socket(socket.AF_INET6 if socket.has_ipv6 else socket.AF_INET) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind(('::' if socket.has_ipv6 else '', int(port)))
-            except OSError as error:
-                raise InputError(f'process 0 cannot listen on port {port}: {error.strerror}; choose another') from error
+        both = socket.has_dualstack_ipv6()
+        try:
+            socket.create_server(
+                ('', int(port)), family=socket.AF_INET6 if both else socket.AF_INET, dualstack_ipv6=both
+            ).close()
+        except OSError as error:
+            reason = os.strerror(error.errno) if error.errno else str(error)
+            raise InputError(f'process 0 cannot listen on port {port}: {reason}; choose another') from error
         return
     deadline = time.monotonic() + timeout
     while True:

@@ -45,6 +45,8 @@ class Ending:
         try:
             result = run()
         except InputError as error:
+            if self._peers and getattr(error, 'perhaps_by_a_peer', False):
+                self._peers.blame()
             self._leave(f'error: {error}', FAILED)
         except KeyboardInterrupt:
             self._leave('interrupted: the same command goes on from the last checkpoint', 130)

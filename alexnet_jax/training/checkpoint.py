@@ -35,6 +35,8 @@ _MARGIN = 1.1  # free space that a save must find, in multiples of the state's b
 class NotSaved(InputError):
     """A checkpoint could not be written; those before it are as they were."""
 
+    perhaps_by_a_peer = True
+
 
 class Checkpoints:
     """The checkpoints of a run folder, for all its processes together.

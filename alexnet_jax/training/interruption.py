@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import threading
@@ -54,24 +55,29 @@ class Interruption:
         os.close(self._pipe[1])
 
     def _listen(self) -> None:
+        told = ''  # this process itself: of several, `name` may come from another
         while data := os.read(self._pipe[0], 1):
             number = data[0]
             if number not in _SIGNALS:
                 continue
-            if self.name:
+            if told:
                 exit_now(f'{signal.Signals(number).name} again: left at once, without saving', 128 + number)
-            self.name = signal.Signals(number).name
+            self.name = told = signal.Signals(number).name
             if self.idle and jax.process_count() == 1:
                 self._leave()
             self.say(f'{self.name}: saving at the next step, then leaving; a second one leaves at once')
             if jax.process_count() > 1:
-                client().key_value_set(_KEY, f'{self.name} of process {jax.process_index()}', allow_overwrite=True)
+                with contextlib.suppress(Exception):  # of a store that is gone: parallel.peers will say so
+                    client().key_value_set(_KEY, f'{self.name} of process {jax.process_index()}', allow_overwrite=True)
         os.close(self._pipe[0])
 
     def _follow(self) -> None:
         """In one of several processes: once any was told to stop, all settle on the same one of their polls."""
         while not self._ended.wait(0.5):
-            told = dict(client().key_value_dir_get(os.path.dirname(_KEY))).get(_KEY)
+            try:
+                told = dict(client().key_value_dir_get(os.path.dirname(_KEY))).get(_KEY)
+            except Exception:  # of a store that is gone: parallel.peers will say so
+                continue
             if told is None:
                 continue
             with self._turn:

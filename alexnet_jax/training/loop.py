@@ -105,7 +105,8 @@ def _open_state(
     """The newest whole checkpoint's state, or a fresh one; the order of its data; whether its step was tested."""
     variant, optimizer, num_classes = variant_of(config), optimizer_of(config), len(dataset.classes)
     like = abstract_state(variant, optimizer, mesh, num_classes=num_classes)
-    if found := checkpoints.restore_newest(like, mesh, say=to_stderr):
+    say = (lambda text: None) if jax.process_index() else to_stderr
+    if found := checkpoints.restore_newest(like, mesh, say=say):
         return found[0], found[1].data_order, found[1].tested
     mean_image = np.asarray(centre_crop(dataset.mean_image))
     state = create_state(variant, optimizer, mesh, num_classes=num_classes, mean_image=mean_image, seed=config.seed)

@@ -124,21 +124,12 @@ class Laboratory:
         return ended
 
     def launch(self, *options, fault, victim):
-        """launch.local with a fault in one of the first start's processes."""
+        """Starts launch.local with a fault in one of the first start's processes."""
         path = self.folder / 'fault.json'
         path.write_text(json.dumps({'mark': str(self.mark), 'victim': victim, **fault}))
         command = [sys.executable, '-m', 'launch.local', *options, '--module=tests.faults.saboteur', '--']
         command += [str(path), '--config=configs/two_device.py:tiny', f'--config.data_dir={self.data_dir}']
-        done = subprocess.run(
-            [*command, *OPTIONS, f'--workdir={self.workdir}'],
-            cwd=commands.ROOT,
-            env=commands.environment(self.cache),
-            capture_output=True,
-            text=True,
-            timeout=150,
-            check=False,
-        )
-        return Ended(done.returncode, done.stdout, done.stderr, 0.0)
+        return self._start([*command, *OPTIONS, f'--workdir={self.workdir}'], root=commands.ROOT)
 
     def own_data(self):
         """A copy of the dataset, to be spoilt."""

@@ -100,9 +100,8 @@ def out_of_memory(lab):
 @row('two processes, kill -9 of the worker, started again as one by the launcher', counts='2,1')
 @row('two processes, kill -9 of the coordinator, started again as two by the launcher', counts='2', victim=0)
 def restarted(lab, *, counts, victim=1):
-    ended = lab.launch(
-        f'--processes={counts}', '--restarts=1', fault={'moment': 'step', 'at': 10, 'do': 'SIGKILL'}, victim=victim
-    )
+    fault = {'moment': 'step', 'at': 10, 'do': 'SIGKILL'}
+    ended = lab.end(lab.launch(f'--processes={counts}', '--restarts=1', fault=fault, victim=victim), timeout=150)
     assert ended.code == 0, ended.err
     line = ended.line('launch.local: a process was lost; starting')
     lab.compare()
@@ -168,6 +167,20 @@ def pair_told_to_stop(lab, *, victim, moment='step', at=10, do='SIGINT'):
     assert seconds <= HEARTBEAT
     lab.resume()
     return lines.pop(), seconds, 'equal'
+
+
+@row('two processes under the launcher, SIGTERM of the launcher in step 10')
+def launcher_told_to_stop(lab):
+    fault = {'moment': 'step', 'at': 10, 'do': 'sleep3'}
+    launcher = lab.launch('--processes=2', '--restarts=1', fault=fault, victim=1)
+    lab.wait_for_fault()
+    launcher.send_signal(signal.SIGTERM)
+    ended = lab.end(launcher)
+    assert ended.code == 76, ended.err
+    lines = {line for line in ended.err.splitlines() if line.startswith('interrupted: saved step')}
+    assert len(lines) == 1, ended.err
+    lab.resume()
+    return lines.pop(), ended.seconds, 'equal'
 
 
 # Time

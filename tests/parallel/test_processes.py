@@ -85,12 +85,13 @@ def test_flags_override_and_none_takes_only_them():
         ({'processes': 2, 'process_id': 2, 'coordinator': 'host:1'}, 'process 2 of 2 .flags.: --process_id counts'),
         ({'cluster': 'slurm'}, 'SLURM_JOB_ID, SLURM_PROCID, SLURM_STEP_NUM_TASKS, SLURM_STEP_NODELIST not set'),
         ({'cluster': 'kubernetes'}, 'JOB_COMPLETION_INDEX is not set'),
+        ({'environment': {'JAX_NUM_PROCESSES': 'two', 'JAX_PROCESS_ID': '0'}}, "JAX_NUM_PROCESSES is 'two': it must"),
         ({'cluster': 'mesos'}, '--cluster=mesos is unknown: it must be one of auto, slurm, kubernetes, tpu, none'),
     ],
 )
 def test_what_is_not_enough_is_refused(arguments, says):
     with pytest.raises(InputError, match=says):
-        find_group(**arguments, environment={})
+        find_group(**{'environment': {}, **arguments})
 
 
 def test_alone_everybody_agrees_and_nothing_is_joined():
