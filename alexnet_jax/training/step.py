@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
-from jax import Array
+from jax import Array, lax
 from jax.sharding import Mesh
 from jax.typing import DTypeLike
 
@@ -148,12 +147,16 @@ def make_train_step(
         key = jax.random.fold_in(jax.random.key(seed), state.step)
         (loss, error), grads = gradients(state.params, batch, state.mean_image, key)
         rate = schedule(state.step, state.plateau)
-        updates, opt_state = optimizer.update(grads, state.opt_state, state.params, learning_rate=rate)
-        params = optax.apply_updates(state.params, updates)
-        metrics = {'loss': loss, 'top1_error': error, 'learning_rate': rate}
-        updated = dataclasses.replace(state, step=state.step + 1, params=params, opt_state=opt_state)
+
+        def updated(state: TrainState) -> TrainState:
+            updates, opt_state = optimizer.update(grads, state.opt_state, state.params, learning_rate=rate)
+            params = optax.apply_updates(state.params, updates)
+            return dataclasses.replace(state, step=state.step + 1, params=params, opt_state=opt_state)
+
         healthy = jnp.isfinite(loss) & (state.step >= 0)  # the loss is the same on all devices: so is this
-        return jax.tree.map(partial(jnp.where, healthy), updated, frozen(state)), metrics
+        metrics = {'loss': loss, 'top1_error': error, 'learning_rate': rate}
+        # A branch, because choosing element by element would take as long again as the update.
+        return lax.cond(healthy, updated, frozen, state), metrics
 
     return jax.jit(train_step, donate_argnums=0, compiler_options=compiler_options(mesh))
 
