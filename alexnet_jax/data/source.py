@@ -132,7 +132,11 @@ def open_dataset(name: str, *, data_dir: str | os.PathLike[str]) -> Dataset:
     root = pathlib.Path(data_dir)
     directory = root / name / VERSION
     prepare = f'python -m alexnet_jax.prepare --dataset={name} --data_dir={root}'
-    if not name or not (root / name).is_dir():
+    try:
+        there = bool(name) and (root / name).is_dir()
+    except OSError as error:  # too long a name, a folder that may not be entered
+        raise InputError(f'cannot look for dataset {name!r} in {root}: {error.strerror}') from error
+    if not there:
         found = ', '.join(prepared_datasets(root)) or 'none'
         raise InputError(
             f'no dataset {name!r} in {root} (prepared there: {found}); make it with `{prepare}`, '

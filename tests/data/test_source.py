@@ -83,6 +83,11 @@ def test_an_unknown_name_lists_what_is_there_and_the_command_that_would_make_it(
     assert '\n' not in message
 
 
+def test_a_name_that_no_file_can_have_is_one_line(prepared):
+    with pytest.raises(InputError, match=r"^cannot look for dataset 'xx+' in .*: File name too long$"):
+        open_dataset('x' * 300, data_dir=prepared)
+
+
 def test_an_unknown_split_lists_those_there_are(prepared):
     with pytest.raises(InputError, match="no split 'test'; it has train, validation"):
         open_dataset('demo', data_dir=prepared).records('test')
