@@ -3,9 +3,11 @@
 import concurrent.futures
 import io
 import os
+import pickle
 import struct
 import sys
 import tarfile
+import zipfile
 import zlib
 
 import numpy as np
@@ -15,6 +17,7 @@ from PIL import Image, ImageFile
 
 from alexnet_jax import InputError
 from alexnet_jax.data import folder_source, imagenet_source, photo
+from alexnet_jax.data.manifest import write_manifest
 from alexnet_jax.data.photo import photo_window, square_image
 from alexnet_jax.data.source import open_dataset
 from alexnet_jax.data.writer import prepare
@@ -231,3 +234,75 @@ def test_images_named_after_files_elsewhere_are_read_from_the_archive_and_writte
     assert not any('evil' in path or 'secret' in path for path in opened)
     assert sorted(os.listdir(tmp_path)) == ['data', 'secret.JPEG', 'tars']
     assert not os.path.exists('/etc/evil.JPEG')
+
+
+# statistics.npz
+
+
+class Payload:
+    """What creates a file when it is unpickled."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return os.mkdir, (self.path,)
+
+
+def pickled_array(path, stem, payload):
+    np.savez(path, **{stem: np.array([payload], object)})
+
+
+def pickled_file(path, stem, payload):
+    path.write_bytes(pickle.dumps(payload))
+
+
+def pickled_header(path, stem, payload):
+    with zipfile.ZipFile(path, 'w') as archive:
+        archive.writestr(f'{stem}.npy', pickle.dumps(payload))
+
+
+def one_array(path, stem, payload):
+    with path.open('wb') as file:
+        np.save(file, np.zeros(3))
+
+
+def another_shape(path, stem, payload):
+    np.savez(path, mean_image=np.zeros((256, 256)), rgb_covariance=np.zeros((3, 3)))
+
+
+def text(path, stem, payload):
+    np.savez(path, mean_image=np.full((256, 256, 3), 'a'), rgb_covariance=np.zeros((3, 3)))
+
+
+def huge(path, stem, payload):
+    header = io.BytesIO()
+    np.lib.format.write_array_header_1_0(header, {'descr': '<f8', 'fortran_order': False, 'shape': (2**40, 3)})
+    with zipfile.ZipFile(path, 'w') as archive:
+        for name in ('mean_image', 'rgb_covariance'):
+            archive.writestr(f'{name}.npy', header.getvalue())
+
+
+def cut(path, stem, payload):
+    path.write_bytes(path.read_bytes()[:1000])
+
+
+@pytest.mark.parametrize('stem', ['mean_image', 'rgb_covariance'])
+@pytest.mark.parametrize(
+    'forge', [pickled_array, pickled_file, pickled_header, one_array, another_shape, text, huge, cut]
+)
+def test_statistics_are_numbers_and_never_unpickled(forge, stem, folder, tmp_path):
+    made = prepare(folder_source.plan(folder, name='pets'), data_dir=tmp_path / 'data', workers=1)
+    forge(made.directory / 'statistics.npz', stem, Payload(str(tmp_path / 'executed')))
+    write_manifest(made.directory)  # whoever forges the one, forges the other
+    with pytest.raises(
+        InputError, match=r'statistics.npz does not hold a mean image and an RGB covariance.*--overw'
+    ) as e:
+        open_dataset('pets', data_dir=tmp_path / 'data')
+    assert '\n' not in str(e.value)
+    assert not (tmp_path / 'executed').exists()
+
+
+def test_the_payload_would_have_run(tmp_path):
+    pickle.loads(pickle.dumps(Payload(str(tmp_path / 'executed'))))
+    assert (tmp_path / 'executed').exists()
