@@ -107,10 +107,16 @@ def test_the_largest_image_allowed_is_given_to_the_decoder():
         square_image(png(9459, 9459))  # 89,472,681 pixels, of which there are a few
 
 
+@pytest.mark.filterwarnings('ignore:Image size')
 def test_claims_are_refused_in_many_threads_at_once():
     """Python's filters of warnings, by which Pillow tells of them, are one for all threads."""
-    with concurrent.futures.ThreadPoolExecutor(8) as pool:
-        found = [pool.submit(square_image, BOMBS['a png just too large']) for _ in range(400)]
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with concurrent.futures.ThreadPoolExecutor(8) as pool:
+            found = [pool.submit(square_image, BOMBS['a png just too large']) for _ in range(2000)]
+    finally:
+        sys.setswitchinterval(interval)
     assert {str(future.exception()) for future in found} == {TOO_LARGE}
 
 
