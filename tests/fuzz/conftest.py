@@ -1,13 +1,13 @@
 """Tells, after the tests, how many inputs each property has seen."""
 
+import tempfile
+
 import hypothesis.configuration
-import pytest
 from fuzzing import INPUTS
 
-
-@pytest.fixture(scope='session', autouse=True)
-def nothing_of_hypothesis_in_the_checkout(tmp_path_factory):
-    hypothesis.configuration.set_hypothesis_home_dir(tmp_path_factory.mktemp('hypothesis'))
+# Hypothesis notes the constants of our sources down; now, because it begins before any fixture. Gone with the process.
+_NOTES = tempfile.TemporaryDirectory(prefix='hypothesis')
+hypothesis.configuration.set_hypothesis_home_dir(_NOTES.name)
 
 
 def pytest_terminal_summary(terminalreporter):

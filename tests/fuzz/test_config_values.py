@@ -26,6 +26,7 @@ from alexnet_jax.training.config import recipe, steps_per_epoch, total_steps, va
 from alexnet_jax.training.recipe import dtype_of, lit_steps_of, optimizer_of, schedule_of, variant_of
 from alexnet_jax.training.schedule import Plateau
 
+pytestmark = pytest.mark.filterwarnings('ignore:the load_module:DeprecationWarning')  # by which configs are read
 CONFIG = pathlib.Path(alexnet_jax.__file__).parents[1] / 'configs/two_device.py'
 IMAGENET = 1_281_167  # training images
 
