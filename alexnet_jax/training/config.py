@@ -1,4 +1,8 @@
-"""The configuration of a run: every number that affects a result, its default, and the checks on what users set."""
+"""The configuration of a run: every number that affects a result, its default, and the checks on what users set.
+
+A config file is Python code, and --config=FILE executes it: give it none that you would not run yourself. The values of
+--config.KEY=VALUE are only ever read as values.
+"""
 
 from __future__ import annotations
 
