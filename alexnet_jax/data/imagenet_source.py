@@ -103,8 +103,12 @@ def members(path: pathlib.Path, *, start: int = 0, size: int | None = None) -> I
                         raise InputError(f'{where} is cut off within {member.name}; download it again')
                     if member.isfile():
                         yield member.name, member.offset_data - start, member.size
-    except tarfile.TarError as e:
-        raise InputError(f'{where} is not a whole tar archive ({e}); download it again') from e
+    except InputError:
+        raise
+    # All but the first are what Python makes of absurd sizes.
+    except (tarfile.TarError, ValueError, OverflowError, MemoryError, OSError) as e:
+        reason = ' '.join(str(e).split()) or 'a size that cannot be'
+        raise InputError(f'{where} is not a whole tar archive ({reason}); download it again') from e
 
 
 def plan(manual_dir: str | os.PathLike[str], *, name: str = 'imagenet2012', quality: int = QUALITY) -> Plan:
