@@ -115,6 +115,23 @@ def raise_the_format(directory):
     (directory / 'manifest.json').write_text(json.dumps(manifest | {'format_version': 99}))
 
 
+def cut_the_manifest(directory):
+    path = directory / 'manifest.json'
+    path.write_text(path.read_text()[:-20])
+
+
+def list_the_manifest(directory):
+    (directory / 'manifest.json').write_text('[]')
+
+
+def lose_a_size(directory):
+    change(directory, 'manifest.json', lambda text: text.replace('"bytes"', '"bites"', 1))
+
+
+def name_a_file_elsewhere(directory):
+    change(directory, 'manifest.json', lambda text: text.replace('"statistics.npz"', '"../1.0.0/statistics.npz"'))
+
+
 def change_the_labels(directory):
     change(directory, 'label.labels.txt', lambda text: text.replace('striped_disc', 'spotted_disk'))
 
@@ -142,6 +159,10 @@ def change(directory, file, edit):
         (truncate_a_shard, 'is missing or not of its'),
         (remove_the_statistics, r'statistics\.npz is missing'),
         (raise_the_format, 'has format 99, not 1 or 2'),
+        (cut_the_manifest, 'manifest.json is damaged; '),
+        (list_the_manifest, 'manifest.json is damaged; '),
+        (lose_a_size, 'manifest.json is damaged; '),
+        (name_a_file_elsewhere, 'manifest.json is damaged; '),
         (change_the_labels, 'label.labels.txt has changed since it was written'),
         (shrink_the_images, r'holds \(224, 224, 3\) jpeg, not 256 x 256 JPEG'),
         (drop_validation, 'has no validation split'),
