@@ -27,6 +27,13 @@ COLLECTIVES = {
     *('ppermute', 'pshuffle', 'pswapaxes', 'pbroadcast', 'ragged_all_to_all', 'reduce_scatter', 'axis_index'),
 }
 
+# What runs what it reads; NumPy's own reader does not, unless told to.
+RUNS_ITS_INPUT = {'pickle', 'cPickle', '_pickle', 'cloudpickle', 'dill', 'joblib', 'marshal', 'shelve', 'jsonpickle'}
+RUNS_ITS_INPUT_CALLS = {
+    *('eval', 'exec', 'compile', '__import__', 'os.system', 'os.popen', 'builtins.eval', 'builtins.exec'),
+    *('yaml.load', 'yaml.full_load', 'yaml.unsafe_load', 'torch.load', 'np.load', 'numpy.load', 'pandas.read_pickle'),
+}
+
 
 def imported(tree):
     """Every module that a file imports, at any depth of it, as 'a/b/c'; with `from a.b import c` both a/b and a/b/c."""
@@ -107,3 +114,52 @@ def test_flags_are_defined_in_commands_only():
         calls = {ast.unparse(node.func) for node in ast.walk(tree) if isinstance(node, ast.Call)}
         defines = any('.DEFINE_' in call for call in calls)
         assert defines == (name in COMMANDS), name
+
+
+def hazards(tree):
+    """The calls and imports of a file by which data could become a program."""
+    found = {module for module in imported(tree) if module.split('/')[0] in RUNS_ITS_INPUT}
+    found |= {module for module in imported(tree) if module in ('yaml/load', 'torch/load', 'os/system', 'os/popen')}
+    for node in ast.walk(tree):
+        if not isinstance(node, ast.Call):
+            continue
+        name, options = ast.unparse(node.func), {keyword.arg: keyword.value for keyword in node.keywords}
+        plain = name in ('np.load', 'numpy.load') and len(node.args) == 1 and None not in options
+        allows = options.get('allow_pickle', ast.Constant(False))
+        plain = plain and isinstance(allows, ast.Constant) and allows.value is False
+        if name in RUNS_ITS_INPUT_CALLS and not plain:
+            found.add(name)
+        shell = options.get('shell')
+        if shell is not None and not (isinstance(shell, ast.Constant) and shell.value is False):
+            found.add(f'{name}(shell)')
+    return found
+
+
+@pytest.mark.parametrize(
+    ('source', 'found'),
+    [
+        ('import pickle', {'pickle'}),
+        ('from pickle import loads', {'pickle', 'pickle/loads'}),
+        ('eval(text)', {'eval'}),
+        ('yaml.load(file)', {'yaml.load'}),
+        ('from yaml import load', {'yaml/load'}),
+        ('torch.load(file)', {'torch.load'}),
+        ('np.load(file, allow_pickle=True)', {'np.load'}),
+        ('np.load(file, None, True)', {'np.load'}),
+        ('np.load(file, **options)', {'np.load'}),
+        ('np.load(file)', set()),
+        ('np.load(file, allow_pickle=False)', set()),
+        ('subprocess.run(text, shell=True)', {'subprocess.run(shell)'}),
+        ('lowered.compile()', set()),
+    ],
+)
+def test_hazards_are_seen(source, found):
+    assert hazards(ast.parse(source)) == found
+
+
+def test_nothing_that_is_read_can_run():
+    """Only a config file is a program, and says so."""
+    paths = [path for room in ('alexnet_jax', 'configs', 'launch') for path in (PACKAGE.parent / room).rglob('*.py')]
+    assert len(paths) > 80
+    found = {path.relative_to(PACKAGE.parent).as_posix(): hazards(ast.parse(path.read_text())) for path in paths}
+    assert {name: calls for name, calls in found.items() if calls} == {}

@@ -6,7 +6,7 @@ import pathlib
 
 from alexnet_jax import InputError
 from alexnet_jax.data.items import Item, ListedSplit, Plan, UnusableImage, recipe_of
-from alexnet_jax.data.photo import QUALITY, photo_to_jpeg
+from alexnet_jax.data.photo import QUALITY, checked_size, photo_to_jpeg
 
 IMAGE_EXTENSIONS = frozenset({'.jpg', '.jpeg', '.png', '.bmp', '.gif', '.webp', '.tif', '.tiff', '.ppm'})
 
@@ -40,6 +40,7 @@ def plan(images: str | os.PathLike[str], *, name: str, quality: int = QUALITY) -
 def file_to_jpeg(path: str, quality: int) -> bytes:
     """`photo_to_jpeg` of a file; one that cannot be read is unusable like any other."""
     try:
+        checked_size(os.stat(path).st_size)
         data = pathlib.Path(path).read_bytes()
     except OSError as e:
         raise UnusableImage(e.strerror or str(e)) from e

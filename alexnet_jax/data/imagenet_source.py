@@ -20,7 +20,7 @@ import tensorflow_datasets as tfds
 
 from alexnet_jax import InputError
 from alexnet_jax.data.items import Item, Plan, UnusableImage, recipe_of
-from alexnet_jax.data.photo import QUALITY, photo_to_jpeg
+from alexnet_jax.data.photo import QUALITY, checked_size, photo_to_jpeg
 
 TRAIN, VALIDATION = 'ILSVRC2012_img_train.tar', 'ILSVRC2012_img_val.tar'
 
@@ -78,7 +78,7 @@ class TarSplit:
 
 def piece_to_jpeg(piece: Piece, quality: int) -> bytes:
     """`photo_to_jpeg` of a piece of an archive."""
-    data = os.pread(_opened(piece.path), piece.size, piece.start)
+    data = os.pread(_opened(piece.path), checked_size(piece.size), piece.start)
     if len(data) < piece.size:
         raise UnusableImage('the archive ends within it')
     return photo_to_jpeg(data, quality)
@@ -97,12 +97,18 @@ def members(path: pathlib.Path, *, start: int = 0, size: int | None = None) -> I
             file.seek(start)
             with tarfile.open(fileobj=file, mode='r:') as tar:
                 for member in tar:
+                    if member.size < 0:  # before 3.11.14 Python goes back by it, and never ends (CVE-2025-8194)
+                        raise tarfile.ReadError('a member of less than no bytes')
                     if size is not None and member.offset_data - start + member.size > size:
                         raise InputError(f'{where} is cut off within {member.name}; download it again')
                     if member.isfile():
                         yield member.name, member.offset_data - start, member.size
-    except tarfile.TarError as e:
-        raise InputError(f'{where} is not a whole tar archive ({e}); download it again') from e
+    except InputError:
+        raise
+    # All but the first are what Python makes of absurd sizes.
+    except (tarfile.TarError, ValueError, OverflowError, MemoryError, OSError) as e:
+        reason = ' '.join(str(e).split()) or 'a size that cannot be'
+        raise InputError(f'{where} is not a whole tar archive ({reason}); download it again') from e
 
 
 def plan(manual_dir: str | os.PathLike[str], *, name: str = 'imagenet2012', quality: int = QUALITY) -> Plan:

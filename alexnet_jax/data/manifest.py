@@ -36,10 +36,17 @@ def read_manifest(directory: pathlib.Path, *, remedy: str) -> dict[str, Any]:
     Raises:
       InputError: of another format, or damaged; ends with `remedy`.
     """
-    manifest = json.loads((directory / MANIFEST_FILE).read_text())
-    if manifest['format_version'] not in (FORMAT_VERSION, ORIGINALS_VERSION):
-        known = f'not {FORMAT_VERSION} or {ORIGINALS_VERSION}'
-        raise InputError(f'{directory} has format {manifest["format_version"]}, {known}; {remedy}')
+    try:
+        manifest = json.loads((directory / MANIFEST_FILE).read_text())
+        version = manifest['format_version']
+        if version in (FORMAT_VERSION, ORIGINALS_VERSION):
+            for file, entry in manifest['files'].items():
+                if pathlib.PurePath(file).name != file or type(entry['bytes']) is not int or not entry['sha256']:
+                    raise ValueError(file)  # a file elsewhere is none of the dataset's
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise InputError(f'{directory / MANIFEST_FILE} is damaged; {remedy}') from error
+    if version not in (FORMAT_VERSION, ORIGINALS_VERSION):
+        raise InputError(f'{directory} has format {version!r}, not {FORMAT_VERSION} or {ORIGINALS_VERSION}; {remedy}')
     for file, entry in manifest['files'].items():
         path = directory / file
         if not path.is_file() or path.stat().st_size != entry['bytes']:

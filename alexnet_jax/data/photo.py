@@ -19,6 +19,11 @@ SIDE = IMAGE_SHAPE[0]
 MIN_SIDE = 16  # shorter side in pixels; below it, enlarging to 256 invents more than 99.6 % of the pixels
 MAX_ASPECT = 10  # longer over shorter side; beyond it, the central square is under a tenth of the picture
 QUALITY = 95  # JPEG quality of the records: about 30 kB a photograph; docs/data.md has what others would give
+# A header of 30 bytes can claim pixels that fill any memory.
+MAX_PIXELS = 2**28 // 3  # 89,478,485, a quarter of a GiB as RGB, Pillow's own limit; decoding takes some times that
+MAX_BYTES = 2**29  # of a file: more than so many pixels take uncompressed and transparent
+# By content, not by name. Pillow knows more, and hands some to other programs: an EPS is run by Ghostscript.
+FORMATS = ('BMP', 'GIF', 'JPEG', 'PNG', 'PPM', 'TIFF', 'WEBP')
 MODES = (
     '1',
     'L',
@@ -80,13 +85,9 @@ def square_image(data: bytes, *, top: int = 0, left: int = 0, side: int = SIDE, 
       UnusableImage: with the reason, in a few words.
     """
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter('error', Image.DecompressionBombWarning)  # over 89 million pixels
-            pixels = _decode(data, order)
+        pixels = _decode(data, order)
     except (OSError, SyntaxError, ValueError, EOFError, struct.error) as e:
         raise UnusableImage(_one_line(e)) from e
-    except (Image.DecompressionBombWarning, Image.DecompressionBombError) as e:
-        raise UnusableImage(f'more than {Image.MAX_IMAGE_PIXELS} pixels') from e
     return _window(pixels, top=top, left=left, side=side)
 
 
@@ -102,9 +103,30 @@ def _window(pixels: np.ndarray, *, top: int, left: int, side: int) -> np.ndarray
     return np.frombuffer(window.get_buffer(), np.uint8).reshape(side, side, 3)
 
 
+def _opened(data: bytes) -> Image.Image:
+    """The image, of which only the header is read."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter('ignore', Image.DecompressionBombWarning)  # is refused below, in every thread
+            image = Image.open(io.BytesIO(data), formats=FORMATS)
+        pixels = image.width * image.height
+    except Image.DecompressionBombError:  # twice as many, or more
+        pixels = MAX_PIXELS + 1
+    if pixels > MAX_PIXELS:
+        raise UnusableImage(f'more than {MAX_PIXELS:,} pixels; make it smaller')
+    return image
+
+
+def checked_size(size: int) -> int:
+    """The size of an image's file in bytes, if it is worth reading; `UnusableImage` if not."""
+    if size > MAX_BYTES:
+        raise UnusableImage(f'a file of {size:,} bytes; at most {MAX_BYTES:,} are read')
+    return size
+
+
 def _decode(data: bytes, order: str) -> np.ndarray:
     """uint8 (h, w, 3), upright; neither side under 512 if the photograph's is not."""
-    image: Image.Image = Image.open(io.BytesIO(data))
+    image = _opened(data)
     deep_png = data.startswith(b'\x89PNG') and data[24] > 8  # IHDR bit depth; Pillow hides that of RGB
     if deep_png or image.mode.startswith(('I', 'F')):
         raise UnusableImage('more than 8 bits a channel; convert it to 8')

@@ -7,6 +7,7 @@ import dataclasses
 import functools
 import os
 import pathlib
+import zipfile
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -139,7 +140,11 @@ def open_dataset(name: str, *, data_dir: str | os.PathLike[str]) -> Dataset:
     root = pathlib.Path(data_dir)
     directory = root / name / VERSION
     prepare = f'python -m alexnet_jax.prepare --dataset={name} --data_dir={root}'
-    if not name or not (root / name).is_dir():
+    try:
+        there = bool(name) and (root / name).is_dir()
+    except OSError as error:  # too long a name, a folder that may not be entered
+        raise InputError(f'cannot look for dataset {name!r} in {root}: {error.strerror}') from error
+    if not there:
         found = ', '.join(prepared_datasets(root)) or 'none'
         raise InputError(
             f'no dataset {name!r} in {root} (prepared there: {found}); make it with `{prepare}`, '
@@ -159,9 +164,7 @@ def open_dataset(name: str, *, data_dir: str | os.PathLike[str]) -> Dataset:
         for split in ('train', 'validation'):
             if split not in builder.info.splits:
                 raise InputError(f'{directory} has no {split} split; {again}')
-    with np.load(directory / STATISTICS_FILE) as statistics:
-        mean_image = statistics['mean_image'].astype(np.float32)
-        rgb_covariance = statistics['rgb_covariance']
+    mean_image, rgb_covariance = _statistics(directory / STATISTICS_FILE, remedy=again)
     return Dataset(
         name=name,
         directory=directory,
@@ -171,6 +174,29 @@ def open_dataset(name: str, *, data_dir: str | os.PathLike[str]) -> Dataset:
         fingerprint=fingerprint_of(manifest['files']),
         originals=originals,
     )
+
+
+def _statistics(path: pathlib.Path, *, remedy: str) -> tuple[np.ndarray, np.ndarray]:
+    """The mean image, float32, and the RGB covariance; nothing is unpickled, whatever the file holds."""
+    try:
+        with np.load(path, allow_pickle=False) as statistics:
+            mean_image, rgb_covariance = statistics['mean_image'], statistics['rgb_covariance']
+            shapes, kinds = (mean_image.shape, rgb_covariance.shape), mean_image.dtype.kind + rgb_covariance.dtype.kind
+            if shapes != (IMAGE_SHAPE, (3, 3)) or kinds != 'ff':
+                raise ValueError(f'it has {shapes} of {kinds}')
+    # The middle ones are what NumPy makes of one array, or of none, in place of several.
+    except (
+        ValueError,
+        KeyError,
+        TypeError,
+        AttributeError,
+        OSError,
+        EOFError,
+        MemoryError,
+        zipfile.BadZipFile,
+    ) as error:
+        raise InputError(f'{path} does not hold a mean image and an RGB covariance; {remedy}') from error
+    return mean_image.astype(np.float32), rgb_covariance
 
 
 def _opened_originals(originals: dict[str, Any], *, remedy: str) -> Any:

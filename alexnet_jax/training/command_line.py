@@ -2,24 +2,31 @@
 
 from __future__ import annotations
 
+import keyword
 import re
 import sys
 
 from absl import flags
 
 _OVERRIDE = re.compile(r'--?(no)?config\.')
-_PLAIN = re.compile(r'--?(no)?config\.\w+(=.*)?', re.DOTALL)
+_PLAIN = re.compile(r'--?(?:no)?config\.([a-zA-Z_]\w*)(?:=.*)?', re.DOTALL | re.ASCII)
 
 
 def parse(argv: list[str]) -> list[str]:
     """absl's flag parsing, for `app.run(main, flags_parser=parse)`; leaves with exit code 1 where it cannot be done."""
     for argument in argv[1:]:
-        if _OVERRIDE.match(argument) and not _PLAIN.fullmatch(argument):
-            sys.exit(f'error: {argument}: options of the config look like --config.mesh=1,2, with nothing between')
+        plain = _PLAIN.fullmatch(argument)
+        if _OVERRIDE.match(argument) and (plain is None or keyword.iskeyword(plain[1])):
+            shown = argument if argument.isprintable() else repr(argument)  # on one line
+            sys.exit(f'error: {shown}: options of the config look like --config.mesh=1,2, with nothing between')
     try:
         stray = flags.FLAGS(argv)[1:]
         flags.FLAGS.config.keys()  # ml_collections reports a missing file only when the config is used
     except flags.Error as error:
+        sys.exit(f'error: {" ".join(str(error).split())}; --help lists the options')
+    except ValueError as error:
+        if not str(error).endswith('does not take an argument'):  # what absl makes of --noFLAG=VALUE
+            raise
         sys.exit(f'error: {" ".join(str(error).split())}; --help lists the options')
     except AttributeError as error:
         if not isinstance(error.args[0], KeyError):  # what ml_collections makes of a key that the config has not

@@ -1,9 +1,14 @@
-"""The configuration of a run: every number that affects a result, its default, and the checks on what users set."""
+"""The configuration of a run: every number that affects a result, its default, and the checks on what users set.
+
+A config file is Python code, and --config=FILE executes it: give it none that you would not run yourself. The values of
+--config.KEY=VALUE are only ever read as values.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 import math
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -14,6 +19,12 @@ from alexnet_jax import InputError
 from alexnet_jax.model.variants import VARIANTS
 
 DEMO = 'demo'  # the embedded dataset's name
+MOST_STEPS = 2**31 - 1  # the step counter is an int32, and no other whole number here needs more
+# The update computes in float32: what is not a number there, or is rounded to another bound, is no use.
+_SMALLEST = 2.0**-126  # of its normal numbers; devices take smaller ones for 0
+_ONE = 1 - 2.0**-25  # what it rounds to 1
+_INFINITE = 2.0**128 - 2.0**103  # and to infinity
+_IN_FLOAT32, _AT_MOST = ' (in float32)', ' and at most 2**31 - 1'  # ends of what rules want
 
 
 def recipe(dataset: str | None, *, mesh: tuple[int, int]) -> ml_collections.ConfigDict:
@@ -79,53 +90,85 @@ class _Rule:
     holds: Callable[[Any], bool]
 
 
-def _positive(value: float) -> bool:
-    return value > 0 and math.isfinite(value)
-
-
 def _whole(least: int) -> Callable[[Any], bool]:
-    return lambda value: isinstance(value, int) and not isinstance(value, bool) and value >= least
+    return lambda value: isinstance(value, int) and not isinstance(value, bool) and least <= value <= MOST_STEPS
 
 
+def _number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _positive(value: Any) -> bool:
+    return _number(value) and _SMALLEST <= value < _INFINITE
+
+
+def _fraction(value: Any) -> bool:
+    return _number(value) and 0 <= value < _ONE
+
+
+def _epochs(value: Any) -> bool:
+    return _number(value) and 0 < value <= MOST_STEPS
+
+
+def _one_of(*names: str) -> Callable[[Any], bool]:
+    return lambda value: isinstance(value, str) and value in names
+
+
+def _true_or_false(value: Any) -> bool:
+    return isinstance(value, bool)
+
+
+def _several(value: Any) -> bool:
+    return isinstance(value, tuple | list)
+
+
+# No rule may fail: each looks at the type before it compares. NaN fails every comparison.
 _RULES = (
-    _Rule('variant', f'one of {", ".join(VARIANTS)}', lambda v: v in VARIANTS),
-    _Rule('width', 'above 0 and at most 4', lambda v: 0 < v <= 4),
-    _Rule('dataset', 'the name of a prepared dataset', bool),
-    _Rule('data_dir', 'a folder', lambda v: isinstance(v, str) and bool(v)),
-    _Rule('lighting', 'True or False', lambda v: isinstance(v, bool)),
-    _Rule('images_per_crop', 'a whole number, at least 1', lambda v: v is None or _whole(1)(v)),
-    _Rule('seed', 'a whole number from 0 to 2**31 - 1', lambda v: _whole(0)(v) and v < 2**31),
-    _Rule('batch_size', 'a whole number, at least 1', _whole(1)),
-    _Rule('epochs', 'above 0 and finite', _positive),
-    _Rule('steps', 'a whole number, at least 1', lambda v: v is None or _whole(1)(v)),
+    _Rule('variant', f'one of {", ".join(VARIANTS)}', _one_of(*VARIANTS)),
+    # Below 0.001 every layer has two units, the least, and only their initial weights go on growing.
+    _Rule('width', 'at least 0.001 and at most 4', lambda v: _number(v) and 0.001 <= v <= 4),
+    _Rule(
+        'dataset',
+        'the name of a prepared dataset: lower-case letters, digits and underscores, a letter first',
+        lambda v: isinstance(v, str) and re.fullmatch(r'[a-z][a-z0-9_]*', v) is not None,
+    ),
+    _Rule(
+        'data_dir', 'a folder, of printable characters', lambda v: isinstance(v, str) and v != '' and v.isprintable()
+    ),
+    _Rule('lighting', 'True or False', _true_or_false),
+    _Rule('images_per_crop', f'a whole number, at least 1{_AT_MOST}', lambda v: v is None or _whole(1)(v)),
+    _Rule('seed', 'a whole number from 0 to 2**31 - 1', _whole(0)),
+    _Rule('batch_size', f'a whole number, at least 1{_AT_MOST}', _whole(1)),
+    _Rule('epochs', 'above 0 and below 2**31', _epochs),
+    _Rule('steps', f'a whole number, at least 1{_AT_MOST}', lambda v: v is None or _whole(1)(v)),
     _Rule(
         'mesh',
         'two whole numbers, data,tower, tower 1 or 2 (--config.mesh=1,2)',
-        lambda v: len(v) == 2 and all(map(_whole(1), v)) and v[1] <= 2,
+        lambda v: _several(v) and len(v) == 2 and all(map(_whole(1), v)) and v[1] <= 2,
     ),
-    _Rule('precision', "'float32' or 'bfloat16'", lambda v: v in ('float32', 'bfloat16')),
-    _Rule('deterministic', 'True or False', lambda v: isinstance(v, bool)),
-    _Rule('learning_rate', 'above 0 and finite', _positive),
-    _Rule('momentum', 'at least 0 and below 1', lambda v: 0 <= v < 1),
-    _Rule('weight_decay', 'at least 0 and below 1', lambda v: 0 <= v < 1),
-    _Rule('schedule', "'plateau' or 'steps'", lambda v: v in ('plateau', 'steps')),
-    _Rule('drop_factor', 'above 0 and below 1', lambda v: 0 < v < 1),
+    _Rule('precision', "'float32' or 'bfloat16'", _one_of('float32', 'bfloat16')),
+    _Rule('deterministic', 'True or False', _true_or_false),
+    _Rule('learning_rate', f'above 0 and finite{_IN_FLOAT32}', _positive),
+    _Rule('momentum', f'at least 0 and below 1{_IN_FLOAT32}', _fraction),
+    _Rule('weight_decay', f'at least 0 and below 1{_IN_FLOAT32}', _fraction),
+    _Rule('schedule', "'plateau' or 'steps'", _one_of('plateau', 'steps')),
+    _Rule('drop_factor', f'above 0 and below 1{_IN_FLOAT32}', lambda v: _positive(v) and _fraction(v)),
     _Rule(
         'drop_epochs',
-        'increasing numbers, each above 0',
-        lambda v: all(isinstance(e, int | float) and _positive(e) for e in v) and list(v) == sorted(set(v)),
+        'increasing numbers, each above 0 and below 2**31',
+        lambda v: _several(v) and all(map(_epochs, v)) and list(v) == sorted(set(v)),
     ),
-    _Rule('patience', 'a whole number, at least 1', _whole(1)),
-    _Rule('max_drops', 'a whole number, at least 0', _whole(0)),
-    _Rule('clip_norm', 'above 0 and finite', lambda v: v is None or _positive(v)),
-    _Rule('evaluate_every', 'a whole number, at least 0', _whole(0)),
-    _Rule('checkpoint_every', 'a whole number, at least 0', _whole(0)),
-    _Rule('keep_checkpoints', 'a whole number, at least 1', _whole(1)),
-    _Rule('log_every', 'a whole number, at least 1', _whole(1)),
-    _Rule('on_bad_numbers', "'stop', 'skip' or 'roll_back'", lambda v: v in ('stop', 'skip', 'roll_back')),
-    _Rule('max_bad_numbers', 'a whole number, at least 0', _whole(0)),
-    _Rule('on_failed_save', "'stop' or 'continue'", lambda v: v in ('stop', 'continue')),
-    _Rule('profile', 'a whole number, at least 0', _whole(0)),
+    _Rule('patience', f'a whole number, at least 1{_AT_MOST}', _whole(1)),
+    _Rule('max_drops', f'a whole number, at least 0{_AT_MOST}', _whole(0)),
+    _Rule('clip_norm', f'above 0 and finite{_IN_FLOAT32}', lambda v: v is None or _positive(v)),
+    _Rule('evaluate_every', f'a whole number, at least 0{_AT_MOST}', _whole(0)),
+    _Rule('checkpoint_every', f'a whole number, at least 0{_AT_MOST}', _whole(0)),
+    _Rule('keep_checkpoints', f'a whole number, at least 1{_AT_MOST}', _whole(1)),
+    _Rule('log_every', f'a whole number, at least 1{_AT_MOST}', _whole(1)),
+    _Rule('on_bad_numbers', "'stop', 'skip' or 'roll_back'", _one_of('stop', 'skip', 'roll_back')),
+    _Rule('max_bad_numbers', f'a whole number, at least 0{_AT_MOST}', _whole(0)),
+    _Rule('on_failed_save', "'stop' or 'continue'", _one_of('stop', 'continue')),
+    _Rule('profile', f'a whole number, at least 0{_AT_MOST}', _whole(0)),
 )
 
 
@@ -143,12 +186,8 @@ def validate(config: ml_collections.ConfigDict) -> None:
         if rule.key not in config:
             raise InputError(f'config key {rule.key!r} is missing')
         value = config[rule.key]
-        try:
-            holds = rule.holds(value)
-        except TypeError:  # a comparison or len() of another type
-            holds = False
-        if not holds:  # NaN fails every comparison and so ends here too
-            raise InputError(f'config.{rule.key} is {value!r}: it must be {rule.wants}')
+        if not rule.holds(value):
+            raise InputError(f'config.{rule.key} is {_shown(value)}: it must be {rule.wants}')
     data, _ = config.mesh
     if config.batch_size % data:
         raise InputError(
@@ -157,9 +196,29 @@ def validate(config: ml_collections.ConfigDict) -> None:
         )
 
 
+def _shown(value: Any) -> str:
+    """A value on one line."""
+    if isinstance(value, ml_collections.ConfigDict):  # whose own text has a line for each entry
+        return 'a table'
+    try:
+        return repr(value)
+    except ValueError:  # Python writes no whole number of more than 4,300 digits
+        return 'too long a number'
+
+
 def total_steps(config: ml_collections.ConfigDict, examples: int) -> int:
-    """Updates of the whole run: `steps`, or `epochs` passes over `examples` images, rounded up."""
-    return config.steps or math.ceil(config.epochs * examples / config.batch_size)
+    """Updates of the whole run: `steps`, or `epochs` passes over `examples` images, rounded up.
+
+    Raises:
+      InputError: there are more than can be counted.
+    """
+    steps = config.steps or math.ceil(config.epochs * examples / config.batch_size)
+    if steps > MOST_STEPS:
+        raise InputError(
+            f'config.epochs {config.epochs} are {steps:,} updates with this dataset, of which {MOST_STEPS:,} can be '
+            f'counted: use fewer'
+        )
+    return steps
 
 
 def steps_per_epoch(config: ml_collections.ConfigDict, examples: int) -> int:

@@ -12,7 +12,7 @@ from jax.typing import DTypeLike
 
 from alexnet_jax.model.variants import VARIANTS, Variant
 from alexnet_jax.training import schedule
-from alexnet_jax.training.config import total_steps
+from alexnet_jax.training.config import MOST_STEPS, total_steps
 from alexnet_jax.training.optimizer import paper_sgd
 
 
@@ -50,5 +50,6 @@ def schedule_of(config: ml_collections.ConfigDict, *, examples: int) -> schedule
     """The learning-rate schedule of a config, for a training split of `examples` images."""
     if config.schedule == 'plateau':
         return schedule.on_plateau(config.learning_rate, factor=config.drop_factor)
-    at_steps = tuple(math.ceil(epoch * examples / config.batch_size) for epoch in config.drop_epochs)
+    steps = (math.ceil(epoch * examples / config.batch_size) for epoch in config.drop_epochs)
+    at_steps = tuple(min(step, MOST_STEPS) for step in steps)  # a step that no run reaches
     return schedule.fixed_drops(config.learning_rate, factor=config.drop_factor, at_steps=at_steps)

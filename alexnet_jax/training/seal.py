@@ -5,11 +5,13 @@ from __future__ import annotations
 import dataclasses
 import json
 import pathlib
+import re
 
 from alexnet_jax import InputError
 from alexnet_jax.training.digests import digest_of_json
 
 SEAL = pathlib.Path('hashes', 'metadata')  # in a checkpoint; Orbax's name for a JSON item
+_SHA256 = re.compile('[0-9a-f]{64}')
 
 
 class Damaged(InputError):
@@ -55,13 +57,15 @@ def read_seal(checkpoint: pathlib.Path) -> Seal:
     try:
         content = json.loads((checkpoint / SEAL).read_text())
         if 'whole' not in content:  # the format before: leaves alone, Orbax keeping the rest
+            if not content or not all(_SHA256.fullmatch(found) for found in content.values()):
+                raise Damaged('its seal is not as it was written')
             errors = checkpoint / 'metrics' / 'metrics'
             error = json.loads(errors.read_text())['top1_error'] if errors.exists() else None
             return Seal(int(checkpoint.name), checkpoint.stat().st_mtime, {}, content, error, old=True)
         if content.pop('whole') != digest_of_json(content):
             raise Damaged('its seal is not as it was written')
         seal = Seal(**content)
-    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         if isinstance(error, Damaged):
             raise
         raise Damaged(f'its seal cannot be read: {(str(error).splitlines() or [repr(error)])[0][:200]}') from error

@@ -83,6 +83,11 @@ def test_an_unknown_name_lists_what_is_there_and_the_command_that_would_make_it(
     assert '\n' not in message
 
 
+def test_a_name_that_no_file_can_have_is_one_line(prepared):
+    with pytest.raises(InputError, match=r"^cannot look for dataset 'xx+' in .*: File name too long$"):
+        open_dataset('x' * 300, data_dir=prepared)
+
+
 def test_an_unknown_split_lists_those_there_are(prepared):
     with pytest.raises(InputError, match="no split 'test'; it has train, validation"):
         open_dataset('demo', data_dir=prepared).records('test')
@@ -108,6 +113,23 @@ def remove_the_statistics(directory):
 def raise_the_format(directory):
     manifest = json.loads((directory / 'manifest.json').read_text())
     (directory / 'manifest.json').write_text(json.dumps(manifest | {'format_version': 99}))
+
+
+def cut_the_manifest(directory):
+    path = directory / 'manifest.json'
+    path.write_text(path.read_text()[:-20])
+
+
+def list_the_manifest(directory):
+    (directory / 'manifest.json').write_text('[]')
+
+
+def lose_a_size(directory):
+    change(directory, 'manifest.json', lambda text: text.replace('"bytes"', '"bites"', 1))
+
+
+def name_a_file_elsewhere(directory):
+    change(directory, 'manifest.json', lambda text: text.replace('"statistics.npz"', '"../1.0.0/statistics.npz"'))
 
 
 def change_the_labels(directory):
@@ -137,6 +159,10 @@ def change(directory, file, edit):
         (truncate_a_shard, 'is missing or not of its'),
         (remove_the_statistics, r'statistics\.npz is missing'),
         (raise_the_format, 'has format 99, not 1 or 2'),
+        (cut_the_manifest, 'manifest.json is damaged; '),
+        (list_the_manifest, 'manifest.json is damaged; '),
+        (lose_a_size, 'manifest.json is damaged; '),
+        (name_a_file_elsewhere, 'manifest.json is damaged; '),
         (change_the_labels, 'label.labels.txt has changed since it was written'),
         (shrink_the_images, r'holds \(224, 224, 3\) jpeg, not 256 x 256 JPEG'),
         (drop_validation, 'has no validation split'),

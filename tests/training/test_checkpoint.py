@@ -152,6 +152,39 @@ def damage_lose_a_hash(folder):
     assert path.read_text() != text
 
 
+def damage_hide_the_seal_s_own_hash(folder):
+    path = folder / 'checkpoints/7/hashes/metadata'
+    text = path.read_text()
+    path.write_text(text.replace('"whole":', '"whnle":'))  # one bit
+    assert path.read_text() != text
+
+
+def damage_another_file_for_the_seal(folder):
+    shutil.copy(folder / 'checkpoints/7/_CHECKPOINT_METADATA', folder / 'checkpoints/7/hashes/metadata')
+
+
+def damage_endless_seal(folder):
+    (folder / 'checkpoints/7/hashes/metadata').write_text('[' * 100_000)
+
+
+@pytest.mark.parametrize(
+    'damage',
+    [
+        damage_lose_hashes,
+        damage_lose_a_hash,
+        damage_hide_the_seal_s_own_hash,
+        damage_another_file_for_the_seal,
+        damage_endless_seal,
+    ],
+    ids=lambda f: f.__name__,
+)
+def test_a_damaged_seal_is_not_taken_for_one_of_the_format_before(copied, damage):
+    damage(copied)
+    with pytest.raises(Damaged, match=r'^its seal (is not as it was written|cannot be read: .*)$'):
+        read_seal(copied / 'checkpoints/7')
+    assert_refused(copied)
+
+
 @pytest.mark.parametrize(
     'damage', [damage_truncate, damage_lose_data, damage_lose_hashes, damage_lose_a_hash], ids=lambda f: f.__name__
 )

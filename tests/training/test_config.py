@@ -16,21 +16,21 @@ PACKAGE = pathlib.Path(alexnet_jax.__file__).parent
 NAN, INF = math.nan, math.inf
 
 WRONG = {
-    'variant': ['alexnet', '', 3],
-    'width': [0.0, -1.0, 5.0, NAN, INF, 'wide'],
-    'dataset': [''],
+    'variant': ['alexnet', '', 3, ('paper',), ['paper']],
+    'width': [0.0, -1.0, 5.0, NAN, INF, 'wide', True, 1e-300],
+    'dataset': ['', 'two\nlines', '../birds', 'Birds', 5, True],
     'seed': [-1, 2**31, 1.5, True],
-    'batch_size': [0, -8, 8.0, True],
-    'epochs': [0.0, -1.0, NAN, INF],
-    'steps': [0, -1, 1.5],
-    'mesh': [(1,), (1, 2, 1), (1, 3), (0, 2), (1, 0), (1.0, 2), ('a,b',), 2],
+    'batch_size': [0, -8, 8.0, True, 2**31],
+    'epochs': [0.0, -1.0, NAN, INF, 1e308, 10**400, True, 'ten'],
+    'steps': [0, -1, 1.5, 2**31],
+    'mesh': [(1,), (1, 2, 1), (1, 3), (0, 2), (1, 0), (1.0, 2), ('a,b',), 2, '12', 2**31],
     'precision': ['float16', 'bf16', 32],
-    'learning_rate': [0.0, -0.1, NAN, INF, 'fast'],
-    'momentum': [-0.1, 1.0, NAN],
+    'learning_rate': [0.0, -0.1, NAN, INF, 'fast', 1e308, 1e-50, 10**400, True],
+    'momentum': [-0.1, 1.0, NAN, 1 - 2**-30, False],
     'weight_decay': [-1e-9, 1.0, NAN],
     'schedule': ['cosine', ''],
-    'drop_factor': [0.0, 1.0, NAN],
-    'drop_epochs': [(0.0,), (2.0, 1.0), (1.0, 1.0), (NAN,), (INF,), ('a',), 3.0],
+    'drop_factor': [0.0, 1.0, NAN, 1e-50, 1 - 2**-30],
+    'drop_epochs': [(0.0,), (2.0, 1.0), (1.0, 1.0), (NAN,), (INF,), ('a',), 3.0, '', (True,), (10**400,), (1e308,)],
     'patience': [0, 1.5],
     'max_drops': [-1],
     'evaluate_every': [-1, 0.5],
@@ -39,20 +39,21 @@ WRONG = {
     'log_every': [0],
     'profile': [-1, 1.5, True],
     'deterministic': [1, 'yes'],
-    'clip_norm': [0.0, -1.0, NAN, INF],
+    'clip_norm': [0.0, -1.0, NAN, INF, 1e308, 10**400, True],
     'on_bad_numbers': ['ignore', ''],
     'max_bad_numbers': [-1, 0.5],
     'on_failed_save': ['ignore', ''],
     'lighting': [1, 'yes'],
     'images_per_crop': [0, -32, 1.5, True],
-    'data_dir': ['', 3],
+    'data_dir': ['', 3, 'two\nlines'],
 }
 
 
 def changed(**values):
     config = recipe('birds', mesh=(1, 2))
-    with config.ignore_type():
+    with config.unlocked():
         for key, value in values.items():
+            del config[key]  # and its type, to which ml_collections would convert
             config[key] = value
     return config
 
@@ -67,6 +68,13 @@ def test_a_wrong_value_is_one_line_with_key_and_value(key, value):
         validate(changed(**{key: value}))
     assert str(error.value).startswith(f'config.{key} is {value!r}: it must be ')
     assert '\n' not in str(error.value)
+
+
+def test_a_value_whose_text_is_not_one_line_is_described():
+    with pytest.raises(InputError, match=r'^config.seed is too long a number: it must be'):
+        validate(changed(seed=16**4000))
+    with pytest.raises(InputError, match=r'^config.drop_epochs is a table: it must be'):
+        validate(changed(drop_epochs={'a': 1, 'b': 2}))
 
 
 def test_an_unknown_and_a_missing_key_are_named():
@@ -142,6 +150,12 @@ def test_steps_override_epochs_and_parts_of_a_batch_count_whole():
     assert total_steps(changed(steps=7), 1_281_167) == 7
     assert total_steps(changed(epochs=0.5, batch_size=8), 40) == 3  # 2.5
     assert steps_per_epoch(changed(batch_size=8), 3) == 1
+
+
+def test_more_updates_than_an_int32_counts_are_refused():
+    assert total_steps(changed(epochs=2.0**30, batch_size=1), 1) == 2**30
+    with pytest.raises(InputError, match=r'^config.epochs 1073741824.0 are 3,221,225,472 updates .*: use fewer$'):
+        total_steps(changed(epochs=2.0**30, batch_size=1), 3)
 
 
 def test_every_key_is_read_outside_of_the_file_that_defines_it():

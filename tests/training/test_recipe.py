@@ -7,7 +7,8 @@ import pytest
 from alexnet_jax.parallel.mesh import make_mesh
 from alexnet_jax.training.batches import batches_of, placed_batches
 from alexnet_jax.training.config import recipe, validate
-from alexnet_jax.training.recipe import lit_steps_of
+from alexnet_jax.training.recipe import lit_steps_of, schedule_of
+from alexnet_jax.training.schedule import Plateau
 
 
 def config_of(**values):
@@ -30,6 +31,12 @@ def config_of(**values):
 )
 def test_the_released_noise_ends_after_66_of_91_epochs_and_the_paper_s_never(values, lit):
     assert lit_steps_of(config_of(**values), examples=40) == lit
+
+
+def test_a_drop_beyond_what_a_run_can_count_never_comes():
+    config = config_of(schedule='steps', drop_epochs=(1.0, 2.0**30), learning_rate=0.5, drop_factor=0.5)
+    rate = schedule_of(config, examples=80)  # 10 steps an epoch
+    assert [float(rate(step, Plateau.start())) for step in (9, 10, 2**31 - 2)] == [0.5, 0.25, 0.25]
 
 
 def test_a_run_s_batches_are_lit_and_cut_as_its_variant_says(tiny):

@@ -1,0 +1,284 @@
+"""`validate` accepts what the statement below admits and nothing else; the command line ends in one line or in that.
+
+absl's flags are global: `parse` gets fresh ones here, for each input, with the config flag of alexnet_jax/main.py.
+"""
+
+import ast
+import itertools
+import math
+import pathlib
+import re
+import struct
+
+import hypothesis
+import pytest
+from absl import flags
+from fuzzing import fuzzed, outcome
+from hypothesis import strategies as st
+from ml_collections import config_flags
+
+import alexnet_jax
+from alexnet_jax import InputError
+from alexnet_jax.data.source import open_dataset
+from alexnet_jax.model.variants import VARIANTS
+from alexnet_jax.training import command_line
+from alexnet_jax.training.config import recipe, steps_per_epoch, total_steps, validate
+from alexnet_jax.training.recipe import dtype_of, lit_steps_of, optimizer_of, schedule_of, variant_of
+from alexnet_jax.training.schedule import Plateau
+
+pytestmark = pytest.mark.filterwarnings('ignore:the load_module:DeprecationWarning')  # by which configs are read
+CONFIG = pathlib.Path(alexnet_jax.__file__).parents[1] / 'configs/two_device.py'
+IMAGENET = 1_281_167  # training images
+
+
+def as_float32(value):
+    try:
+        return struct.unpack('f', struct.pack('f', float(value)))[0]
+    except OverflowError:
+        return math.inf
+
+
+def number(value):
+    return type(value) in (int, float) and value == value
+
+
+def positive32(value):
+    """Above 0 and finite, also in float32 and without the precision that its subnormal numbers lose."""
+    return number(value) and value >= 2.0**-126 and as_float32(value) < math.inf
+
+
+def fraction32(value):
+    return number(value) and value >= 0 and as_float32(value) < 1
+
+
+def int32(least):
+    return lambda value: type(value) is int and least <= value < 2**31
+
+
+def either(*names):
+    return lambda value: type(value) is str and value in names
+
+
+def optional(admits):
+    return lambda value: value is None or admits(value)
+
+
+def epochs(value):
+    return number(value) and 0 < value < 2**31
+
+
+# What each key admits: written from what the code that reads it can use, not from alexnet_jax/training/config.py.
+ADMITS = {
+    'variant': either(*VARIANTS),
+    'width': lambda value: number(value) and 0.001 <= value <= 4,
+    'dataset': lambda value: type(value) is str and re.fullmatch('[a-z][a-z0-9_]*', value) is not None,
+    'data_dir': lambda value: type(value) is str and value != '' and value.isprintable(),
+    'lighting': lambda value: type(value) is bool,
+    'images_per_crop': optional(int32(1)),
+    'seed': int32(0),
+    'batch_size': int32(1),
+    'epochs': epochs,
+    'steps': optional(int32(1)),
+    'mesh': lambda value: (
+        type(value) in (tuple, list) and len(value) == 2 and int32(1)(value[0]) and int32(1)(value[1]) and value[1] < 3
+    ),
+    'precision': either('float32', 'bfloat16'),
+    'deterministic': lambda value: type(value) is bool,
+    'learning_rate': positive32,
+    'momentum': fraction32,
+    'weight_decay': fraction32,
+    'schedule': either('plateau', 'steps'),
+    'drop_factor': lambda value: positive32(value) and as_float32(value) < 1,
+    'drop_epochs': lambda value: (
+        type(value) in (tuple, list)
+        and all(map(epochs, value))
+        and all(early < late for early, late in itertools.pairwise(value))
+    ),
+    'patience': int32(1),
+    'max_drops': int32(0),
+    'clip_norm': optional(positive32),
+    'evaluate_every': int32(0),
+    'checkpoint_every': int32(0),
+    'keep_checkpoints': int32(1),
+    'log_every': int32(1),
+    'on_bad_numbers': either('stop', 'skip', 'roll_back'),
+    'max_bad_numbers': int32(0),
+    'on_failed_save': either('stop', 'continue'),
+    'profile': int32(0),
+}
+
+
+def admitted(values):
+    """Whether the statement admits a whole config."""
+    each = all(ADMITS[key](value) for key, value in values.items())
+    return each and values['batch_size'] % values['mesh'][0] == 0
+
+
+WORDS = st.sampled_from(
+    [*VARIANTS, 'float32', 'bfloat16', 'plateau', 'steps', 'stop', 'skip', 'roll_back', 'continue', 'birds', 'data', '']
+)
+NUMBERS = st.one_of(
+    st.integers(-3, 300),
+    st.integers(),
+    st.sampled_from([2**31 - 1, 2**31, 2**63, 10**400, -(10**400), 16**4000]),
+    st.floats(0, 1),
+    st.floats(),
+    st.sampled_from([1 - 2.0**-25, 1 - 2.0**-24, 2.0**-126, 2.0**-149, 1e-300, 3.4e38, 3.5e38, 4.0, 0.001, -0.0]),
+    st.booleans(),
+)
+SCALARS = st.one_of(NUMBERS, WORDS, st.text(), st.none(), st.binary(max_size=3))
+VALUES = st.one_of(
+    SCALARS,
+    st.tuples(SCALARS),
+    st.tuples(st.integers(1, 8), st.integers(1, 3)),
+    st.lists(NUMBERS, max_size=4),
+    st.lists(st.floats(0, 100), max_size=4, unique=True).map(sorted).map(tuple),
+    st.lists(SCALARS, max_size=3).map(tuple),
+    st.dictionaries(st.integers(0, 3) | st.text('ab', max_size=2), SCALARS, max_size=3),
+)
+KEYS = st.sampled_from(sorted(ADMITS))
+ALIKE = {  # what may well be meant, by the type of the default
+    bool: st.booleans(),
+    int: st.integers(0, 300),
+    float: st.floats(0, 1),
+    str: WORDS,
+    tuple: st.tuples(st.integers(1, 4), st.integers(1, 2)),
+    type(None): st.integers(1, 300) | st.floats(0, 1),
+}
+
+
+def pair(key):
+    """A key with what may well be meant, or with anything."""
+    alike = ALIKE[type(recipe('birds', mesh=(1, 2))[key])]
+    return st.tuples(st.just(key), st.booleans().flatmap(lambda likely: alike if likely else VALUES))
+
+
+PAIRS = KEYS.flatmap(pair)
+
+
+def use(config):
+    """Turns an accepted config into the parts of a run; the dataset, which is not there, is the only thing refused."""
+    with pytest.raises(InputError) as missing:
+        open_dataset(config.dataset, data_dir=config.data_dir)
+    assert len(str(missing.value).splitlines()) == 1
+    variant = variant_of(config)
+    assert all(0 < layer.init_std < math.inf for layer in (*variant.convs, *variant.dense))
+    dtype_of(config), optimizer_of(config)
+    assert steps_per_epoch(config, IMAGENET) >= 1
+    if config.steps is None and config.epochs * IMAGENET / config.batch_size > 2**31 - 1:  # which no rule can foresee
+        with pytest.raises(InputError, match=r'^config.epochs .* use fewer$'):
+            total_steps(config, IMAGENET)
+        return
+    steps = total_steps(config, IMAGENET)
+    assert 1 <= steps < 2**31
+    assert 0 <= lit_steps_of(config, examples=IMAGENET) <= steps
+    rate = schedule_of(config, examples=IMAGENET)(0, Plateau.start())
+    assert 0 < rate < math.inf
+
+
+def test_the_statement_has_every_key():
+    assert set(ADMITS) == set(recipe('birds', mesh=(1, 2)))
+
+
+@fuzzed(250)
+@hypothesis.given(st.lists(PAIRS, min_size=1, max_size=3).map(dict))
+def test_validate_accepts_what_the_statement_admits(values):
+    config = recipe('birds', mesh=(1, 2))
+    with config.unlocked():
+        for key, value in values.items():
+            del config[key]  # with its type, to which ml_collections would convert
+            config[key] = value
+    error = outcome('validate', lambda: validate(config), InputError)
+    assert (error is None) == admitted({**config}), error
+    if error is None:
+        use(config)
+
+
+def parsed(options, monkeypatch):
+    """The config that a command line gives, validated; SystemExit or InputError."""
+    argv = ['main', f'--config={CONFIG}:birds', *options]
+    fresh = flags.FlagValues()
+    with monkeypatch.context() as patch:
+        patch.setattr(flags, 'FLAGS', fresh)
+        config = config_flags.DEFINE_config_file('config', None, '', flag_values=fresh, sys_argv=argv)
+        assert command_line.parse(argv) == ['main']
+        validate(config.value)
+        return config.value
+
+
+def written(value):
+    try:
+        return str(value)
+    except ValueError:  # Python writes no whole number of more than 4,300 digits
+        return hex(value) if isinstance(value, int) else '0x' + 'f' * 4000
+
+
+TEXTS = st.one_of(
+    st.text(),
+    WORDS,
+    VALUES.map(written),
+    st.sampled_from(
+        [
+            'true',
+            'false',
+            '1,2',
+            '(1, 2)',
+            '1,,2',
+            '1 2',
+            '(' * 300,
+            '{',
+            '9' * 5000,
+            '1e400',
+            '1_0',
+            '0x10',
+            '[[1], 2]',
+        ]
+    ),
+)
+
+
+def meaning(key, text):
+    """What a text stands for, by the type of the key's default."""
+    default = recipe('birds', mesh=(1, 2))[key]
+    kinds = {'steps': int, 'images_per_crop': int, 'clip_norm': float}
+    kind = kinds.get(key, type(default))
+    if kind is int:
+        return int(text, 16) if text.lower().startswith(('0x', '-0x')) else int(text)
+    if kind is bool:
+        return text.lower() in ('true', 't', '1')
+    if kind is tuple:
+        value = ast.literal_eval(text)
+        return tuple(value) if isinstance(value, tuple | list | dict | set | bytes) else (value,)
+    return kind(text)
+
+
+@fuzzed(150)
+@hypothesis.given(pair=st.tuples(KEYS, TEXTS) | PAIRS.map(lambda pair: (pair[0], written(pair[1]))))
+def test_an_override_is_read_as_written_or_refused_in_one_line(pair, monkeypatch):
+    key, text = pair
+    found = outcome('command line', lambda: parsed([f'--config.{key}={text}'], monkeypatch), InputError, SystemExit)
+    if isinstance(found, Exception | SystemExit):
+        return
+    assert admitted({**found})
+    expected = recipe('birds', mesh=(1, 2))
+    with expected.ignore_type():
+        expected[key] = meaning(key, text)
+    assert found.to_dict() == expected.to_dict()
+
+
+ARGUMENTS = st.tuples(
+    st.sampled_from(['--config.', '-config.', '--noconfig.', '--', '']),
+    KEYS | st.text(),
+    st.just('') | TEXTS.map('={}'.format),
+).map(''.join)
+
+
+@fuzzed(100)
+@hypothesis.example(options=['--noconfig.lighting=true'])
+@hypothesis.example(options=['--config.0=1'])
+@hypothesis.example(options=['--config.else=1'])
+@hypothesis.example(options=['--config.a\nb=1'])
+@hypothesis.given(options=st.lists(ARGUMENTS, min_size=1, max_size=3))
+def test_any_other_argument_is_refused_in_one_line_too(options, monkeypatch):
+    found = outcome('arguments', lambda: parsed(options, monkeypatch), InputError, SystemExit)
+    assert isinstance(found, InputError | SystemExit) or admitted({**found})
