@@ -66,7 +66,7 @@ def find_group(
     """
     if cluster not in CLUSTERS:
         raise InputError(f'--cluster={cluster} is unknown: it must be one of {", ".join(CLUSTERS)}')
-    given = Group(found='flags')
+    given = Group()
     if cluster == 'slurm' or (cluster == 'auto' and _in_slurm(environment)):
         given = _of_slurm(environment)
     elif cluster == 'tpu' or (cluster == 'auto' and ',' in environment.get('TPU_WORKER_HOSTNAMES', '')):
@@ -88,6 +88,7 @@ def find_group(
         index=given.index if process_id is None else process_id,
         count=given.count if processes is None else processes,
         coordinator=coordinator or given.coordinator,
+        found='flags' if given.count == 1 and processes else given.found,
     )
     if not 0 <= group.index < group.count:
         raise InputError(f'process {group.index} of {group.count} ({group.found}): --process_id counts from 0')

@@ -251,18 +251,18 @@ class _Run:
         return centre
 
     def _save(self, **seal: Any) -> None:
+        self._attempt(self.checkpoints.wait)  # the one before, whose failure shows here
+        self._attempt(lambda: self.checkpoints.save(self.state, data_order=self.data_order, **seal))
+
+    def _attempt(self, save: Callable[[], None]) -> None:
         """Saves, and where that cannot be done does what the config says."""
-        for attempt in (
-            self.checkpoints.wait,  # for the one before, whose failure shows here
-            lambda: self.checkpoints.save(self.state, data_order=self.data_order, **seal),
-        ):
-            try:
-                attempt()
-            except NotSaved as error:
-                if self.config.on_failed_save == 'stop':
-                    raise
-                safe = max(self.checkpoints.steps(), default=0)
-                self.log.say(f'WARNING: {error}. Training goes on, and what is safe is step {safe}')
+        try:
+            save()
+        except NotSaved as error:
+            if self.config.on_failed_save == 'stop':
+                raise
+            safe = max(self.checkpoints.steps(), default=0)
+            self.log.say(f'WARNING: {error}. Training goes on, and what is safe is step {safe}')
 
     def _leave(self, *, tested: bool) -> NoReturn:
         """Saves what there is and ends the run as it was told to."""
@@ -310,10 +310,10 @@ class _Run:
     def result(self, centre: Any) -> dict[str, Any]:
         """What `run` returns, for the final state; `centre` is its test where there was one."""
         images, seconds = self.stopwatch.images, self.stopwatch.seconds
+        self._attempt(self.checkpoints.wait)
         try:
             tests = [centre or self._test('centre'), self._test('ten_view')]
         except _Stopped:
-            self.checkpoints.wait()
             raise Interrupted('all steps are made and saved, testing them is left') from None
         result = {
             'centre': dataclasses.asdict(tests[0]),

@@ -73,7 +73,7 @@ def test_a_tpu_pod_s_workers():
 def test_flags_override_and_none_takes_only_them():
     assert find_group(process_id=0, environment=SLURM).index == 0
     assert find_group(coordinator='other:2', environment=SLURM).coordinator == 'other:2'
-    assert find_group('none', environment=SLURM | TPU) == Group(found='flags')
+    assert find_group('none', environment=SLURM | TPU) == Group()
 
 
 @pytest.mark.parametrize(
