@@ -29,6 +29,7 @@ from alexnet_jax.training.state import TrainState
 from alexnet_jax.training.storage import TEMPORARY, Writer, described, first_line, read
 
 FOLDER, SET_ASIDE = 'checkpoints', 'damaged_checkpoints'  # in the run folder
+_DELETED = '.deleted_'  # begins the names of folders that are being deleted
 _MARGIN = 1.1  # free space that a save must find, in multiples of the state's bytes
 
 
@@ -217,7 +218,7 @@ class Checkpoints:
                 errors[step] = error
         best = {min(errors, key=lambda step: errors[step])} if errors else set()
         for step in set(steps[: -self._keep]) - best:
-            doomed = self._folder / f'.deleted_{step}'  # renamed first: half a checkpoint never has a step's name
+            doomed = self._folder / f'{_DELETED}{step}'  # renamed first: half a checkpoint never has a step's name
             (self._folder / str(step)).rename(doomed)
             shutil.rmtree(doomed)
 
@@ -225,8 +226,8 @@ class Checkpoints:
         """Deletes what saves and deletions that failed or were killed have left; what is in use yet, the next time."""
         if jax.process_index() == 0:
             for path in self._folder.iterdir():
-                if not path.name.isdigit() and (path.name.startswith('.') or TEMPORARY in path.name):
-                    shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink()
+                if path.name.startswith(_DELETED) or TEMPORARY in path.name:
+                    shutil.rmtree(path, ignore_errors=True)
 
 
 def _loss(damaged: list[tuple[int, str, float]], good: int, saved_at: float, aside: pathlib.Path) -> str:
