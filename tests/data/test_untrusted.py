@@ -320,3 +320,8 @@ def test_statistics_are_numbers_and_never_unpickled(forge, stem, folder, tmp_pat
 def test_the_payload_would_have_run(tmp_path):
     pickle.loads(pickle.dumps(Payload(str(tmp_path / 'executed'))))
     assert (tmp_path / 'executed').exists()
+
+
+def test_a_name_cannot_break_the_line_or_speak_to_the_terminal():
+    error = InputError('no image: a\nb\x1b[2J\udc80 \u00fc')
+    assert str(error) == r'no image: a\nb\x1b[2J\udc80 \u00fc'.replace(r'\u00fc', '\u00fc')
