@@ -10,6 +10,7 @@
 from __future__ import annotations
 
 import sys
+import time
 import traceback
 from collections.abc import Callable
 from typing import Any
@@ -23,6 +24,7 @@ class Ending:
     def __init__(self) -> None:
         self._peers: Any = None
         self._native: Any = None
+        self._index = 0
 
     def prepare(self, group: Any, *, timeout: float) -> None:
         """From now on it is one line when the processes of `group` do not meet in `timeout` seconds."""
@@ -39,6 +41,7 @@ class Ending:
         if group.count > 1:
             self._native.line, self._native.code = lost_line('0', 'is gone'), LOST
             self._peers = Peers(group, heartbeat=heartbeat)
+            self._index = group.index
 
     def of(self, run: Callable[[], Any]) -> Any:
         """What `run` returns; leaves the process where it raises."""
@@ -51,6 +54,7 @@ class Ending:
         except KeyboardInterrupt:
             self._leave('interrupted: the same command goes on from the last checkpoint', 130)
         except Interrupted as stop:
+            self._leave_together()
             self._leave(f'interrupted: {stop}; the same command goes on', INTERRUPTED)
         except Exception:
             if self._peers is None:
@@ -62,6 +66,14 @@ class Ending:
         if self._peers is not None:
             self._peers.leave('')
         return result
+
+    def _leave_together(self) -> None:
+        """Process 0 holds what the others hear each other by: it goes last."""
+        if self._peers is not None:
+            from alexnet_jax.parallel.processes import gather
+
+            if gather('stopped', str(self._index)) and self._index == 0:
+                time.sleep(1.0)
 
     def _leave(self, line: str, code: int) -> None:
         if self._peers is None:

@@ -30,6 +30,8 @@ class Writer:
     """Writes one checkpoint at a time in the background, all processes together."""
 
     def __init__(self) -> None:
+        # What a disk refuses is raised by `wait` too, as one line; Orbax would print its stack besides.
+        logging.getLogger('absl').addFilter(_no_stack_of_a_save)
         self._orbax = ocp.AsyncCheckpointer(
             ocp.CompositeCheckpointHandler(state=ocp.StandardCheckpointHandler(), hashes=_SealHandler()),
             # Orbax's own limit, after which it would give up on a slow disk: a lost peer is found by parallel.peers.
@@ -113,6 +115,10 @@ class _SealHandler(ocp.AsyncCheckpointHandler):
 class _SealArgs(ocp.args.CheckpointArgs):
     seal: Seal
     tree: Any
+
+
+def _no_stack_of_a_save(record: logging.LogRecord) -> bool:
+    return '_SignalingThread.run() raised an exception' not in record.getMessage()
 
 
 def _silence_abandoned_reads() -> tuple[Any, Any]:
