@@ -97,7 +97,7 @@ def members(path: pathlib.Path, *, start: int = 0, size: int | None = None) -> I
             file.seek(start)
             with tarfile.open(fileobj=file, mode='r:') as tar:
                 for member in tar:
-                    if member.size < 0:  # before 3.11.14 Python goes back by it, and never ends (CVE-2025-8194)
+                    if member.size < 0:  # older Pythons do not refuse it themselves, and would go back by it
                         raise tarfile.ReadError('a member of less than no bytes')
                     if size is not None and member.offset_data - start + member.size > size:
                         raise InputError(f'{where} is cut off within {member.name}; download it again')
