@@ -42,7 +42,8 @@ def pytest_sessionfinish(session, exitstatus):
     path = commands.ROOT / TABLE
     lines = ['| fault | what the user sees | seconds to exit | recovered state |', '|---|---|---|---|']
     for name, (sees, seconds, state) in ROWS.items():
-        shown = re.sub(r'/\S*/(?=run\b|data\b)', '', sees).replace('|', r'\|')
+        shown = re.sub(r'/\S*/(?=(?:run|data|disk|other)\b)', '', sees).replace('|', r'\|')
+        shown = re.sub(r'/\S*pytest-[^\s);]*', 'FOLDER', shown)  # where the message was cut within it
         shown = re.sub(r'pid \d+', 'pid N', re.sub(r'\d{8}T\d{6}', 'TIME', shown))
         lines.append(f'| {name} | {shown} | {"" if seconds is None else f"{seconds:.1f}"} | {state} |')
     text = pathlib.Path(path).read_text()
