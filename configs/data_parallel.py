@@ -10,4 +10,4 @@ from alexnet_jax.training.config import recipe
 
 def get_config(dataset: str | None = None) -> ml_collections.ConfigDict:
     """The recipe for `dataset`, a prepared dataset's name; by default the embedded one."""
-    return recipe(dataset, mesh=(2, 1))
+    return recipe(dataset, parallelism='data_parallel')

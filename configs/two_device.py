@@ -13,4 +13,4 @@ from alexnet_jax.training.config import recipe
 
 def get_config(dataset: str | None = None) -> ml_collections.ConfigDict:
     """The recipe for `dataset`, a prepared dataset's name; by default the embedded one."""
-    return recipe(dataset, mesh=(1, 2))
+    return recipe(dataset, parallelism='two_device')

@@ -93,7 +93,7 @@ def test_only_the_exchange_calls_collectives():
         used |= {module.rsplit('/', 1)[-1] for module in imported(tree) if module.startswith('jax/')}
         if used & COLLECTIVES:
             callers[name] = used & COLLECTIVES
-    assert callers == {'parallel/exchange.py': {'all_gather', 'pmean', 'psum', 'axis_index'}}
+    assert callers == {'parallel/exchange.py': {'all_gather', 'pmean', 'psum', 'psum_scatter', 'axis_index'}}
 
 
 def test_no_check_is_switched_off_and_no_pmap():

@@ -14,9 +14,9 @@ from alexnet_jax.benchmark.sampling import Program
 from alexnet_jax.data.augment import CROP, normalise
 from alexnet_jax.model.variants import Variant, layer_sizes
 from alexnet_jax.parallel.devices import prepare_backend
-from alexnet_jax.parallel.mesh import BATCH, REPLICATED, make_mesh, parameter_specs, place_batch
+from alexnet_jax.parallel.mesh import REPLICATED, batch_spec, parameter_specs, place_batch
 from alexnet_jax.training.config import recipe
-from alexnet_jax.training.recipe import optimizer_of, schedule_of, variant_of
+from alexnet_jax.training.recipe import mesh_of, optimizer_of, schedule_of, variant_of
 from alexnet_jax.training.state import create_state
 from alexnet_jax.training.step import Batch, compiler_options, make_train_step, model_on
 
@@ -30,7 +30,7 @@ def programs(setting: Setting, *, towers: int) -> dict[str, Program]:
     config = recipe('imagenet2012', mesh=(1, towers))
     config.width = setting.width
     prepare_backend(config.mesh)
-    mesh, variant, optimizer = make_mesh(*config.mesh), variant_of(config), optimizer_of(config)
+    mesh, variant, optimizer = mesh_of(config), variant_of(config), optimizer_of(config)
     random = np.random.default_rng(0)
     batch = place_batch(
         mesh,
@@ -52,8 +52,9 @@ def programs(setting: Setting, *, towers: int) -> dict[str, Program]:
 
     @jax.jit(compiler_options=compiler_options(mesh))
     def logits(params: Any, images: Array, mean_image: Array) -> Array:
-        specs = (parameter_specs(params), BATCH, REPLICATED)
-        return jax.shard_map(device_logits, mesh=mesh, in_specs=specs, out_specs=BATCH)(params, images, mean_image)
+        rows = batch_spec(mesh)
+        specs = (parameter_specs(mesh, params), rows, REPLICATED)
+        return jax.shard_map(device_logits, mesh=mesh, in_specs=specs, out_specs=rows)(params, images, mean_image)
 
     def train() -> None:
         nonlocal state

@@ -22,7 +22,7 @@ from alexnet_jax.data.pipeline import EvaluationBatches, window_of
 from alexnet_jax.data.source import Records
 from alexnet_jax.evaluation.views import PROTOCOLS, cut
 from alexnet_jax.model.variants import Variant
-from alexnet_jax.parallel.mesh import BATCH, REPLICATED, local_rows, parameter_specs, place_batch, replicate
+from alexnet_jax.parallel.mesh import REPLICATED, batch_spec, local_rows, parameter_specs, place_batch, replicate
 from alexnet_jax.training.step import compiler_options, model_on
 
 
@@ -114,8 +114,9 @@ def _make_add_view(variant: Variant, mesh: Mesh, *, num_classes: int, dtype: DTy
         return total + weight.astype(total.dtype) * jax.nn.softmax(logits)
 
     def add_view(total: Array, params: Any, images: Array, *rest: Array) -> Array:
-        specs = (BATCH, parameter_specs(params), BATCH, *[REPLICATED] * len(rest))
-        sharded = jax.shard_map(device_add_view, mesh=mesh, in_specs=specs, out_specs=BATCH)
+        rows = batch_spec(mesh)
+        specs = (rows, parameter_specs(mesh, params), rows, *[REPLICATED] * len(rest))
+        sharded = jax.shard_map(device_add_view, mesh=mesh, in_specs=specs, out_specs=rows)
         return sharded(total, params, images, *rest)
 
     return jax.jit(add_view, compiler_options=compiler_options(mesh))

@@ -38,6 +38,11 @@ def no_exchange(x: Array, layer: str) -> Array:
     return x
 
 
+def no_combining(products: Array) -> Array:
+    """What a device that has all units does with fc8's products: nothing."""
+    return products
+
+
 class AlexNet(nn.Module):
     """AlexNet on a device that holds `local_towers` of the two towers.
 
@@ -48,8 +53,10 @@ class AlexNet(nn.Module):
     Attributes:
       variant: the network, already scaled to its width.
       num_classes: outputs of fc8.
-      local_towers: 2, or 1 where each tower has a device of its own.
+      local_towers: 2, or 1 where each tower's convolutions have a device of their own.
+      dense_devices: how many devices share the hidden units of the fully connected layers, evenly.
       exchange: called as exchange(x, layer) before every layer that reads both towers; returns the channels of both.
+      combine: called with fc8's products of the units that are here; returns those of all units.
       operations: `layers`, or `cpu_layers` with the same numbers in the forms that XLA:CPU runs fast.
       dtype: of activations and products, such as bfloat16, with logits in float32; None: that of images and parameters.
         Parameters and their gradients keep their own dtype, and normalisation is computed in float32 at least.
@@ -58,7 +65,9 @@ class AlexNet(nn.Module):
     variant: Variant
     num_classes: int
     local_towers: int = TOWERS
+    dense_devices: int = 1
     exchange: Exchange = no_exchange
+    combine: Callable[[Array], Array] = no_combining
     operations: ModuleType = layers
     dtype: DTypeLike | None = None
 
@@ -77,25 +86,24 @@ class AlexNet(nn.Module):
                 x = self._operate(operation, x)
         # The exchange comes before flattening: channels-last, so that fc6 reads (row, column, channel of both towers).
         *hidden, classifier = self.variant.dense
-        x = self.exchange(x, hidden[0].name).reshape(x.shape[0], -1)
+        x = self.exchange(x, hidden[0].name)
+        x = x.reshape(x.shape[0], -1)
         for index, layer in enumerate(hidden):
             if index:
                 x = self.exchange(x, layer.name)
             x = layers.dropout(
-                self.operations.relu(self._connect(layer, x, self._local(layer.features))),
+                self.operations.relu(self._connect(layer, x, layer.features // self.dense_devices)),
                 dropout,
                 layer=index,
                 rate=self.variant.dropout_rate,
                 inverted=self.variant.inverted_dropout,
             )
-        logits = self._connect(classifier, self.exchange(x, classifier.name), self.num_classes)
+        x = self.exchange(x, classifier.name)
+        logits = self._connect(classifier, x, self.num_classes, self.combine)
         return logits if self.dtype is None else logits.astype(jnp.float32)
 
     def _in_dtype(self, x: Array) -> Array:
         return x if self.dtype is None else x.astype(self.dtype)
-
-    def _local(self, features: int) -> int:
-        return features * self.local_towers // TOWERS
 
     def _parameters(self, layer: Conv | Dense, shape: tuple[int, ...]) -> tuple[Array, Array]:
         kernel, bias = _Parameters(shape, layer.init_std, layer.init_bias, name=layer.name)()
@@ -103,16 +111,18 @@ class AlexNet(nn.Module):
 
     def _convolve(self, conv: Conv, x: Array) -> Array:
         groups = self.local_towers if conv.reads == 'tower' else 1
-        shape = (conv.kernel, conv.kernel, x.shape[-1] // groups, self._local(conv.features))
+        shape = (conv.kernel, conv.kernel, x.shape[-1] // groups, conv.features * self.local_towers // TOWERS)
         kernel, bias = self._parameters(conv, shape)
         with jax.named_scope(conv.name):
             x = self.operations.convolution(x, kernel, stride=conv.stride, padding=conv.padding, groups=groups)
             return self.operations.add_bias(x, bias)
 
-    def _connect(self, layer: Dense, x: Array, features: int) -> Array:
+    def _connect(
+        self, layer: Dense, x: Array, features: int, combine: Callable[[Array], Array] = no_combining
+    ) -> Array:
         kernel, bias = self._parameters(layer, (x.shape[-1], features))
         with jax.named_scope(layer.name):
-            return self.operations.add_bias(x @ kernel, bias)
+            return self.operations.add_bias(combine(x @ kernel), bias)
 
     def _operate(self, operation: Operation, x: Array) -> Array:
         match operation:

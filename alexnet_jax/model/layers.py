@@ -126,12 +126,15 @@ class DropoutStream:
     Attributes:
       key: PRNG key of this training step.
       rows: int32 (b,), the global batch rows that this device holds.
-      towers: int32 (t,), the towers that this device holds.
+      towers: int32 (t,), the towers that this device holds, whole or one of `parts` equal parts of one.
+      part: int32, which part.
     """
 
     key: Array
     rows: Array
     towers: Array
+    part: Array | int = 0
+    parts: int = dataclasses.field(default=1, metadata={'static': True})
 
 
 def dropout(x: Array, stream: DropoutStream | None, *, layer: int, rate: float, inverted: bool) -> Array:
@@ -145,7 +148,7 @@ def dropout(x: Array, stream: DropoutStream | None, *, layer: int, rate: float, 
     if stream is None:
         return x if inverted else x * jnp.asarray(keep, x.dtype)
     key = jax.random.fold_in(stream.key, layer)
-    units = x.shape[1] // stream.towers.size
+    units = x.shape[1] * stream.parts // stream.towers.size
 
     def mask(row: Array, tower: Array) -> Array:
         # A float32 probability, so that the masks are the same in every precision.
@@ -153,5 +156,8 @@ def dropout(x: Array, stream: DropoutStream | None, *, layer: int, rate: float, 
         return jax.random.bernoulli(unit_key, jnp.float32(keep), (units,))
 
     kept = jax.vmap(lambda row: jax.vmap(lambda tower: mask(row, tower))(stream.towers))(stream.rows)
+    kept = kept.reshape(len(x), -1)
+    if stream.parts > 1:
+        kept = jax.lax.dynamic_slice_in_dim(kept, stream.part * x.shape[1], x.shape[1], axis=1)
     scale = 1 / keep if inverted else 1.0
-    return jnp.where(kept.reshape(x.shape), x * jnp.asarray(scale, x.dtype), jnp.zeros((), x.dtype))
+    return jnp.where(kept, x * jnp.asarray(scale, x.dtype), jnp.zeros((), x.dtype))

@@ -2,6 +2,9 @@
 
 Axis 'data' splits the batch. Axis 'tower' holds AlexNet's two halves: of size 2, each device holds one tower; of size
 1, one device holds both and the same program runs without an exchange.
+
+One weird trick (Krizhevsky, arXiv 1404.5997) has an axis 'model' instead: the batch is split over all devices, and the
+fully connected layers, which read the images of all devices along that axis, are split over it.
 """
 
 from __future__ import annotations
@@ -16,52 +19,82 @@ from jax.sharding import PartitionSpec as P
 
 from alexnet_jax import InputError
 
-DATA, TOWER = 'data', 'tower'
-BATCH = P(DATA)  # images, labels and lighting: rows over 'data', copies on both towers
+DATA, TOWER, MODEL = 'data', 'tower', 'model'
 REPLICATED = P()
 
 
-def make_mesh(data: int, tower: int) -> Mesh:
+def make_mesh(data: int, tower: int, *, one_weird_trick: bool = False) -> Mesh:
     """A mesh of data x tower of the first devices, towers of one replica next to each other.
+
+    With `one_weird_trick` the second axis is 'model' instead of 'tower', of any size.
 
     Raises:
       InputError: `tower` is not 1 or 2, there are too few devices, or their number is no multiple of the mesh's.
     """
-    if tower not in (1, 2):
+    second = MODEL if one_weird_trick else TOWER
+    if second == TOWER and tower not in (1, 2):
         raise InputError(f'mesh has a tower axis of {tower}: AlexNet has two towers, so it must be 1 or 2')
-    if data < 1:
-        raise InputError(f'mesh has a data axis of {data}: it must be at least 1')
+    for axis, size in ((DATA, data), (second, tower)):
+        if size < 1:
+            raise InputError(f'mesh has a {axis} axis of {size}: it must be at least 1')
     devices = jax.devices()
     if data * tower > len(devices):
         fits = '--config.mesh=1,2' if len(devices) >= 2 else 'configs/one_device.py (or --config.mesh=1,1)'
         raise InputError(
-            f'a mesh of {data}x{tower} (data x tower) needs {data * tower} devices, but {len(devices)} '
+            f'a mesh of {data}x{tower} (data x {second}) needs {data * tower} devices, but {len(devices)} '
             f'{devices[0].platform.upper()} device(s) were found: use {fits}'
         )
     if len(devices) % (data * tower):
         raise InputError(
-            f'a mesh of {data}x{tower} (data x tower) would leave {len(devices) % (data * tower)} of {len(devices)} '
+            f'a mesh of {data}x{tower} (data x {second}) would leave {len(devices) % (data * tower)} of {len(devices)} '
             f'devices idle: use one whose product divides {len(devices)}'
         )
     # Auto axes: shard_map makes the program explicit, and takes inputs that are not placed yet.
     # `jax.make_mesh` would default to Explicit ones, with which shard_map refuses those.
-    return Mesh(np.array(devices[: data * tower]).reshape(data, tower), (DATA, TOWER), axis_types=(AxisType.Auto,) * 2)
+    grid = np.array(devices[: data * tower]).reshape(data, tower)
+    return Mesh(grid, (DATA, second), axis_types=(AxisType.Auto,) * 2)
 
 
-def parameter_specs(tree: Any) -> Any:
+def batch_axes(mesh: Mesh) -> tuple[str, ...]:
+    """The axes that split the rows of a batch: devices along any other have copies."""
+    return (DATA, MODEL) if MODEL in mesh.axis_names else (DATA,)
+
+
+def batch_spec(mesh: Mesh) -> P:
+    """Of images, labels and lighting."""
+    axes = batch_axes(mesh)
+    return P(axes if len(axes) > 1 else axes[0])
+
+
+def parameter_specs(mesh: Mesh, tree: Any) -> Any:
     """The PartitionSpec of every leaf of a tree that holds parameters, momenta or gradients by layer.
 
-    A leaf at .../LAYER/{kernel,bias} has its output axis, the last, over 'tower'; fc8, which both devices compute
-    whole, and every other leaf (step counts, the mean image) are replicated.
+    With towers, a leaf at .../LAYER/{kernel,bias} has its output axis, the last, over 'tower'; fc8, which both devices
+    compute whole, and every other leaf (step counts, the mean image) are replicated. With one weird trick only fc6 and
+    fc7 have their output axis over 'model', and fc8's kernel its input axis, the first.
     """
 
     def spec(path: tuple[Any, ...], leaf: Any) -> P:
-        *_, layer, name = ['', *(getattr(entry, 'key', None) for entry in path)]
-        if name not in ('kernel', 'bias') or layer == 'fc8':
-            return REPLICATED
-        return P(*[None] * (len(leaf.shape) - 1), TOWER)
+        layer, name = _layer_and_name(path)
+        last = [None] * (len(leaf.shape) - 1)
+        if MODEL in mesh.axis_names:
+            if (layer, name) == ('fc8', 'kernel'):
+                return P(MODEL, *last)
+            return P(*last, MODEL) if layer in ('fc6', 'fc7') else REPLICATED
+        return P(*last, TOWER) if in_towers(path) else REPLICATED
 
     return jax.tree_util.tree_map_with_path(spec, tree)
+
+
+def in_towers(path: tuple[Any, ...]) -> bool:
+    """Whether the leaf at `path`, of a tree as above, has one half of its last axis in each tower."""
+    layer, name = _layer_and_name(path)
+    return name in ('kernel', 'bias') and layer != 'fc8'
+
+
+def _layer_and_name(path: tuple[Any, ...]) -> tuple[Any, Any]:
+    *_, layer, name = ['', *(getattr(entry, 'key', None) for entry in path)]
+    return layer, name
 
 
 def shardings(mesh: Mesh, specs: Any) -> Any:
@@ -79,8 +112,8 @@ def abstract(mesh: Mesh, tree: Any, specs: Any) -> Any:
 
 
 def local_towers(mesh: Mesh) -> int:
-    """How many of the two towers one device of `mesh` holds."""
-    return 2 // mesh.shape[TOWER]
+    """How many of the two towers' convolutions one device of `mesh` holds."""
+    return 2 // mesh.shape.get(TOWER, 1)
 
 
 def on_cpu(mesh: Mesh) -> bool:
@@ -94,7 +127,7 @@ def local_rows(mesh: Mesh, batch_size: int) -> range:
     Raises:
       InputError: they are not one run of rows, so the mesh's devices are in an order that no host can feed.
     """
-    places = NamedSharding(mesh, BATCH).addressable_devices_indices_map((batch_size,)).values()
+    places = NamedSharding(mesh, batch_spec(mesh)).addressable_devices_indices_map((batch_size,)).values()
     parts = sorted({rows[0].indices(batch_size)[:2] for rows in places if rows is not None})
     if not parts or any(before[1] != after[0] for before, after in itertools.pairwise(parts)):
         raise InputError(f'process {jax.process_index()} would need rows {parts} of a batch: no mesh of jax.devices()')
@@ -102,14 +135,14 @@ def local_rows(mesh: Mesh, batch_size: int) -> range:
 
 
 def place_batch(mesh: Mesh, batch: Any, *, batch_size: int | None = None) -> Any:
-    """Puts host arrays (this process's rows first) on the mesh, rows over 'data'.
+    """Puts host arrays (this process's rows first) on the mesh, rows over `batch_axes`.
 
     Args:
       mesh: the mesh.
       batch: a tree of arrays of the rows that `local_rows` names.
       batch_size: rows of the global batch; None: as many as there are.
     """
-    sharding = NamedSharding(mesh, BATCH)
+    sharding = NamedSharding(mesh, batch_spec(mesh))
     if jax.process_count() == 1:
         return jax.device_put(batch, sharding)
 

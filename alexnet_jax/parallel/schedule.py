@@ -17,7 +17,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from alexnet_jax.parallel.exchange import EXCHANGES, SCOPE
-from alexnet_jax.parallel.mesh import DATA, TOWER
+from alexnet_jax.parallel.mesh import TOWER
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Message:
       layer: the exchange it belongs to, one of EXCHANGES; otherwise the layer named in its scope; '' for none, and for
         a message that the compiler merged of several layers' arrays.
       op: XLA's name, 'all-gather', 'reduce-scatter', 'all-reduce', ...
-      axis: the mesh axis whose devices it joins, 'tower' or 'data'; 'data,tower' if it joins both.
+      axis: the mesh axis whose devices it joins, 'data', 'tower' or 'model'; 'data,tower' if it joins both.
       direction: 'forward', or 'backward' where differentiation put it.
       shape: of the larger side: what an all-gather returns, what a reduce-scatter takes; several for a merged one.
       dtype: NumPy's name of the element type.
@@ -68,7 +68,7 @@ def traced_schedule(jaxpr: Any, mesh: Mesh) -> list[Message]:
     messages: list[Message] = []
     for equation, scope in _equations(getattr(jaxpr, 'jaxpr', jaxpr), ''):
         axes = _named_axes(equation.params)
-        moving = tuple(axis for axis in (DATA, TOWER) if axis in axes and mesh.shape[axis] > 1)
+        moving = tuple(axis for axis in mesh.axis_names if axis in axes and mesh.shape[axis] > 1)
         name = equation.primitive.name
         if not moving or name in _SILENT:
             continue
@@ -208,12 +208,18 @@ def _message(
     )
 
 
-def expected_schedule(exchanged: dict[str, int]) -> list[tuple[str, str, str, int]]:
-    """The design, as (layer, direction, op, bytes a device receives), for two devices that hold a tower each.
+def expected_schedule(exchanged: dict[str, int], mesh: Mesh) -> list[tuple[str, str, str, int]]:
+    """The design, as (layer, direction, op, bytes a device receives), of what is said over 'tower' or 'model'.
 
     Args:
-      exchanged: {layer: bytes of one tower's share of that exchange}, on one device.
+      exchanged: {layer: bytes that a device receives in the forward pass of that exchange}.
+      mesh: of more than one device along that axis.
     """
+    if TOWER not in mesh.axis_names:
+        ops = {'fc6': 'all-gather', 'fc7': 'all-gather', 'fc8': 'reduce-scatter'}
+        inverse = {'all-gather': 'reduce-scatter', 'reduce-scatter': 'all-gather'}
+        there = [(layer, 'forward', op, exchanged[layer]) for layer, op in ops.items()]
+        return there + [(layer, 'backward', inverse[op], size) for layer, _, op, size in reversed(there)]
     forward = [(layer, 'forward', 'all-gather', exchanged[layer]) for layer in EXCHANGES]
     # Nothing comes back through fc8's gather: both devices compute fc8 and the loss whole, and so its gradient.
     backward = [(layer, 'backward', 'reduce-scatter', exchanged[layer]) for layer in reversed(EXCHANGES[:-1])]

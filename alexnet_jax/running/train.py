@@ -13,7 +13,6 @@ from alexnet_jax import InputError
 from alexnet_jax.data.source import Dataset
 from alexnet_jax.evaluation.evaluate import Evaluator
 from alexnet_jax.parallel.devices import prepare_backend
-from alexnet_jax.parallel.mesh import make_mesh
 from alexnet_jax.parallel.processes import Group, agree, gather, join, table
 from alexnet_jax.running.ending import Ending
 from alexnet_jax.training import loop
@@ -21,7 +20,7 @@ from alexnet_jax.training import workdir as folders
 from alexnet_jax.training.digests import digest_of_json
 from alexnet_jax.training.interruption import Interruption
 from alexnet_jax.training.logbook import to_stderr
-from alexnet_jax.training.recipe import dtype_of, variant_of
+from alexnet_jax.training.recipe import dtype_of, mesh_of, variant_of
 from alexnet_jax.training.startup import StartUp
 
 
@@ -49,7 +48,7 @@ def train(
     ending.prepare(group, timeout=join_timeout)
     join(group, heartbeat=heartbeat, timeout=join_timeout)
     ending.watch(group, heartbeat=heartbeat)
-    mesh = make_mesh(*config.mesh)
+    mesh = mesh_of(config)
     if group.count > 1 and (text := table(mesh, group, heartbeat=heartbeat)) and group.index == 0:
         to_stderr(text)
     start_up.lap('devices')

@@ -21,17 +21,17 @@ from alexnet_jax.model.variants import LayerSize, Variant, layer_sizes
 from alexnet_jax.parallel.devices import prepare_backend
 from alexnet_jax.parallel.exchange import EXCHANGES
 from alexnet_jax.parallel.mesh import (
-    BATCH,
     DATA,
     REPLICATED,
     TOWER,
     abstract,
-    make_mesh,
+    batch_spec,
     parameter_specs,
     shardings,
 )
 from alexnet_jax.parallel.schedule import Message, compiled_schedule, expected_schedule, traced_schedule
-from alexnet_jax.training.recipe import dtype_of, optimizer_of, variant_of
+from alexnet_jax.training.config import learning_rate_of
+from alexnet_jax.training.recipe import dtype_of, mesh_of, optimizer_of, variant_of
 from alexnet_jax.training.schedule import fixed_drops
 from alexnet_jax.training.state import abstract_state
 from alexnet_jax.training.step import Batch, compiler_options, cross_entropy, make_train_step
@@ -65,13 +65,13 @@ def sizes(config: ml_collections.ConfigDict, *, num_classes: int) -> list[LayerS
 def schedules(config: ml_collections.ConfigDict, *, num_classes: int) -> Schedules:
     """Traces and compiles the config's training step, on the devices that are here; computes nothing."""
     prepare_backend(config.mesh)
-    mesh, variant, optimizer = make_mesh(*config.mesh), variant_of(config), optimizer_of(config)
+    mesh, variant, optimizer = mesh_of(config), variant_of(config), optimizer_of(config)
     state = abstract_state(variant, optimizer, mesh, num_classes=num_classes)
     batch = abstract_batch(mesh, config.batch_size)
     step = make_train_step(
         variant,
         optimizer,
-        fixed_drops(config.learning_rate, factor=config.drop_factor, at_steps=()),
+        fixed_drops(learning_rate_of(config), factor=config.drop_factor, at_steps=()),
         mesh,
         num_classes=num_classes,
         seed=config.seed,
@@ -100,7 +100,7 @@ def abstract_batch(mesh: Mesh, batch_size: int) -> Batch:
             jnp.zeros((batch_size, 3), jnp.float32),
         )
     )
-    return abstract(mesh, shapes, jax.tree.map(lambda _: BATCH, shapes))
+    return abstract(mesh, shapes, jax.tree.map(lambda _: batch_spec(mesh), shapes))
 
 
 def exchange_bytes(variant: Variant, *, rows: int, itemsize: int = 4) -> dict[str, int]:
@@ -121,7 +121,7 @@ def _automatic(
         images = normalise(batch.images, mean_image, lighting=batch.lighting)
         return cross_entropy(model.apply({'params': params}, images, stream), batch.labels).mean()
 
-    placed = shardings(mesh, parameter_specs(state.params))
+    placed = shardings(mesh, parameter_specs(mesh, state.params))
     gradients = jax.jit(
         jax.value_and_grad(loss),
         out_shardings=(shardings(mesh, REPLICATED), placed),
@@ -155,7 +155,7 @@ def schedule_table(found: Schedules) -> str:
     formula = {
         (layer, direction): received
         for layer, direction, _, received in (
-            expected_schedule(found.exchange_bytes) if found.mesh.shape[TOWER] == 2 else ()
+            expected_schedule(found.exchange_bytes, found.mesh) if found.mesh.shape[TOWER] == 2 else ()
         )
     }
     replicas = found.mesh.shape[DATA]

@@ -163,7 +163,7 @@ class Checkpoints:
             raise InputError(
                 f'checkpoint {path} is of another network: {other} is {found.get(other)}, not {wanted.get(other)}'
             )
-        target = abstract(mesh, shapes, parameter_specs(shapes))
+        target = abstract(mesh, shapes, parameter_specs(mesh, shapes))
         tree = read(path, target)
         if seal.old:
             wrong = sorted(name for name, value in leaf_hashes(fetch(tree)).items() if seal.pieces.get(name) != value)

@@ -19,6 +19,9 @@ from alexnet_jax import InputError
 from alexnet_jax.model.variants import VARIANTS
 
 DEMO = 'demo'  # the embedded dataset's name
+ONE_WEIRD_TRICK = 'one_weird_trick'
+# What devices share, by name, and the smallest mesh of each: (data, tower), of one weird trick (data, model).
+MESHES = {'two_device': (1, 2), 'data_parallel': (2, 1), 'hybrid': (2, 2), ONE_WEIRD_TRICK: (1, 2)}
 MOST_STEPS = 2**31 - 1  # the step counter is an int32, and no other whole number here needs more
 # The update computes in float32: what is not a number there, or is rounded to another bound, is no use.
 _SMALLEST = 2.0**-126  # of its normal numbers; devices take smaller ones for 0
@@ -27,12 +30,15 @@ _INFINITE = 2.0**128 - 2.0**103  # and to infinity
 _IN_FLOAT32, _AT_MOST = ' (in float32)', ' and at most 2**31 - 1'  # ends of what rules want
 
 
-def recipe(dataset: str | None, *, mesh: tuple[int, int]) -> ml_collections.ConfigDict:
+def recipe(
+    dataset: str | None, *, parallelism: str = 'two_device', mesh: tuple[int, int] | None = None
+) -> ml_collections.ConfigDict:
     """The paper's recipe for `dataset`, or for the embedded one (None) a small network that takes minutes.
 
     Args:
       dataset: name of a prepared dataset.
-      mesh: (data, tower) device counts.
+      parallelism: one of MESHES.
+      mesh: (data, tower) device counts; None: the smallest of `parallelism`.
     """
     config = ml_collections.ConfigDict()
     # The network
@@ -48,13 +54,18 @@ def recipe(dataset: str | None, *, mesh: tuple[int, int]) -> ml_collections.Conf
     config.batch_size = 128  # section 5; of all devices together
     config.epochs = 90.0  # section 5: "roughly 90 cycles"
     config.steps = config_dict.placeholder(int)  # updates; where set, overrides epochs
-    config.mesh = mesh  # (data, tower) devices
+    config.parallelism = parallelism  # two_device, data_parallel, hybrid or one_weird_trick: docs/parallelism.md
+    config.mesh = config_dict.placeholder(tuple)  # (data, tower) devices; None: the smallest mesh of parallelism
+    config.mesh = mesh
     config.precision = 'float32'  # or 'bfloat16': activations and products; weights, norms, softmax stay float32
     config.deterministic = (
         False  # the same bits from every run: GPU kernels chosen for it, CPU thread pools of one size
     )
     # The update (section 5)
     config.learning_rate = 0.01
+    # Batch size that learning_rate is for, and with which it grows; None: it is what it says, but with one weird trick
+    # the default batch size.
+    config.rate_batch_size = config_dict.placeholder(int)
     config.momentum = 0.9
     config.weight_decay = 5e-4
     config.schedule = 'plateau'  # the paper's rule, or 'steps': drops at fixed epochs
@@ -141,14 +152,16 @@ _RULES = (
     _Rule('batch_size', f'a whole number, at least 1{_AT_MOST}', _whole(1)),
     _Rule('epochs', 'above 0 and below 2**31', _epochs),
     _Rule('steps', f'a whole number, at least 1{_AT_MOST}', lambda v: v is None or _whole(1)(v)),
+    _Rule('parallelism', f'one of {", ".join(MESHES)}', _one_of(*MESHES)),
     _Rule(
         'mesh',
         'two whole numbers, data,tower, tower 1 or 2 (--config.mesh=1,2)',
-        lambda v: _several(v) and len(v) == 2 and all(map(_whole(1), v)) and v[1] <= 2,
+        lambda v: v is None or (_several(v) and len(v) == 2 and all(map(_whole(1), v))),
     ),
     _Rule('precision', "'float32' or 'bfloat16'", _one_of('float32', 'bfloat16')),
     _Rule('deterministic', 'True or False', _true_or_false),
     _Rule('learning_rate', f'above 0 and finite{_IN_FLOAT32}', _positive),
+    _Rule('rate_batch_size', f'a whole number, at least 1{_AT_MOST}', lambda v: v is None or _whole(1)(v)),
     _Rule('momentum', f'at least 0 and below 1{_IN_FLOAT32}', _fraction),
     _Rule('weight_decay', f'at least 0 and below 1{_IN_FLOAT32}', _fraction),
     _Rule('schedule', "'plateau' or 'steps'", _one_of('plateau', 'steps')),
@@ -173,12 +186,12 @@ _RULES = (
 
 
 def validate(config: ml_collections.ConfigDict) -> None:
-    """Checks types, ranges and keys, once all overrides are in.
+    """Checks types, ranges and keys, once all overrides are in, and sets what follows from `parallelism`.
 
     Raises:
       InputError: one line that names the first wrong key, its value and what it must be.
     """
-    known = recipe(None, mesh=(1, 2))
+    known = recipe(None)
     for key in config:
         if key not in known:
             raise InputError(f'unknown config key {key!r}: known are {", ".join(sorted(known))}')
@@ -188,12 +201,42 @@ def validate(config: ml_collections.ConfigDict) -> None:
         value = config[rule.key]
         if not rule.holds(value):
             raise InputError(f'config.{rule.key} is {_shown(value)}: it must be {rule.wants}')
-    data, _ = config.mesh
-    if config.batch_size % data:
+    if config.mesh is None:
+        config.mesh = MESHES[config.parallelism]
+    replicas, second = config.mesh
+    if config.parallelism == ONE_WEIRD_TRICK:
+        if config.rate_batch_size is None:
+            config.rate_batch_size = recipe(config.dataset if config.dataset != DEMO else None).batch_size
+        replicas *= second
+        hidden = [layer.features for layer in VARIANTS[config.variant].scaled(config.width).dense if layer.features]
+        if second > 1 and (second % 2 or any(units % second for units in hidden)):
+            raise InputError(
+                f'config.mesh is {tuple(config.mesh)}: its second number must be 1, or even and divide the {hidden[0]} '
+                f'hidden units, which one weird trick splits'
+            )
+    elif second > 2:
+        raise InputError(f'config.mesh is {tuple(config.mesh)}: it must be {_wants("mesh")}')
+    if config.batch_size % replicas:
         raise InputError(
-            f'config.batch_size {config.batch_size} does not divide over the {data} data-parallel devices of '
-            f'config.mesh {tuple(config.mesh)}: use a multiple of {data}'
+            f'config.batch_size {config.batch_size} does not divide over the {replicas} data-parallel devices of '
+            f'config.mesh {tuple(config.mesh)}: use a multiple of {replicas}'
         )
+    if not _positive(learning_rate_of(config)):
+        raise InputError(
+            f'config.learning_rate {config.learning_rate} for {config.rate_batch_size} images is '
+            f'{learning_rate_of(config)} for {config.batch_size}: that must be above 0 and finite{_IN_FLOAT32}'
+        )
+
+
+def learning_rate_of(config: ml_collections.ConfigDict) -> float:
+    """The learning rate before any drop: the config's, grown with the batch where the config asks for it."""
+    if config.rate_batch_size is None:
+        return config.learning_rate
+    return config.learning_rate * (config.batch_size / config.rate_batch_size)
+
+
+def _wants(key: str) -> str:
+    return next(rule.wants for rule in _RULES if rule.key == key)
 
 
 def _shown(value: Any) -> str:

@@ -9,9 +9,9 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.sharding import PartitionSpec
+from jax.sharding import NamedSharding
 
-from alexnet_jax.parallel.mesh import TOWER, parameter_specs
+from alexnet_jax.parallel.mesh import REPLICATED, in_towers
 
 
 def digest(value: Any) -> str:
@@ -41,27 +41,36 @@ def tree_hash(tree: Any) -> str:
 def pieces(tree: Any, *, every_copy: bool) -> Iterator[tuple[str, np.ndarray]]:
     """What this process holds of `tree`, as (name, array), cut so that the same names come out on every mesh.
 
-    A leaf that the mesh may split over the towers is two pieces, 'NAME/tower0' and 'NAME/tower1', the halves of its
-    last axis, also where one device has both; any other leaf is one.
+    A leaf that is one half for each tower is two pieces, 'NAME/tower0' and 'NAME/tower1', the halves of its last axis,
+    also where one device has both; any other leaf is one. What the mesh splits otherwise is gathered first, leaf by
+    leaf: so all processes have to call this together.
 
     Args:
       tree: of jax.Array.
       every_copy: whether a piece comes once for each device that holds it, or only from the first of them.
     """
-    specs = jax.tree.leaves(parameter_specs(tree), is_leaf=lambda x: isinstance(x, PartitionSpec))
-    for (path, leaf), spec in zip(jax.tree_util.tree_leaves_with_path(tree), specs, strict=True):
-        name = _name(path)
-        for shard in leaf.addressable_shards:
+    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+        name, halved = _name(path), in_towers(path)
+        for shard in _whole(leaf, halved=halved).addressable_shards:
             if not every_copy and shard.replica_id:
                 continue
             value = np.asarray(shard.data)
-            if TOWER not in spec:
+            if not halved:
                 yield name, value
                 continue
             half = leaf.shape[-1] // 2
             start = shard.index[-1].start or 0
             for first in range(start, start + value.shape[-1], half):
                 yield f'{name}/tower{first // half}', value[..., first - start : first - start + half]
+
+
+def _whole(leaf: jax.Array, *, halved: bool) -> jax.Array:
+    """The leaf with nothing on a device that is less than a piece."""
+    piece = (*leaf.shape[:-1], leaf.shape[-1] // 2) if halved else leaf.shape
+    held = leaf.sharding.shard_shape(leaf.shape)
+    if held in (piece, leaf.shape) or not isinstance(leaf.sharding, NamedSharding):
+        return leaf
+    return jax.jit(lambda x: x, out_shardings=NamedSharding(leaf.sharding.mesh, REPLICATED))(leaf)
 
 
 def shapes_of(tree: Any) -> dict[str, list[int]]:

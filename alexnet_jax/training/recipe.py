@@ -8,11 +8,13 @@ import math
 import jax.numpy as jnp
 import ml_collections
 import optax
+from jax.sharding import Mesh
 from jax.typing import DTypeLike
 
 from alexnet_jax.model.variants import VARIANTS, Variant
+from alexnet_jax.parallel.mesh import make_mesh
 from alexnet_jax.training import schedule
-from alexnet_jax.training.config import MOST_STEPS, total_steps
+from alexnet_jax.training.config import MOST_STEPS, ONE_WEIRD_TRICK, learning_rate_of, total_steps
 from alexnet_jax.training.optimizer import paper_sgd
 
 
@@ -25,6 +27,11 @@ def variant_of(config: ml_collections.ConfigDict) -> Variant:
         return variant
     dark = dataclasses.replace(variant.lighting, strength=0.0, divisor=1.0)
     return dataclasses.replace(variant, lighting=dark)
+
+
+def mesh_of(config: ml_collections.ConfigDict) -> Mesh:
+    """The mesh of a config, which is validated; `InputError` where the devices are not here."""
+    return make_mesh(*config.mesh, one_weird_trick=config.parallelism == ONE_WEIRD_TRICK)
 
 
 def lit_steps_of(config: ml_collections.ConfigDict, *, examples: int) -> int:
@@ -49,7 +56,7 @@ def optimizer_of(config: ml_collections.ConfigDict) -> optax.GradientTransformat
 def schedule_of(config: ml_collections.ConfigDict, *, examples: int) -> schedule.Schedule:
     """The learning-rate schedule of a config, for a training split of `examples` images."""
     if config.schedule == 'plateau':
-        return schedule.on_plateau(config.learning_rate, factor=config.drop_factor)
+        return schedule.on_plateau(learning_rate_of(config), factor=config.drop_factor)
     steps = (math.ceil(epoch * examples / config.batch_size) for epoch in config.drop_epochs)
     at_steps = tuple(min(step, MOST_STEPS) for step in steps)  # a step that no run reaches
-    return schedule.fixed_drops(config.learning_rate, factor=config.drop_factor, at_steps=at_steps)
+    return schedule.fixed_drops(learning_rate_of(config), factor=config.drop_factor, at_steps=at_steps)

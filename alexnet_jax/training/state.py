@@ -61,7 +61,7 @@ def create_state(
     """A fresh state, each device computing only the share that it holds; the same numbers on every mesh."""
     create = _creator(variant, optimizer, num_classes=num_classes, seed=seed)
     mean = mean_image.astype(np.float32)
-    placed = shardings(mesh, parameter_specs(jax.eval_shape(create, mean)))
+    placed = shardings(mesh, parameter_specs(mesh, jax.eval_shape(create, mean)))
     return jax.jit(create, out_shardings=placed, compiler_options=_CPU_OPTIONS if on_cpu(mesh) else {})(mean)
 
 
@@ -71,7 +71,7 @@ def abstract_state(
     """`create_state`'s shapes, dtypes and shardings as jax.ShapeDtypeStruct: for compiling without computing."""
     mean = jax.ShapeDtypeStruct((CROP, CROP, 3), jnp.float32)
     shapes = jax.eval_shape(_creator(variant, optimizer, num_classes=num_classes, seed=0), mean)
-    return abstract(mesh, shapes, parameter_specs(shapes))
+    return abstract(mesh, shapes, parameter_specs(mesh, shapes))
 
 
 def _creator(

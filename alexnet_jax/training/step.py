@@ -24,14 +24,14 @@ from alexnet_jax.model.layers import DropoutStream
 from alexnet_jax.model.variants import Variant
 from alexnet_jax.parallel.exchange import (
     clip,
+    combine_on,
     copy_to_replicas,
     copy_to_towers,
-    gather_towers,
-    mean_over_data,
-    row_ids,
-    tower_ids,
+    exchange_on,
+    hidden_units,
+    mean_over_batch,
 )
-from alexnet_jax.parallel.mesh import BATCH, REPLICATED, local_towers, on_cpu, parameter_specs
+from alexnet_jax.parallel.mesh import MODEL, REPLICATED, TOWER, batch_spec, local_towers, on_cpu, parameter_specs
 from alexnet_jax.training.schedule import Schedule
 from alexnet_jax.training.state import TrainState, frozen
 
@@ -65,7 +65,9 @@ def model_on(mesh: Mesh, variant: Variant, *, num_classes: int, dtype: DTypeLike
         variant,
         num_classes,
         local_towers=local_towers(mesh),
-        exchange=gather_towers,
+        dense_devices=mesh.shape.get(MODEL, mesh.shape.get(TOWER, 1)),
+        exchange=exchange_on(mesh),
+        combine=combine_on(mesh),
         operations=cpu_layers if on_cpu(mesh) else layers,
         dtype=dtype,
     )
@@ -90,33 +92,31 @@ def make_gradients(
     in that of the parameters, and are averaged in it. With `clip_norm`, gradients whose norm over all layers is larger
     are scaled down to it.
     """
-    towers = local_towers(mesh)
     model = model_on(mesh, variant, num_classes=num_classes, dtype=dtype)
 
     def device_gradients(params: Any, batch: Batch, mean_image: Array, key: Array) -> Any:
-        rows = batch.labels.shape[0]
-        stream = DropoutStream(key, row_ids(rows), tower_ids(towers))
+        stream = DropoutStream(key, *hidden_units(len(batch.labels), mesh))
         images = normalise(batch.images, mean_image, lighting=batch.lighting, divisor=variant.lighting.divisor)
-        images = copy_to_towers(images)
+        images = copy_to_towers(images, mesh)
 
         def device_loss(params: Any) -> tuple[Array, Array]:
-            logits = model.apply({'params': copy_to_replicas(params)}, images, stream)
+            logits = model.apply({'params': copy_to_replicas(params, mesh)}, images, stream)
             loss = cross_entropy(logits, batch.labels).mean()
             error = (logits.argmax(axis=1) != batch.labels).mean(dtype=loss.dtype)
-            # The one mean over 'data', inside what is differentiated: gradients come out averaged, and nothing
+            # The one mean over the batch, inside what is differentiated: gradients come out averaged, and nothing
             # is left to be reduced by hand.
-            loss, error = mean_over_data(jnp.stack([loss, error]))
+            loss, error = mean_over_batch(jnp.stack([loss, error]), mesh)
             return loss, error
 
         metrics, grads = jax.value_and_grad(device_loss, has_aux=True)(params)
-        return metrics, grads if clip_norm is None else clip(grads, clip_norm)
+        return metrics, grads if clip_norm is None else clip(grads, clip_norm, mesh)
 
     def gradients(params: Any, batch: Batch, mean_image: Array, key: Array) -> Any:
-        specs = parameter_specs(params)
+        specs = parameter_specs(mesh, params)
         sharded = jax.shard_map(
             device_gradients,
             mesh=mesh,
-            in_specs=(specs, BATCH, REPLICATED, REPLICATED),
+            in_specs=(specs, batch_spec(mesh), REPLICATED, REPLICATED),
             out_specs=((REPLICATED, REPLICATED), specs),
         )
         return sharded(params, batch, mean_image, key)

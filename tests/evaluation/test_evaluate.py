@@ -38,7 +38,7 @@ def parameters(variant, classes=CLASSES):
 def placed(params, mean, mesh):
     """Both where training has them."""
     tree = {'params': params, 'mean': mean}
-    tree = jax.device_put(tree, shardings(mesh, parameter_specs(tree)))
+    tree = jax.device_put(tree, shardings(mesh, parameter_specs(mesh, tree)))
     return tree['params'], tree['mean']
 
 
@@ -68,10 +68,10 @@ def slow(request, validation):
     return request.param, params, expected
 
 
-@pytest.mark.parametrize('shape', [(1, 1), (1, 2), (2, 2)], ids=lambda s: f'{s[0]}x{s[1]}')
-def test_both_protocols_equal_the_plain_network_on_every_mesh(slow, validation, shape):
+@pytest.mark.parametrize(('shape', 'trick'), [((1, 1), False), ((1, 2), False), ((2, 2), False), ((1, 4), True)])
+def test_both_protocols_equal_the_plain_network_on_every_mesh(slow, validation, shape, trick):
     name, params, expected = slow
-    mesh = make_mesh(*shape)
+    mesh = make_mesh(*shape, one_weird_trick=trick)
     with jax.enable_x64(True):
         evaluate = Evaluator(VARIANTS[name].scaled(WIDTH), mesh, validation, num_classes=CLASSES, batch_size=4)
         for protocol, (loss, error) in expected.items():

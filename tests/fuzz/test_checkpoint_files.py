@@ -39,8 +39,9 @@ def saved(like, tmp_path_factory):
     plateau = Plateau(np.float32(0.625), np.int32(2), np.int32(1))
     values = dataclasses.replace(noise, step=np.int32(STEP), plateau=plateau)
     folder = tmp_path_factory.mktemp('saved')
+    mesh = make_mesh(*MESH)
     with Checkpoints(folder, keep=1) as checkpoints:
-        checkpoints.save(jax.device_put(values, shardings(make_mesh(*MESH), parameter_specs(values))), top1_error=0.5)
+        checkpoints.save(jax.device_put(values, shardings(mesh, parameter_specs(mesh, values))), top1_error=0.5)
     return folder, read_seal(folder / 'checkpoints' / str(STEP)), values
 
 

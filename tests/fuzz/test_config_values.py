@@ -79,9 +79,11 @@ ADMITS = {
     'batch_size': int32(1),
     'epochs': epochs,
     'steps': optional(int32(1)),
-    'mesh': lambda value: (
-        type(value) in (tuple, list) and len(value) == 2 and int32(1)(value[0]) and int32(1)(value[1]) and value[1] < 3
+    'parallelism': either('two_device', 'data_parallel', 'hybrid', 'one_weird_trick'),
+    'mesh': optional(
+        lambda value: type(value) in (tuple, list) and len(value) == 2 and int32(1)(value[0]) and int32(1)(value[1])
     ),
+    'rate_batch_size': optional(int32(1)),
     'precision': either('float32', 'bfloat16'),
     'deterministic': lambda value: type(value) is bool,
     'learning_rate': positive32,
@@ -110,13 +112,23 @@ ADMITS = {
 
 def admitted(values):
     """Whether the statement admits a whole config."""
-    each = all(ADMITS[key](value) for key, value in values.items())
-    return each and values['batch_size'] % values['mesh'][0] == 0
+    if not all(ADMITS[key](value) for key, value in values.items()):
+        return False
+    trick, mesh, batch = values['parallelism'] == 'one_weird_trick', values['mesh'], values['batch_size']
+    replicas, second = mesh or {'data_parallel': (2, 1), 'hybrid': (2, 2)}.get(values['parallelism'], (1, 2))
+    if trick:
+        replicas *= second
+        units = max(2, 2 * round(4096 * values['width'] / 2))
+        if second > 1 and (second % 2 or units % second):
+            return False
+    base = values['rate_batch_size'] or (trick and 128) or batch
+    rate = values['learning_rate'] * (batch / base)
+    return batch % replicas == 0 and (trick or second < 3) and positive32(rate)
 
 
-WORDS = st.sampled_from(
-    [*VARIANTS, 'float32', 'bfloat16', 'plateau', 'steps', 'stop', 'skip', 'roll_back', 'continue', 'birds', 'data', '']
-)
+MODES = ['hybrid', 'one_weird_trick']
+ANSWERS = ['plateau', 'steps', 'stop', 'skip', 'roll_back', 'continue']
+WORDS = st.sampled_from([*VARIANTS, 'float32', 'bfloat16', *MODES, *ANSWERS, 'birds', 'data', ''])
 NUMBERS = st.one_of(
     st.integers(-3, 300),
     st.integers(),
@@ -240,7 +252,7 @@ TEXTS = st.one_of(
 def meaning(key, text):
     """What a text stands for, by the type of the key's default."""
     default = recipe('birds', mesh=(1, 2))[key]
-    kinds = {'steps': int, 'images_per_crop': int, 'clip_norm': float}
+    kinds = {'steps': int, 'images_per_crop': int, 'rate_batch_size': int, 'clip_norm': float}
     kind = kinds.get(key, type(default))
     if kind is int:
         return int(text, 16) if text.lower().startswith(('0x', '-0x')) else int(text)
@@ -263,6 +275,7 @@ def test_an_override_is_read_as_written_or_refused_in_one_line(pair, monkeypatch
     expected = recipe('birds', mesh=(1, 2))
     with expected.ignore_type():
         expected[key] = meaning(key, text)
+    validate(expected)  # sets what follows from `parallelism`
     assert found.to_dict() == expected.to_dict()
 
 

@@ -4,7 +4,7 @@ import pytest
 from jax.sharding import PartitionSpec as P
 
 from alexnet_jax import InputError
-from alexnet_jax.parallel.mesh import make_mesh, parameter_specs
+from alexnet_jax.parallel.mesh import batch_spec, make_mesh, parameter_specs
 
 
 def test_towers_of_one_replica_are_neighbours():
@@ -19,7 +19,7 @@ def test_specs_shard_output_channels_of_everything_but_fc8():
         'momentum': ({'conv3': {'kernel': np.zeros((3, 3, 2, 4)), 'bias': np.zeros(4)}}, np.zeros(())),
         'mean_image': np.zeros((224, 224, 3)),
     }
-    assert parameter_specs(tree) == {
+    assert parameter_specs(make_mesh(1, 2), tree) == {
         'params': {
             'fc6': {'kernel': P(None, 'tower'), 'bias': P('tower')},
             'fc8': {'kernel': P(), 'bias': P()},
@@ -27,6 +27,20 @@ def test_specs_shard_output_channels_of_everything_but_fc8():
         'momentum': ({'conv3': {'kernel': P(None, None, None, 'tower'), 'bias': P('tower')}}, P()),
         'mean_image': P(),
     }
+
+
+def test_with_one_weird_trick_the_hidden_layers_are_split_and_all_else_is_everywhere():
+    mesh = make_mesh(2, 4, one_weird_trick=True)
+    assert mesh.axis_names == ('data', 'model')
+    layer = {'kernel': np.zeros((8, 8)), 'bias': np.zeros(8)}
+    assert parameter_specs(mesh, {'conv2': layer, 'fc6': layer, 'fc7': layer, 'fc8': layer, 'step': np.zeros(())}) == {
+        'conv2': {'kernel': P(), 'bias': P()},
+        'fc6': {'kernel': P(None, 'model'), 'bias': P('model')},
+        'fc7': {'kernel': P(None, 'model'), 'bias': P('model')},
+        'fc8': {'kernel': P('model', None), 'bias': P()},
+        'step': P(),
+    }
+    assert batch_spec(mesh) == P(('data', 'model'))
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from jax import lax
 from alexnet_jax.model.alexnet import AlexNet
 from alexnet_jax.model.variants import PAPER
 from alexnet_jax.parallel import schedule
-from alexnet_jax.parallel.mesh import BATCH, TOWER, make_mesh
+from alexnet_jax.parallel.mesh import MODEL, TOWER, batch_spec, make_mesh
 from alexnet_jax.parallel.schedule import compiled_schedule, expected_schedule, traced_schedule
 from alexnet_jax.training import step as step_module
 from alexnet_jax.training.audit import abstract_batch, exchange_bytes
@@ -31,12 +31,16 @@ def readings(mesh, **options):
     return traced_schedule(traced.jaxpr, mesh), compiled_schedule(traced.lower().compile().as_text(), mesh)
 
 
+def over(axis, messages):
+    return [(m.layer, m.direction, m.op, m.bytes) for m in messages if axis in m.axis]
+
+
 def over_tower(messages):
-    return [(m.layer, m.direction, m.op, m.bytes) for m in messages if TOWER in m.axis]
+    return over(TOWER, messages)
 
 
 def design(rows):
-    return expected_schedule({layer: rows * size for layer, size in PER_IMAGE.items()})
+    return expected_schedule({layer: rows * size for layer, size in PER_IMAGE.items()}, make_mesh(1, 2))
 
 
 @pytest.mark.parametrize('shape', [(1, 2), (2, 2)], ids=['1x2', '2x2'])
@@ -57,6 +61,39 @@ def test_the_towers_talk_at_the_four_exchanges_and_nowhere_else(shape):
     assert sorted(over_tower(compiled)) == sorted(expected)
     others = [m for m in compiled if TOWER not in m.axis]
     assert {(m.axis, m.op) for m in others} == ({('data', 'all-reduce')} if shape[0] > 1 else set())
+
+
+@pytest.mark.parametrize('shape', [(1, 2), (2, 2), (1, 4)], ids=lambda shape: f'{shape[0]}x{shape[1]}')
+def test_one_weird_trick_talks_at_the_fully_connected_layers_and_about_gradients(shape):
+    """By hand: what a device of r x m receives of the others' images, of their units, of their products."""
+    replicas, model = shape
+    own = ROWS // (replicas * model)
+    fc6, fc7, fc8 = (own * units * 4 * (model - 1) for units in (6 * 6 * 16, 256, CLASSES))
+    expected = [
+        ('fc6', 'forward', 'all-gather', fc6),
+        ('fc7', 'forward', 'all-gather', fc7),
+        ('fc8', 'forward', 'reduce-scatter', fc8),
+        ('fc8', 'backward', 'all-gather', fc8),
+        ('fc7', 'backward', 'reduce-scatter', fc7),
+        ('fc6', 'backward', 'reduce-scatter', fc6),
+    ]
+    mesh = make_mesh(*shape, one_weird_trick=True)
+    assert expected_schedule({'fc6': fc6, 'fc7': fc7, 'fc8': fc8}, mesh) == expected
+    traced, compiled = readings(mesh)
+    for found in (traced, compiled):
+        exchanges = [m for m in found if m.axis == MODEL and m.op != 'all-reduce']
+        assert sorted(over(MODEL, exchanges)) == sorted(expected)
+    # All else averages gradients: of the convolutions and fc8's bias over all devices, of the rest over 'data'.
+    sizes = {layer: sum(leaf.size for leaf in leaves.values()) for layer, leaves in abstract_parameters().items()}
+    everywhere = sum(n for layer, n in sizes.items() if layer.startswith('conv')) + CLASSES
+    split = (sum(sizes.values()) - everywhere) // model
+    reduced = [m for m in compiled if m.op == 'all-reduce']
+    assert len(reduced) + len(expected) == len(compiled)
+    received = {axis: sum(m.bytes for m in reduced if m.axis == axis) for axis in {m.axis for m in reduced}}
+    devices = replicas * model
+    across = 'data,model' if replicas > 1 else 'model'
+    assert received[across] == pytest.approx(2 * 4 * everywhere * (devices - 1) / devices, abs=32)
+    assert received.get('data', 0) == pytest.approx(2 * 4 * split * (replicas - 1) / replicas, abs=32)
 
 
 def test_clipping_by_norm_is_one_more_word_of_four_bytes():
@@ -163,7 +200,10 @@ def test_groups_of_one_device_are_silence_and_unknown_notations_are_refused():
 def test_a_primitive_that_it_does_not_know_is_refused(monkeypatch):
     mesh = make_mesh(1, 2)
     gather = jax.shard_map(
-        lambda x: lax.all_gather(x, TOWER, to='varying'), mesh=mesh, in_specs=BATCH, out_specs=jax.P(('data', TOWER))
+        lambda x: lax.all_gather(x, TOWER, to='varying'),
+        mesh=mesh,
+        in_specs=batch_spec(mesh),
+        out_specs=jax.P(('data', TOWER)),
     )
     jaxpr = jax.jit(gather).trace(jax.ShapeDtypeStruct((2,), jnp.float32)).jaxpr
     assert [m.op for m in traced_schedule(jaxpr, mesh)] == ['all-gather']

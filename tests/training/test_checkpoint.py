@@ -27,8 +27,13 @@ CLASSES = 3
 OPTIMIZER = paper_sgd(momentum=0.9, weight_decay=5e-4, bias_rate=1.0)
 
 
-def shapes(mesh_shape, *, width=0.0625):
-    return abstract_state(VARIANTS['paper'].scaled(width), OPTIMIZER, make_mesh(*mesh_shape), num_classes=CLASSES)
+def mesh_for(shape):
+    """Of (data, tower), or with one weird trick of (data, model, 'trick')."""
+    return make_mesh(*shape[:2], one_weird_trick=shape[2:] == ('trick',))
+
+
+def shapes(shape, *, width=0.0625):
+    return abstract_state(VARIANTS['paper'].scaled(width), OPTIMIZER, mesh_for(shape), num_classes=CLASSES)
 
 
 def trained(shape, step):
@@ -37,7 +42,8 @@ def trained(shape, step):
     noise = jax.tree.map(lambda leaf: random.standard_normal(leaf.shape, np.float32), shapes(shape))
     plateau = Plateau(np.float32(0.625), np.int32(2), np.int32(1))
     values = dataclasses.replace(noise, step=np.int32(step), plateau=plateau)
-    placed = jax.device_put(values, shardings(make_mesh(*shape), parameter_specs(values)))
+    mesh = mesh_for(shape)
+    placed = jax.device_put(values, shardings(mesh, parameter_specs(mesh, values)))
     return jax.tree.map(jnp.copy, placed), values
 
 
@@ -52,7 +58,7 @@ def written(folder, *steps, keep=10, errors=None, shape=(1, 2)):
 
 def restored(folder, shape, **network):
     with Checkpoints(folder, keep=10) as checkpoints:
-        return checkpoints.restore(shapes(shape, **network), make_mesh(*shape), step=checkpoints.steps()[-1])[0]
+        return checkpoints.restore(shapes(shape, **network), mesh_for(shape), step=checkpoints.steps()[-1])[0]
 
 
 def assert_refused(folder, error=Damaged, **network):
@@ -79,7 +85,7 @@ def largest_file(folder, step=7):
     return max((folder / f'checkpoints/{step}/state').rglob('*'), key=lambda path: path.stat().st_size)
 
 
-@pytest.mark.parametrize('shape', [(1, 1), (2, 2), (1, 2)], ids=lambda s: f'{s[0]}x{s[1]}')
+@pytest.mark.parametrize('shape', [(1, 1), (2, 2), (1, 2), (2, 2, 'trick'), (2, 4, 'trick')], ids=str)
 def test_a_checkpoint_of_1x2_opens_on_another_mesh_bit_for_bit(good, shape):
     folder, values = good
     state = restored(folder, shape)
@@ -88,12 +94,14 @@ def test_a_checkpoint_of_1x2_opens_on_another_mesh_bit_for_bit(good, shape):
     for (path, found), expected in zip(leaves, jax.tree.leaves(values), strict=True):
         np.testing.assert_array_equal(found, expected, err_msg=jax.tree_util.keystr(path))
         assert found.dtype == expected.dtype
-    placed = shardings(make_mesh(*shape), parameter_specs(state))
+    mesh = mesh_for(shape)
+    placed = shardings(mesh, parameter_specs(mesh, state))
     assert all(jax.tree.leaves(jax.tree.map(lambda leaf, where: leaf.sharding == where, state, placed)))
 
 
-def test_a_checkpoint_of_2x2_opens_on_1x1_bit_for_bit(tmp_path):
-    values = written(tmp_path, 3, shape=(2, 2))
+@pytest.mark.parametrize('shape', [(2, 2), (2, 2, 'trick'), (1, 8, 'trick')], ids=str)
+def test_a_checkpoint_of_another_mesh_opens_on_1x1_bit_for_bit(tmp_path, shape):
+    values = written(tmp_path, 3, shape=shape)
     jax.tree.map(np.testing.assert_array_equal, jax.device_get(restored(tmp_path, (1, 1))), values)
 
 
@@ -198,7 +206,7 @@ def test_another_network_s_checkpoint_is_refused(copied):
 
 
 def test_the_hash_sees_one_bit_and_not_the_mesh():
-    states = [trained(shape, 1)[0] for shape in [(1, 1), (1, 2), (2, 2)]]
+    states = [trained(shape, 1)[0] for shape in [(1, 1), (1, 2), (2, 2), (2, 2, 'trick'), (1, 4, 'trick')]]
     hashes = {tree_hash(state.params) for state in states}
     assert len(hashes) == 1
     params = jax.device_get(states[0].params)

@@ -10,7 +10,7 @@ import pytest
 
 import alexnet_jax
 from alexnet_jax import InputError
-from alexnet_jax.training.config import recipe, steps_per_epoch, total_steps, validate
+from alexnet_jax.training.config import learning_rate_of, recipe, steps_per_epoch, total_steps, validate
 
 PACKAGE = pathlib.Path(alexnet_jax.__file__).parent
 NAN, INF = math.nan, math.inf
@@ -24,6 +24,8 @@ WRONG = {
     'epochs': [0.0, -1.0, NAN, INF, 1e308, 10**400, True, 'ten'],
     'steps': [0, -1, 1.5, 2**31],
     'mesh': [(1,), (1, 2, 1), (1, 3), (0, 2), (1, 0), (1.0, 2), ('a,b',), 2, '12', 2**31],
+    'parallelism': ['towers', '', 2],
+    'rate_batch_size': [0, -128, 1.5, True, 2**31],
     'precision': ['float16', 'bf16', 32],
     'learning_rate': [0.0, -0.1, NAN, INF, 'fast', 1e308, 1e-50, 10**400, True],
     'momentum': [-0.1, 1.0, NAN, 1 - 2**-30, False],
@@ -96,15 +98,62 @@ def test_a_batch_that_the_data_axis_does_not_divide_is_refused_with_what_would_d
     validate(changed(batch_size=12, mesh=(4, 2)))
 
 
-@pytest.mark.parametrize('file', ['one_device', 'two_device', 'data_parallel'])
+@pytest.mark.parametrize('file', ['one_device', 'two_device', 'data_parallel', 'hybrid', 'one_weird_trick'])
 @pytest.mark.parametrize('dataset', [None, 'imagenet2012'])
-def test_the_configs_are_valid_and_differ_in_the_mesh_alone(file, dataset):
+def test_the_configs_are_valid_and_differ_in_what_devices_share_alone(file, dataset):
     (path,) = PACKAGE.parent.glob(f'configs/{file}.py')
     config = runpy.run_path(str(path))['get_config'](*filter(None, [dataset]))
     validate(config)
-    mesh = {'one_device': (1, 1), 'two_device': (1, 2), 'data_parallel': (2, 1)}[file]
-    assert config.to_dict() == recipe(dataset, mesh=mesh).to_dict()
+    mesh = {'one_device': (1, 1), 'data_parallel': (2, 1), 'hybrid': (2, 2)}.get(file, (1, 2))
+    mode = {'one_device': 'two_device'}.get(file, file)
+    batch = {'one_weird_trick': 128 if dataset else 32}.get(file)
+    expected = recipe(dataset, mesh=mesh).to_dict() | {'parallelism': mode, 'rate_batch_size': batch}
+    assert config.to_dict() == expected
     assert config.dataset == (dataset or 'demo')
+
+
+@pytest.mark.parametrize(('mode', 'mesh'), [('data_parallel', (2, 1)), ('hybrid', (2, 2)), ('one_weird_trick', (1, 2))])
+def test_one_value_turns_one_mode_into_another(mode, mesh):
+    config = changed(mesh=None, parallelism=mode)
+    validate(config)
+    assert config.mesh == mesh
+    config = changed(mesh=(4, 1), parallelism=mode)
+    validate(config)
+    assert config.mesh == (4, 1)  # what is asked for stays
+
+
+@pytest.mark.parametrize(
+    ('values', 'expected'),
+    [
+        ({'parallelism': 'one_weird_trick'}, 0.01),
+        ({'parallelism': 'one_weird_trick', 'batch_size': 1024}, 0.08),
+        ({'parallelism': 'one_weird_trick', 'batch_size': 1024, 'rate_batch_size': 256}, 0.04),
+        ({'batch_size': 1024}, 0.01),
+        ({'batch_size': 64, 'rate_batch_size': 128}, 0.005),
+    ],
+)
+def test_the_learning_rate_grows_with_the_batch_where_it_shall(values, expected):
+    """Linearly (arXiv 1404.5997, section 5: what worked, although the variance says sqrt)."""
+    config = changed(**values)
+    validate(config)
+    assert learning_rate_of(config) == pytest.approx(expected, rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    ('values', 'message'),
+    [
+        ({'mesh': (1, 3), 'batch_size': 12}, r'\(1, 3\): its second number must be 1, or even and divide the 4096 hid'),
+        ({'mesh': (1, 6), 'batch_size': 12}, r'\(1, 6\): its second number must be 1, or even and divide the 4096 hid'),
+        ({'mesh': (4, 2), 'batch_size': 12}, 'batch_size 12 does not divide over the 8 data-parallel devices'),
+        (
+            {'learning_rate': 1e38, 'batch_size': 1024},
+            r'1e\+38 for 128 images is 8e\+38 for 1024: that must be above',
+        ),
+    ],
+)
+def test_what_one_weird_trick_cannot_do_is_refused(values, message):
+    with pytest.raises(InputError, match=message):
+        validate(changed(parallelism='one_weird_trick', **values))
 
 
 def test_the_recipe_for_imagenet_is_the_paper_s():
@@ -120,9 +169,11 @@ def test_the_recipe_for_imagenet_is_the_paper_s():
         'batch_size': 128,
         'epochs': 90.0,
         'steps': None,
+        'parallelism': 'two_device',
         'mesh': (1, 2),
         'precision': 'float32',
         'learning_rate': 0.01,
+        'rate_batch_size': None,
         'momentum': 0.9,
         'weight_decay': 0.0005,
         'schedule': 'plateau',
@@ -167,5 +218,5 @@ def test_every_key_is_read_outside_of_the_file_that_defines_it():
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Attribute) and re.fullmatch(r'(self\.)?_?config', ast.unparse(node.value)):
                 read.add(node.attr)
-    # These two are read by the functions of config.py that turn them into a number of steps.
-    assert set(recipe(None, mesh=(1, 2))) - read == {'steps', 'epochs'}
+    # These are read by the functions of config.py that turn them into a number of steps and a learning rate.
+    assert set(recipe(None, mesh=(1, 2))) - read == {'steps', 'epochs', 'learning_rate', 'rate_batch_size'}

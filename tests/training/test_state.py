@@ -13,11 +13,13 @@ from alexnet_jax.training.state import create_state
 VARIANT = VARIANTS['released'].scaled(0.125)
 
 
-@pytest.mark.parametrize('shape', [(1, 1), (1, 2), (2, 2)], ids=lambda s: f'{s[0]}x{s[1]}')
-def test_its_parameters_are_the_plain_program_s_bit_for_bit(shape):
+@pytest.mark.parametrize(('shape', 'trick'), [((1, 1), False), ((1, 2), False), ((2, 2), False), ((2, 4), True)])
+def test_its_parameters_are_the_plain_program_s_bit_for_bit(shape, trick):
     mean = np.random.default_rng(0).uniform(0, 255, (224, 224, 3)).astype(np.float32)
     optimizer = paper_sgd(momentum=0.9, weight_decay=5e-4, bias_rate=1.0)
-    state = create_state(VARIANT, optimizer, make_mesh(*shape), num_classes=10, mean_image=mean, seed=3)
+    state = create_state(
+        VARIANT, optimizer, make_mesh(*shape, one_weird_trick=trick), num_classes=10, mean_image=mean, seed=3
+    )
     plain = jax.jit(lambda: init_parameters(VARIANT, jax.random.key(3), num_classes=10))()
     jax.tree.map(np.testing.assert_array_equal, state.params, plain)
     assert all(not np.asarray(leaf).any() for leaf in jax.tree.leaves(state.opt_state))

@@ -9,7 +9,7 @@ import pytest
 
 from alexnet_jax.model.alexnet import init_parameters
 from alexnet_jax.model.variants import VARIANTS
-from alexnet_jax.parallel.mesh import BATCH, make_mesh, parameter_specs, place_batch, shardings
+from alexnet_jax.parallel.mesh import batch_spec, make_mesh, parameter_specs, place_batch, shardings
 from alexnet_jax.training.optimizer import paper_sgd
 from alexnet_jax.training.schedule import Plateau, fixed_drops
 from alexnet_jax.training.state import TrainState, create_state
@@ -17,6 +17,9 @@ from alexnet_jax.training.step import Batch, make_gradients, make_train_step
 
 WIDTH, CLASSES, ROWS, SEED = 0.0625, 7, 8, 4
 MESHES = [(1, 1), (1, 2), (2, 1), (2, 2), (4, 2)]
+# With one weird trick: (data, model). Two devices have a tower's hidden units each; of four or eight each has a part.
+TRICK = [(1, 1), (2, 1), (1, 2), (2, 2), (1, 4), (2, 4), (1, 8)]
+EVERY = [(shape, False) for shape in MESHES] + [(shape, True) for shape in TRICK]
 TOLERANCE = 1e-12  # of the largest entry, in float64
 
 
@@ -69,19 +72,25 @@ def differences(found, expected):
     }
 
 
-@pytest.mark.parametrize('shape', MESHES, ids=lambda s: f'{s[0]}x{s[1]}')
-def test_loss_and_every_gradient_equal_the_plain_network(problem, shape):
-    mesh = make_mesh(*shape)
+def name(case):
+    shape, trick = case
+    return f'{shape[0]}x{shape[1]}' + ' with the trick' * trick
+
+
+@pytest.mark.parametrize('case', EVERY, ids=name)
+def test_loss_and_every_gradient_equal_the_plain_network(problem, case):
+    shape, trick = case
+    mesh = make_mesh(*shape, one_weird_trick=trick)
     with jax.enable_x64(True):
         gradients = jax.jit(make_gradients(problem['variant'], mesh, num_classes=CLASSES))
-        params = jax.device_put(problem['params'], shardings(mesh, parameter_specs(problem['params'])))
+        params = jax.device_put(problem['params'], shardings(mesh, parameter_specs(mesh, problem['params'])))
         (loss, error), found = gradients(params, problem['batch'], problem['mean'], problem['key'])
     assert loss.dtype == np.float64
     assert abs(float(loss) - problem['loss']) <= TOLERANCE * problem['loss']
     assert float(error) == problem['error']
     worst = differences(found, problem['gradients'])
     apart = abs(float(loss) - problem['loss']) / problem['loss']
-    print(f'figures: mesh {shape}, loss apart by {apart:.1e}, gradients by at most {max(worst.values()):.1e}')
+    print(f'figures: mesh {name(case)}, loss apart by {apart:.1e}, gradients by at most {max(worst.values()):.1e}')
     assert len(worst) == 16
     assert max(worst.values()) <= TOLERANCE, worst
 
@@ -98,12 +107,12 @@ def inputs_of(jaxpr, primitives):
     return found
 
 
-@pytest.mark.parametrize('shape', [(1, 1), (2, 2)], ids=lambda s: f'{s[0]}x{s[1]}')
-def test_bfloat16_is_the_precision_of_products_and_of_nothing_that_adds_up(problem, shape):
-    mesh = make_mesh(*shape)
+@pytest.mark.parametrize('case', [((1, 1), False), ((2, 2), False), ((2, 2), True)], ids=name)
+def test_bfloat16_is_the_precision_of_products_and_of_nothing_that_adds_up(problem, case):
+    mesh = make_mesh(*case[0], one_weird_trick=case[1])
     gradients = jax.jit(make_gradients(problem['variant'], mesh, num_classes=CLASSES, dtype=jnp.bfloat16))
     params = jax.tree.map(lambda p: p.astype(np.float32), problem['params'])
-    params = jax.device_put(params, shardings(mesh, parameter_specs(params)))
+    params = jax.device_put(params, shardings(mesh, parameter_specs(mesh, params)))
     arguments = params, problem['batch'], problem['mean'].astype(np.float32), problem['key']
     traced = gradients.trace(*arguments).jaxpr.jaxpr
     assert inputs_of(traced, {'conv_general_dilated', 'dot_general', 'all_gather'}) == {'bfloat16'}
@@ -120,10 +129,10 @@ def test_bfloat16_is_the_precision_of_products_and_of_nothing_that_adds_up(probl
         assert cosine > 0.9, jax.tree_util.keystr(path)
 
 
-@pytest.mark.parametrize('shape', MESHES, ids=lambda s: f'{s[0]}x{s[1]}')
-def test_the_whole_update_equals_the_plain_recurrence(problem, shape):
+@pytest.mark.parametrize('case', [*EVERY[:5], ((2, 2), True), ((1, 4), True)], ids=name)
+def test_the_whole_update_equals_the_plain_recurrence(problem, case):
     """Momentum starts at one, not zero, so that its decay counts too."""
-    mesh, variant = make_mesh(*shape), problem['variant']
+    mesh, variant = make_mesh(*case[0], one_weird_trick=case[1]), problem['variant']
     optimizer = paper_sgd(momentum=0.9, weight_decay=5e-4, bias_rate=variant.bias_rate)
     bias_rate = {'paper': 1, 'released': 2}[variant.name]
     with jax.enable_x64(True):
@@ -135,7 +144,7 @@ def test_the_whole_update_equals_the_plain_recurrence(problem, shape):
             plateau=Plateau.start(),
             mean_image=problem['mean'],
         )
-        state = jax.device_put(state, shardings(mesh, parameter_specs(state)))
+        state = jax.device_put(state, shardings(mesh, parameter_specs(mesh, state)))
         constant = fixed_drops(0.003, factor=0.1, at_steps=())
         step = make_train_step(variant, optimizer, constant, mesh, num_classes=CLASSES, seed=SEED)
         state, metrics = step(state, place_batch(mesh, problem['batch']))
@@ -190,18 +199,18 @@ def test_the_step_compiles_once_and_donates_its_state():
         rates.append(float(metrics['learning_rate']))
     assert step._cache_size() == 1
     np.testing.assert_allclose(rates, [0.01, 0.001, 0.001], rtol=1e-6)
-    assert place_batch(mesh, batch).images.sharding.spec == BATCH
+    assert place_batch(mesh, batch).images.sharding.spec == batch_spec(mesh)
 
 
-@pytest.mark.parametrize('shape', MESHES, ids=lambda shape: f'{shape[0]}x{shape[1]}')
+@pytest.mark.parametrize('case', [*EVERY[:5], ((2, 4), True)], ids=name)
 @pytest.mark.parametrize('factor', [0.5, 2.0], ids=['clipped', 'left alone'])
-def test_gradients_are_clipped_by_their_norm_over_both_towers(problem, shape, factor):
+def test_gradients_are_clipped_by_their_norm_over_both_towers(problem, case, factor):
     """The norm by NumPy, from the plain network's gradients."""
     norm = np.sqrt(sum((leaf**2).sum() for leaf in jax.tree.leaves(problem['gradients'])))
     with jax.enable_x64(True):
-        mesh = make_mesh(*shape)
+        mesh = make_mesh(*case[0], one_weird_trick=case[1])
         gradients = make_gradients(problem['variant'], mesh, num_classes=CLASSES, clip_norm=factor * float(norm))
-        params = jax.device_put(problem['params'], shardings(mesh, parameter_specs(problem['params'])))
+        params = jax.device_put(problem['params'], shardings(mesh, parameter_specs(mesh, problem['params'])))
         batch = place_batch(mesh, problem['batch'])
         _, found = jax.jit(gradients)(params, batch, problem['mean'], problem['key'])
         for path, leaf in jax.tree_util.tree_leaves_with_path(found):
