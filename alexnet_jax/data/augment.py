@@ -47,6 +47,27 @@ def _group_draw(*, seed: int, epoch: int, group: int) -> Draw:
     return draw(seed=seed, epoch=epoch, record=group)
 
 
+@functools.lru_cache(maxsize=4)
+def fixed_places(crops: int, *, seed: int) -> tuple[tuple[int, int], ...]:
+    """(top, left) of `crops` different crops, 1 to 1089: the centre, and others drawn once, the same in every epoch."""
+    edge = OFFSETS // 2
+    # The third number keeps this stream apart from the order of the epochs.
+    others = np.random.default_rng([seed, 0, 0xC209]).permutation(OFFSETS**2)
+    places = [divmod(int(place), OFFSETS) for place in others]
+    return ((edge, edge), *[place for place in places if place != (edge, edge)])[:crops]
+
+
+def limited(chance: Draw, *, places: tuple[tuple[int, int], ...] | None, flips: bool) -> Draw:
+    """The draw with one of `places` for its offset (None: any), all equally likely, and mirrored only where `flips`.
+
+    What is left to chance comes out as it would without the limits.
+    """
+    if places is not None:
+        top, left = places[(chance.top * OFFSETS + chance.left) * len(places) // OFFSETS**2]
+        chance = dataclasses.replace(chance, top=top, left=left)
+    return chance if flips else dataclasses.replace(chance, flip=False)
+
+
 def crop(image: np.ndarray, chance: Draw) -> np.ndarray:
     """uint8 (256, 256, 3) -> (224, 224, 3): the drawn crop, mirrored left to right where drawn."""
     view = image[chance.top : chance.top + CROP, chance.left : chance.left + CROP]

@@ -16,7 +16,7 @@ import grain
 import numpy as np
 
 from alexnet_jax import InputError
-from alexnet_jax.data.augment import CROP, RECORD, draw
+from alexnet_jax.data.augment import CROP, RECORD, draw, limited
 from alexnet_jax.data.decode import Window, record_window
 from alexnet_jax.data.source import Records
 
@@ -62,6 +62,8 @@ class TrainingBatches:
       window: what reads the source's images, of `window_of`.
       rows: the rows of the global batch that this host makes; None: all of them.
       images_per_crop: how many neighbours in an epoch's order share crop and flip (model.variants.Variant).
+      places: (top, left) of the crops to choose from; None: all.
+      flips: whether images are mirrored.
       lit_steps: lighting is zero from this step on; None: never.
     """
 
@@ -73,6 +75,8 @@ class TrainingBatches:
     _: dataclasses.KW_ONLY
     rows: range | None = None
     images_per_crop: int = 1
+    places: tuple[tuple[int, int], ...] | None = None
+    flips: bool = True
     lit_steps: int | None = None
 
     def __post_init__(self) -> None:
@@ -92,7 +96,8 @@ class TrainingBatches:
         chances = []
         for (epoch, place), record in zip(places, records, strict=True):
             group = place // self.images_per_crop if self.images_per_crop > 1 else None
-            chances.append(draw(seed=self.seed, epoch=epoch, record=record, crop_group=group))
+            chance = draw(seed=self.seed, epoch=epoch, record=record, crop_group=group)
+            chances.append(limited(chance, places=self.places, flips=self.flips))
         images = np.empty((len(rows), CROP, CROP, 3), np.uint8)
         lighting = np.zeros((len(rows), 3), np.float32)
         for i, ((data, _), chance) in enumerate(zip(encoded, chances, strict=True)):

@@ -26,6 +26,7 @@ from alexnet_jax.model.variants import (
     Operation,
     Relu,
     SpatialNorm,
+    Tanh,
     Variant,
 )
 
@@ -79,38 +80,47 @@ class AlexNet(nn.Module):
         """
         x = self._in_dtype(images)
         for conv in self.variant.convs:
-            if conv.reads == 'both':
-                x = self.exchange(x, conv.name)
-            x = self._convolve(conv, x)
+            x = self._convolve(conv, self._exchanged(conv, x))
             for operation in conv.then:
                 x = self._operate(operation, x)
         # The exchange comes before flattening: channels-last, so that fc6 reads (row, column, channel of both towers).
         *hidden, classifier = self.variant.dense
-        x = self.exchange(x, hidden[0].name)
-        x = x.reshape(x.shape[0], -1)
+        x = self._flatten(hidden[0], self._exchanged(hidden[0], x))
         for index, layer in enumerate(hidden):
             if index:
-                x = self.exchange(x, layer.name)
+                x = self._exchanged(layer, x)
             x = layers.dropout(
-                self.operations.relu(self._connect(layer, x, layer.features // self.dense_devices)),
+                self._operate(self.variant.activation, self._connect(layer, x, layer.features // self.dense_devices)),
                 dropout,
                 layer=index,
                 rate=self.variant.dropout_rate,
                 inverted=self.variant.inverted_dropout,
             )
-        x = self.exchange(x, classifier.name)
+        x = self._exchanged(classifier, x)
         logits = self._connect(classifier, x, self.num_classes, self.combine)
         return logits if self.dtype is None else logits.astype(jnp.float32)
 
     def _in_dtype(self, x: Array) -> Array:
         return x if self.dtype is None else x.astype(self.dtype)
 
+    def _groups(self, layer: Conv | Dense) -> int:
+        """Into how many towers, each read by its own features alone, what `layer` reads here falls apart."""
+        return min(self.local_towers, self.variant.towers) if layer.reads == 'tower' else 1
+
+    def _exchanged(self, layer: Conv | Dense, x: Array) -> Array:
+        return self.exchange(x, layer.name) if layer.reads == 'both' else x
+
+    def _flatten(self, layer: Dense, x: Array) -> Array:
+        """(b, h, w, c) -> (b, h * w * c): row, column, channel; tower by tower where `layer` reads its own tower."""
+        towers = x.reshape(*x.shape[:3], self._groups(layer), -1)
+        return jnp.moveaxis(towers, 3, 1).reshape(x.shape[0], -1)
+
     def _parameters(self, layer: Conv | Dense, shape: tuple[int, ...]) -> tuple[Array, Array]:
         kernel, bias = _Parameters(shape, layer.init_std, layer.init_bias, name=layer.name)()
         return self._in_dtype(kernel), self._in_dtype(bias)
 
     def _convolve(self, conv: Conv, x: Array) -> Array:
-        groups = self.local_towers if conv.reads == 'tower' else 1
+        groups = self._groups(conv)
         shape = (conv.kernel, conv.kernel, x.shape[-1] // groups, conv.features * self.local_towers // TOWERS)
         kernel, bias = self._parameters(conv, shape)
         with jax.named_scope(conv.name):
@@ -120,18 +130,25 @@ class AlexNet(nn.Module):
     def _connect(
         self, layer: Dense, x: Array, features: int, combine: Callable[[Array], Array] = no_combining
     ) -> Array:
-        kernel, bias = self._parameters(layer, (x.shape[-1], features))
+        groups = self._groups(layer)
+        kernel, bias = self._parameters(layer, (x.shape[-1] // groups, features))
         with jax.named_scope(layer.name):
+            if groups > 1:
+                towers = zip(jnp.split(x, groups, axis=1), jnp.split(kernel, groups, axis=1), strict=True)
+                return self.operations.add_bias(jnp.concatenate([a @ b for a, b in towers], axis=1), bias)
             return self.operations.add_bias(combine(x @ kernel), bias)
 
     def _operate(self, operation: Operation, x: Array) -> Array:
         match operation:
             case Relu():
                 return self.operations.relu(x)
+            case Tanh():
+                return self.operations.tanh(x)
             case MaxPool(window, stride):
                 return self.operations.max_pool(x, window=window, stride=stride)
             case ChannelNorm(size, k, alpha, beta):
-                return self.operations.channel_norm(x, towers=self.local_towers, size=size, k=k, alpha=alpha, beta=beta)
+                towers = min(self.local_towers, self.variant.towers)
+                return self.operations.channel_norm(x, towers=towers, size=size, k=k, alpha=alpha, beta=beta)
             case SpatialNorm(size, k, alpha, beta):
                 return self.operations.spatial_norm(x, size=size, k=k, alpha=alpha, beta=beta)
 

@@ -155,6 +155,20 @@ def _relu_forward(x: Array) -> tuple[Array, Array]:
 relu.defvjp(_relu_forward, lambda y, gradient: (jnp.where(y > 0, gradient, 0),))
 
 
+@jax.custom_vjp
+def tanh(x: Array) -> Array:
+    """layers.tanh; keeps its output for the gradient, as relu does."""
+    return _written(jnp.tanh(x))
+
+
+def _tanh_forward(x: Array) -> tuple[Array, Array]:
+    y = tanh(x)
+    return y, y
+
+
+tanh.defvjp(_tanh_forward, lambda y, gradient: (gradient * (1 - y * y),))
+
+
 def max_pool(x: Array, *, window: int, stride: int) -> Array:
     """layers.max_pool for windows of up to 15; keeps each maximum's position, one byte, for the gradient."""
     return _max_pool(x, window, stride, x.shape[1:3])

@@ -41,6 +41,11 @@ def relu(x: Array) -> Array:
     return jax.nn.relu(x)
 
 
+def tanh(x: Array) -> Array:
+    """tanh(x) (paper section 3.1)."""
+    return jnp.tanh(x)
+
+
 def max_pool(x: Array, *, window: int, stride: int) -> Array:
     """Maximum over `window` x `window` every `stride`, no padding: (b, h, w, c) -> (b, h', w', c).
 
@@ -144,6 +149,8 @@ def dropout(x: Array, stream: DropoutStream | None, *, layer: int, rate: float, 
     (`stream` None) every unit is multiplied by 1 - rate, unless `inverted`. Both give testing the expectation of
     training; the paper and the released code are not inverted.
     """
+    if rate == 0:
+        return x
     keep = 1 - rate
     if stream is None:
         return x if inverted else x * jnp.asarray(keep, x.dtype)

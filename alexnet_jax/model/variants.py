@@ -22,6 +22,11 @@ class Relu:
 
 
 @dataclasses.dataclass(frozen=True)
+class Tanh:
+    """tanh(x): "the standard way to model a neuron's output" before ReLU; paper section 3.1."""
+
+
+@dataclasses.dataclass(frozen=True)
 class MaxPool:
     """Max-pooling of `window` x `window` every `stride`; overlapping when stride < window (paper 3.4)."""
 
@@ -52,7 +57,7 @@ class SpatialNorm:
     beta: float
 
 
-Operation = Relu | MaxPool | ChannelNorm | SpatialNorm
+Operation = Relu | Tanh | MaxPool | ChannelNorm | SpatialNorm
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,15 +86,17 @@ class Conv:
 
 @dataclasses.dataclass(frozen=True)
 class Dense:
-    """A fully connected layer that reads both towers; the hidden ones are followed by ReLU and dropout.
+    """A fully connected layer; the hidden ones are followed by the variant's activation and dropout.
 
-    `features` counts both towers; 0 stands for the number of classes (fc8).
+    `features` counts both towers; 0 stands for the number of classes (fc8). `reads` is 'both' (an exchange comes before
+    it) or 'tower' (the units of its own tower).
     """
 
     name: str
     features: int
     init_std: float
     init_bias: float
+    reads: Literal['tower', 'both'] = 'both'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -123,6 +130,10 @@ class Variant:
         they are in training and multiplies all of them by 1 - dropout_rate in testing.
       bias_rate: learning rate of biases, in multiples of the weights'.
       images_per_crop: how many neighbours in an epoch's order share one crop offset and one flip.
+      towers: 2, or 1 for a network in which every layer reads all of the one before.
+      activation: of the hidden fully connected layers; that of a convolution is among its operations.
+      crops: how many crop offsets training draws from: the centre and crops - 1 others; None: all 33 x 33.
+      flips: whether training mirrors every other image.
     """
 
     name: str
@@ -134,6 +145,16 @@ class Variant:
     dropout_rate: float = 0.5
     inverted_dropout: bool = False
     images_per_crop: int = 1
+    towers: int = TOWERS
+    activation: Relu | Tanh = Relu()
+    crops: int | None = None
+    flips: bool = True
+
+    @property
+    def exchanges(self) -> tuple[str, ...]:
+        """The layers that read both towers, in order: what two devices with a tower each exchange before."""
+        layers: tuple[Conv | Dense, ...] = (*self.convs, *self.dense)
+        return tuple(layer.name for layer in layers if layer.reads == 'both' and self.towers > 1)
 
     def scaled(self, width: float) -> Variant:
         """The same network with `width` times the channels and units (even counts, at least 2).
@@ -241,7 +262,7 @@ def layer_sizes(variant: Variant, *, num_classes: int) -> list[LayerSize]:
     for conv in variant.convs:
         padded = size + sum(conv.padding[0])
         size = (padded - conv.kernel) // conv.stride + 1
-        fan_in = conv.kernel**2 * (channels // TOWERS if conv.reads == 'tower' else channels)
+        fan_in = conv.kernel**2 * (channels // variant.towers if conv.reads == 'tower' else channels)
         weights, macs = fan_in * conv.features, fan_in * conv.features * size**2
         for operation in conv.then:
             if isinstance(operation, MaxPool):
@@ -251,6 +272,7 @@ def layer_sizes(variant: Variant, *, num_classes: int) -> list[LayerSize]:
     units = size * size * channels
     for layer in variant.dense:
         features = layer.features or num_classes
-        rows.append(LayerSize(layer.name, (features,), units * features, features, units * features))
+        weights = (units // variant.towers if layer.reads == 'tower' else units) * features
+        rows.append(LayerSize(layer.name, (features,), weights, features, weights))
         units = features
     return rows

@@ -212,7 +212,7 @@ def expected_schedule(exchanged: dict[str, int], mesh: Mesh) -> list[tuple[str, 
     """The design, as (layer, direction, op, bytes a device receives), of what is said over 'tower' or 'model'.
 
     Args:
-      exchanged: {layer: bytes that a device receives in the forward pass of that exchange}.
+      exchanged: {layer: bytes that a device receives in the forward pass of that exchange}, in the network's order.
       mesh: of more than one device along that axis.
     """
     if TOWER not in mesh.axis_names:
@@ -220,7 +220,9 @@ def expected_schedule(exchanged: dict[str, int], mesh: Mesh) -> list[tuple[str, 
         inverse = {'all-gather': 'reduce-scatter', 'reduce-scatter': 'all-gather'}
         there = [(layer, 'forward', op, exchanged[layer]) for layer, op in ops.items()]
         return there + [(layer, 'backward', inverse[op], size) for layer, _, op, size in reversed(there)]
-    forward = [(layer, 'forward', 'all-gather', exchanged[layer]) for layer in EXCHANGES]
+    forward = [(layer, 'forward', 'all-gather', exchanged[layer]) for layer in exchanged]
     # Nothing comes back through fc8's gather: both devices compute fc8 and the loss whole, and so its gradient.
-    backward = [(layer, 'backward', 'reduce-scatter', exchanged[layer]) for layer in reversed(EXCHANGES[:-1])]
+    backward = [
+        (layer, 'backward', 'reduce-scatter', exchanged[layer]) for layer in reversed(exchanged) if layer != 'fc8'
+    ]
     return forward + backward

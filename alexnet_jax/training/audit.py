@@ -19,7 +19,6 @@ from alexnet_jax.model.alexnet import AlexNet
 from alexnet_jax.model.layers import DropoutStream
 from alexnet_jax.model.variants import LayerSize, Variant, layer_sizes
 from alexnet_jax.parallel.devices import prepare_backend
-from alexnet_jax.parallel.exchange import EXCHANGES
 from alexnet_jax.parallel.mesh import (
     DATA,
     MODEL,
@@ -121,7 +120,7 @@ def exchange_bytes(
     before = {layer.name: math.prod(previous.output) for previous, layer in itertools.pairwise(layers)}
     rows = batch_size // math.prod(mesh.shape[axis] for axis in batch_axes(mesh))
     if TOWER in mesh.axis_names:
-        return {layer: rows * before[layer] // 2 * itemsize for layer in EXCHANGES}
+        return {layer: rows * before[layer] // 2 * itemsize for layer in variant.exchanges}
     sizes = {'fc6': before['fc6'] * itemsize, 'fc7': before['fc7'] * itemsize, 'fc8': num_classes * max(itemsize, 4)}
     return {layer: rows * size * (mesh.shape[MODEL] - 1) for layer, size in sizes.items()}
 

@@ -10,7 +10,7 @@ import ml_collections
 from jax.sharding import Mesh
 
 from alexnet_jax import InputError
-from alexnet_jax.data.augment import lighting_basis
+from alexnet_jax.data.augment import fixed_places, lighting_basis
 from alexnet_jax.data.pipeline import HostBatch, TrainingBatches, window_of
 from alexnet_jax.data.source import Dataset
 from alexnet_jax.parallel.mesh import local_rows, place_batch
@@ -62,6 +62,8 @@ def batches_of(
         window_of(records),
         rows=rows,
         images_per_crop=variant.images_per_crop,
+        places=None if variant.crops is None else fixed_places(variant.crops, seed=config.seed),
+        flips=variant.flips,
         lit_steps=lit_steps_of(config, examples=dataset.examples('train')),
     )
 

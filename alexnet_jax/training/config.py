@@ -16,6 +16,7 @@ import ml_collections
 from ml_collections import config_dict
 
 from alexnet_jax import InputError
+from alexnet_jax.model.ablations import ABLATIONS, CONTAINED
 from alexnet_jax.model.variants import VARIANTS
 
 DEMO = 'demo'  # the embedded dataset's name
@@ -44,10 +45,12 @@ def recipe(
     # The network
     config.variant = 'paper'  # 'paper' (the text) or 'released' (CHM layers-145): alexnet_jax/model/variants.py
     config.width = 1.0  # channels and units, as a fraction of the paper's
+    config.without = ()  # parts to take away (--config.without=norm,overlap): alexnet_jax/model/ablations.py
     # The data
     config.dataset = dataset or DEMO
     config.data_dir = 'data'  # where prepared datasets are: DATA_DIR/DATASET/VERSION
     config.lighting = True  # RGB noise along the principal components, strength by variant
+    config.crops = config_dict.placeholder(int)  # offsets to crop at: the centre and others of the seed; None: 33 x 33
     config.images_per_crop = config_dict.placeholder(int)  # that share crop and flip; None: 1 of paper, 32 of released
     # The run
     config.seed = 0
@@ -133,11 +136,24 @@ def _several(value: Any) -> bool:
     return isinstance(value, tuple | list)
 
 
+def _parts(without: Any) -> list[str]:
+    """The names in a value of `without`: --config.without=a,b comes as ('a,b',)."""
+    return [name for entry in without for name in entry.split(',')]
+
+
+def _names_parts(value: Any) -> bool:
+    if not _several(value) or not all(isinstance(entry, str) for entry in value):
+        return False
+    parts = _parts(value)
+    return set(parts) <= set(ABLATIONS) and len(set(parts)) == len(parts)
+
+
 # No rule may fail: each looks at the type before it compares. NaN fails every comparison.
 _RULES = (
     _Rule('variant', f'one of {", ".join(VARIANTS)}', _one_of(*VARIANTS)),
     # Below 0.001 every layer has two units, the least, and only their initial weights go on growing.
     _Rule('width', 'at least 0.001 and at most 4', lambda v: _number(v) and 0.001 <= v <= 4),
+    _Rule('without', f'names, each once, out of {", ".join(ABLATIONS)}', _names_parts),
     _Rule(
         'dataset',
         'the name of a prepared dataset: lower-case letters, digits and underscores, a letter first',
@@ -147,6 +163,7 @@ _RULES = (
         'data_dir', 'a folder, of printable characters', lambda v: isinstance(v, str) and v != '' and v.isprintable()
     ),
     _Rule('lighting', 'True or False', _true_or_false),
+    _Rule('crops', 'a whole number from 1 to 1089', lambda v: v is None or (_whole(1)(v) and v <= 1089)),
     _Rule('images_per_crop', f'a whole number, at least 1{_AT_MOST}', lambda v: v is None or _whole(1)(v)),
     _Rule('seed', 'a whole number from 0 to 2**31 - 1', _whole(0)),
     _Rule('batch_size', f'a whole number, at least 1{_AT_MOST}', _whole(1)),
@@ -226,6 +243,7 @@ def validate(config: ml_collections.ConfigDict) -> None:
             f'config.learning_rate {config.learning_rate} for {config.rate_batch_size} images is '
             f'{learning_rate_of(config)} for {config.batch_size}: that must be above 0 and finite{_IN_FLOAT32}'
         )
+    _check_parts(config)
 
 
 def learning_rate_of(config: ml_collections.ConfigDict) -> float:
@@ -237,6 +255,27 @@ def learning_rate_of(config: ml_collections.ConfigDict) -> float:
 
 def _wants(key: str) -> str:
     return next(rule.wants for rule in _RULES if rule.key == key)
+
+
+def _check_parts(config: ml_collections.ConfigDict) -> None:
+    """Makes `without` one name an entry, and checks what it says beside other keys."""
+    config.without = tuple(_parts(config.without))
+    for larger, smaller in CONTAINED:
+        if {larger, smaller} <= set(config.without):
+            raise InputError(f'config.without names {larger} and {smaller}, which {larger} is without too: name one')
+    trick = config.parallelism == ONE_WEIRD_TRICK
+    if 'exchange' in config.without and trick:
+        raise InputError(
+            'config.without names exchange, whose towers have fully connected layers of their own, and one weird trick '
+            'has them split otherwise: use --config.parallelism=two_device'
+        )
+    if 'towers' in config.without and config.mesh[1] > 1 and not trick:
+        raise InputError(
+            f'config.without names towers, which leaves one, and config.mesh {tuple(config.mesh)} has devices for two: '
+            f'use --config.mesh={config.mesh[0]},1'
+        )
+    if 'crops' in config.without and config.crops not in (None, 1):
+        raise InputError(f'config.without names crops, and config.crops is {config.crops}: use one of them')
 
 
 def _shown(value: Any) -> str:

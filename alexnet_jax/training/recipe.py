@@ -11,6 +11,7 @@ import optax
 from jax.sharding import Mesh
 from jax.typing import DTypeLike
 
+from alexnet_jax.model.ablations import ablate
 from alexnet_jax.model.variants import VARIANTS, Variant
 from alexnet_jax.parallel.mesh import make_mesh
 from alexnet_jax.training import schedule
@@ -20,13 +21,13 @@ from alexnet_jax.training.optimizer import paper_sgd
 
 def variant_of(config: ml_collections.ConfigDict) -> Variant:
     """The network of a config, at its width, with the augmentation that the config asks for."""
-    variant = VARIANTS[config.variant].scaled(config.width)
+    without = config.without if config.lighting else (*config.without, 'lighting')
+    variant = ablate(VARIANTS[config.variant], without).scaled(config.width)
     if config.images_per_crop is not None:
         variant = dataclasses.replace(variant, images_per_crop=config.images_per_crop)
-    if config.lighting:
-        return variant
-    dark = dataclasses.replace(variant.lighting, strength=0.0, divisor=1.0)
-    return dataclasses.replace(variant, lighting=dark)
+    if config.crops is not None:
+        variant = dataclasses.replace(variant, crops=config.crops)
+    return variant
 
 
 def mesh_of(config: ml_collections.ConfigDict) -> Mesh:

@@ -22,9 +22,10 @@ from alexnet_jax.training.logbook import to_stderr
 from alexnet_jax.training.recipe import variant_of
 
 # What a run is: with another value of one of these its checkpoints mean nothing, or its batches are other batches.
-IDENTITY = ('variant', 'width', 'dataset', 'lighting', 'seed', 'batch_size')  # and what follows from them
+IDENTITY = ('variant', 'width', 'dataset', 'seed', 'batch_size')  # and what follows from them and `without`
 # What runs of earlier versions do not say, and did.
-BEFORE = {'images_per_crop': 1}
+BEFORE: dict[str, Any] = {'images_per_crop': 1, 'crops': None, 'without': []}
+_SETTINGS_BEFORE: dict[str, Any] = {'without': []}
 _HALF = '.half'  # of files that a killed run has not finished
 PACKAGES = ('jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'grain', 'tensorflow-datasets', 'numpy')
 
@@ -51,7 +52,14 @@ def claim(workdir: pathlib.Path, config: ml_collections.ConfigDict, dataset: Dat
       InputError: the folder cannot be written, or holds another run (see IDENTITY).
     """
     identity = {key: config[key] for key in IDENTITY}
-    identity |= {'images_per_crop': variant_of(config).images_per_crop, 'dataset_fingerprint': dataset.fingerprint}
+    variant = variant_of(config)
+    identity |= {
+        'lighting': variant.lighting.strength > 0,
+        'crops': variant.crops,
+        'images_per_crop': variant.images_per_crop,
+        'without': sorted({*config.without} - {'lighting', 'crops'}),  # which the two above are
+        'dataset_fingerprint': dataset.fingerprint,
+    }
     try:
         workdir.mkdir(parents=True, exist_ok=True)
         path = workdir / 'run.json'
@@ -71,7 +79,7 @@ def claim(workdir: pathlib.Path, config: ml_collections.ConfigDict, dataset: Dat
         write_json(path, {'identity': identity, **_circumstances(mesh)})
         settings, path = json.loads(json.dumps(config.to_dict())), workdir / 'config.json'
         if path.exists():
-            before = json.loads(path.read_text())
+            before = _SETTINGS_BEFORE | json.loads(path.read_text())
             changed = [
                 f'{key} {before.get(key)!r}, now {value!r}'
                 for key, value in settings.items()

@@ -20,6 +20,7 @@ from ml_collections import config_flags
 import alexnet_jax
 from alexnet_jax import InputError
 from alexnet_jax.data.source import open_dataset
+from alexnet_jax.model.ablations import ABLATIONS, CONTAINED
 from alexnet_jax.model.variants import VARIANTS
 from alexnet_jax.training import command_line
 from alexnet_jax.training.config import recipe, steps_per_epoch, total_steps, validate
@@ -63,6 +64,17 @@ def optional(admits):
     return lambda value: value is None or admits(value)
 
 
+def parts(without):
+    """What it names: each entry is a name or several with commas between them."""
+    return ','.join(without).split(',') if without else []
+
+
+def known_parts(value):
+    if type(value) not in (tuple, list) or not all(type(entry) is str for entry in value):
+        return False
+    return all(parts(value).count(name) == 1 and name in ABLATIONS for name in parts(value))
+
+
 def epochs(value):
     return number(value) and 0 < value < 2**31
 
@@ -74,6 +86,8 @@ ADMITS = {
     'dataset': lambda value: type(value) is str and re.fullmatch('[a-z][a-z0-9_]*', value) is not None,
     'data_dir': lambda value: type(value) is str and value != '' and value.isprintable(),
     'lighting': lambda value: type(value) is bool,
+    'without': known_parts,
+    'crops': optional(lambda value: int32(1)(value) and value <= 33 * 33),
     'images_per_crop': optional(int32(1)),
     'seed': int32(0),
     'batch_size': int32(1),
@@ -114,13 +128,20 @@ def admitted(values):
     """Whether the statement admits a whole config."""
     if not all(ADMITS[key](value) for key, value in values.items()):
         return False
+    without = set(parts(values['without']))
+    if any(set(pair) <= without for pair in CONTAINED) or ('crops' in without and values['crops'] not in (None, 1)):
+        return False
     trick, mesh, batch = values['parallelism'] == 'one_weird_trick', values['mesh'], values['batch_size']
     replicas, second = mesh or {'data_parallel': (2, 1), 'hybrid': (2, 2)}.get(values['parallelism'], (1, 2))
     if trick:
+        if 'exchange' in without:
+            return False
         replicas *= second
         units = max(2, 2 * round(4096 * values['width'] / 2))
         if second > 1 and (second % 2 or units % second):
             return False
+    elif 'towers' in without and second > 1:
+        return False
     base = values['rate_batch_size'] or (trick and 128) or batch
     rate = values['learning_rate'] * (batch / base)
     return batch % replicas == 0 and (trick or second < 3) and positive32(rate)
@@ -146,6 +167,7 @@ VALUES = st.one_of(
     st.lists(NUMBERS, max_size=4),
     st.lists(st.floats(0, 100), max_size=4, unique=True).map(sorted).map(tuple),
     st.lists(SCALARS, max_size=3).map(tuple),
+    st.lists(st.sampled_from([*ABLATIONS, 'norm,overlap', 'norm,']), max_size=3).map(tuple),
     st.dictionaries(st.integers(0, 3) | st.text('ab', max_size=2), SCALARS, max_size=3),
 )
 KEYS = st.sampled_from(sorted(ADMITS))
@@ -159,9 +181,12 @@ ALIKE = {  # what may well be meant, by the type of the default
 }
 
 
+PARTS = st.lists(st.sampled_from([*ABLATIONS]), max_size=3, unique=True).map(tuple)
+
+
 def pair(key):
     """A key with what may well be meant, or with anything."""
-    alike = ALIKE[type(recipe('birds', mesh=(1, 2))[key])]
+    alike = PARTS if key == 'without' else ALIKE[type(recipe('birds', mesh=(1, 2))[key])]
     return st.tuples(st.just(key), st.booleans().flatmap(lambda likely: alike if likely else VALUES))
 
 
@@ -252,7 +277,9 @@ TEXTS = st.one_of(
 def meaning(key, text):
     """What a text stands for, by the type of the key's default."""
     default = recipe('birds', mesh=(1, 2))[key]
-    kinds = {'steps': int, 'images_per_crop': int, 'rate_batch_size': int, 'clip_norm': float}
+    if key == 'without':  # of which only names are admitted, with or without quotes
+        return tuple(word for word in re.findall(r'\w+', text) if word in ABLATIONS)
+    kinds = {'steps': int, 'images_per_crop': int, 'crops': int, 'rate_batch_size': int, 'clip_norm': float}
     kind = kinds.get(key, type(default))
     if kind is int:
         return int(text, 16) if text.lower().startswith(('0x', '-0x')) else int(text)

@@ -115,6 +115,18 @@ def test_bias_is_added_to_its_channel_and_its_gradient_is_the_sum_over_the_rest(
     np.testing.assert_allclose(dbias, upstream.sum(axis=(0, 1, 2)), rtol=1e-13)
 
 
+@both_forms
+def test_tanh_and_its_slope_are_numpy_s(operations):
+    x, upstream = RANDOM.standard_normal((2, 3, 4, 5)) * 2, images(2, 3, 4, 5)
+    with jax.enable_x64(True):
+        found, pull = jax.vjp(operations.tanh, jnp.asarray(x))
+        (slope,) = pull(jnp.asarray(upstream))
+    np.testing.assert_allclose(found, np.tanh(x), rtol=1e-14)
+    np.testing.assert_allclose(slope, upstream / np.cosh(x) ** 2, rtol=1e-12)
+    difference = (np.tanh(x + 1e-5) - np.tanh(x - 1e-5)) / 2e-5
+    np.testing.assert_allclose(slope, upstream * difference, rtol=1e-6)
+
+
 # The blocks of the network: what the CPU forms replace, on shapes whose sizes are even and odd, with one group and two.
 NORM = {'towers': 2, 'size': 5, 'k': 2.0, 'alpha': 1e-4, 'beta': 0.75}
 BLOCKS = {
@@ -126,6 +138,7 @@ BLOCKS = {
     'bias': ('add_bias', [(3, 9, 9, 8), (8,)], {}),
     'dense bias': ('add_bias', [(64, 8), (8,)], {}),
     'relu': ('relu', [(3, 9, 9, 8)], {}),
+    'tanh': ('tanh', [(3, 9, 9, 8)], {}),
     'norm': ('channel_norm', [(3, 5, 5, 16)], NORM),
     'norm, even window': ('channel_norm', [(3, 5, 5, 16)], NORM | {'size': 4, 'alpha': 1e-2}),
     'norm, other power': ('channel_norm', [(3, 5, 5, 16)], NORM | {'beta': 0.5}),

@@ -47,6 +47,8 @@ WRONG = {
     'on_failed_save': ['ignore', ''],
     'lighting': [1, 'yes'],
     'images_per_crop': [0, -32, 1.5, True],
+    'without': ['norm', ('lrn',), ('norm', 'norm'), ('norm,norm',), ('norm,',), ('',), (3,), 3, {'norm': 1}.keys()],
+    'crops': [0, 1090, 1.5, True],
     'data_dir': ['', 3, 'two\nlines'],
 }
 
@@ -83,7 +85,7 @@ def test_an_unknown_and_a_missing_key_are_named():
     config = changed()
     with config.unlocked():
         config.colour = 'red'
-    with pytest.raises(InputError, match=r"^unknown config key 'colour': known are batch_size, .*width$"):
+    with pytest.raises(InputError, match=r"^unknown config key 'colour': known are batch_size, .*without$"):
         validate(config)
     config = changed()
     with config.unlocked():
@@ -96,6 +98,41 @@ def test_a_batch_that_the_data_axis_does_not_divide_is_refused_with_what_would_d
     with pytest.raises(InputError, match=r'batch_size 10 does not divide over the 4 .* \(4, 2\): use a multiple of 4$'):
         validate(changed(batch_size=10, mesh=(4, 2)))
     validate(changed(batch_size=12, mesh=(4, 2)))
+
+
+def test_parts_to_be_without_are_one_name_an_entry_once_validated():
+    for written in (('norm', 'overlap'), ('norm,overlap',)):  # the second is what --config.without=norm,overlap gives
+        config = changed(without=written)
+        validate(config)
+        assert config.without == ('norm', 'overlap')
+
+
+@pytest.mark.parametrize(
+    ('values', 'line'),
+    [
+        ({'without': ('norm2', 'norm')}, 'config.without names norm and norm2, which norm is without too: name one'),
+        (
+            {'without': ('conv3_exchange', 'towers'), 'mesh': (1, 1)},
+            'config.without names towers and conv3_exchange, which towers is without too: name one',
+        ),
+        (
+            {'without': ('towers',), 'mesh': (4, 2)},
+            'config.without names towers, which leaves one, and config.mesh (4, 2) has devices for two: '
+            'use --config.mesh=4,1',
+        ),
+        (
+            {'without': ('exchange',), 'parallelism': 'one_weird_trick'},
+            'config.without names exchange, whose towers have fully connected layers of their own, and one weird trick '
+            'has them split otherwise: use --config.parallelism=two_device',
+        ),
+        ({'without': ('crops',), 'crops': 8}, 'config.without names crops, and config.crops is 8: use one of them'),
+    ],
+)
+def test_parts_that_contradict_something_else_are_refused(values, line):
+    with pytest.raises(InputError) as error:
+        validate(changed(**values))
+    assert str(error.value) == line
+    validate(changed(**values | {'without': ()}))
 
 
 @pytest.mark.parametrize('file', ['one_device', 'two_device', 'data_parallel', 'hybrid', 'one_weird_trick'])
@@ -161,9 +198,11 @@ def test_the_recipe_for_imagenet_is_the_paper_s():
     assert recipe('imagenet2012', mesh=(1, 2)).to_dict() == {
         'variant': 'paper',
         'width': 1.0,
+        'without': (),
         'dataset': 'imagenet2012',
         'data_dir': 'data',
         'lighting': True,
+        'crops': None,
         'images_per_crop': None,
         'seed': 0,
         'batch_size': 128,

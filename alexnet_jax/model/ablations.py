@@ -1,0 +1,152 @@
+"""AlexNet without one of its parts: variant in, variant out, everything else as it was.
+
+Most are Krizhevsky's own: CHM `layers/layers-N.cfg` (computerhistory/AlexNet-Source-Code), trained as the published
+network was. His errors beside the published network's 40.7 % top-1 and 18.2 % top-5 (validation of 2012, ten views):
+
+    norm       42.0 / 19.4    layers-148        towers     39.2 / 18.2, of 2010, beside 37.5 / 17.0   layers-145-half
+    norm2      40.5 / 18.1    layers-167        exchange   41.8 / 19.3                                layers-150
+    overlap    41.1 / 18.5    layers-147
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Collection
+
+from alexnet_jax.model.variants import ChannelNorm, Conv, MaxPool, Operation, Relu, SpatialNorm, Tanh, Variant
+
+
+def _norm(variant: Variant) -> Variant:
+    """No local response normalisation. Paper section 3.3: worth 1.4 and 1.2 %; CHM layers-148.cfg."""
+    return _each_conv(variant, lambda conv: _then(conv, tuple(o for o in conv.then if not _normalises(o))))
+
+
+def _norm2(variant: Variant) -> Variant:
+    """None after the second convolution; CHM layers-167.cfg, which takes both of its norms."""
+    norm1 = _named(variant, 'conv1').then
+    return _each_conv(_norm(variant), lambda conv: _then(conv, norm1) if conv.name == 'conv1' else conv)
+
+
+def _overlap(variant: Variant) -> Variant:
+    """Max-pooling of 2x2 every 2. Paper section 3.4: "output of equivalent dimensions", worth 0.4 and 0.3 %.
+
+    55 -> 27 -> 13 -> 6 as before, so that every layer keeps its fan-in. CHM layers-147.cfg comes to the same 6x6 by
+    another way: its pooling rounds up, and it takes the zeros around conv2 and conv5 away to make up for that.
+    """
+
+    def apart(operation: Operation) -> Operation:
+        return MaxPool(2, 2) if isinstance(operation, MaxPool) else operation
+
+    return _each_conv(variant, lambda conv: _then(conv, tuple(map(apart, conv.then))))
+
+
+def _relu(variant: Variant) -> Variant:
+    """tanh(x) for every ReLU. Paper section 3.1 and figure 1: six times as many epochs to the same training error."""
+
+    def bounded(operation: Operation) -> Operation:
+        return Tanh() if isinstance(operation, Relu) else operation
+
+    bent = _each_conv(variant, lambda conv: _then(conv, tuple(map(bounded, conv.then))))
+    return dataclasses.replace(bent, activation=Tanh())
+
+
+def _dropout(variant: Variant) -> Variant:
+    """No dropout in fc6 and fc7. Paper section 4.2: "our network exhibits substantial overfitting"."""
+    return dataclasses.replace(variant, dropout_rate=0.0)
+
+
+def _lighting(variant: Variant) -> Variant:
+    """No noise along the principal components of RGB. Paper section 4.1: worth over 1 %."""
+    return dataclasses.replace(variant, lighting=dataclasses.replace(variant.lighting, strength=0.0, divisor=1.0))
+
+
+def _flips(variant: Variant) -> Variant:
+    """No mirrored images in training. Paper section 4.1 has them with the crops; testing keeps its views."""
+    return dataclasses.replace(variant, flips=False)
+
+
+def _crops(variant: Variant) -> Variant:
+    """The centre crop alone in training. Paper section 4.1: without crops and flips "substantial overfitting"."""
+    return dataclasses.replace(variant, crops=1)
+
+
+def _towers(variant: Variant) -> Variant:
+    """One tower, for one device: half the kernels of conv1 to conv4, every layer reading all of the one before.
+
+    Paper section 3.2: two are worth 1.7 and 1.2 %, and the last convolution and the fully connected layers keep their
+    size, so that both networks have about as many parameters; CHM layers-145-half.cfg.
+    """
+    last = variant.convs[-1].name
+    halved = _each_conv(
+        variant, lambda conv: conv if conv.name == last else dataclasses.replace(conv, features=conv.features // 2)
+    )
+    return dataclasses.replace(halved, towers=1)
+
+
+def _conv3_exchange(variant: Variant) -> Variant:
+    """Conv3 reads its own tower, as conv2, conv4 and conv5 do: the towers first meet in fc6. Not in CHM, nor the paper.
+
+    Half of conv3's kernel goes with it; see `_exchange` for what Krizhevsky did.
+    """
+    return _each_conv(variant, lambda conv: dataclasses.replace(conv, reads='tower') if conv.name == 'conv3' else conv)
+
+
+def _exchange(variant: Variant) -> Variant:
+    """No link between the towers before fc8, which sums them up; CHM layers-150.cfg.
+
+    What fc6 and conv3 lose is given back in width, as there: conv2 has 160 for 128 kernels in each tower and fc6 4096
+    for 2048 units, and the network 60,714,408 parameters for 60,965,224.
+    """
+    apart = _each_conv(
+        _conv3_exchange(variant),
+        lambda conv: dataclasses.replace(conv, features=conv.features * 160 // 128) if conv.name == 'conv2' else conv,
+    )
+    fc6, fc7, fc8 = apart.dense
+    fc6 = dataclasses.replace(fc6, features=2 * fc6.features, reads='tower')
+    return dataclasses.replace(apart, dense=(fc6, dataclasses.replace(fc7, reads='tower'), fc8))
+
+
+ABLATIONS: dict[str, Callable[[Variant], Variant]] = {
+    'norm': _norm,
+    'norm2': _norm2,
+    'overlap': _overlap,
+    'relu': _relu,
+    'dropout': _dropout,
+    'lighting': _lighting,
+    'flips': _flips,
+    'crops': _crops,
+    'towers': _towers,
+    'conv3_exchange': _conv3_exchange,
+    'exchange': _exchange,
+}
+# Of these pairs the first takes away what the second would, so together they would be named for what they are not.
+CONTAINED = (
+    ('norm', 'norm2'),
+    ('exchange', 'conv3_exchange'),
+    ('towers', 'exchange'),
+    ('towers', 'conv3_exchange'),
+)
+
+
+def ablate(variant: Variant, without: Collection[str]) -> Variant:
+    """`variant`, at the paper's width, without the parts that `without` names: keys of ABLATIONS, in any order."""
+    for name, ablation in ABLATIONS.items():
+        if name in without:
+            variant = ablation(variant)
+    return variant
+
+
+def _each_conv(variant: Variant, change: Callable[[Conv], Conv]) -> Variant:
+    return dataclasses.replace(variant, convs=tuple(map(change, variant.convs)))
+
+
+def _then(conv: Conv, then: tuple[Operation, ...]) -> Conv:
+    return dataclasses.replace(conv, then=then)
+
+
+def _named(variant: Variant, name: str) -> Conv:
+    return next(conv for conv in variant.convs if conv.name == name)
+
+
+def _normalises(operation: Operation) -> bool:
+    return isinstance(operation, ChannelNorm | SpatialNorm)

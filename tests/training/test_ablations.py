@@ -1,0 +1,172 @@
+"""What an ablation does to training: the same on every mesh, other images where it says so, a folder of its own."""
+
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from alexnet_jax import InputError
+from alexnet_jax.data.augment import fixed_places
+from alexnet_jax.data.decode import decode
+from alexnet_jax.model.alexnet import init_parameters
+from alexnet_jax.parallel.mesh import TOWER, make_mesh, parameter_specs, place_batch, shardings
+from alexnet_jax.parallel.schedule import compiled_schedule, expected_schedule, traced_schedule
+from alexnet_jax.training.audit import abstract_batch, exchange_bytes
+from alexnet_jax.training.batches import batches_of
+from alexnet_jax.training.config import recipe, validate
+from alexnet_jax.training.recipe import optimizer_of, variant_of
+from alexnet_jax.training.schedule import Plateau, fixed_drops
+from alexnet_jax.training.state import TrainState, abstract_state
+from alexnet_jax.training.step import Batch, make_train_step
+from alexnet_jax.training.workdir import claim
+
+CLASSES, ROWS = 3, 4
+NETWORKS = ['norm', 'norm2', 'overlap', 'relu', 'dropout', 'lighting', 'towers', 'conv3_exchange', 'exchange']
+
+
+def config_of(*without, mesh=(1, 1), **values):
+    config = recipe('tiny', mesh=mesh)
+    config.update(batch_size=8, width=0.03125, without=without, **values)
+    validate(config)
+    return config
+
+
+def train_step(config, mesh):
+    constant = fixed_drops(0.003, factor=0.1, at_steps=())
+    return make_train_step(variant_of(config), optimizer_of(config), constant, mesh, num_classes=CLASSES, seed=4)
+
+
+def three_steps(config):
+    """Losses, and parameters after three steps in float64."""
+    mesh, variant, optimizer = make_mesh(*config.mesh), variant_of(config), optimizer_of(config)
+    random = np.random.default_rng(0)
+    batch = Batch(
+        random.integers(0, 256, (ROWS, 224, 224, 3), dtype=np.uint8),
+        random.integers(0, CLASSES, ROWS).astype(np.int32),
+        random.standard_normal((ROWS, 3)) * 10 * variant.lighting.strength,
+    )
+    params = init_parameters(variant, jax.random.key(0), num_classes=CLASSES)
+    losses = []
+    with jax.enable_x64(True):
+        params = jax.tree.map(lambda p: np.asarray(p, np.float64) * 2, params)
+        state = TrainState(
+            step=jnp.zeros((), jnp.int32),
+            params=params,
+            opt_state=optimizer.init(params),
+            plateau=Plateau.start(),
+            mean_image=random.uniform(100, 150, (224, 224, 3)),
+        )
+        state = jax.device_put(state, shardings(mesh, parameter_specs(mesh, state)))
+        step = train_step(config, mesh)
+        for _ in range(3):
+            state, metrics = step(state, place_batch(mesh, batch))
+            losses.append(float(metrics['loss']))
+        return losses, jax.tree.map(np.asarray, state.params)
+
+
+@pytest.mark.parametrize('name', NETWORKS)
+def test_three_steps_are_the_same_on_one_device_and_on_two(name):
+    two = (2, 1) if name == 'towers' else (1, 2)
+    (losses, params), (others, found) = (
+        three_steps(config_of(name, mesh=mesh, variant='released')) for mesh in [(1, 1), two]
+    )
+    assert all(np.isfinite(losses))
+    assert losses[0] != losses[2]
+    np.testing.assert_allclose(others, losses, rtol=1e-9)
+    for (path, one), other in zip(jax.tree_util.tree_leaves_with_path(params), jax.tree.leaves(found), strict=True):
+        assert np.abs(other - one).max() <= 1e-9 * np.abs(one).max(), jax.tree_util.keystr(path)
+
+
+@pytest.mark.parametrize(
+    ('name', 'exchanges'), [('conv3_exchange', ['fc6', 'fc7', 'fc8']), ('exchange', ['fc8']), ('relu', None)]
+)
+def test_towers_talk_where_the_network_says_and_nowhere_else(name, exchanges):
+    mesh, config = make_mesh(1, 2), config_of(name, mesh=(1, 2))
+    state = abstract_state(variant_of(config), optimizer_of(config), mesh, num_classes=CLASSES)
+    traced = train_step(config, mesh).trace(state, abstract_batch(mesh, ROWS))
+    expected = expected_schedule(exchange_bytes(variant_of(config), mesh, batch_size=ROWS, num_classes=CLASSES), mesh)
+    exchanges = exchanges or ['conv3', 'fc6', 'fc7', 'fc8']
+    assert [entry[:2] for entry in expected] == [
+        *((layer, 'forward') for layer in exchanges),
+        *((layer, 'backward') for layer in exchanges[-2::-1]),
+    ]
+    readings = traced_schedule(traced.jaxpr, mesh), compiled_schedule(traced.lower().compile().as_text(), mesh)
+    for found in readings:
+        assert sorted((m.layer, m.direction, m.op, m.bytes) for m in found if TOWER in m.axis) == sorted(expected)
+
+
+def test_without_crops_training_sees_the_centre_and_its_mirror_image(tiny):
+    batches, mirrored = batches_of(config_of('crops'), tiny), 0
+    for step in (0, 7):
+        for image, record in zip(batches[step].images, batches[step].records, strict=True):
+            centre = decode(tiny.records('train')[int(record)][0])[16:240, 16:240]
+            flip = not np.array_equal(image, centre)
+            np.testing.assert_array_equal(image, centre[:, ::-1] if flip else centre)
+            mirrored += flip
+    assert 0 < mirrored < 16
+
+
+def test_crops_and_flips_leave_everything_else_as_it_was(tiny):
+    whole, few = (batches_of(config, tiny)[3] for config in (config_of(), config_of('crops', 'flips')))
+    np.testing.assert_array_equal(whole.records, few.records)
+    np.testing.assert_array_equal(whole.lighting, few.lighting)
+    batch = batches_of(config_of('flips'), tiny)[3]
+    same = (batch.images == whole.images).all(axis=(1, 2, 3))
+    mirrored = (batch.images == whole.images[:, :, ::-1]).all(axis=(1, 2, 3))
+    assert (same | mirrored).all()
+    assert 0 < same.sum() < 8
+
+
+def test_places_are_the_centre_and_others_of_the_seed():
+    assert fixed_places(1, seed=5) == ((16, 16),)
+    eight = fixed_places(8, seed=5)
+    assert eight[0] == (16, 16)
+    assert len(set(eight)) == 8
+    assert eight != fixed_places(8, seed=6)
+    assert eight == fixed_places(100, seed=5)[:8]
+    assert set(fixed_places(1089, seed=0)) == {(top, left) for top in range(33) for left in range(33)}
+
+
+def test_crops_of_a_config_are_the_places_also_after_a_roll_back(tiny):
+    config = config_of(crops=8, seed=3)
+    assert batches_of(config, tiny).places == batches_of(config, tiny, data_order=1).places == fixed_places(8, seed=3)
+    assert batches_of(config_of(), tiny).places is None
+
+
+@pytest.fixture
+def folder(tiny, tmp_path):
+    claim(tmp_path / 'run', config_of('norm', 'overlap'), tiny, make_mesh(1, 1))
+    return tmp_path / 'run'
+
+
+def test_a_folder_holds_one_ablation(folder, tiny):
+    claim(folder, config_of('overlap', 'norm'), tiny, make_mesh(1, 1))
+    with pytest.raises(InputError, match=r"holds another run \(without \['norm', 'overlap'\], not \['norm'\]\)"):
+        claim(folder, config_of('norm'), tiny, make_mesh(1, 1))
+    with pytest.raises(InputError, match=r'holds another run \(crops None, not 8\)'):
+        claim(folder, config_of('norm', 'overlap', crops=8), tiny, make_mesh(1, 1))
+
+
+@pytest.mark.parametrize(
+    ('values', 'others'), [({'lighting': False}, ['lighting']), ({'crops': 1}, ['crops'])], ids=['lighting', 'crops']
+)
+def test_two_ways_to_say_the_same_are_the_same_run(values, others, tiny, tmp_path):
+    assert variant_of(config_of(**values)) == variant_of(config_of(*others))
+    claim(tmp_path / 'run', config_of(**values), tiny, make_mesh(1, 1))
+    claim(tmp_path / 'run', config_of(*others), tiny, make_mesh(1, 1))
+
+
+def test_a_folder_from_before_there_were_ablations_goes_on_without_a_word(tiny, tmp_path, capsys):
+    claim(tmp_path / 'run', config_of(), tiny, make_mesh(1, 1))
+    for name, keys in {'run.json': ('without', 'crops'), 'config.json': ('without', 'crops')}.items():
+        content = json.loads((tmp_path / 'run' / name).read_text())
+        for key in keys:
+            del content.get('identity', content)[key]
+        (tmp_path / 'run' / name).write_text(json.dumps(content))
+    claim(tmp_path / 'run', config_of(), tiny, make_mesh(1, 1))
+    assert capsys.readouterr().err == ''
+    assert json.loads((tmp_path / 'run' / 'run.json').read_text())['identity']['without'] == []
+    with pytest.raises(InputError, match=r"another run \(without \[\], not \['norm'\]\)"):
+        claim(tmp_path / 'run', config_of('norm'), tiny, make_mesh(1, 1))
