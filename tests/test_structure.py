@@ -75,7 +75,12 @@ def test_commands_are_imported_by_nobody():
 
 @pytest.mark.parametrize(
     ('library', 'home'),
-    [('flax', 'model/alexnet.py'), ('orbax', 'training/storage.py'), ('tensorboardX', 'training/records.py')],
+    [
+        ('flax', 'model/alexnet.py'),
+        ('orbax', 'training/storage.py'),
+        ('tensorboardX', 'training/records.py'),
+        *((tracker, 'training/trackers.py') for tracker in ('wandb', 'mlflow', 'trackio')),
+    ],
 )
 def test_a_library_stays_behind_one_file(library, home):
     assert [name for name, tree in TREES.items() if library in {m.split('/')[0] for m in imported(tree)}] == [home]

@@ -15,7 +15,7 @@ from alexnet_jax.evaluation.evaluate import Evaluator
 from alexnet_jax.parallel.devices import prepare_backend
 from alexnet_jax.parallel.processes import Group, agree, gather, join, table
 from alexnet_jax.running.ending import Ending
-from alexnet_jax.training import loop
+from alexnet_jax.training import loop, tracking
 from alexnet_jax.training import workdir as folders
 from alexnet_jax.training.digests import digest_of_json
 from alexnet_jax.training.interruption import Interruption
@@ -48,6 +48,8 @@ def train(
     ending.prepare(group, timeout=join_timeout)
     join(group, heartbeat=heartbeat, timeout=join_timeout)
     ending.watch(group, heartbeat=heartbeat)
+    if group.index == 0:
+        tracking.check(config.tracking)
     mesh = mesh_of(config)
     if group.count > 1 and (text := table(mesh, group, heartbeat=heartbeat)) and group.index == 0:
         to_stderr(text)

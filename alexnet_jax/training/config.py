@@ -85,6 +85,7 @@ def recipe(
     config.on_bad_numbers = 'stop'  # a loss that is no number: or 'skip' that batch, or 'roll_back' and go another way
     config.max_bad_numbers = 3  # how often it may, before it stops after all
     config.on_failed_save = 'stop'  # what a disk does not take: or 'continue' without it, saying so
+    config.tracking = ''  # 'wandb', 'mlflow' or 'trackio' besides TensorBoard: alexnet_jax/training/tracking.py
     config.profile = 0  # steps to trace into WORKDIR/profile, once warm; 0: none
     if config.dataset == DEMO:
         # Minutes instead of days. The paper's initial weights would spend them near ln(10), as they do on ImageNet for
@@ -198,6 +199,7 @@ _RULES = (
     _Rule('on_bad_numbers', "'stop', 'skip' or 'roll_back'", _one_of('stop', 'skip', 'roll_back')),
     _Rule('max_bad_numbers', f'a whole number, at least 0{_AT_MOST}', _whole(0)),
     _Rule('on_failed_save', "'stop' or 'continue'", _one_of('stop', 'continue')),
+    _Rule('tracking', "'wandb', 'mlflow', 'trackio' or ''", _one_of('wandb', 'mlflow', 'trackio', '')),
     _Rule('profile', f'a whole number, at least 0{_AT_MOST}', _whole(0)),
 )
 

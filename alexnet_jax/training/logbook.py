@@ -12,7 +12,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
-from alexnet_jax.training.records import Records
+from alexnet_jax.training.records import Records, group_of
 
 WORTH_SAYING = 0.01  # of the training time: where the devices waited longer for data, lines say so
 
@@ -35,12 +35,16 @@ class Logbook:
         batch_size: int,
         silent: bool = False,
         patient: bool = False,
+        track: Callable[[int, str, dict[str, Any]], None] | None = None,
     ) -> None:
-        """`silent`: of a process that leaves the log to another; `patient`: goes on where the disk is full."""
+        """`silent`: of a process that leaves the log to another; `patient`: goes on where the disk is full.
+
+        `track` is called as track(step, group, values) with all that is written.
+        """
         self._total, self._batch_size = total_steps, batch_size
         self._workdir, self._silent, self._patient = workdir, silent, patient
         self._console = Console(stderr=True, highlight=False, soft_wrap=True, quiet=silent)
-        self._records = self._open(start_step)
+        self._records, self._track = self._open(start_step), track
         self._progress = None
         if self._console.is_terminal and not silent:
             self._progress = Progress(
@@ -117,6 +121,8 @@ class Logbook:
     def _write(self, step: int, split: str, values: dict[str, Any]) -> None:
         if self._records:
             self._records.write(step, split, values)
+        if self._track:
+            self._track(step, group_of(split, values), values)
 
 
 def clock(seconds: float) -> str:

@@ -33,6 +33,7 @@ from alexnet_jax.training.recipe import dtype_of, optimizer_of, schedule_of, var
 from alexnet_jax.training.startup import StartUp
 from alexnet_jax.training.state import TrainState, abstract_state, create_state
 from alexnet_jax.training.step import Batch, make_train_step
+from alexnet_jax.training.tracking import Tracking
 from alexnet_jax.training.watch import Diverged, LossWatch, StepWatch, check_finite
 from alexnet_jax.training.workdir import write_json
 
@@ -73,12 +74,12 @@ def run(
         if start and not silent:
             to_stderr(f'resuming from step {start} of {steps}')
         start_up.lap('state')
-        with Logbook(
+        with Tracking(config, workdir, silent=silent) as tracking, Logbook(
             workdir, start_step=start, total_steps=steps, batch_size=config.batch_size, silent=silent,
-            patient=config.on_failed_save == 'continue',
+            patient=config.on_failed_save == 'continue', track=tracking.log,
         ) as log:  # fmt: skip
             start_up.lap('log')
-            interruption.say = log.say
+            interruption.say = tracking.say = log.say
             this = _Run(
                 config=config,
                 dataset=dataset,
@@ -94,6 +95,7 @@ def run(
             )
             centre = this.train(start, steps, tested=tested) if start < steps else None
             result = this.result(centre)
+            tracking.result(result)
     if not silent:
         write_json(workdir / 'result.json', result)
     return result

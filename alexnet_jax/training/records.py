@@ -87,6 +87,11 @@ class Board:
         self._writer.close()
 
 
+def group_of(split: str, values: dict[str, Any]) -> str:
+    """What TensorBoard and trackers file values of a split under: 'train', or SPLIT_PROTOCOL of a test."""
+    return f'{split}_{values["protocol"]}' if 'protocol' in values else split
+
+
 class Records:
     """Both files of a run folder; what they cannot take ends the run, or is said once and tried again."""
 
@@ -113,7 +118,7 @@ class Records:
             self._failing = False
         try:
             if self._board:
-                self._board.add(step, f'{split}_{values["protocol"]}' if 'protocol' in values else split, values)
+                self._board.add(step, group_of(split, values), values)
         except OSError as error:
             self._board = None
             self._failed('tensorboard', error, 'no more is written there')

@@ -25,7 +25,7 @@ from alexnet_jax.training.recipe import variant_of
 IDENTITY = ('variant', 'width', 'dataset', 'seed', 'batch_size')  # and what follows from them and `without`
 # What runs of earlier versions do not say, and did.
 BEFORE: dict[str, Any] = {'images_per_crop': 1, 'crops': None, 'without': []}
-_SETTINGS_BEFORE: dict[str, Any] = {'without': []}
+_SETTINGS_BEFORE: dict[str, Any] = {'without': [], 'tracking': ''}
 _HALF = '.half'  # of files that a killed run has not finished
 PACKAGES = ('jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'grain', 'tensorflow-datasets', 'numpy')
 

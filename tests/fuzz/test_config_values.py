@@ -89,6 +89,7 @@ ADMITS = {
     'without': known_parts,
     'crops': optional(lambda value: int32(1)(value) and value <= 33 * 33),
     'images_per_crop': optional(int32(1)),
+    'tracking': either('', 'wandb', 'mlflow', 'trackio'),
     'seed': int32(0),
     'batch_size': int32(1),
     'epochs': epochs,

@@ -160,7 +160,7 @@ def test_two_ways_to_say_the_same_are_the_same_run(values, others, tiny, tmp_pat
 
 def test_a_folder_from_before_there_were_ablations_goes_on_without_a_word(tiny, tmp_path, capsys):
     claim(tmp_path / 'run', config_of(), tiny, make_mesh(1, 1))
-    for name, keys in {'run.json': ('without', 'crops'), 'config.json': ('without', 'crops')}.items():
+    for name, keys in {'run.json': ('without', 'crops'), 'config.json': ('without', 'crops', 'tracking')}.items():
         content = json.loads((tmp_path / 'run' / name).read_text())
         for key in keys:
             del content.get('identity', content)[key]

@@ -49,6 +49,7 @@ WRONG = {
     'images_per_crop': [0, -32, 1.5, True],
     'without': ['norm', ('lrn',), ('norm', 'norm'), ('norm,norm',), ('norm,',), ('',), (3,), 3, {'norm': 1}.keys()],
     'crops': [0, 1090, 1.5, True],
+    'tracking': ['tensorboard', 'WANDB', True, None],
     'data_dir': ['', 3, 'two\nlines'],
 }
 
@@ -224,6 +225,7 @@ def test_the_recipe_for_imagenet_is_the_paper_s():
         'checkpoint_every': 0,
         'keep_checkpoints': 3,
         'log_every': 20,
+        'tracking': '',
         'profile': 0,
         'deterministic': False,
         'clip_norm': None,
