@@ -74,7 +74,7 @@ def run(
         if start and not silent:
             to_stderr(f'resuming from step {start} of {steps}')
         start_up.lap('state')
-        with Tracking(config, workdir, silent=silent) as tracking, Logbook(
+        with Tracking(config, workdir, start=start, silent=silent) as tracking, Logbook(
             workdir, start_step=start, total_steps=steps, batch_size=config.batch_size, silent=silent,
             patient=config.on_failed_save == 'continue', track=tracking.log,
         ) as log:  # fmt: skip

@@ -6,10 +6,21 @@ import json
 import os
 import pathlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from alexnet_jax import InputError
+
+
+def lines_until(path: pathlib.Path, step: int) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The lines of a metrics.jsonl, where it exists, of up to `step` updates, and what they say."""
+    for line in path.read_text().splitlines() if path.exists() else ():
+        try:
+            entry = json.loads(line)
+        except json.JSONDecodeError:  # the last line of a killed run may be half written
+            continue
+        if entry['step'] <= step:
+            yield line, entry
 
 
 class MetricsFile:
@@ -25,15 +36,9 @@ class MetricsFile:
         self._waiting = b''  # lines that the disk did not take
         self.written: set[tuple[int, str, str | None]] = set()
         kept = []
-        if path.exists():
-            for line in path.read_text().splitlines():
-                try:
-                    entry = json.loads(line)
-                except json.JSONDecodeError:  # the last line of a killed run may be half written
-                    continue
-                if entry['step'] <= until:
-                    kept.append(line + '\n')
-                    self.written.add((entry['step'], entry['split'], entry.get('protocol')))
+        for line, entry in lines_until(path, until):
+            kept.append(line + '\n')
+            self.written.add((entry['step'], entry['split'], entry.get('protocol')))
         path.write_text(''.join(kept))
         self._descriptor = os.open(path, os.O_WRONLY | os.O_APPEND)
         self._end = os.fstat(self._descriptor).st_size

@@ -5,11 +5,13 @@ All keep their files in the run folder and send nothing, unless the variables th
 
 from __future__ import annotations
 
+import json
 import os
 import pathlib
+import struct
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
 PROJECT = 'alexnet_jax'  # that runs are in, unless the tracker's own variables say otherwise
@@ -92,26 +94,65 @@ class _Wandb:
         import wandb
 
         self.run = run or uuid.uuid4().hex[:8]
+        mode = os.environ.get('WANDB_MODE') or 'offline'
+        self._files = workdir.glob(f'wandb/offline-run-*-{self.run}/*.wandb') if mode == 'offline' else None
         self._run = wandb.init(
             project=os.environ.get('WANDB_PROJECT') or PROJECT,
             id=self.run,
             name=workdir.name,
             resume='allow',
-            mode=os.environ.get('WANDB_MODE') or 'offline',
+            mode=mode,
             dir=workdir,
             config=settings,
             allow_val_change=True,
-            settings=wandb.Settings(console='off', silent=True, disable_git=True, save_code=False),
+            settings=wandb.Settings(
+                console='off',
+                silent=True,
+                disable_git=True,
+                save_code=False,
+                x_transaction_log_flush_interval=0.5,  # seconds; what is not in the file yet goes with a killed process
+            ),
         )
 
     def logged(self) -> dict[str, int] | None:
-        return None  # offline it does not know what earlier processes wrote
+        if self._files is None:
+            return None
+        from wandb.proto.wandb_internal_pb2 import Record
+
+        last: dict[str, int] = {}
+        for path in self._files:
+            for record in map(Record.FromString, _leveldb_log(path)):
+                items = {item.key or item.nested_key[0]: item.value_json for item in record.history.item}
+                for group in {name.split('/')[0] for name in items if not name.startswith('_')}:
+                    last[group] = max(last.get(group, -1), json.loads(items['_step']))
+        return last
 
     def log(self, step: int, values: dict[str, float | str]) -> None:
         self._run.log(values, step=step)
 
     def close(self, ending: str) -> None:
         self._run.finish(exit_code=0 if ending == 'done' else 1)
+
+
+def _leveldb_log(path: pathlib.Path) -> Iterator[bytes]:
+    """The whole records of a .wandb file, which is a log of LevelDB behind 7 bytes of wandb's own.
+
+    Blocks of 32 KiB hold pieces: a checksum of 4 bytes, the length, what it is (1 all of a record, 2 its beginning, 3 a
+    part, 4 its end), and the bytes. Less than 7 bytes at the end of a block are padding.
+    """
+    data, place, record = path.read_bytes(), 7, b''
+    while place + 7 <= len(data):
+        if (left := -place % 32768) < 7 and left:
+            place += left
+            continue
+        length, kind = struct.unpack_from('<HB', data, place + 4)
+        place += 7
+        if place + length > len(data):
+            return  # the process was killed while it wrote
+        record = data[place : place + length] if kind in (1, 2) else record + data[place : place + length]
+        place += length
+        if kind in (1, 4):
+            yield record
 
 
 class _Trackio:
@@ -131,6 +172,7 @@ class _Trackio:
             auto_log_gpu=False,
             auto_log_cpu=False,
         )
+        trackio.context_vars.current_run.set(None)  # or it would be ended a second time when Python exits
 
     def logged(self) -> dict[str, int] | None:
         if os.environ.get('TRACKIO_SPACE_ID') or os.environ.get('TRACKIO_SERVER_URL'):

@@ -6,9 +6,10 @@ over a network unless the user's environment says so: training/trackers.py.
 A tracker must not change training. Its package is imported only when asked for, numbers go to it from a thread of their
 own, and where it fails that is said once and the run goes on without.
 
-WORKDIR/tracking.json keeps the run's id, so that a resumed run goes on in the same one. What a killed run had logged
-after its last checkpoint is not logged again when the resumed run makes those steps again, also where a rolled back run
-made them differently: a tracker's curve has each step once, in order. metrics.jsonl is what holds in every case.
+WORKDIR/tracking.json keeps the run's id, so that a resumed run goes on in the same one. What the tracker lacks of the
+steps before, because it failed or was killed with what it had not written yet, comes from metrics.jsonl. What a killed
+run had logged after its last checkpoint is not logged again when those steps are made again, also where a rolled back
+run makes them differently: a tracker's curve has each step once, in order, and metrics.jsonl is what holds.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ import ml_collections
 
 from alexnet_jax import InputError, Interrupted
 from alexnet_jax.training.logbook import to_stderr
+from alexnet_jax.training.records import group_of, lines_until
 from alexnet_jax.training.trackers import INSTALL, TRACKERS, Tracker
 from alexnet_jax.training.workdir import write_json
 
@@ -53,8 +55,10 @@ class Tracking:
       say: called with the one line about a tracker that fails.
     """
 
-    def __init__(self, config: ml_collections.ConfigDict, workdir: pathlib.Path, *, silent: bool = False) -> None:
-        """Opens the run, or a new one; `silent`: of a process that leaves this to another.
+    def __init__(
+        self, config: ml_collections.ConfigDict, workdir: pathlib.Path, *, start: int, silent: bool = False
+    ) -> None:
+        """Opens the run that has made `start` steps, or a new one; `silent`: of a process that leaves it to another.
 
         Raises:
           InputError: a new run cannot be opened. Of a resumed one that is said only.
@@ -86,6 +90,9 @@ class Tracking:
         self._waiting: queue.SimpleQueue[tuple[int, str, dict[str, Any]] | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._work, name='tracking', daemon=True)
         self._thread.start()
+        for _, entry in lines_until(workdir / 'metrics.jsonl', start):
+            step, split = entry.pop('step'), entry.pop('split')
+            self.log(step, group_of(split, entry), entry)
 
     def __enter__(self) -> Tracking:
         return self

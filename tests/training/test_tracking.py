@@ -65,7 +65,7 @@ def run(workdir, steps, *, every=5, tests=(), scale=1.0):
     workdir.mkdir(exist_ok=True)
     said = []
     start = steps[0] - 1
-    with Tracking(config(), workdir) as track, Logbook(
+    with Tracking(config(), workdir, start=start) as track, Logbook(
         workdir, start_step=start, total_steps=100, batch_size=8, track=track.log
     ) as log:  # fmt: skip
         track.say = said.append
@@ -85,7 +85,7 @@ def losses(kind, name='train/loss'):
 
 
 def test_a_tracker_gets_the_records_the_settings_and_the_result(fake, tmp_path, capsys):
-    with Tracking(config(seed=7), tmp_path) as track, Logbook(
+    with Tracking(config(seed=7), tmp_path, start=0) as track, Logbook(
         tmp_path, start_step=0, total_steps=9, batch_size=8, track=track.log
     ) as log:  # fmt: skip
         metrics = {'loss': 1.5, 'top1_error': 0.5, 'learning_rate': 0.1, 'data_wait': 0.25}
@@ -118,6 +118,18 @@ def test_a_resumed_run_is_the_same_one_and_has_each_step_once(fake, tmp_path):
     assert len(losses(fake)) == 6
 
 
+def test_what_a_tracker_lacks_comes_from_metrics_jsonl(fake, tmp_path):
+    fake.breaks_at = 10
+    run(tmp_path / 'a', range(1, 18), tests=(16,))
+    fake.breaks_at = None
+    run(tmp_path / 'a', range(13, 31), tests=(16, 24), scale=3.0)
+    # Where the store cannot be asked, the step that it did not take counts as there: missing, never double.
+    lost = [] if fake.can_be_asked else [10]
+    expected = [(5, 5.0), (10, 10.0), (15, 45.0), (20, 60.0), (25, 75.0), (30, 90.0)]
+    assert losses(fake) == [point for point in expected if point[0] not in lost]
+    assert losses(fake, 'validation_centre/loss') == [(16, 2.0), (24, 2.0)]
+
+
 def test_another_folder_is_another_run(fake, tmp_path):
     for name in ('a', 'b'):
         run(tmp_path / name, range(1, 6))
@@ -128,7 +140,7 @@ def test_another_folder_is_another_run(fake, tmp_path):
     ('error', 'ending'), [(Interrupted('saved'), 'stopped'), (InputError('x'), 'failed'), (KeyError('x'), 'failed')]
 )
 def test_the_tracker_knows_how_a_run_ended(fake, tmp_path, error, ending):
-    with pytest.raises(type(error)), Tracking(config(), tmp_path):
+    with pytest.raises(type(error)), Tracking(config(), tmp_path, start=0):
         raise error
     assert fake.store['run0']['endings'] == [ending]
 
@@ -147,7 +159,7 @@ def test_a_tracker_that_does_not_start_stops_a_new_run_alone(fake, tmp_path, cap
     with pytest.raises(
         InputError, match=r'^mlflow does not open a run: ConnectionError: no route to host; .*tracking=$'
     ):
-        Tracking(config(), tmp_path)
+        Tracking(config(), tmp_path, start=0)
     fake.breaks_at = None
     run(tmp_path / 'a', range(1, 6))
     fake.breaks_at = 'start'
@@ -169,7 +181,7 @@ def test_a_tracker_that_hangs_does_not_hold_up_the_run(fake, tmp_path, monkeypat
 def test_other_processes_and_no_tracker_say_nothing(fake, tmp_path):
     plain = recipe(None, mesh=(1, 2))
     for made, silent in [(config(), True), (plain, False)]:
-        with Tracking(made, tmp_path, silent=silent) as track:
+        with Tracking(made, tmp_path, start=0, silent=silent) as track:
             track.log(1, 'train', {'loss': 1.0})
             track.result({'steps': 1})
     assert fake.store == {}
@@ -179,7 +191,7 @@ def test_other_processes_and_no_tracker_say_nothing(fake, tmp_path):
 def test_a_damaged_tracking_json_is_one_line(fake, tmp_path):
     (tmp_path / 'tracking.json').write_text('{"mlflow": {')
     with pytest.raises(InputError, match=r'tracking.json is damaged: delete it'):
-        Tracking(config(), tmp_path)
+        Tracking(config(), tmp_path, start=0)
 
 
 @pytest.mark.parametrize('name', ['wandb', 'mlflow', 'trackio'])
