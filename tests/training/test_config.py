@@ -10,7 +10,9 @@ import pytest
 
 import alexnet_jax
 from alexnet_jax import InputError
+from alexnet_jax.model.ablations import ABLATIONS
 from alexnet_jax.training.config import learning_rate_of, recipe, steps_per_epoch, total_steps, validate
+from alexnet_jax.training.recipe import variant_of
 
 PACKAGE = pathlib.Path(alexnet_jax.__file__).parent
 NAN, INF = math.nan, math.inf
@@ -192,6 +194,19 @@ def test_the_learning_rate_grows_with_the_batch_where_it_shall(values, expected)
 def test_what_one_weird_trick_cannot_do_is_refused(values, message):
     with pytest.raises(InputError, match=message):
         validate(changed(parallelism='one_weird_trick', **values))
+
+
+def test_the_ablations_are_valid_runs_each_another_network_or_other_images():
+    config_file = runpy.run_path(str(PACKAGE.parent / 'configs/ablations.py'))
+    assert config_file['get_config']('birds').to_dict() == recipe('birds', mesh=(1, 1)).to_dict()
+    points, variants = list(config_file['sweep']()), set()
+    for point in points:
+        config = config_file['get_config']()
+        config.update(point)
+        validate(config)
+        variants.add(variant_of(config))
+    assert points[0] == {'without': (), 'seed': 0}
+    assert len(points) == 3 * len(variants) == 3 * (1 + len(ABLATIONS) + 1)  # seeds; the whole one, and 8 crops
 
 
 def test_the_recipe_for_imagenet_is_the_paper_s():

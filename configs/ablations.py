@@ -1,0 +1,32 @@
+"""The network without each of its parts in turn, on one device: what every part is worth.
+
+    python -m alexnet_jax.main --config=configs/ablations.py --config.without=norm           one row, embedded dataset
+    python -m alexnet_jax.main --config=configs/ablations.py:NAME --config.without=norm,overlap
+    python -m launch.sweep --config=configs/ablations.py --workdir=runs/ablations            all rows and seeds
+
+Names and sources: alexnet_jax/model/ablations.py. One device, because one row is a network of one tower; the others run
+with --config.mesh=1,2 too, with the same results.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+import ml_collections
+
+from alexnet_jax.model.ablations import ABLATIONS
+from alexnet_jax.training.config import recipe
+
+SEEDS = (0, 1, 2)
+
+
+def get_config(dataset: str | None = None) -> ml_collections.ConfigDict:
+    """The recipe for `dataset`, a prepared dataset's name; by default the embedded one."""
+    return recipe(dataset, mesh=(1, 1))
+
+
+def sweep() -> Iterator[dict[str, Any]]:
+    """Overrides of each run: the whole network, without each part, and with eight crop offsets; each seed in turn."""
+    rows: list[dict[str, Any]] = [{'without': without} for without in ((), *((name,) for name in ABLATIONS))]
+    rows.append({'without': (), 'crops': 8})
+    for seed in SEEDS:
+        yield from ({**row, 'seed': seed} for row in rows)
