@@ -1,6 +1,7 @@
 """What an ablation does to training: the same on every mesh, other images where it says so, a folder of its own."""
 
 import json
+from collections import Counter
 
 import jax
 import jax.numpy as jnp
@@ -8,7 +9,7 @@ import numpy as np
 import pytest
 
 from alexnet_jax import InputError
-from alexnet_jax.data.augment import fixed_places
+from alexnet_jax.data.augment import draw, fixed_places, limited
 from alexnet_jax.data.decode import decode
 from alexnet_jax.model.alexnet import init_parameters
 from alexnet_jax.parallel.mesh import TOWER, make_mesh, parameter_specs, place_batch, shardings
@@ -127,6 +128,16 @@ def test_places_are_the_centre_and_others_of_the_seed():
     assert eight != fixed_places(8, seed=6)
     assert eight == fixed_places(100, seed=5)[:8]
     assert set(fixed_places(1089, seed=0)) == {(top, left) for top in range(33) for left in range(33)}
+
+
+def test_every_place_is_as_likely_and_flips_and_lighting_stay():
+    places = fixed_places(8, seed=5)
+    whole = [draw(seed=1, epoch=2, record=record) for record in range(8000)]
+    few = [limited(chance, places=places, flips=True) for chance in whole]
+    counts = Counter((chance.top, chance.left) for chance in few)
+    assert set(counts) == set(places)
+    assert all(880 < count < 1120 for count in counts.values())  # 1000, and four standard deviations of 29.6
+    assert all(a.flip == b.flip and (a.normals == b.normals).all() for a, b in zip(whole, few, strict=True))
 
 
 def test_crops_of_a_config_are_the_places_also_after_a_roll_back(tiny):
