@@ -115,7 +115,9 @@ def test_bfloat16_is_the_precision_of_products_and_of_nothing_that_adds_up(probl
     params = jax.device_put(params, shardings(mesh, parameter_specs(mesh, params)))
     arguments = params, problem['batch'], problem['mean'].astype(np.float32), problem['key']
     traced = gradients.trace(*arguments).jaxpr.jaxpr
-    assert inputs_of(traced, {'conv_general_dilated', 'dot_general', 'all_gather'}) == {'bfloat16'}
+    assert inputs_of(traced, {'conv_general_dilated', 'dot_general'}) == {'bfloat16'}
+    # One weird trick sums fc8's products over devices in float32, so their gradient comes back in it.
+    assert inputs_of(traced, {'all_gather'}) <= ({'bfloat16', 'float32'} if case[1] else {'bfloat16'})
     assert inputs_of(traced, {'rsqrt', 'exp', 'log', 'psum_invariant'}) == {'float32'}  # norms, softmax, averages
     (loss, _), found = gradients(*arguments)
     assert loss.dtype == jnp.float32
