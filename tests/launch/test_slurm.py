@@ -1,4 +1,4 @@
-"""launch/slurm.sbatch in a SLURM cluster of one machine, which is started here: to the end, through a requeue, as an array.
+"""launch/slurm.sbatch in a SLURM cluster of one machine, which is started here.
 
 It needs Debian's slurm-wlm and munge, which .ci/run installs; SLURM=required makes their absence a failure.
 """
