@@ -21,6 +21,7 @@ ALLOWED = {
     'evaluation': {'model', 'parallel', 'data', 'training/step'},
     'running': {'model', 'parallel', 'data', 'training', 'evaluation'},
     'benchmark': {'model', 'parallel', 'data', 'training'},
+    'sweeping': {'training'},
 }
 COLLECTIVES = {
     *('psum', 'pmean', 'pmax', 'pmin', 'psum_scatter', 'all_gather', 'all_gather_invariant', 'all_to_all'),
@@ -75,7 +76,13 @@ def test_commands_are_imported_by_nobody():
 
 @pytest.mark.parametrize(
     ('library', 'home'),
-    [('flax', 'model/alexnet.py'), ('orbax', 'training/storage.py'), ('tensorboardX', 'training/records.py')],
+    [
+        ('flax', 'model/alexnet.py'),
+        ('orbax', 'training/storage.py'),
+        ('tensorboardX', 'training/records.py'),
+        ('optuna', 'sweeping/search.py'),
+        ('matplotlib', 'sweeping/figure.py'),
+    ],
 )
 def test_a_library_stays_behind_one_file(library, home):
     assert [name for name, tree in TREES.items() if library in {m.split('/')[0] for m in imported(tree)}] == [home]
