@@ -6,11 +6,12 @@
     python -m launch.sweep --config=... --workdir=runs/y --search=optuna --trials=40 \\
         --sweep.learning_rate=log:1e-4..1e-1 --sweep.momentum=0.8..0.99 --sweep.batch_size=16,32,64
 
---sweep.KEY=VALUES is multiplied with the other ones and with the config's sweep(); values that are tuples are separated
-by semicolons ('--sweep.mesh=1,1;1,2'). A search takes no sweep() and no seeds. --config.KEY=VALUE holds for all runs. All points are checked before the first
-run. Each has a folder in --workdir and beside it NAME.log. The same command again skips what is finished and goes on
-with the rest. At the end: results.csv, results.md, results.png. --index=I becomes run I, for job arrays:
-launch/slurm_sweep.sbatch. Exit codes are those of alexnet_jax.main: 0 all finished, 1 some failed, 75, 76.
+--sweep.KEY=VALUES is multiplied with the others and with the config's sweep(); values that are tuples are separated by
+semicolons ('--sweep.mesh=1,1;1,2'). --config.KEY=VALUE holds for all runs. A search takes ranges, and no sweep().
+All points are checked before the first run. Each has a folder in --workdir and beside it NAME.log. The same command
+again skips what is finished and goes on with the rest. At the end: results.csv, results.md, results.png. --index=I
+becomes run I, for job arrays: launch/slurm_sweep.sbatch. Exit codes are alexnet_jax.main's: 0 all finished, 1 some
+failed, 75 lost, 76 told to stop. docs/sweeps.md has more.
 """
 
 import functools
