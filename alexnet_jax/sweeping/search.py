@@ -10,7 +10,6 @@ import dataclasses
 import fcntl
 import json
 import pathlib
-import re
 from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -22,7 +21,6 @@ from alexnet_jax.sweeping.plan import Point, checked, require_key, shown, values
 from alexnet_jax.sweeping.runner import Run
 from alexnet_jax.training.recovery import FILE as BAD_NUMBERS
 
-_RANGE = re.compile(r'(log:)?([^.,;:]+(?:\.[^.,;:]+)?)\.\.([^,;:]+)')
 _UNPRUNED = 5  # trials before any is stopped early
 
 
@@ -52,14 +50,14 @@ def space_of(base: ml_collections.ConfigDict, texts: Mapping[str, str]) -> Space
         require_key(base, key)
         if key == 'seed':
             raise InputError('--sweep.seed: a search over seeds finds luck; sweep the best of its settings over them')
-        found = _RANGE.fullmatch(text)
-        if not found or base.get_type(key) not in (int, float):
+        low, dots, high = text.removeprefix('log:').partition('..')
+        if not dots or base.get_type(key) not in (int, float):
             space[key] = values_of(base, key, text)
         else:
-            low, high = values_of(base, key, f'{found[2]},{found[3]}')
-            if not low < high or (found[1] and low <= 0):
+            log, ends = text.startswith('log:'), values_of(base, key, f'{low},{high}')
+            if len(ends) != 2 or not ends[0] < ends[1] or (log and ends[0] <= 0):
                 raise InputError(f'--sweep.{key}={text}: LOW..HIGH needs LOW below HIGH, and with log: above 0')
-            space[key] = Range(low, high, log=bool(found[1]))
+            space[key] = Range(*ends, log=log)
         among = space[key]
         for value in (among.low, among.high) if isinstance(among, Range) else among:
             checked(base, {key: value})
