@@ -57,7 +57,7 @@ def space_of(base: ml_collections.ConfigDict, texts: Mapping[str, str]) -> Space
             log, ends = text.startswith('log:'), values_of(base, key, f'{low},{high}')
             if len(ends) != 2 or not ends[0] < ends[1] or (log and ends[0] <= 0):
                 raise InputError(f'--sweep.{key}={text}: LOW..HIGH needs LOW below HIGH, and with log: above 0')
-            space[key] = Range(*ends, log=log)
+            space[key] = Range(ends[0], ends[1], log=log)
         among = space[key]
         for value in (among.low, among.high) if isinstance(among, Range) else among:
             checked(base, {key: value})

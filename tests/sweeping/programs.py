@@ -21,7 +21,8 @@ if word == 'wait':
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(76))
 elif word == 'deaf':
     signal.signal(signal.SIGTERM, lambda *_: print('told', file=sys.stderr, flush=True))
-said = {'pid': os.getpid(), 'threads': os.environ.get('PJRT_NPROC'), 'cores': sorted(os.sched_getaffinity(0)), 'options': options}
+said = {'pid': os.getpid(), 'threads': os.environ.get('PJRT_NPROC'), 'options': options}
+said['cores'] = sorted(os.sched_getaffinity(0))
 (folder / f'.start{start}').write_text(json.dumps(said))
 (folder / f'.start{start}').replace(folder / f'start{start}')
 print(f'start {start}: {word}', file=sys.stderr, flush=True)

@@ -21,22 +21,31 @@ ALL = (Share(),)
 
 @pytest.fixture
 def sweep(tmp_path, monkeypatch):
-    """Runs points seed=0, seed=1, ... as the script says; returns (exit code, runs, names as they were reported)."""
+    """Runs points seed=0, seed=1, ... as the script says; returns (exit code, runs, reports).
+
+    `told`: the report at which this process is told to stop.
+    """
     monkeypatch.delenv('PJRT_NPROC', raising=False)
     root = tmp_path / 'sweep'
     root.mkdir()
     points = check(recipe(None), [{'seed': seed} for seed in range(4)])
 
-    def run(script, *, count=2, shares=ALL, source=None):
+    def run(script, *, count=2, shares=ALL, source=None, told=None):
         program = programs.install(tmp_path, script)
         reports = []
+
+        def report(run):
+            reports.append((run.point.name, run.state))
+            if reports[-1] == told:
+                os.kill(os.getpid(), signal.SIGTERM)
+
         runner = Runner(
             root,
             source or Listed(points[:count]),
             command=lambda point: [*program, *point.options, f'--workdir={root / point.name}'],
             steps=lambda point: 10,
             shares=shares,
-            report=lambda run: reports.append((run.point.name, run.state)),
+            report=report,
             show=lambda runs: None,
         )
         return runner.run(), runner.runs, reports
@@ -180,9 +189,7 @@ def test_what_another_sweep_runs_is_not_ours_to_stop(sweep, tmp_path):
     orphan = subprocess.Popen([*program, f'--workdir={sweep.root / "seed=0"}'], stdout=held, stderr=held)
     held.close()
     programs.wait_for(sweep.root / 'seed=0' / 'start0')
-    thread = stop_when_there(sweep.root / 'seed=0' / 'start0')
-    code, runs, _ = sweep({'seed=0': ['wait']}, count=2)
-    thread.join()
+    code, runs, _ = sweep({'seed=0': ['wait']}, count=2, told=('seed=0', 'elsewhere'))
     assert (code, runs[0].state, orphan.poll()) == (76, 'elsewhere', None)
     orphan.kill()
     orphan.wait()
