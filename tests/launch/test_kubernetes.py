@@ -5,6 +5,7 @@ That they are what Kubernetes accepts is tested in tests/extras/test_kubernetes_
 
 import json
 import re
+import subprocess
 
 import checkout
 import commands
@@ -15,7 +16,6 @@ from slurm_cluster import free_ports
 from alexnet_jax import FAILED, INTERRUPTED, LOST
 from alexnet_jax.parallel.processes import Group, find_group
 
-FILES = ('kubernetes.yaml', 'kubernetes_sweep.yaml', 'kubernetes_storage.yaml')
 JOBS = ('kubernetes.yaml', 'kubernetes_sweep.yaml')
 
 
@@ -121,3 +121,23 @@ def test_two_pods_train_as_the_file_says(tmp_path, tiny_dir, program_cache):
     assert [code for code, _ in ended] == [0, 0], ended
     assert '2 processes (Kubernetes), mesh 1x2' in ended[0][1]
     assert json.loads((top / 'runs/two_device_demo/result.json').read_text())['steps'] == 2
+
+
+def test_the_sweep_has_a_pod_for_each_point(tmp_path, tiny_dir, program_cache):
+    """`--count` says so; the last pod's command, as written, runs the last point."""
+    top = checkout.copy(tmp_path)
+    last = job('kubernetes_sweep.yaml')[0]['completions'] - 1
+    command = pod_command('kubernetes_sweep.yaml', last)
+    environment = checkout.environment(program_cache) | pod_environment('kubernetes_sweep.yaml', last)
+    counted = subprocess.run(
+        [*command[:-1], '--count'], cwd=top, env=environment, capture_output=True, text=True, check=True
+    )
+    assert command[-1] == f'--index={last}'
+    assert int(counted.stdout) == last + 1
+    ((code, error),) = checkout.run_together(
+        [*command, *checkout.TINY, f'--config.data_dir={tiny_dir}'], [environment], cwd=top
+    )
+    assert code == 0, error
+    (result,) = (top / 'runs/sweep').glob('*/result.json')
+    assert result.parent.name == 'learning_rate=0.01,seed=2'
+    assert json.loads(result.read_text())['steps'] == 2

@@ -6,6 +6,7 @@ It needs Debian's slurm-wlm and munge, which .ci/run installs; SLURM=required ma
 import json
 import os
 import re
+import sys
 
 import checkout
 import commands
@@ -99,3 +100,20 @@ def test_an_error_of_the_run_is_not_requeued(cluster, top, submit):
     assert 'Restarts=0' in cluster.run('scontrol', 'show', 'job', job)
     log = log_of(top, job)
     assert log.count('error: config.momentum is 2.0') == 2 and 'requeued' not in log
+
+
+def test_an_array_is_a_sweep(cluster, top, tiny_dir):
+    """launch/slurm_sweep.sbatch: one task a point, and the table from what they left."""
+    sweep = (
+        *('--config=configs/one_device.py', '--sweep.seed=0,1', '--workdir=runs/sweep', '--config.width=0.01'),
+        *(f'--config.data_dir={tiny_dir}', '--config.dataset=tiny', '--config.variant=released'),
+        *('--config.batch_size=8', '--config.steps=2', '--config.evaluate_every=2'),
+    )
+    python = (sys.executable, '-m', 'launch.sweep', *sweep)
+    assert cluster.run(*python, '--count', cwd=top) == '2'
+    job = cluster.run('sbatch', '--parsable', '--array=0-1', 'launch/slurm_sweep.sbatch', *sweep, cwd=top)
+    assert end(cluster, job) == {'COMPLETED'}, [path.read_text() for path in top.glob('alexnet-sweep-*.log')]
+    assert len(list(top.glob(f'alexnet-sweep-{job}_[01].log'))) == 2
+    assert {path.parent.name for path in (top / 'runs/sweep').glob('*/result.json')} == {'seed=0', 'seed=1'}
+    table = cluster.run(*python, '--table', cwd=top)
+    assert table and (top / 'runs/sweep/results.csv').read_text().count('finished') == 2
