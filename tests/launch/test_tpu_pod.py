@@ -142,7 +142,12 @@ def test_from_create_to_delete(pod):
         told = pod.told(f'{worker}/docker')
         assert told[0] == ['build', '--build-arg', 'EXTRA=tpu', '--tag', 'alexnet-jax:tpu', 'alexnet_jax']
         assert told[1] == ['rm', 'alexnet']
-        assert told[2][-3:] == ['--cluster=tpu', '--config=configs/two_device.py', '--workdir=runs/a b']
+        assert told[2] == [
+            *('run', '--detach', '--name=alexnet', '--restart=on-failure:10'),
+            *('--privileged', '--network=host', '--user=root'),
+            *(f'--volume={pod.shared}/{name}:/app/{name}' for name in ('data', 'runs')),
+            *('alexnet-jax:tpu', '--cluster=tpu', '--config=configs/two_device.py', '--workdir=runs/a b'),
+        ]
         assert ['stop', '--time=120', 'alexnet'] in told
     assert ['logs', '--follow', '--tail=100', 'alexnet'] in pod.told('1/docker')
     assert ['logs', '--follow', '--tail=100', 'alexnet'] not in pod.told('0/docker')
