@@ -268,13 +268,13 @@ def fetch(tree: Any) -> Any:
 def table(mesh: jax.sharding.Mesh, group: Group, *, heartbeat: int) -> str:
     """Hosts, processes, devices and which part of the mesh each has; all processes must call it."""
     places = {device: index for index, device in np.ndenumerate(mesh.devices)}
-    mine = [f'({data},{tower})' for device, (data, tower) in places.items() if device.process_index == group.index]
+    mine = [f'({data},{second})' for device, (data, second) in places.items() if device.process_index == group.index]
     kind = mesh.devices.flat[0].device_kind
     own = [socket.gethostname(), str(os.getpid()), f'{len(mine)} x {kind}', ' '.join(mine)]
     rows = [[str(index), *json.loads(word)] for index, word in enumerate(gather('table', json.dumps(own)))]
-    rows.insert(0, ['process', 'host', 'pid', 'devices', '(data, tower)'])
+    rows.insert(0, ['process', 'host', 'pid', 'devices', f'({", ".join(mesh.axis_names)})'])
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = ['  '.join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-    data, tower = mesh.devices.shape
-    title = f'{group.count} processes ({group.found}), mesh {data}x{tower}, heartbeat {heartbeat} s'
+    shape = 'x'.join(map(str, mesh.devices.shape))
+    title = f'{group.count} processes ({group.found}), mesh {shape}, heartbeat {heartbeat} s'
     return '\n  '.join([title, *lines])

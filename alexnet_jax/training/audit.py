@@ -22,9 +22,11 @@ from alexnet_jax.parallel.devices import prepare_backend
 from alexnet_jax.parallel.exchange import EXCHANGES
 from alexnet_jax.parallel.mesh import (
     DATA,
+    MODEL,
     REPLICATED,
     TOWER,
     abstract,
+    batch_axes,
     batch_spec,
     parameter_specs,
     shardings,
@@ -45,8 +47,8 @@ class Schedules:
       mesh: the mesh.
       traced, compiled: of this project's step.
       automatic: of the plain network left to the compiler's partitioner, with the same sharding of parameters.
-      exchange_bytes: {layer: bytes of one tower's share of that exchange, on one device}.
-      gradient_bytes: bytes of the gradients that one device holds.
+      exchange_bytes: {layer: bytes that a device receives in that exchange's forward pass}, by `exchange_bytes`.
+      gradient_bytes: {axes: bytes that a device receives when gradients are averaged over them}, by `gradient_bytes`.
     """
 
     mesh: Mesh
@@ -54,7 +56,7 @@ class Schedules:
     compiled: list[Message]
     automatic: list[Message]
     exchange_bytes: dict[str, int]
-    gradient_bytes: int
+    gradient_bytes: dict[str, int]
 
 
 def sizes(config: ml_collections.ConfigDict, *, num_classes: int) -> list[LayerSize]:
@@ -78,16 +80,19 @@ def schedules(config: ml_collections.ConfigDict, *, num_classes: int) -> Schedul
         dtype=dtype_of(config),
     )
     traced = step.trace(state, batch)
-    held = [leaf.sharding.shard_shape(leaf.shape) for leaf in jax.tree.leaves(state.params)]
     return Schedules(
         mesh=mesh,
         traced=traced_schedule(traced.jaxpr, mesh),
         compiled=compiled_schedule(_text(traced.lower().compile()), mesh),
         automatic=_automatic(variant, mesh, state, batch, num_classes=num_classes, dtype=dtype_of(config)),
         exchange_bytes=exchange_bytes(
-            variant, rows=config.batch_size // mesh.shape[DATA], itemsize=jnp.dtype(config.precision).itemsize
+            variant,
+            mesh,
+            batch_size=config.batch_size,
+            num_classes=num_classes,
+            itemsize=jnp.dtype(config.precision).itemsize,
         ),
-        gradient_bytes=sum(jnp.dtype(jnp.float32).itemsize * math.prod(shape) for shape in held),
+        gradient_bytes=gradient_bytes(mesh, state.params),
     )
 
 
@@ -103,11 +108,35 @@ def abstract_batch(mesh: Mesh, batch_size: int) -> Batch:
     return abstract(mesh, shapes, jax.tree.map(lambda _: batch_spec(mesh), shapes))
 
 
-def exchange_bytes(variant: Variant, *, rows: int, itemsize: int = 4) -> dict[str, int]:
-    """The formula: one tower's channels, where each exchange finds them, times `rows` images, `itemsize` bytes each."""
-    layers = layer_sizes(variant, num_classes=1)
-    before = {layer.name: previous.output for previous, layer in itertools.pairwise(layers)}
-    return {layer: rows * math.prod(before[layer]) // 2 * itemsize for layer in EXCHANGES}
+def exchange_bytes(
+    variant: Variant, mesh: Mesh, *, batch_size: int, num_classes: int, itemsize: int = 4
+) -> dict[str, int]:
+    """The formula of what a device receives in the forward pass: {layer: bytes}, of `itemsize` bytes a number.
+
+    Of two towers, the other's channels, where each exchange finds them, of this device's images. With one weird trick,
+    from each of the other devices as much as it has of its own images: what fc6 and fc7 read, and fc8's products, which
+    are summed in float32.
+    """
+    layers = layer_sizes(variant, num_classes=num_classes)
+    before = {layer.name: math.prod(previous.output) for previous, layer in itertools.pairwise(layers)}
+    rows = batch_size // math.prod(mesh.shape[axis] for axis in batch_axes(mesh))
+    if TOWER in mesh.axis_names:
+        return {layer: rows * before[layer] // 2 * itemsize for layer in EXCHANGES}
+    sizes = {'fc6': before['fc6'] * itemsize, 'fc7': before['fc7'] * itemsize, 'fc8': num_classes * max(itemsize, 4)}
+    return {layer: rows * size * (mesh.shape[MODEL] - 1) for layer, size in sizes.items()}
+
+
+def gradient_bytes(mesh: Mesh, params: Any) -> dict[str, int]:
+    """The formula of what averaging costs: {'data' or other axes: bytes received by a device}, float32.
+
+    Over the devices that have other images and a copy of the same parameters: twice all but one part of a ring's.
+    """
+    held: Counter[tuple[str, ...]] = Counter()
+    for leaf in jax.tree.leaves(params):
+        axes = tuple(a for a in batch_axes(mesh) if a not in leaf.sharding.spec and mesh.shape[a] > 1)
+        held[axes] += 4 * math.prod(leaf.sharding.shard_shape(leaf.shape))
+    counts = {axes: math.prod(mesh.shape[axis] for axis in axes) for axes in held}
+    return {','.join(axes): round(2 * held[axes] * (n - 1) / n) for axes, n in counts.items() if n > 1}
 
 
 def _automatic(
@@ -152,34 +181,30 @@ def size_table(rows: list[LayerSize]) -> str:
 def schedule_table(found: Schedules) -> str:
     """The compiled step's messages beside the formula, then the same step by automatic partitioning, as text."""
     shape = 'x'.join(str(n) for n in found.mesh.devices.shape)
-    formula = {
-        (layer, direction): received
-        for layer, direction, _, received in (
-            expected_schedule(found.exchange_bytes, found.mesh) if found.mesh.shape[TOWER] == 2 else ()
-        )
-    }
-    replicas = found.mesh.shape[DATA]
-    formula['', 'backward'] = round(2 * found.gradient_bytes * (replicas - 1) / replicas)
+    second = found.mesh.axis_names[1]
+    exchanges = expected_schedule(found.exchange_bytes, found.mesh) if found.mesh.shape[second] > 1 else []
+    formula = {(layer, direction, op): received for layer, direction, op, received in exchanges}
     lines = [
-        f'the training step on a {shape} mesh (data x tower), per device:',
-        f'{"axis":6}{"at":8}{"direction":10}{"collective":16}{"received":>14}{"formula":>14}  shape',
+        f'the training step on a {shape} mesh (data x {second}), per device:',
+        f'{"axis":12}{"at":8}{"direction":10}{"collective":16}{"received":>14}{"formula":>14}  shape',
     ]
     for message in found.compiled:
-        key = (message.layer if message.axis == TOWER else '', message.direction)
-        expected = formula.get(key)
+        expected = formula.get((message.layer, message.direction, message.op))
+        if message.op == 'all-reduce' and message.direction == 'backward':
+            expected = found.gradient_bytes.get(message.axis)
         lines.append(
-            f'{message.axis:6}{message.layer or "all":8}{message.direction:10}{message.op:16}{message.bytes:>14,}'
+            f'{message.axis:12}{message.layer or "all":8}{message.direction:10}{message.op:16}{message.bytes:>14,}'
             f'{"-" if expected is None else f"{expected:,}":>14}  {_shape_text(message)}'
         )
-    for axis in (TOWER, DATA):
-        own = [m for m in found.compiled if axis in m.axis]
-        lines.append(f'total over {axis!r}: {len(own)} collectives, {sum(m.bytes for m in own):,} bytes received')
+    for axes in dict.fromkeys([second, DATA, *(m.axis for m in found.compiled)]):
+        own = [m for m in found.compiled if m.axis == axes]
+        lines.append(f'total over {axes!r}: {len(own)} collectives, {sum(m.bytes for m in own):,} bytes received')
     for name, messages in (('traced program', found.traced), ('automatic partitioning', found.automatic)):
-        tower = [m for m in messages if TOWER in m.axis]
-        where = Counter(f'{m.op} at {m.layer or "?"}' for m in tower)
+        inner = [m for m in messages if second in m.axis]
+        where = Counter(f'{m.op} at {m.layer or "?"}' for m in inner)
         lines.append(
-            f"{name}: {len(messages)} collectives, {len(tower)} of them over 'tower', "
-            f'{sum(m.bytes for m in tower):,} bytes: '
+            f'{name}: {len(messages)} collectives, {len(inner)} of them over {second!r}, '
+            f'{sum(m.bytes for m in inner):,} bytes: '
             + (', '.join(f'{n} x {what}' for what, n in sorted(where.items())) or 'none')
         )
     return '\n'.join(lines)

@@ -160,7 +160,7 @@ def test_the_compiled_reading_alone_catches_what_only_the_compiler_adds():
 
 def test_exchange_bytes_at_full_size_are_those_of_the_notes():
     """Received per device at batch 128 in float32: 11.08, 2.36, 1.05 and 1.05 MB."""
-    assert exchange_bytes(PAPER, rows=128) == {
+    assert exchange_bytes(PAPER, make_mesh(1, 2), batch_size=128, num_classes=1000) == {
         'conv3': 128 * 13 * 13 * 128 * 4,
         'fc6': 128 * 6 * 6 * 128 * 4,
         'fc7': 128 * 2048 * 4,
