@@ -1,7 +1,7 @@
 # make train   trains the two-tower network on the embedded dataset (sets up this machine first)
 # make test    runs the tests (sets up this machine first)
 # make faults  injects every fault of docs/reliability.md into real runs and rewrites its table, 20 minutes
-# make lint    runs the linters and the type checker
+# make lint    runs the linters of Python, shell and the Dockerfile, and the type checker
 # make clean   removes the environment; datasets (data/) and runs (runs/) stay
 
 PYTHON ?= python3
@@ -23,6 +23,8 @@ lint: $(VENV)/installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/shellcheck .ci/run launch/*.sh launch/*.sbatch
+	$(BIN)/hadolint Dockerfile
 
 # The environment is made anew whenever requirements.txt is newer than it.
 $(VENV)/installed: requirements.txt

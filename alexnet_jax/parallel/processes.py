@@ -138,7 +138,7 @@ def _of_slurm(environment: Mapping[str, str]) -> Group:
     )
 
 
-def join(group: Group, *, heartbeat: int, timeout: float) -> None:
+def join(group: Group, *, heartbeat: int, timeout: float) -> Group:
     """Meets the other processes; before the backend's first use. Does nothing alone.
 
     Args:
@@ -146,11 +146,14 @@ def join(group: Group, *, heartbeat: int, timeout: float) -> None:
       heartbeat: seconds, in HEARTBEAT. JAX's own watch is set slower: it ends a process with pages of C++.
       timeout: seconds to wait for the others.
 
+    Returns:
+      The group as it is: on TPU hosts only JAX, which asks the machine's metadata, knows who is who.
+
     Raises:
       InputError: the port is taken, the coordinator cannot be reached, or not all have come in time.
     """
     if group.count == 1:
-        return
+        return group
     if group.coordinator:
         _try_socket(group, timeout=timeout)
     try:
@@ -169,6 +172,8 @@ def join(group: Group, *, heartbeat: int, timeout: float) -> None:
             f'not all {group.count} processes met at {group.coordinator} in {timeout:.0f} s: are all of them started, '
             f'each with its own --process_id? ({_first_line(error)})'
         ) from error
+    state = _state()
+    return dataclasses.replace(group, index=state.process_id, count=state.num_processes)
 
 
 def _first_line(error: Exception) -> str:
@@ -204,9 +209,13 @@ def _try_socket(group: Group, *, timeout: float) -> None:
 
 def client() -> Any:
     """The client of the key-value store; None where this process is alone."""
+    return _state().client
+
+
+def _state() -> Any:
     from jax._src import distributed  # no public name leads to it; Orbax takes it from here as well
 
-    return distributed.global_state.client
+    return distributed.global_state
 
 
 _rounds: collections.Counter[str] = collections.Counter()

@@ -46,7 +46,7 @@ def train(
     start_up.lap('imports')
     prepare_backend(config.mesh, processes=group.count, deterministic=config.deterministic)
     ending.prepare(group, timeout=join_timeout)
-    join(group, heartbeat=heartbeat, timeout=join_timeout)
+    group = join(group, heartbeat=heartbeat, timeout=join_timeout)
     ending.watch(group, heartbeat=heartbeat)
     if group.index == 0:
         tracking.check(config.tracking)

@@ -1,0 +1,53 @@
+"""Copies of this checkout as launchers find one elsewhere, and the commands that files for launchers hold."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+
+import commands
+
+# Appended to such a command: a run of two steps of the small prepared dataset.
+TINY = (
+    *('--config.dataset=tiny', '--config.variant=released', '--config.width=0.01', '--config.batch_size=8'),
+    *('--config.steps=2', '--config.evaluate_every=2'),
+)
+
+
+def copy(folder, *, parts=('alexnet_jax', 'configs', 'launch')):
+    """Those parts of the checkout in `folder`, with this Python's environment as its .venv."""
+    for part in parts:
+        source = commands.ROOT / part
+        if source.is_dir():
+            shutil.copytree(source, folder / part, ignore=shutil.ignore_patterns('__pycache__'))
+        else:
+            shutil.copy(source, folder / part)
+    (folder / '.venv').symlink_to(sys.prefix)
+    return folder
+
+
+def entrypoint():
+    """The command of the container: ENTRYPOINT of the Dockerfile."""
+    return json.loads(re.search(r'^ENTRYPOINT (\[.*\])$', (commands.ROOT / 'Dockerfile').read_text(), re.MULTILINE)[1])
+
+
+def environment(cache):
+    """What a process in the container finds: no more than a user's, and this Python as `python`."""
+    inherited = commands.environment(cache)
+    return inherited | {'PATH': f'{os.path.dirname(sys.executable)}:{inherited["PATH"]}', 'PYTHONUNBUFFERED': '1'}
+
+
+def run_together(command, environments, *, cwd, timeout=240):
+    """Runs the command once in each environment, all at the same time: [(exit code, standard error)]."""
+    processes = [
+        subprocess.Popen(command, cwd=cwd, env=environment, stderr=subprocess.PIPE, text=True)
+        for environment in environments
+    ]
+    try:
+        errors = [process.communicate(timeout=timeout)[1] for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+    return [(process.returncode, error) for process, error in zip(processes, errors, strict=True)]

@@ -1,0 +1,208 @@
+"""launch/tpu_pod.sh with stand-ins for gcloud, sudo and docker, on two workers of this machine."""
+
+import json
+import shlex
+import subprocess
+import sys
+
+import checkout
+import commands
+import pytest
+from slurm_cluster import free_ports
+
+SCRIPT = commands.ROOT / 'launch/tpu_pod.sh'
+PLACE = ('--name=pod', '--zone=us-west4-a')
+
+# Keeps its arguments; what a worker is told to do is done in that worker's folder, on all workers at once.
+GCLOUD = """#!{python}
+import json, os, pathlib, shutil, subprocess, sys
+arguments, folder = sys.argv[1:], pathlib.Path({folder!r})
+with (folder / 'gcloud.jsonl').open('a') as log:
+    log.write(json.dumps(arguments) + '\\n')
+flags = dict(word[2:].split('=', 1) for word in arguments if word.startswith('--') and '=' in word)
+workers = ['0', '1'] if flags.get('worker') == 'all' else [flags.get('worker')]
+if arguments[:4] == ['compute', 'tpus', 'tpu-vm', 'scp']:
+    for worker in workers:
+        shutil.copy(arguments[4], folder / worker / arguments[5].partition(':')[2])
+if arguments[:4] == ['compute', 'tpus', 'tpu-vm', 'ssh']:
+    started = [
+        subprocess.Popen(['bash', '-c', flags['command']], cwd=folder / worker, env=os.environ | {{'WORKER': worker}})
+        for worker in workers
+    ]
+    sys.exit(max(process.wait() for process in started))
+"""
+
+# Keeps its arguments; `run` runs the entry point in the folder that was built, with the folders that are mounted there.
+DOCKER = """#!{python}
+import json, os, pathlib, subprocess, sys
+arguments, here = sys.argv[1:], pathlib.Path.cwd()
+with (here / 'docker.jsonl').open('a') as log:
+    log.write(json.dumps(arguments) + '\\n')
+if arguments[0] == 'build':
+    assert (here / arguments[-1] / 'Dockerfile').is_file()
+if arguments[0] == 'run':
+    image = arguments.index('alexnet-jax:tpu')
+    top = here / 'alexnet_jax'
+    for word in arguments[:image]:
+        if word.startswith('--volume='):
+            source, inside = word.removeprefix('--volume=').split(':')
+            (top / inside.removeprefix('/app/')).symlink_to(source)
+    # What the metadata of a TPU host says to JAX, said by Open MPI's variables, which JAX reads as well.
+    with (here / 'log').open('w') as log:
+        sys.exit(subprocess.run(
+            {entrypoint!r} + arguments[image + 1 :] + {options!r},
+            cwd=top, stdout=log, stderr=log, env=os.environ | {{'OMPI_COMM_WORLD_RANK': os.environ['WORKER']}},
+        ).returncode)
+"""
+
+
+class Pod:
+    """Two workers, 0 and 1, and a folder that both see."""
+
+    def __init__(self, folder, *, cache, data_dir):
+        self.folder, self.top, self.shared = folder, folder / 'checkout', folder / 'shared'
+        for name in ('bin', '0', '1', 'shared/data', 'shared/runs', 'checkout'):
+            (folder / name).mkdir(parents=True)
+        programs = {
+            'gcloud': GCLOUD.format(python=sys.executable, folder=str(folder)),
+            'docker': DOCKER.format(
+                python=sys.executable,
+                entrypoint=checkout.entrypoint(),
+                options=[*checkout.TINY, f'--config.data_dir={data_dir}'],
+            ),
+            'sudo': '#!/bin/sh\nexec "$@"\n',
+        }
+        for name, text in programs.items():
+            (folder / 'bin' / name).write_text(text)
+            (folder / 'bin' / name).chmod(0o755)
+        environment = checkout.environment(cache)
+        self.environment = environment | {
+            'PATH': f'{folder}/bin:{environment["PATH"]}',
+            'OMPI_MCA_orte_hnp_uri': '4096.0;tcp://127.0.0.1:1',
+            'JAX_COORDINATOR_PORT': str(free_ports(1)[0]),
+            'OMPI_COMM_WORLD_SIZE': '2',
+            'OMPI_COMM_WORLD_LOCAL_RANK': '0',
+            **{f'GIT_{who}_{what}': 'test' for who in ('AUTHOR', 'COMMITTER') for what in ('NAME', 'EMAIL')},
+        }
+
+    def script(self, *arguments):
+        return subprocess.run(
+            ['launch/tpu_pod.sh', *arguments],
+            cwd=self.top,
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            timeout=240,
+            check=False,
+        )
+
+    def told(self, name):
+        """What a stand-in was given, call by call."""
+        path = self.folder / f'{name}.jsonl'
+        return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+@pytest.fixture
+def pod(tmp_path, program_cache, tiny_dir):
+    pod = Pod(tmp_path, cache=program_cache, data_dir=tiny_dir)
+    checkout.copy(pod.top, parts=('alexnet_jax', 'configs', 'launch', 'Dockerfile', '.gitignore'))
+    for command in (['init', '--quiet'], ['add', '--all'], ['commit', '--quiet', '--message=all']):
+        subprocess.run(['git', *command], cwd=pod.top, env=pod.environment, check=True)
+    return pod
+
+
+def test_from_create_to_delete(pod):
+    """The run's own command is executed: two processes that learn from JAX who they are."""
+    run = ('--', '--config=configs/two_device.py', '--workdir=runs/a b')
+    for arguments in (
+        ('create', *PLACE, '--type=v5litepod-8', '--spot'),
+        ('status', *PLACE),
+        ('copy', *PLACE),
+        ('run', *PLACE, f'--shared={pod.shared}', *run),
+        ('logs', *PLACE, '--worker=1'),
+        ('stop', *PLACE),
+        ('delete', *PLACE),
+    ):
+        process = pod.script(*arguments)
+        assert process.returncode == 0, (arguments, process.stderr, (pod.folder / '0/log').read_text())
+    queued, host = ['compute', 'tpus', 'queued-resources'], ['compute', 'tpus', 'tpu-vm']
+    zone = '--zone=us-west4-a'
+    calls = pod.told('gcloud')
+    assert calls[0] == [
+        *(*queued, 'create', 'pod', '--node-id=pod', zone, '--accelerator-type=v5litepod-8'),
+        *('--runtime-version=v2-alpha-tpuv5-lite', '--spot'),
+    ]
+    assert calls[1] == [*queued, 'describe', 'pod', zone, '--format=value(state.state)']
+    assert calls[2][:4] == [*host, 'scp'] and calls[2][5:] == ['pod:alexnet_jax.tar.gz', zone, '--worker=all']
+    assert [call[:7] for call in calls[3:7]] == [
+        [*host, 'ssh', 'pod', zone, f'--worker={worker}'] for worker in ('all', 'all', '1', 'all')
+    ]
+    assert calls[7:] == [[*queued, 'delete', 'pod', zone, '--force', '--quiet']]
+    for worker in '01':
+        told = pod.told(f'{worker}/docker')
+        assert told[0] == ['build', '--build-arg', 'EXTRA=tpu', '--tag', 'alexnet-jax:tpu', 'alexnet_jax']
+        assert told[1] == ['rm', 'alexnet']
+        assert told[2] == [
+            *('run', '--detach', '--name=alexnet', '--restart=on-failure:10'),
+            *('--privileged', '--network=host', '--user=root'),
+            *(f'--volume={pod.shared}/{name}:/app/{name}' for name in ('data', 'runs')),
+            *('alexnet-jax:tpu', '--cluster=tpu', '--config=configs/two_device.py', '--workdir=runs/a b'),
+        ]
+        assert ['stop', '--time=120', 'alexnet'] in told
+    assert ['logs', '--follow', '--tail=100', 'alexnet'] in pod.told('1/docker')
+    assert ['logs', '--follow', '--tail=100', 'alexnet'] not in pod.told('0/docker')
+    assert json.loads((pod.shared / 'runs/a b/result.json').read_text())['steps'] == 2
+    log = (pod.folder / '0/log').read_text()
+    assert '2 processes (TPU), mesh 1x2' in log and '(0,1)' in log
+    assert (pod.folder / '1/log').read_text() == ''  # process 0 speaks for all
+
+
+@pytest.mark.parametrize(
+    'arguments',
+    [
+        ('create', '--type=v6e-16'),
+        ('status',),
+        ('copy',),
+        ('run', '--shared=/mnt/a', '--', '--config=configs/two_device.py', '--workdir=runs/a b'),
+        ('logs',),
+        ('stop',),
+        ('delete', '--project=other'),
+    ],
+)
+def test_a_dry_run_prints_what_a_run_would_call(pod, arguments):
+    command, *rest = arguments
+    dry = pod.script(command, *PLACE, '--dry_run', *rest)
+    assert dry.returncode == 0, dry.stderr
+    assert pod.told('gcloud') == []
+    printed = [shlex.split(line) for line in dry.stdout.splitlines()]
+    (pod.folder / 'bin/docker').write_text('#!/bin/sh\n')
+    assert pod.script(command, *PLACE, *rest).returncode == 0
+    called = [['gcloud', *call] for call in pod.told('gcloud')]
+    # Only where the archive lies is another each time.
+    assert [[w for w in c if 'tmp' not in w] for c in printed] == [[w for w in c if 'tmp' not in w] for c in called]
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'says'),
+    [
+        ((), 'nothing is not one of create, status'),
+        (('destroy', *PLACE), 'destroy is not one of create'),
+        (('create', '--zone=z'), '--name and --zone are needed'),
+        (('create', *PLACE, '--kind=x'), '--kind=x is unknown'),
+        (('run', *PLACE, '--', '--config=x'), '--shared is needed'),
+        (('run', *PLACE, '--shared=/mnt/a'), 'nothing to run'),
+    ],
+)
+def test_what_is_wrong_is_one_line(pod, arguments, says):
+    process = pod.script(*arguments)
+    assert process.returncode == 1
+    assert process.stderr.startswith('error: ') and process.stderr.count('\n') == 1 and says in process.stderr
+    assert pod.told('gcloud') == []
+
+
+def test_help_tells_every_command(pod):
+    for arguments in (('--help',), ('run', '--help')):
+        text = pod.script(*arguments).stdout
+        for command in ('create', 'status', 'copy', 'run', 'logs', 'stop', 'delete'):
+            assert f'launch/tpu_pod.sh {command}' in text
+        assert 'Costs:' in text and 'set -euo' not in text and '#' not in text
