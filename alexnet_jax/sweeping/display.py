@@ -51,7 +51,7 @@ class Display:
         elif run.state == 'elsewhere':
             text += ', in a process that another start of this sweep left; waiting for it'
         elif run.state == 'finished':
-            text += f', {_error(run)} validation error, ' + (clock(run.seconds) if run.tries else 'before this start')
+            text += f', {_error(run)} validation error, ' + (clock(run.seconds) if run.tries else 'by an earlier start')
         elif run.says:
             text += f' ({run.says})'
         self.say(f'{text}  [{self._ended} of {self._total}]' if run.state in ENDED else text)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import pathlib
 import statistics
+from collections.abc import Sequence
 from typing import Any
 
 from matplotlib.figure import Figure
@@ -17,19 +18,23 @@ _MOST_LINES = 8  # that can be told apart
 _MOST_ROWS = 40  # of settings, the best ones
 
 
-def draw(settings: list[Setting], path: pathlib.Path) -> None:
+def draw(settings: list[Setting], path: pathlib.Path, *, searched: Sequence[str] = ()) -> None:
     """Writes a PNG of the centre top-1 errors of `settings`, each of which has a finished run.
 
     Where a key has three numbers or more it is the axis, and the other keys' settings are lines; otherwise the settings
-    are rows, the best above.
+    are rows, the best above. Of a search each key that is `searched` has a panel of all trials.
     """
     axis, lines = _layout(settings)
-    figure = Figure(figsize=(7, 4.2 if axis else 1.2 + 0.3 * min(len(settings), _MOST_ROWS)), layout='constrained')
-    axes = figure.subplots()
-    if axis:
-        _draw_lines(axes, axis, lines)
+    if searched:
+        figure = Figure(figsize=(7, 2.6 * len(searched)), layout='constrained')
+        for axes, key in zip(figure.subplots(len(searched), squeeze=False)[:, 0], searched, strict=True):
+            _draw_panel(axes, key, settings)
+    elif axis:
+        figure = Figure(figsize=(7, 4.2), layout='constrained')
+        _draw_lines(figure.subplots(), axis, lines)
     else:
-        _draw_rows(axes, settings[:_MOST_ROWS])
+        figure = Figure(figsize=(7, 1.2 + 0.3 * min(len(settings), _MOST_ROWS)), layout='constrained')
+        _draw_rows(figure.subplots(), settings[:_MOST_ROWS])
     content = io.BytesIO()
     figure.savefig(content, format='png', dpi=110)
     write_whole(path, content.getvalue())
@@ -54,6 +59,18 @@ def _layout(settings: list[Setting]) -> tuple[str | None, dict[str, list[Setting
     if len(numbers[axis]) < 3 or len(lines) > _MOST_LINES:
         return None, {}
     return axis, dict(sorted(lines.items()))
+
+
+def _draw_panel(axes: Any, key: str, settings: list[Setting]) -> None:
+    values = [one.overrides[key] for one in settings]
+    if not all(map(_is_number, values)):
+        values = [shown(value) for value in values]
+    elif min(values) > 0 and max(values) / min(values) >= 10:
+        axes.set_xscale('log')
+    axes.plot(values, _means(settings), '.')
+    axes.plot(values[:1], _means(settings[:1]), 'r*', markersize=12)  # the best
+    axes.set(xlabel=key, ylabel='centre top-1 error, %', ylim=(0, None))
+    axes.grid(alpha=0.3)
 
 
 def _draw_lines(axes: Any, axis: str, lines: dict[str, list[Setting]]) -> None:

@@ -24,22 +24,26 @@ class Record:
       root: the folder.
       points: {name: overrides} asked for by the last start.
       earlier: the same of earlier starts, no longer asked for.
+      new: how many points no start asked for before.
+      search: {key: text} of what is searched; None where points are listed.
     """
 
-    def __init__(self, root: pathlib.Path, plan: Plan, points: Iterable[Point], **more: Any) -> None:
+    def __init__(
+        self, root: pathlib.Path, plan: Plan, points: Iterable[Point], *, search: dict[str, str] | None = None
+    ) -> None:
         """Makes `root` this sweep's, or checks that it is.
 
         Args:
           root: the sweep's folder; made where it is missing.
           plan: what all runs have in common.
           points: what is asked for now; of a search nothing, its points are added.
-          more: what must be the same at every start besides the config.
+          search: of a search what it is over, which must be the same at every start, as the config must.
 
         Raises:
           InputError: the folder cannot be written, or holds something else.
         """
-        self.root = root
-        fixed = {'config': plan.file, 'settings': plan.base.to_dict(), **more}
+        self.root, self.search = root, search
+        fixed = {'config': plan.file, 'settings': plan.base.to_dict(), 'search': search}
         self._fixed = json.loads(json.dumps(fixed))
         now = {point.name: point.overrides for point in points}
         with _only_one(root):
@@ -66,14 +70,15 @@ class Record:
             before = json.loads(path.read_text())
             names = [*before['points'], *before['earlier']]
             settings = before['settings']
-            kept = {key: before.get(key) for key in self._fixed if key not in ('config', 'settings')}
+            search = before.get('search')
         except (ValueError, KeyError, TypeError) as error:
             raise InputError(f'{path} is damaged: choose another --workdir') from error
         now = self._fixed['settings']
         # A key that one of the two versions of the code does not know is no difference.
         changed = [f'config.{key} {settings[key]!r}, now {now[key]!r}' for key in now
                    if key not in _ANYWHERE and key in settings and settings[key] != now[key]]  # fmt: skip
-        changed += [f'{key} {was!r}, now {self._fixed[key]!r}' for key, was in kept.items() if was != self._fixed[key]]
+        if search != self.search:
+            changed.append(f'search {search!r}, now {self.search!r}')
         if changed and names:
             raise InputError(f'{self.root} holds a sweep with {"; ".join(changed)}: choose another --workdir')
         return before

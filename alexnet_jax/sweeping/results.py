@@ -181,7 +181,7 @@ def write_results(record: Record, *, title: str, command: str) -> str:
     text = markdown_of(rows, title=title, command=command)
     settings = [one for one in settings_of(rows) if one.centre]
     if settings:
-        draw(settings, record.root / 'results.png')
+        draw(settings, record.root / 'results.png', searched=list(record.search or ()))
     else:
         text = text[: text.index('\n![')]
     write_whole(record.root / 'results.csv', csv_of(rows))

@@ -47,7 +47,7 @@ def test_lines_where_there_is_no_terminal(run):
     assert out.getvalue().splitlines() == [
         'seed=0: running',
         'seed=0: finished, 4.25% validation error, 1:01  [1 of 3]',
-        'seed=1: finished, 4.25% validation error, before this start  [2 of 3]',
+        'seed=1: finished, 4.25% validation error, by an earlier start  [2 of 3]',
         'seed=2: running again, try 2',
         'seed=2: failed (error: [no] memory)  [3 of 3]',
     ]

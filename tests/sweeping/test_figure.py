@@ -2,6 +2,7 @@
 
 import pytest
 from matplotlib.figure import Figure
+from PIL import Image
 
 from alexnet_jax.sweeping import figure
 from alexnet_jax.sweeping.results import Setting
@@ -56,3 +57,18 @@ def test_rows_have_names_and_means():
     assert [label.get_text() for label in axes.get_yticklabels()] == ['variant paper', 'base']
     assert list(axes.containers[0].lines[0].get_xdata()) == pytest.approx([15.0, 30.0])
     assert axes.get_ylim() == (1.5, -0.5)  # the first above
+
+
+def test_a_search_has_a_panel_for_each_key(tmp_path):
+    settings = [setting([0.1], learning_rate=0.5, mesh=[1, 2]), setting([0.4], learning_rate=0.001, mesh=[1, 1])]
+    axes = Figure().subplots(2)
+    figure._draw_panel(axes[0], 'learning_rate', settings)
+    figure._draw_panel(axes[1], 'mesh', settings)
+    trials, best = axes[0].lines
+    assert axes[0].get_xscale() == 'log'
+    assert (list(trials.get_xdata()), list(trials.get_ydata())) == ([0.5, 0.001], [10.0, 40.0])
+    assert (list(best.get_xdata()), list(best.get_ydata())) == ([0.5], [10.0])
+    assert [label.get_text() for label in axes[1].get_xticklabels()] == ['1x2', '1x1']
+    figure.draw(settings, tmp_path / 'x.png', searched=['learning_rate', 'mesh'])
+    with Image.open(tmp_path / 'x.png') as image:
+        assert image.size == (770, 572)  # 7 x 5.2 inches at 110 dots
