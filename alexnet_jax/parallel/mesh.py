@@ -10,6 +10,7 @@ fully connected layers, which read the images of all devices along that axis, ar
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -23,8 +24,10 @@ DATA, TOWER, MODEL = 'data', 'tower', 'model'
 REPLICATED = P()
 
 
-def make_mesh(data: int, tower: int, *, one_weird_trick: bool = False) -> Mesh:
-    """A mesh of data x tower of the first devices, towers of one replica next to each other.
+def make_mesh(
+    data: int, tower: int, *, one_weird_trick: bool = False, devices: Sequence[jax.Device] | None = None
+) -> Mesh:
+    """A mesh of data x tower of the first of `devices` (None: all that are here), towers of one replica side by side.
 
     With `one_weird_trick` the second axis is 'model' instead of 'tower', of any size.
 
@@ -37,7 +40,7 @@ def make_mesh(data: int, tower: int, *, one_weird_trick: bool = False) -> Mesh:
     for axis, size in ((DATA, data), (second, tower)):
         if size < 1:
             raise InputError(f'mesh has a {axis} axis of {size}: it must be at least 1')
-    devices = jax.devices()
+    devices = jax.devices() if devices is None else devices
     if data * tower > len(devices):
         fits = '--config.mesh=1,2' if len(devices) >= 2 else 'configs/one_device.py (or --config.mesh=1,1)'
         raise InputError(

@@ -18,6 +18,7 @@ from jax.sharding import Mesh
 
 from alexnet_jax.parallel.exchange import EXCHANGES, SCOPE
 from alexnet_jax.parallel.mesh import TOWER
+from alexnet_jax.parallel.program_text import ProgramText, dtype_name
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,7 +33,8 @@ class Message:
       direction: 'forward', or 'backward' where differentiation put it.
       shape: of the larger side: what an all-gather returns, what a reduce-scatter takes; several for a merged one.
       dtype: NumPy's name of the element type.
-      bytes: received by each device: all but its own part of a gather or scatter, twice that of an all-reduce.
+      bytes: received by each device: all but its own part of a gather or scatter, twice that of an all-reduce, all of
+        a permutation.
     """
 
     layer: str
@@ -112,34 +114,44 @@ _MESH_GROUPS = re.compile(
     r'replica_groups=mesh\[(?P<axes>[^\]]*)\](?:, device_ids=\(\[(?P<source>[\d,]+)\](?:T\((?P<order>[\d,]+)\))?\))?'
     r' \{(?P<joined>[^}]*)\}'
 )
+_LAYER = re.compile(r'(?:\b|_)((?:conv|fc)\d)\b')
 _ARRAY = re.compile(r'(\w+)\[([\d,]*)\]')
-_DTYPES = {'f64': 'float64', 'f32': 'float32', 'f16': 'float16', 'bf16': 'bfloat16', 'pred': 'bool'} | {
-    f'{short}{bits}': f'{long}{bits}' for short, long in (('s', 'int'), ('u', 'uint')) for bits in (8, 16, 32, 64)
-}
 
 
 def compiled_schedule(text: str, mesh: Mesh) -> list[Message]:
-    """The collectives of a compiled program (`.compile().as_text()`) that join at least two devices."""
+    """The collectives of a compiled program (`.compile().as_text()`) that join at least two devices.
+
+    Raises:
+      ValueError: a line that joins devices in a way that is not known here: the schedule would not be whole.
+    """
     messages: list[Message] = []
-    for line in text.splitlines():
+    program = ProgramText(text)
+    for line, computation in program:
         found = _COLLECTIVE.search(line)
         if not found:
+            if 'replica_groups=' in line or 'source_target_pairs=' in line:
+                raise ValueError(f'no collective that this program can read in: {line.strip()[:300]}')
             continue
-        groups = _groups(line, found['op'], mesh.devices.size)
+        op = found['op']
+        groups = _groups(line, op, mesh.devices.size)
         axes = _joined_axes(groups, mesh)
         if not axes:
             continue
         arrays = [
-            (_DTYPES.get(dtype, dtype), tuple(int(n) for n in shape.split(',') if n))
+            (dtype_name(dtype), tuple(int(n) for n in shape.split(',') if n))
             for dtype, shape in _ARRAY.findall(found['shape'])
         ]
         devices = max(len(group) for group in groups)
-        if found['start'] and found['op'] == 'all-gather':
+        if found['start'] and op == 'all-gather':
             arrays = arrays[len(arrays) // 2 :]  # an asynchronous gather returns its operands, then its results
-        if found['op'] == 'reduce-scatter':
+        if found['start'] and op == 'collective-permute':
+            arrays = arrays[1:2]  # operand, result, and what the hardware keeps count with
+        if op == 'reduce-scatter':
             arrays = [(dtype, _unscatter(shape, devices, line)) for dtype, shape in arrays]
-        name = re.search(r'op_name="([^"]*)"', line)
-        messages.append(_message(name[1] if name else '', found['op'], axes, arrays, devices))
+        if op == 'all-reduce' and computation.startswith('all-reduce-scatter'):
+            op = 'reduce-scatter'  # as TPUs do it: one kernel, written as the sum of all and a slice of it
+        scope = program.scope(line, computation, _LAYER)
+        messages.append(_message(scope, op, axes, arrays, devices))
     return messages
 
 
@@ -195,8 +207,9 @@ def _message(
     scope: str, op: str, axes: tuple[str, ...], arrays: list[tuple[str, tuple[int, ...]]], devices: int
 ) -> Message:
     exchange = re.search(rf'{SCOPE}({"|".join(EXCHANGES)})\b', scope)
-    layer = exchange or re.search(r'\b((?:conv|fc)\d)\b', scope)
+    layer = exchange or _LAYER.search(scope)
     size = sum(np.dtype(jax.numpy.dtype(dtype)).itemsize * math.prod(shape) for dtype, shape in arrays)
+    received = size if op == 'collective-permute' else round(size * (devices - 1) / devices)
     return Message(
         layer=layer[1] if layer and len(arrays) == 1 else '',
         op=op,
@@ -204,7 +217,7 @@ def _message(
         direction='backward' if 'transpose(' in scope else 'forward',
         shape=arrays[0][1] if len(arrays) == 1 else tuple(shape for _, shape in arrays),
         dtype=arrays[0][0],
-        bytes=round(size * (devices - 1) / devices) * (2 if op == 'all-reduce' else 1),
+        bytes=received * (2 if op == 'all-reduce' else 1),
     )
 
 

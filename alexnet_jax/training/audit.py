@@ -12,7 +12,6 @@ import jax
 import jax.numpy as jnp
 import ml_collections
 from jax.sharding import Mesh
-from jax.typing import DTypeLike
 
 from alexnet_jax.data.augment import CROP, normalise
 from alexnet_jax.model.alexnet import AlexNet
@@ -34,7 +33,7 @@ from alexnet_jax.parallel.schedule import Message, compiled_schedule, expected_s
 from alexnet_jax.training.config import learning_rate_of
 from alexnet_jax.training.recipe import dtype_of, mesh_of, optimizer_of, variant_of
 from alexnet_jax.training.schedule import fixed_drops
-from alexnet_jax.training.state import abstract_state
+from alexnet_jax.training.state import TrainState, abstract_state
 from alexnet_jax.training.step import Batch, compiler_options, cross_entropy, make_train_step
 
 
@@ -45,7 +44,8 @@ class Schedules:
     Attributes:
       mesh: the mesh.
       traced, compiled: of this project's step.
-      automatic: of the plain network left to the compiler's partitioner, with the same sharding of parameters.
+      automatic: of the plain network left to the compiler's partitioner, with the same sharding of parameters; None
+        where that was not asked for.
       exchange_bytes: {layer: bytes that a device receives in that exchange's forward pass}, by `exchange_bytes`.
       gradient_bytes: {axes: bytes that a device receives when gradients are averaged over them}, by `gradient_bytes`.
     """
@@ -53,7 +53,7 @@ class Schedules:
     mesh: Mesh
     traced: list[Message]
     compiled: list[Message]
-    automatic: list[Message]
+    automatic: list[Message] | None
     exchange_bytes: dict[str, int]
     gradient_bytes: dict[str, int]
 
@@ -63,27 +63,58 @@ def sizes(config: ml_collections.ConfigDict, *, num_classes: int) -> list[LayerS
     return layer_sizes(variant_of(config), num_classes=num_classes)
 
 
+def size_report(config: ml_collections.ConfigDict, *, num_classes: int) -> tuple[dict[str, Any], str]:
+    """Parameters and arithmetic of the config's network, as {name: value} for JSON and as text."""
+    rows = sizes(config, num_classes=num_classes)
+    figures = {
+        'devices': math.prod(config.mesh),
+        'parameters': sum(row.weights + row.biases for row in rows),
+        'macs': sum(row.macs for row in rows),
+    }
+    return figures, size_table(rows)
+
+
+def schedule_report(config: ml_collections.ConfigDict, *, num_classes: int) -> tuple[dict[str, Any], str]:
+    """`schedules`, as {name: value} for JSON and as text."""
+    found = schedules(config, num_classes=num_classes)
+    figures = {
+        name: [dataclasses.asdict(message) for message in getattr(found, name)]
+        for name in ('traced', 'compiled', 'automatic')
+    }
+    return figures, schedule_table(found)
+
+
 def schedules(config: ml_collections.ConfigDict, *, num_classes: int) -> Schedules:
     """Traces and compiles the config's training step, on the devices that are here; computes nothing."""
     prepare_backend(config.mesh)
-    mesh, variant, optimizer = mesh_of(config), variant_of(config), optimizer_of(config)
-    state = abstract_state(variant, optimizer, mesh, num_classes=num_classes)
-    batch = abstract_batch(mesh, config.batch_size)
-    step = make_train_step(
-        variant,
-        optimizer,
-        fixed_drops(learning_rate_of(config), factor=config.drop_factor, at_steps=()),
+    mesh = mesh_of(config)
+    traced = trace_step(config, mesh, num_classes=num_classes)
+    return readings(
+        config,
         mesh,
         num_classes=num_classes,
-        seed=config.seed,
-        dtype=dtype_of(config),
+        traced=traced_schedule(traced.jaxpr, mesh),
+        compiled=compiled_schedule(text_of(traced.lower().compile()), mesh),
+        automatic=_automatic(config, mesh, num_classes=num_classes),
     )
-    traced = step.trace(state, batch)
+
+
+def readings(
+    config: ml_collections.ConfigDict,
+    mesh: Mesh,
+    *,
+    num_classes: int,
+    traced: list[Message],
+    compiled: list[Message],
+    automatic: list[Message] | None = None,
+) -> Schedules:
+    """What was read of the config's step on `mesh`, with the formulas beside it."""
+    variant = variant_of(config)
     return Schedules(
         mesh=mesh,
-        traced=traced_schedule(traced.jaxpr, mesh),
-        compiled=compiled_schedule(_text(traced.lower().compile()), mesh),
-        automatic=_automatic(variant, mesh, state, batch, num_classes=num_classes, dtype=dtype_of(config)),
+        traced=traced,
+        compiled=compiled,
+        automatic=automatic,
         exchange_bytes=exchange_bytes(
             variant,
             mesh,
@@ -91,8 +122,27 @@ def schedules(config: ml_collections.ConfigDict, *, num_classes: int) -> Schedul
             num_classes=num_classes,
             itemsize=jnp.dtype(config.precision).itemsize,
         ),
-        gradient_bytes=gradient_bytes(mesh, state.params),
+        gradient_bytes=gradient_bytes(mesh, _state(config, mesh, num_classes=num_classes).params),
     )
+
+
+def _state(config: ml_collections.ConfigDict, mesh: Mesh, *, num_classes: int) -> TrainState:
+    return abstract_state(variant_of(config), optimizer_of(config), mesh, num_classes=num_classes)
+
+
+def trace_step(config: ml_collections.ConfigDict, mesh: Mesh, *, num_classes: int) -> jax.stages.Traced:
+    """The config's training step, traced for `mesh`: .jaxpr is its program, .lower().compile() what devices run."""
+    step = make_train_step(
+        variant_of(config),
+        optimizer_of(config),
+        fixed_drops(learning_rate_of(config), factor=config.drop_factor, at_steps=()),
+        mesh,
+        num_classes=num_classes,
+        seed=config.seed,
+        dtype=dtype_of(config),
+        clip_norm=config.clip_norm,
+    )
+    return step.trace(_state(config, mesh, num_classes=num_classes), abstract_batch(mesh, config.batch_size))
 
 
 def abstract_batch(mesh: Mesh, batch_size: int) -> Batch:
@@ -138,11 +188,10 @@ def gradient_bytes(mesh: Mesh, params: Any) -> dict[str, int]:
     return {','.join(axes): round(2 * held[axes] * (n - 1) / n) for axes, n in counts.items() if n > 1}
 
 
-def _automatic(
-    variant: Variant, mesh: Mesh, state: Any, batch: Batch, *, num_classes: int, dtype: DTypeLike | None
-) -> list[Message]:
+def _automatic(config: ml_collections.ConfigDict, mesh: Mesh, *, num_classes: int) -> list[Message]:
     """Loss and gradients of the one-device program, jitted with sharded parameters and left to the partitioner."""
-    model = AlexNet(variant, num_classes, dtype=dtype)
+    model = AlexNet(variant_of(config), num_classes, dtype=dtype_of(config))
+    state = _state(config, mesh, num_classes=num_classes)
 
     def loss(params: Any, batch: Batch, mean_image: jax.Array) -> jax.Array:
         stream = DropoutStream(jax.random.key(0), jnp.arange(batch.labels.shape[0]), jnp.arange(2))
@@ -155,11 +204,12 @@ def _automatic(
         out_shardings=(shardings(mesh, REPLICATED), placed),
         compiler_options=compiler_options(mesh),
     )
-    compiled = gradients.lower(state.params, batch, state.mean_image).compile()
-    return compiled_schedule(_text(compiled), mesh)
+    compiled = gradients.lower(state.params, abstract_batch(mesh, config.batch_size), state.mean_image).compile()
+    return compiled_schedule(text_of(compiled), mesh)
 
 
-def _text(compiled: jax.stages.Compiled) -> str:
+def text_of(compiled: jax.stages.Compiled) -> str:
+    """The program that the devices run, as the compiler writes it."""
     text = compiled.as_text()
     assert text, 'this backend does not show its compiled programs'
     return text
@@ -199,6 +249,8 @@ def schedule_table(found: Schedules) -> str:
         own = [m for m in found.compiled if m.axis == axes]
         lines.append(f'total over {axes!r}: {len(own)} collectives, {sum(m.bytes for m in own):,} bytes received')
     for name, messages in (('traced program', found.traced), ('automatic partitioning', found.automatic)):
+        if messages is None:
+            continue
         inner = [m for m in messages if second in m.axis]
         where = Counter(f'{m.op} at {m.layer or "?"}' for m in inner)
         lines.append(

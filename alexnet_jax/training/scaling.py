@@ -1,0 +1,209 @@
+"""One mode of parallelism on more and more chips that are not here: a table of predictions, and where it stops scaling.
+
+Compiling takes a minute for each number of chips, so what was compiled is kept in a file, by a hash of the program.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import importlib.metadata
+import itertools
+import json
+import math
+import pathlib
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import ml_collections
+
+from alexnet_jax import InputError
+from alexnet_jax.parallel.chips import slices_of
+from alexnet_jax.parallel.schedule import Message
+from alexnet_jax.parallel.topology import chip_of
+from alexnet_jax.training import audit, prediction
+from alexnet_jax.training.config import validate
+
+_WORTH = 1.5  # times the images a second that twice the chips must give for a mode still to scale
+
+
+def report(
+    config: ml_collections.ConfigDict,
+    kind: str | None,
+    chips: Sequence[str],
+    *,
+    scaling: str,
+    num_classes: int,
+    output: str | None,
+    say: Callable[[str], None],
+) -> tuple[dict[str, Any], str]:
+    """`table` of what a user wrote, as {name: value} for JSON and as text; `InputError` as there."""
+    wrong = [count for count in chips if not count.isdecimal()]
+    if wrong or not kind or ':' in kind:
+        raise InputError('--chips takes numbers and needs a kind of chips: --topology=v5e --chips=1,2,4')
+    rows = table(
+        config,
+        kind,
+        sorted({int(count) for count in chips}),
+        scaling=scaling,
+        num_classes=num_classes,
+        output=pathlib.Path(output) if output else None,
+        say=say,
+    )
+    return {'rows': rows}, as_text(rows)
+
+
+def table(
+    config: ml_collections.ConfigDict,
+    kind: str,
+    chips: Sequence[int],
+    *,
+    scaling: str,
+    num_classes: int,
+    output: pathlib.Path | None,
+    say: Callable[[str], None],
+) -> list[dict[str, Any]]:
+    """A row for each number of chips, ready for JSON: its mesh, what was compiled, and what is predicted.
+
+    Args:
+      config: of the mode; the second number of its mesh stays, as far as there are chips, and the first grows.
+      kind: of chips, 'v5e'.
+      chips: how many, increasing.
+      scaling: 'weak', config.batch_size images on each chip, or 'strong', on all together.
+      num_classes: outputs of fc8.
+      output: a file of rows of earlier tables, which are not compiled again, and where new ones are kept.
+      say: takes a line of progress.
+
+    Raises:
+      InputError: chips, mesh or batch do not go together, or `output` is no such file.
+    """
+    kept = _read(output)
+    rows = []
+    for point in [_point(config, kind, count, scaling=scaling) for count in chips]:  # all are checked before the first
+        topology = slices_of(chip_of(kind))[math.prod(point.mesh)]
+        mesh = prediction.mesh_on(point, topology)
+        lowered = audit.trace_step(point, mesh, num_classes=num_classes).lower()
+        version = importlib.metadata.version('libtpu')
+        program = hashlib.sha256(f'{topology} {version} {lowered.as_text()}'.encode()).hexdigest()
+        if program not in kept:
+            say(f'compiling for {topology}, mesh {point.mesh[0]}x{point.mesh[1]}, {point.batch_size} images ...')
+            kept[program] = _compile(lowered, mesh)
+            if output is not None:
+                output.write_text(json.dumps(kept, indent=1) + '\n')
+        row = {
+            'parallelism': config.parallelism,
+            'precision': config.precision,
+            'scaling': scaling,
+            'chips': math.prod(point.mesh),
+            'topology': topology,
+            'mesh': list(point.mesh),
+            'batch_size': point.batch_size,
+            'program': program,
+            **kept[program],
+        }
+        if 'cost' in row:
+            cost = prediction.Cost(**row['cost'])
+            messages = [Message(**message) for message in row['compiled']]
+            predicted = prediction.predict(cost, messages, mesh, topology)
+            row['prediction'] = prediction.as_json(predicted)
+            row['images_per_second'] = point.batch_size / predicted.step
+        rows.append(row)
+    return rows
+
+
+def _point(config: ml_collections.ConfigDict, kind: str, chips: int, *, scaling: str) -> ml_collections.ConfigDict:
+    """The config on so many chips."""
+    if chips not in slices_of(chip_of(kind)):
+        raise InputError(f'--chips={chips}: use some of {", ".join(map(str, slices_of(chip_of(kind))))}')
+    point = config.copy_and_resolve_references()
+    second = min(config.mesh[1], chips)
+    point.mesh = (chips // second, second)
+    if scaling == 'weak':
+        point.batch_size = config.batch_size * chips
+    validate(point)
+    return point
+
+
+def _compile(lowered: Any, mesh: Any) -> dict[str, Any]:
+    start = time.monotonic()
+    try:
+        messages, cost = prediction.compile_for(lowered, mesh)
+    except prediction.TooLarge as error:
+        return {'too_large': str(error)}
+    return {
+        'compiled': [dataclasses.asdict(message) for message in messages],
+        'cost': dataclasses.asdict(cost),
+        'compile_seconds': round(time.monotonic() - start, 1),
+    }
+
+
+def _read(output: pathlib.Path | None) -> dict[str, dict[str, Any]]:
+    if output is None or not output.exists():
+        return {}
+    try:
+        kept = json.loads(output.read_text())
+        fits = all('too_large' in entry or {'compiled', 'cost'} <= entry.keys() for entry in kept.values())
+    except (ValueError, AttributeError):
+        fits = False
+    if not fits:
+        raise InputError(f'--output={output} is there and holds no compiled programs: name another file')
+    return kept
+
+
+def as_text(rows: list[dict[str, Any]]) -> str:
+    """The table, in which efficiency is images/s a chip beside the first row, and `verdict`."""
+    first = rows[0]
+    many = 'on each chip' if first['scaling'] == 'weak' else 'on all chips together'
+    images = first['batch_size'] // (first['chips'] if first['scaling'] == 'weak' else 1)
+    lines = [
+        f'{first["parallelism"]}, {first["precision"]}, {images:,} images {many}; predicted, in ms a step:',
+        f'{"chips":>5} {"topology":12}{"mesh":>7}{"images":>8}{"compute":>9}{"memory":>8}{"links":>8}{"step":>8}'
+        f'{"images/s":>12}{"efficiency":>12} {"bound":8}{"GB":>6}',
+    ]
+    for row in rows:
+        shape = 'x'.join(map(str, row['mesh']))
+        start = f'{row["chips"]:>5} {row["topology"]:12}{shape:>7}{row["batch_size"]:>8}'
+        if 'too_large' in row:
+            lines.append(f'{start}  does not fit into the memory of a chip')
+            continue
+        found, cost = row['prediction'], prediction.Cost(**row['cost'])
+        terms = ''.join(f'{found[name] * 1e3:>{width}.2f}' for name, width in (('compute', 9), ('memory', 8)))
+        terms += ''.join(f'{found[name] * 1e3:>8.2f}' for name in ('links', 'step'))
+        lines.append(
+            f'{start}{terms}{row["images_per_second"]:>12,.0f}{_efficiency(row, rows):>12.0%} '
+            f'{found["bound"]:8}{cost.memory / 1e9:>6.2f}'
+        )
+    return '\n'.join([*lines, verdict(rows)])
+
+
+def _fitting(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [row for row in rows if 'prediction' in row]
+
+
+def _efficiency(row: dict[str, Any], rows: list[dict[str, Any]]) -> float:
+    first = _fitting(rows)[0]
+    return row['images_per_second'] / row['chips'] / (first['images_per_second'] / first['chips'])
+
+
+def verdict(rows: list[dict[str, Any]]) -> str:
+    """Where the mode stops scaling, which is where twice the chips give less than 1.5 times the images/s, and why."""
+    rows = _fitting(rows)
+    if not rows:
+        return 'It fits nowhere.'
+    before, row, what = rows[-1], rows[-1], f'It scales up to {rows[-1]["chips"]} chips'
+    for before, row in itertools.pairwise(rows):
+        gain = row['images_per_second'] / before['images_per_second']
+        if gain ** (math.log(2) / math.log(row['chips'] / before['chips'])) < _WORTH:
+            what = f'It stops scaling at {before["chips"]} chips: {row["chips"]} give {gain:.2f} times the images/s'
+            break
+    found = row['prediction']
+    reason = {
+        'compute': f'{found["compute"] / found["step"]:.0%} of a step are arithmetic',
+        'memory': f'{found["memory"] / found["step"]:.0%} of a step are reading and writing memory',
+        'links': f'{found["links"] / found["step"]:.0%} of a step are messages',
+    }[found['bound']]
+    if found['link_bytes']:
+        axes, size = max(found['link_bytes'].items(), key=lambda item: item[1])
+        reason += f', and the largest part of the messages, {size / 1e6:,.0f} MB over each link, goes along {axes!r}'
+    return f'{what}; {_efficiency(row, rows):.0%} of the efficiency of {rows[0]["chips"]}. There {reason}.'
