@@ -90,7 +90,7 @@ def table(
             say(f'compiling for {topology}, mesh {point.mesh[0]}x{point.mesh[1]}, {point.batch_size} images ...')
             kept[program] = _compile(lowered, mesh)
             if output is not None:
-                output.write_text(json.dumps(kept, indent=1) + '\n')
+                _write(output, kept)
         row = {
             'parallelism': config.parallelism,
             'precision': config.precision,
@@ -139,16 +139,29 @@ def _compile(lowered: Any, mesh: Any) -> dict[str, Any]:
 
 
 def _read(output: pathlib.Path | None) -> dict[str, dict[str, Any]]:
-    if output is None or not output.exists():
+    if output is None:
+        return {}
+    if not output.parent.is_dir():
+        raise InputError(f'--output={output}: there is no folder {output.parent}')
+    if not output.exists():
         return {}
     try:
         kept = json.loads(output.read_text())
-        fits = all('too_large' in entry or {'compiled', 'cost'} <= entry.keys() for entry in kept.values())
-    except (ValueError, AttributeError):
-        fits = False
-    if not fits:
+    except (OSError, ValueError):
+        kept = None
+    entries = list(kept.values()) if isinstance(kept, dict) else [None]
+    if not all(
+        isinstance(entry, dict) and ('too_large' in entry or {'compiled', 'cost'} <= set(entry)) for entry in entries
+    ):
         raise InputError(f'--output={output} is there and holds no compiled programs: name another file')
     return kept
+
+
+def _write(output: pathlib.Path, kept: dict[str, dict[str, Any]]) -> None:
+    """As a whole: what is there is hours of compiling."""
+    part = output.with_name(output.name + '.part')
+    part.write_text(json.dumps(kept, indent=1) + '\n')
+    part.replace(output)
 
 
 def as_text(rows: list[dict[str, Any]]) -> str:

@@ -1,0 +1,180 @@
+"""The real training step, compiled for TPU slices that are not here: it compiles, and its text shows the schedule.
+
+Needs requirements-tpu.txt; 90 s, most of them in the compiler. The widths are a sixteenth of the paper's.
+"""
+
+import json
+import math
+
+import pytest
+from extras.conftest import extra
+from jax import lax
+
+from alexnet_jax import InputError
+from alexnet_jax.model.alexnet import AlexNet
+from alexnet_jax.parallel.mesh import TOWER
+from alexnet_jax.parallel.schedule import Message, expected_schedule
+from alexnet_jax.parallel.topology import links, shape_of, topology_mesh
+from alexnet_jax.training import audit, prediction, scaling
+from alexnet_jax.training import step as step_module
+from alexnet_jax.training.config import recipe, validate
+
+extra('libtpu')
+
+CLASSES = 10
+DATA_PARALLEL_IMAGES = 8  # of each replica
+# Held by each of two devices, from the widths 6, 16, 24, 24, 16 and 256, 256: kernels (what a tower reads) and biases.
+HELD = (
+    (11 * 11 * 3 + 1) * 3
+    + (5 * 5 * 3 + 1) * 8
+    + (3 * 3 * 16 + 1) * 12
+    + (3 * 3 * 12 + 1) * 12
+    + (3 * 3 * 12 + 1) * 8
+    + (6 * 6 * 16 + 1) * 128
+    + (256 + 1) * 128
+    + (256 + 1) * CLASSES
+)
+
+
+def config_of(parallelism, mesh, **options):
+    config = recipe('imagenet2012', parallelism=parallelism, mesh=mesh)
+    config.update(width=0.0625, batch_size=DATA_PARALLEL_IMAGES * mesh[0], **options)
+    validate(config)
+    return config
+
+
+def compiled(config, topology):
+    """(messages, cost, mesh) of the config's step on `topology`."""
+    mesh = prediction.mesh_on(config, topology)
+    return *prediction.compile_for(audit.trace_step(config, mesh, num_classes=CLASSES).lower(), mesh), mesh
+
+
+def over_tower(messages):
+    """{(layer, direction): bytes received} of what is said between towers."""
+    found = {}
+    for message in messages:
+        if TOWER in message.axis:
+            key = (message.layer, message.direction)
+            found[key] = found.get(key, 0) + message.bytes
+    return found
+
+
+def design(mesh):
+    exchanged = {
+        layer: DATA_PARALLEL_IMAGES * units * 4
+        for layer, units in {'conv3': 13 * 13 * 8, 'fc6': 6 * 6 * 8, 'fc7': 128, 'fc8': 128}.items()
+    }
+    return {(layer, direction): size for layer, direction, _, size in expected_schedule(exchanged, mesh)}
+
+
+def check_towers(messages, mesh):
+    """Exchanges where the design has them and nowhere else, and of what sizes."""
+    expected, found = design(mesh), over_tower(messages)
+    assert found.keys() == expected.keys()
+    for (layer, direction), size in found.items():
+        if direction == 'forward':  # the layer behind multiplies in bfloat16, so the compiler sends just that
+            assert size == expected[layer, direction] // 2
+        else:  # all of float32, and of conv3 up to a tile of padding more
+            assert expected[layer, direction] <= size <= 1.05 * expected[layer, direction]
+    ops = {(m.direction, m.op) for m in messages if TOWER in m.axis}
+    assert {('forward', 'all-gather'), ('backward', 'reduce-scatter')} <= ops
+    assert ops <= {('forward', 'all-gather'), ('backward', 'reduce-scatter'), ('backward', 'collective-permute')}
+
+
+def test_two_devices_of_a_2x2_slice_talk_at_the_four_exchanges_and_nowhere_else():
+    messages, cost, mesh = compiled(config_of('two_device', (1, 2)), 'v5e:2x2')
+    check_towers(messages, mesh)
+    assert {m.axis for m in messages} == {TOWER}
+    # At least the state and the batch, at most a chip; multiplying and adding for all three products of each layer.
+    assert 2 * 4 * HELD < cost.arguments < cost.memory < 16e9
+    assert cost.traffic > 2 * 4 * HELD  # parameters and momenta are read and written
+    assert cost.operations > 0
+
+
+def test_towers_and_replicas_on_256_chips_exchange_in_pairs_and_average_over_all_pairs():
+    messages, _, mesh = compiled(config_of('hybrid', (128, 2)), 'v5e:16x16')
+    check_towers(messages, mesh)
+    others = [m for m in messages if TOWER not in m.axis]
+    assert {(m.axis, m.op) for m in others} == {('data', 'all-reduce')}
+    averaged = sum(m.bytes for m in others)
+    # Every gradient once, and the loss and the error: twice 127/128 of them.
+    assert averaged == pytest.approx(2 * 4 * (HELD + 2) * 127 / 128, abs=8)
+    for a, b in mesh.devices:
+        assert sum(abs(p - q) for p, q in zip(a.coords, b.coords, strict=True)) == 1  # the two towers are neighbours
+    predicted = prediction.predict(prediction.Cost(1.0, 1, 0, 0, 0), messages, mesh, 'v5e:16x16')
+    tower = sum(m.bytes for m in messages if m.axis == TOWER)
+    # One link to the other tower. To the other replicas two along one ring, and half of two along the towers' ring.
+    assert predicted.link_bytes == {'tower': tower, 'data': pytest.approx(averaged / 3)}
+
+
+class Talkative(AlexNet):
+    """Talks one time more: adds nothing to conv5's input, but asks the other tower what nothing is."""
+
+    def _convolve(self, conv, x):
+        if conv.name == 'conv5':
+            x = x + 1e-30 * lax.psum(x.mean(), TOWER)
+        return super()._convolve(conv, x)
+
+
+def test_a_network_that_talks_one_time_more_is_caught(monkeypatch):
+    monkeypatch.setattr(step_module, 'AlexNet', Talkative)
+    messages, _, mesh = compiled(config_of('two_device', (1, 2)), 'v5e:2x2')
+    with pytest.raises(AssertionError):
+        check_towers(messages, mesh)
+    assert any(m.op == 'all-reduce' for m in messages if TOWER in m.axis)
+
+
+@pytest.mark.parametrize('topology', ['v4:2x2x1', 'v5e:1x1', 'v5e:1x2', 'v5e:2x4', 'v5p:2x2x2', 'v6e:4x4'])
+def test_a_topology_has_one_device_for_each_chip(topology):
+    chips = math.prod(shape_of(topology))
+    mesh = topology_mesh(topology, chips, 1)
+    assert len({tuple(device.coords) for device in mesh.devices.flat}) == chips
+    assert {device.platform for device in mesh.devices.flat} == {'tpu'}
+
+
+def test_a_mesh_that_does_not_fit_and_a_slice_that_cannot_be_are_one_line():
+    with pytest.raises(InputError, match=r'a mesh of 4x2 .* needs 8 devices, but 4 TPU device'):
+        topology_mesh('v5e:2x2', 4, 2)
+    with pytest.raises(
+        InputError, match=r'^--topology=v5e:3x3 cannot be compiled for: .*; use one like v5e:1x1'
+    ) as found:
+        topology_mesh('v5e:3x3', 1, 1)
+    assert '\n' not in str(found.value)
+
+
+def test_the_groups_of_one_weird_trick_are_blocks_of_chips():
+    mesh = topology_mesh('v5e:16x16', 64, 4, one_weird_trick=True)
+    assert links(mesh, ('model',), shape=(16, 16), ring=16) == 2  # a host's 2x2
+
+
+def test_a_table_compiles_each_program_once(tmp_path, monkeypatch):
+    """The compiler replaced, since it has its tests above; all before it is real."""
+    said, asked = [Message('conv3', 'all-gather', 'tower', 'forward', (2, 4), 'float32', 50_000_000)], []
+
+    def compile_for(lowered, mesh):
+        asked.append(mesh.devices.size)
+        if mesh.devices.size == 1:
+            raise prediction.TooLarge('no')
+        return said, prediction.Cost(197e9, 819_000, 1, 2, 3)
+
+    monkeypatch.setattr(prediction, 'compile_for', compile_for)
+    output, lines = tmp_path / 'rows.json', []
+    options = {'num_classes': CLASSES, 'output': str(output), 'say': lines.append}
+    config = config_of('hybrid', (2, 2))
+    figures, text = scaling.report(config, 'v5e', ['1', '2', '4'], scaling='weak', **options)
+    assert asked == [1, 2, 4]
+    assert lines[2] == 'compiling for v5e:2x2, mesh 2x2, 64 images ...'
+    rows = figures['rows']
+    assert [(row['mesh'], row['batch_size']) for row in rows] == [([1, 1], 16), ([1, 2], 32), ([2, 2], 64)]
+    assert 'prediction' not in rows[0] and 'does not fit' in text
+    assert rows[1]['prediction']['step'] == pytest.approx(2e-3)  # 1 ms of arithmetic, 50 MB over one link
+    assert rows[2]['images_per_second'] == pytest.approx(64 / 2e-3)
+    again, _ = scaling.report(config, 'v5e', ['1', '2', '4'], scaling='weak', **options)
+    assert json.dumps(again) == json.dumps(figures)
+    assert asked == [1, 2, 4]  # all were there
+    strong, _ = scaling.report(config, 'v5e', ['4', '2'], scaling='strong', **options)
+    assert [row['batch_size'] for row in strong['rows']] == [16, 16]
+    assert asked == [1, 2, 4, 2, 4]
+    config.precision = 'bfloat16'
+    scaling.report(config, 'v5e', ['2'], scaling='weak', **options)
+    assert asked == [1, 2, 4, 2, 4, 2]
