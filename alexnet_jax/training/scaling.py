@@ -8,7 +8,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import importlib.metadata
-import itertools
 import json
 import math
 import pathlib
@@ -25,7 +24,8 @@ from alexnet_jax.parallel.topology import chip_of
 from alexnet_jax.training import audit, prediction
 from alexnet_jax.training.config import validate
 
-_WORTH = 1.5  # times the images a second that twice the chips must give for a mode still to scale
+_WORTH = 1.5  # times the images/s that twice the chips must give for a mode still to scale
+_NAMES = {'compute': 'arithmetic', 'memory': 'reading and writing memory', 'links': 'messages'}
 
 
 def report(
@@ -200,23 +200,33 @@ def _efficiency(row: dict[str, Any], rows: list[dict[str, Any]]) -> float:
 
 
 def verdict(rows: list[dict[str, Any]]) -> str:
-    """Where the mode stops scaling, which is where twice the chips give less than 1.5 times the images/s, and why."""
+    """Where the mode stops scaling, and why: from there on, twice the chips never give 1.5 times the images/s again."""
     rows = _fitting(rows)
     if not rows:
         return 'It fits nowhere.'
-    before, row, what = rows[-1], rows[-1], f'It scales up to {rows[-1]["chips"]} chips'
-    for before, row in itertools.pairwise(rows):
-        gain = row['images_per_second'] / before['images_per_second']
-        if gain ** (math.log(2) / math.log(row['chips'] / before['chips'])) < _WORTH:
-            what = f'It stops scaling at {before["chips"]} chips: {row["chips"]} give {gain:.2f} times the images/s'
-            break
+    last = max([0] + [i for i in range(1, len(rows)) if _doubling(rows[i - 1], rows[i]) >= _WORTH])
+    if last + 1 < len(rows):
+        row = rows[last + 1]
+        gain = row['images_per_second'] / rows[last]['images_per_second']
+        what = f'It stops scaling at {rows[last]["chips"]}: with {row["chips"]} chips, {gain:.2f} times the images/s'
+    else:
+        row = rows[last]
+        low = min(rows, key=lambda row: _efficiency(row, rows))
+        what = (
+            f'It scales up to {row["chips"]}, at {_efficiency(row, rows):.0%} of the efficiency of {rows[0]["chips"]}; '
+            f'the least is {_efficiency(low, rows):.0%}, at {low["chips"]}'
+        )
     found = row['prediction']
-    reason = {
-        'compute': f'{found["compute"] / found["step"]:.0%} of a step are arithmetic',
-        'memory': f'{found["memory"] / found["step"]:.0%} of a step are reading and writing memory',
-        'links': f'{found["links"] / found["step"]:.0%} of a step are messages',
-    }[found['bound']]
-    if found['link_bytes']:
-        axes, size = max(found['link_bytes'].items(), key=lambda item: item[1])
-        reason += f', and the largest part of the messages, {size / 1e6:,.0f} MB over each link, goes along {axes!r}'
-    return f'{what}; {_efficiency(row, rows):.0%} of the efficiency of {rows[0]["chips"]}. There {reason}.'
+    text = f'{what}. There {found[found["bound"]] / found["step"]:.0%} of a step are {_NAMES[found["bound"]]}'
+    if not found['link_bytes']:
+        return f'{text}.'
+    axes, size = max(found['link_bytes'].items(), key=lambda item: item[1])
+    if found['bound'] != 'links':
+        text += f', {found["links"] / found["step"]:.0%} {_NAMES["links"]}'
+    return f'{text}; most of what is said, {size / 1e6:,.0f} MB over each link, goes along {axes!r}.'
+
+
+def _doubling(before: dict[str, Any], row: dict[str, Any]) -> float:
+    """Times the images/s for twice the chips, whatever the two rows' numbers of chips."""
+    gain = row['images_per_second'] / before['images_per_second']
+    return gain ** (math.log(2) / math.log(row['chips'] / before['chips']))

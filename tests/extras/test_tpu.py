@@ -74,11 +74,14 @@ def check_towers(messages, mesh):
     for (layer, direction), size in found.items():
         if direction == 'forward':  # the layer behind multiplies in bfloat16, so the compiler sends just that
             assert size == expected[layer, direction] // 2
-        else:  # all of float32, and of conv3 up to a tile of padding more
-            assert expected[layer, direction] <= size <= 1.05 * expected[layer, direction]
+        else:  # float32; as a scatter, perhaps with a tile of padding, or a small one as a sum of twice the size
+            assert size in (expected[layer, direction], 2 * expected[layer, direction]) or (
+                layer == 'conv3' and expected[layer, direction] < size < 1.05 * expected[layer, direction]
+            )
     ops = {(m.direction, m.op) for m in messages if TOWER in m.axis}
-    assert {('forward', 'all-gather'), ('backward', 'reduce-scatter')} <= ops
-    assert ops <= {('forward', 'all-gather'), ('backward', 'reduce-scatter'), ('backward', 'collective-permute')}
+    backward = ops - {('forward', 'all-gather')}
+    assert backward < ops
+    assert backward <= {('backward', op) for op in ('reduce-scatter', 'all-reduce', 'collective-permute')}
 
 
 def test_two_devices_of_a_2x2_slice_talk_at_the_four_exchanges_and_nowhere_else():
@@ -121,7 +124,8 @@ def test_a_network_that_talks_one_time_more_is_caught(monkeypatch):
     messages, _, mesh = compiled(config_of('two_device', (1, 2)), 'v5e:2x2')
     with pytest.raises(AssertionError):
         check_towers(messages, mesh)
-    assert any(m.op == 'all-reduce' for m in messages if TOWER in m.axis)
+    (more,) = over_tower(messages).keys() - design(mesh).keys()
+    assert more[0] == 'conv5'
 
 
 @pytest.mark.parametrize('topology', ['v4:2x2x1', 'v5e:1x1', 'v5e:1x2', 'v5e:2x4', 'v5p:2x2x2', 'v6e:4x4'])
@@ -139,7 +143,7 @@ def test_a_mesh_that_does_not_fit_and_a_slice_that_cannot_be_are_one_line():
         InputError, match=r'^--topology=v5e:3x3 cannot be compiled for: .*; use one like v5e:1x1'
     ) as found:
         topology_mesh('v5e:3x3', 1, 1)
-    assert '\n' not in str(found.value)
+    assert '\n' not in found.value.args[0]
 
 
 def test_the_groups_of_one_weird_trick_are_blocks_of_chips():
