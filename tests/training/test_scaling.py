@@ -90,7 +90,9 @@ def test_four_times_the_chips_count_as_doubling_twice():
 
 
 def test_what_binds_where_it_scales_to_the_end():
-    found = scaling.verdict(rows(links=(0, 1, 1), images=(100, 200, 400)))
+    made = rows(links=(0, 1, 1), images=(100, 200, 400))
+    made[-1]['prediction']['link_bytes'] = {'tower': 1e6, 'data': 50e6}
+    found = scaling.verdict(made)
     assert found == (
         'It scales up to 4, at 91% of the efficiency of 1; the least is 91%, at 2. There 91% of a step are reading and '
         "writing memory, 9% messages; most of what is said, 50 MB over each link, goes along 'data'."
