@@ -66,3 +66,10 @@ def test_a_wrong_option_is_one_line(program_cache):
     process = commands.run('audit', '--config=configs/two_device.py', '--config.widht=1', cache=program_cache)
     assert process.returncode == 1
     assert process.stderr == 'error: unknown config key \'widht\': Did you mean "width" instead of "widht"?\n'
+
+
+def test_hardware_that_nobody_knows_is_one_line(program_cache):
+    options = ('--config=configs/hybrid.py', '--config.mesh=2,2', '--topology=v9:2x2')
+    process = commands.run('audit', *options, cache=program_cache)
+    assert (process.returncode, process.stdout) == (1, '')
+    assert process.stderr == "error: --topology=v9:2x2: no chip 'v9' is known, only v4, v5e, v5p, v6e\n"

@@ -9,8 +9,8 @@ of the chips (`parallel/chips.py`), that is a time:
     links   = sum over messages of (bytes received / links that lead there) / the bandwidth of a link
     step    = max(compute, memory) + links
 
-Each term is the least that its part can take: no chip keeps up its peak, and nothing is added for what waits or starts
-late. Computing and moving overlap in the best case; the layers around a message wait for it, so messages are added.
+A real step takes longer: no chip keeps up its peak, and nothing is added for what waits or starts late. Computing and
+moving overlap in the best case; the layers around a message wait for it, so messages are added.
 """
 
 from __future__ import annotations
@@ -159,20 +159,20 @@ def _text(cost: Cost, predicted: Prediction, topology: str, *, images: int) -> s
     chip = chip_of(topology)
     lines = [
         f'one chip of {topology}, by its compiler and by what is published of it (a prediction: nothing was run):',
-        f'memory        {cost.memory / 1e9:8.2f} GB of {chip.memory / 1e9:.0f}: state and batch '
+        f'{"memory":18}{cost.memory / 1e9:8.2f} GB of {chip.memory / 1e9:.0f}: state and batch '
         f'{cost.arguments / 1e9:.2f}, temporaries {cost.temporaries / 1e9:.2f}, program {cost.code / 1e9:.2f}',
-        f'arithmetic    {cost.operations / 1e9:8.1f} GFLOP    at most {chip.flops / 1e12:4.0f} TFLOP/s '
+        f'{"arithmetic":18}{cost.operations / 1e9:8.1f} GFLOP    at most {chip.flops / 1e12:4.0f} TFLOP/s '
         f'{predicted.compute * 1e3:9.3f} ms',
-        f'HBM           {cost.traffic / 1e9:8.2f} GB       at most {chip.memory_bandwidth / 1e9:4.0f} GB/s    '
+        f'{"HBM":18}{cost.traffic / 1e9:8.2f} GB       at most {chip.memory_bandwidth / 1e9:4.0f} GB/s    '
         f'{predicted.memory * 1e3:9.3f} ms',
     ]
     lines += [
-        f'link, {axes:8}{size / 1e6:8.2f} MB       at most {chip.link_bandwidth / 1e9:4.0f} GB/s    '
+        f'link, {axes:12}{size / 1e6:8.2f} MB       at most {chip.link_bandwidth / 1e9:4.0f} GB/s    '
         f'{size / chip.link_bandwidth * 1e3:9.3f} ms'
         for axes, size in predicted.link_bytes.items()
     ]
     lines.append(
-        f'predicted step: {predicted.step * 1e3:.3f} ms at the least, bound by {predicted.bound}; '
-        f'{images / predicted.step:,.0f} images/s'
+        f'predicted step: {predicted.step * 1e3:.3f} ms, bound by {predicted.bound}; '
+        f'{images / predicted.step:,.0f} images/s. A real one takes longer.'
     )
     return '\n'.join(lines)

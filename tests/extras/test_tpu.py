@@ -162,6 +162,21 @@ def test_the_groups_of_one_weird_trick_are_blocks_of_chips():
     assert links(mesh, ('model',), shape=(16, 16), ring=16) == 2  # a host's 2x2
 
 
+def test_the_report_has_both_readings_the_chip_and_the_prediction(monkeypatch):
+    """The compiler replaced again."""
+    mean = Message('', 'all-reduce', 'data', 'backward', (HELD,), 'float32', 50_000_000)
+    monkeypatch.setattr(prediction, 'compile_for', lambda *_: ([mean], prediction.Cost(197e9, 819_000, 1, 2, 3)))
+    figures, text = prediction.report(config_of('hybrid', (2, 2)), 'v5e:2x2', num_classes=CLASSES)
+    assert json.loads(json.dumps(figures))['compiled'][0]['bytes'] == 50_000_000
+    towers = [(m['layer'], m['direction']) for m in figures['traced'] if m['axis'] == TOWER]
+    assert towers == list(design(topology_mesh('v5e:2x2', 2, 2)))
+    assert figures['chip']['flops'] == 197e12
+    assert figures['prediction']['step'] == pytest.approx(2e-3)
+    assert f'50,000,000{2 * 4 * HELD // 2:>14,}' in text  # what it receives, beside the formula
+    assert 'automatic' not in figures and 'automatic' not in text
+    assert 'predicted step: 2.000 ms' in text
+
+
 def test_a_table_compiles_each_program_once(tmp_path, monkeypatch):
     """The compiler replaced, since it has its tests above; all before it is real."""
     said, asked = [Message('conv3', 'all-gather', 'tower', 'forward', (2, 4), 'float32', 50_000_000)], []

@@ -72,4 +72,4 @@ def test_the_text_has_every_term():
     assert '197.0 GFLOP' in text and '1.000 ms' in text
     assert '1.64 GB' in text and '2.000 ms' in text
     assert 'link, tower' in text and '50.00 MB' in text
-    assert 'predicted step: 3.000 ms at the least, bound by memory; 1,000,000 images/s' in text
+    assert 'predicted step: 3.000 ms, bound by memory; 1,000,000 images/s' in text
