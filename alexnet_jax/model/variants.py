@@ -124,6 +124,18 @@ class Lighting:
 
 
 @dataclasses.dataclass(frozen=True)
+class Slowed:
+    """From `after`, a fraction of the run's steps, on, the learning rate of `layer` is multiplied by `factor`.
+
+    A later one takes the place of an earlier one of the same layer; with a factor of 0 the layer stays as it is.
+    """
+
+    layer: str
+    after: float
+    factor: float
+
+
+@dataclasses.dataclass(frozen=True)
 class Variant:
     """One network and the parts of its training that belong to it rather than to a run.
 
@@ -135,6 +147,7 @@ class Variant:
       inverted_dropout: True scales the kept units up in training and leaves testing alone; False keeps them as
         they are in training and multiplies all of them by 1 - dropout_rate in testing.
       bias_rate: learning rate of biases, in multiples of the weights'.
+      slowed: layers that learn more slowly late in a run, in order of time.
       images_per_crop: how many neighbours in an epoch's order share one crop offset and one flip.
       towers: 2, or 1 for a network in which every layer reads all of the one before.
       activation: of the hidden fully connected layers; that of a convolution is among its operations.
@@ -148,6 +161,7 @@ class Variant:
     dense: tuple[Dense, ...]
     lighting: Lighting
     bias_rate: float
+    slowed: tuple[Slowed, ...] = ()
     input_size: int = 224  # paper section 4.1: "random 224x224 patches"
     pixel_std: tuple[float, float, float] = (1.0, 1.0, 1.0)
     dropout_rate: float = 0.5
@@ -253,6 +267,8 @@ RELEASED = Variant(
     # CHM convdata_jpeg.py:155-179; off from epoch 67 of 91 on by layers-145.cfg's log.
     lighting=Lighting('standard_deviation', divisor=1.1, until=66 / 91),
     bias_rate=2.0,  # layer-params-145.cfg: epsB is twice epsW
+    # The log in layers-145.cfg: conv1 from 1e-4 to 1e-5 at epoch 67, and to 0 at epoch 72, of 91.
+    slowed=(Slowed('conv1', after=66 / 91, factor=0.1), Slowed('conv1', after=71 / 91, factor=0.0)),
     images_per_crop=32,  # CHM convdata_jpeg.py `crop_chunk`: a quarter of a batch of 128 at a time
 )
 

@@ -29,7 +29,7 @@ from alexnet_jax.training.interruption import Interruption
 from alexnet_jax.training.logbook import Logbook, Stopwatch, clock, to_stderr
 from alexnet_jax.training.metrics import MetricsReader
 from alexnet_jax.training.profiling import Profile
-from alexnet_jax.training.recipe import dtype_of, optimizer_of, schedule_of, variant_of
+from alexnet_jax.training.recipe import dtype_of, layer_factors_of, optimizer_of, schedule_of, variant_of
 from alexnet_jax.training.startup import StartUp
 from alexnet_jax.training.state import TrainState, abstract_state, create_state
 from alexnet_jax.training.step import Batch, make_train_step
@@ -223,6 +223,7 @@ class _Run:
             seed=self.config.seed,
             dtype=dtype_of(self.config),
             clip_norm=self.config.clip_norm,
+            slowed=layer_factors_of(self.config, examples=self.dataset.examples('train')),
         )
 
     def _started(self) -> None:

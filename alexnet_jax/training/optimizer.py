@@ -8,15 +8,21 @@ PyTorch) keep it outside, and rescale the whole momentum at once; the two agree 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import optax
 from jax import Array
 
 
 def paper_sgd(*, momentum: float, weight_decay: float, bias_rate: float) -> optax.GradientTransformationExtraArgs:
-    """The update rule; call `update(gradients, state, parameters, learning_rate=...)`.
+    """The update rule; call `update(gradients, state, parameters, learning_rate=..., factors={})`.
+
+    `factors`, {layer: 0-d array}, multiply the rate of some layers. A layer whose factor is 0 is not moved by its old
+    momentum either: cuda-convnet leaves out its update (CHM weights.cu:146, `if (... && _epsW > 0)`).
 
     Args:
       momentum: 0.9 in the paper.
@@ -28,6 +34,7 @@ def paper_sgd(*, momentum: float, weight_decay: float, bias_rate: float) -> opta
         optax.masked(optax.scale(bias_rate), lambda tree: _named(tree, 'bias')),
         _scale_by_given_rate(),
         optax.trace(momentum),
+        _hold_frozen(),
     )
 
 
@@ -35,10 +42,44 @@ def _scale_by_given_rate() -> optax.GradientTransformationExtraArgs:
     """Multiplies by -learning_rate, an argument of `update`: validation decides it, not only the step."""
 
     def update(
-        updates: Any, state: optax.EmptyState, params: Any = None, *, learning_rate: Array, **extra: Any
+        updates: Any,
+        state: optax.EmptyState,
+        params: Any = None,
+        *,
+        learning_rate: Array,
+        factors: Mapping[str, Array] = MappingProxyType({}),
+        **extra: Any,
     ) -> tuple[Any, optax.EmptyState]:
         del params, extra
-        return jax.tree.map(lambda u: -learning_rate.astype(u.dtype) * u, updates), state
+
+        def scaled(path: Any, u: Array) -> Array:
+            layer = path[-2].key
+            rate = learning_rate * factors[layer] if layer in factors else learning_rate
+            return -rate.astype(u.dtype) * u
+
+        return jax.tree_util.tree_map_with_path(scaled, updates), state
+
+    return optax.GradientTransformationExtraArgs(lambda params: optax.EmptyState(), update)
+
+
+def _hold_frozen() -> optax.GradientTransformationExtraArgs:
+    """No update of layers whose factor is 0."""
+
+    def update(
+        updates: Any,
+        state: optax.EmptyState,
+        params: Any = None,
+        *,
+        factors: Mapping[str, Array] = MappingProxyType({}),
+        **extra: Any,
+    ) -> tuple[Any, optax.EmptyState]:
+        del params, extra
+
+        def held(path: Any, u: Array) -> Array:
+            layer = path[-2].key
+            return jnp.where(factors[layer] > 0, u, 0) if layer in factors else u
+
+        return jax.tree_util.tree_map_with_path(held, updates), state
 
     return optax.GradientTransformationExtraArgs(lambda params: optax.EmptyState(), update)
 

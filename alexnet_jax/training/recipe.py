@@ -40,6 +40,13 @@ def lit_steps_of(config: ml_collections.ConfigDict, *, examples: int) -> int:
     return round(variant_of(config).lighting.until * total_steps(config, examples))
 
 
+def layer_factors_of(config: ml_collections.ConfigDict, *, examples: int) -> tuple[schedule.LayerFactor, ...]:
+    """Which layers' rates change at which steps of the run: a training split of `examples` images."""
+    steps = total_steps(config, examples)
+    slowed = VARIANTS[config.variant].slowed
+    return tuple(schedule.LayerFactor(change.layer, round(change.after * steps), change.factor) for change in slowed)
+
+
 def dtype_of(config: ml_collections.ConfigDict) -> DTypeLike | None:
     """The model's dtype for a config's precision: None, that of the parameters, for 'float32'."""
     return {'float32': None, 'bfloat16': jnp.bfloat16}[config.precision]

@@ -52,6 +52,25 @@ def observe(plateau: Plateau, error: float, *, patience: int, max_drops: int) ->
 Schedule = Callable[[Array, Plateau], Array]
 
 
+@dataclasses.dataclass(frozen=True)
+class LayerFactor:
+    """From `step` on (they count from 0) the rate of `layer` is multiplied by `factor`."""
+
+    layer: str
+    step: int
+    factor: float
+
+
+def layer_factors(changes: tuple[LayerFactor, ...], step: Array) -> dict[str, Array]:
+    """{layer: float32 0-d} at `step`: of each layer's `changes`, in order of time, the latest; 1 before the first."""
+    factors: dict[str, Array] = {}
+    for change in changes:
+        factors[change.layer] = jnp.where(
+            step >= change.step, jnp.float32(change.factor), factors.get(change.layer, jnp.float32(1))
+        )
+    return factors
+
+
 def fixed_drops(learning_rate: float, *, factor: float, at_steps: tuple[int, ...]) -> Schedule:
     """The rate is multiplied by `factor` from each of `at_steps` on (steps count from 0)."""
 

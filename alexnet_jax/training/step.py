@@ -32,7 +32,7 @@ from alexnet_jax.parallel.exchange import (
     mean_over_batch,
 )
 from alexnet_jax.parallel.mesh import MODEL, REPLICATED, TOWER, batch_spec, local_towers, on_cpu, parameter_specs
-from alexnet_jax.training.schedule import Schedule
+from alexnet_jax.training.schedule import LayerFactor, Schedule, layer_factors
 from alexnet_jax.training.state import TrainState, frozen
 
 # XLA:CPU's newer library runs this network's grouped convolutions 4-5x slower than Eigen, and single matrix products
@@ -135,12 +135,14 @@ def make_train_step(
     seed: int,
     dtype: DTypeLike | None = None,
     clip_norm: float | None = None,
+    slowed: tuple[LayerFactor, ...] = (),
 ) -> Any:
     """train_step(state: TrainState, batch: Batch) -> (state, metrics), a jax.jit function, `state` donated.
 
     The metrics are 0-d device arrays of this batch before the update: 'loss' (nats), 'top1_error' (0..1),
     'learning_rate'. A loss that is no number freezes the state as it was before that batch: the host reads losses some
-    steps late, and the steps that it has sent off by then change nothing (state.frozen).
+    steps late, and the steps that it has sent off by then change nothing (state.frozen). `slowed` are the layers whose
+    learning rate is another than the others' late in the run.
     """
     gradients = make_gradients(variant, mesh, num_classes=num_classes, dtype=dtype, clip_norm=clip_norm)
 
@@ -150,7 +152,10 @@ def make_train_step(
         rate = schedule(state.step, state.plateau)
 
         def updated(state: TrainState) -> TrainState:
-            updates, opt_state = optimizer.update(grads, state.opt_state, state.params, learning_rate=rate)
+            factors = layer_factors(slowed, state.step)
+            updates, opt_state = optimizer.update(
+                grads, state.opt_state, state.params, learning_rate=rate, factors=factors
+            )
             params = optax.apply_updates(state.params, updates)
             return dataclasses.replace(state, step=state.step + 1, params=params, opt_state=opt_state)
 

@@ -125,6 +125,15 @@ ADMITS = {
 }
 
 
+TWO_TOWERS = {'paper', 'released'}  # that can live apart
+CAFFE_LACKS = {'lighting'}
+MISSING = {  # parts that a network has not, and so cannot be without
+    'caffe_alexnet': CAFFE_LACKS,
+    'caffenet': CAFFE_LACKS,
+    'one_weird_trick': {'norm', 'norm2', 'lighting', 'towers', 'exchange', 'conv3_exchange'},
+}
+
+
 def admitted(values):
     """Whether the statement admits a whole config."""
     if not all(ADMITS[key](value) for key, value in values.items()):
@@ -141,7 +150,9 @@ def admitted(values):
         units = max(2, 2 * round(4096 * values['width'] / 2))
         if second > 1 and (second % 2 or units % second):
             return False
-    elif 'towers' in without and second > 1:
+    elif second > 1 and ('towers' in without or values['variant'] not in TWO_TOWERS):
+        return False
+    if without & MISSING.get(values['variant'], set()):
         return False
     base = values['rate_batch_size'] or (trick and 128) or batch
     rate = values['learning_rate'] * (batch / base)
@@ -200,7 +211,8 @@ def use(config):
         open_dataset(config.dataset, data_dir=config.data_dir)
     assert len(str(missing.value).splitlines()) == 1
     variant = variant_of(config)
-    assert all(0 < layer.init_std < math.inf for layer in (*variant.convs, *variant.dense))
+    stds = {layer.init_std for layer in (*variant.convs, *variant.dense)}
+    assert stds == {None} or all(0 < std < math.inf for std in stds)
     dtype_of(config), optimizer_of(config)
     assert steps_per_epoch(config, IMAGENET) >= 1
     if config.steps is None and config.epochs * IMAGENET / config.batch_size > 2**31 - 1:  # which no rule can foresee

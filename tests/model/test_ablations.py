@@ -15,7 +15,6 @@ from alexnet_jax.model.alexnet import AlexNet, init_parameters, parameter_shapes
 from alexnet_jax.model.variants import (
     PAPER,
     RELEASED,
-    VARIANTS,
     ChannelNorm,
     MaxPool,
     Relu,
@@ -49,7 +48,7 @@ def test_the_counts_are_those_of_the_original_files():
 
 
 @pytest.mark.parametrize('name', ABLATIONS)
-@pytest.mark.parametrize('variant', VARIANTS.values(), ids=lambda v: v.name)
+@pytest.mark.parametrize('variant', [PAPER, RELEASED], ids=lambda v: v.name)
 def test_sizes_parameters_and_exchanges(variant, name):
     ablated = ablate(variant, (name,))
     rows = layer_sizes(ablated, num_classes=1000)
@@ -91,7 +90,7 @@ FIELDS = {'dropout': {'dropout_rate'}, 'lighting': {'lighting'}, 'flips': {'flip
 
 @pytest.mark.parametrize('name', ABLATIONS)
 def test_nothing_else_changes(name):
-    for variant in VARIANTS.values():
+    for variant in (PAPER, RELEASED):
         ablated = ablate(variant, (name,))
         changed = {
             field.name

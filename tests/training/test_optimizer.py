@@ -8,6 +8,7 @@ import oracle
 import pytest
 
 from alexnet_jax.training.optimizer import paper_sgd
+from alexnet_jax.training.schedule import LayerFactor, layer_factors
 
 STEPS, DROPS = 200, (70, 140)
 RATES = [0.01 * 0.1 ** sum(step >= drop for drop in DROPS) for step in range(STEPS)]
@@ -80,3 +81,35 @@ def test_optax_sgd_is_the_same_until_the_rate_drops_and_another_rule_after():
     print(f'figures: optax.sgd apart by {max(apart[: DROPS[0]]):.1e} before a drop, {apart[-1]:.2f} at the end')
     assert max(apart[: DROPS[0]]) < 1e-12
     assert apart[-1] > 0.05
+
+
+def test_a_slowed_layer_follows_its_own_rate_and_a_frozen_one_stays_where_it_is():
+    """conv1 at a tenth from step 70, left out from step 140 on: no step of old momentum either."""
+    start, gradients = problem()
+    names = {'conv1': start['layer'], 'conv2': start['layer']}
+    optimizer = paper_sgd(momentum=0.9, weight_decay=5e-4, bias_rate=2.0)
+    changes = (LayerFactor('conv1', 70, 0.1), LayerFactor('conv1', 140, 0.0))
+    with jax.enable_x64(True):
+        params = jax.tree.map(jnp.asarray, names)
+        state = optimizer.init(params)
+
+        @jax.jit
+        def update(params, state, g, step):
+            factors = layer_factors(changes, step)
+            updates, state = optimizer.update(g, state, params, learning_rate=jnp.float64(0.01), factors=factors)
+            return optax.apply_updates(params, updates), state
+
+        path = []
+        for step, g in enumerate(gradients):
+            params, state = update(params, state, {'conv1': g['layer'], 'conv2': g['layer']}, step)
+            path.append(jax.device_get(params))
+    for name, decay, bias_rate in (('kernel', 5e-4, 1), ('bias', 0, 2)):
+        own = [g['layer'][name] for g in gradients]
+        rates = np.full(STEPS, 0.01 * bias_rate)
+        slow = rates * np.where(np.arange(STEPS) < 70, 1, np.float32(0.1))
+        usual = oracle.paper_update(start['layer'][name], own, rates, decay=decay)
+        slowed = oracle.paper_update(start['layer'][name], own[:140], slow[:140], decay=decay)
+        for step in range(STEPS):
+            np.testing.assert_allclose(path[step]['conv2'][name], usual[step], rtol=0, atol=1e-12)
+            np.testing.assert_allclose(path[step]['conv1'][name], slowed[min(step, 139)], rtol=0, atol=1e-9)
+        assert abs(path[139]['conv1'][name] - path[69]['conv1'][name]).max() > 1e-3

@@ -7,7 +7,7 @@ import pytest
 from alexnet_jax.parallel.mesh import make_mesh
 from alexnet_jax.training.batches import batches_of, placed_batches
 from alexnet_jax.training.config import recipe, validate
-from alexnet_jax.training.recipe import lit_steps_of, schedule_of
+from alexnet_jax.training.recipe import layer_factors_of, lit_steps_of, schedule_of
 from alexnet_jax.training.schedule import Plateau
 
 
@@ -31,6 +31,16 @@ def config_of(**values):
 )
 def test_the_released_noise_ends_after_66_of_91_epochs_and_the_paper_s_never(values, lit):
     assert lit_steps_of(config_of(**values), examples=40) == lit
+
+
+def test_the_released_conv1_is_slowed_at_epoch_67_and_frozen_at_72_of_91():
+    """CHM layers-145.cfg's log; 5 steps an epoch."""
+    changes = layer_factors_of(config_of(variant='released', epochs=91.0), examples=40)
+    assert [(change.layer, change.step, change.factor) for change in changes] == [
+        ('conv1', 66 * 5, 0.1),
+        ('conv1', 71 * 5, 0.0),
+    ]
+    assert layer_factors_of(config_of(variant='paper', epochs=91.0), examples=40) == ()
 
 
 def test_a_drop_beyond_what_a_run_can_count_never_comes():

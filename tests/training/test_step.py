@@ -1,5 +1,7 @@
 """The sharded step against the plain one-device network: loss, every gradient, the whole update, on every mesh."""
 
+import itertools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,7 +13,7 @@ from alexnet_jax.model.alexnet import init_parameters
 from alexnet_jax.model.variants import VARIANTS
 from alexnet_jax.parallel.mesh import batch_spec, make_mesh, parameter_specs, place_batch, shardings
 from alexnet_jax.training.optimizer import paper_sgd
-from alexnet_jax.training.schedule import Plateau, fixed_drops
+from alexnet_jax.training.schedule import LayerFactor, Plateau, fixed_drops
 from alexnet_jax.training.state import TrainState, create_state
 from alexnet_jax.training.step import Batch, make_gradients, make_train_step
 
@@ -172,7 +174,7 @@ def test_the_state_is_the_same_on_every_mesh_and_lies_where_it_should():
     }
     jax.tree.map(np.testing.assert_array_equal, *(jax.device_get(state) for state in states.values()))
     params = states[2, 2].params
-    momentum = states[2, 2].opt_state[-1].trace
+    momentum = optax.tree_utils.tree_get(states[2, 2].opt_state, 'trace')
     for tree in (params, momentum):
         assert tree['conv2']['kernel'].addressable_shards[0].data.shape == (5, 5, 3, 8)  # one tower's outputs of two
         assert tree['conv2']['bias'].addressable_shards[0].data.shape == (8,)
@@ -202,6 +204,34 @@ def test_the_step_compiles_once_and_donates_its_state():
     assert step._cache_size() == 1
     np.testing.assert_allclose(rates, [0.01, 0.001, 0.001], rtol=1e-6)
     assert place_batch(mesh, batch).images.sharding.spec == batch_spec(mesh)
+
+
+def test_a_frozen_layer_is_left_out_of_the_step():
+    variant, mesh = VARIANTS['paper'].scaled(WIDTH), make_mesh(1, 2)
+    optimizer = paper_sgd(momentum=0.9, weight_decay=5e-4, bias_rate=1.0)
+    mean = np.full((224, 224, 3), 120.0)
+    state = create_state(variant, optimizer, mesh, num_classes=CLASSES, mean_image=mean, seed=1)
+    step = make_train_step(
+        variant,
+        optimizer,
+        fixed_drops(0.01, factor=0.1, at_steps=()),
+        mesh,
+        num_classes=CLASSES,
+        seed=0,
+        slowed=(LayerFactor('conv1', 1, 0.0),),
+    )
+    images = np.random.default_rng(0).integers(0, 256, (4, 224, 224, 3), dtype=np.uint8)
+    batch = Batch(images, np.zeros(4, np.int32), np.zeros((4, 3), 'f4'))
+    kernels = [jax.device_get(state.params)]
+    for _ in range(3):
+        state, _ = step(state, place_batch(mesh, batch))
+        kernels.append(jax.device_get(state.params))
+    moved = {
+        layer: [bool((a[layer]['kernel'] != b[layer]['kernel']).any()) for a, b in itertools.pairwise(kernels)]
+        for layer in kernels[0]
+    }
+    assert moved.pop('conv1') == [True, False, False]
+    assert set(map(tuple, moved.values())) == {(True, True, True)}
 
 
 @pytest.mark.parametrize('case', [*EVERY[:5], ((2, 4), True)], ids=name)
