@@ -66,7 +66,9 @@ class Checkpoints:
         except NotSaved as error:
             if not failed:
                 raise
-            to_stderr(f'warning: {error}')  # and not in place of the reason for which the run ends
+            # Not in place of the reason for which the run ends; beside a lost process it would be no news.
+            if issubclass(failed, InputError):
+                to_stderr(f'warning: {error}')
         finally:
             self._writer.close()
 
