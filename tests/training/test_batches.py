@@ -26,7 +26,7 @@ def test_another_batch_of_the_same_rows_is_refused_and_its_process_named(tiny, c
     monkeypatch.setattr(batches, 'gather', lambda topic, word: [word, json.dumps(json.loads(word) | other)])
     placed = batches.placed_batches(config, tiny, make_mesh(1, 2), start=3)
     if refused:
-        with pytest.raises(InputError, match='^process 1 made another batch of the same rows'):
+        with pytest.raises(InputError, match='process 1 made another batch of the same rows'):
             next(placed)
     else:
         assert next(placed).images.shape == (8, 224, 224, 3)
