@@ -6,7 +6,8 @@
 Everything after -- is for alexnet_jax.main. When a process is lost, those that are left leave with code 75, and with
 --restarts all are started again from the last whole checkpoint: the first time as many as the first number of
 --processes says, then as the second, and so on; the last number stays. SIGTERM and SIGINT (Ctrl-C) are handed on once:
-the run saves and leaves with code 76, and is not started again. Exit code: that of the run.
+the run saves and leaves with code 76, and is not started again. Exit code: that of the run. It needs nothing but this
+checkout and its environment, and costs this machine's cores, which the processes share.
 """
 
 import os

@@ -11,6 +11,7 @@ import ctypes
 import faulthandler
 import json
 import os
+import re
 import signal
 import socket
 import sys
@@ -134,9 +135,9 @@ def exit_now(line: str, code: int) -> NoReturn:
 class NativeLog:
     """Keeps what C++ writes to standard output and error, and turns JAX's abort over other processes into one line.
 
-    When process 0 dies, or not all have come in time, JAX's client aborts in the same instant, from C++, with two pages
-    and before Python hears of it. Here the person sees one line. Any other abort shows those pages and ends with the
-    code it would have. Make one object for the life of the process: C calls it.
+    When process 0 dies, another is replaced, or not all have come in time, JAX's client aborts in the same instant,
+    from C++, with two pages and before Python hears of it. Here the person sees one line. Any other abort shows those
+    pages and ends with the code it would have. Make one object for the life of the process: C calls it.
     """
 
     def __init__(self, line: str, code: int) -> None:
@@ -163,7 +164,11 @@ class NativeLog:
     def _aborted(self, number: int) -> None:
         text = self.text()
         if 'JAX distributed service detected fatal errors' in text:
-            os.write(self._real, f'{self.line}\n'.encode())
-            os._exit(self.code)
+            line, code = self.line, self.code
+            # A cluster replaced a lost process before anybody missed it.
+            if again := re.search(r'(\d+) unexpectedly tried to connect with a different incarnation', text):
+                line, code = lost_line(again[1], 'was started again by itself'), LOST
+            os.write(self._real, f'{line}\n'.encode())
+            os._exit(code)
         os.write(self._real, text.encode())
         os._exit(128 + number)

@@ -23,6 +23,7 @@ from alexnet_jax import InputError
 from alexnet_jax.parallel.mesh import abstract, parameter_specs
 from alexnet_jax.parallel.processes import fetch, gather
 from alexnet_jax.training.digests import differing, leaf_hashes, pieces, shapes_of
+from alexnet_jax.training.logbook import to_stderr
 from alexnet_jax.training.schedule import Plateau
 from alexnet_jax.training.seal import Damaged, Seal, read_seal
 from alexnet_jax.training.state import TrainState
@@ -60,11 +61,16 @@ class Checkpoints:
         return self
 
     def __exit__(self, failed: type[BaseException] | None, *exception: object) -> None:
-        if failed:
+        try:
+            self.wait()
+        except NotSaved as error:
+            if not failed:
+                raise
+            # Not in place of the reason for which the run ends; beside a lost process it would be no news.
+            if issubclass(failed, InputError):
+                to_stderr(f'warning: {error}')
+        finally:
             self._writer.close()
-            return
-        self.wait()
-        self._writer.close()
 
     def steps(self) -> list[int]:
         """The steps of all checkpoints, whatever is in them, oldest first."""
@@ -201,18 +207,21 @@ class Checkpoints:
         if jax.process_index() == 0:
             self._aside.mkdir(exist_ok=True)
             target = self._aside / f'{step}_{time.strftime("%Y%m%dT%H%M%S")}'
+            while target.exists():  # of another of this step, in the same second
+                target = target.with_name(f'{target.name}_')
             (self._folder / str(step)).rename(target)
         gather('set aside', str(step))
 
     def _forget(self) -> None:
-        """Deletes what is neither one of the latest nor the best."""
+        """Deletes what is neither one of the latest nor the best; what is damaged does not count, and stays."""
         steps, errors = self.steps(), {}
         if len(steps) <= self._keep:
             return
-        for step in steps:
+        for step in list(steps):
             try:
                 error = read_seal(self._folder / str(step)).top1_error
-            except Damaged:  # what it was is not known, so it is not the best
+            except Damaged:
+                steps.remove(step)
                 continue
             if error is not None:
                 errors[step] = error

@@ -11,6 +11,7 @@ from alexnet_jax import InputError
 from alexnet_jax.training.digests import digest_of_json
 
 SEAL = pathlib.Path('hashes', 'metadata')  # in a checkpoint; Orbax's name for a JSON item
+NO_NUMBERS = 'no numbers'  # in place of a hash: values that are NaN or infinite
 _SHA256 = re.compile('[0-9a-f]{64}')
 
 
@@ -26,7 +27,8 @@ class Seal:
       step: updates made.
       saved_at: seconds since 1970.
       shapes: {leaf: its shape}.
-      pieces: {name: sha256} of `digests.pieces`; of checkpoints before this format {leaf: sha256 of the whole}.
+      pieces: {name: sha256} of `digests.pieces`, or NO_NUMBERS; of checkpoints before this format {leaf: sha256 of the
+        whole}.
       top1_error: of the validation images at this step, 0..1; None: not tested.
       tested: False where the run was told to stop before the test of this step.
       data_order: how often the run was rolled back; each time, its images come in another order.
@@ -52,7 +54,8 @@ def read_seal(checkpoint: pathlib.Path) -> Seal:
     """The seal of a checkpoint.
 
     Raises:
-      Damaged: it is gone, or not as it was written.
+      Damaged: it is gone, not as it was written, or of a state that the update of its last step has spoilt: the loss of
+        that step was still a number, and only the next one shows it.
     """
     try:
         content = json.loads((checkpoint / SEAL).read_text())
@@ -65,10 +68,13 @@ def read_seal(checkpoint: pathlib.Path) -> Seal:
         if content.pop('whole') != digest_of_json(content):
             raise Damaged('its seal is not as it was written')
         seal = Seal(**content)
+        spoilt = sorted(name for name, found in seal.pieces.items() if found == NO_NUMBERS)
     except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         if isinstance(error, Damaged):
             raise
         raise Damaged(f'its seal cannot be read: {(str(error).splitlines() or [repr(error)])[0][:200]}') from error
     if str(seal.step) != checkpoint.name:
         raise Damaged(f'its seal is that of step {seal.step}')
+    if spoilt:
+        raise Damaged(f'{spoilt[0]} was NaN or infinite when it was saved')
     return seal

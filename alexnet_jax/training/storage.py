@@ -21,7 +21,7 @@ import orbax.checkpoint as ocp
 
 from alexnet_jax.parallel.processes import gather
 from alexnet_jax.training.digests import digest, pieces
-from alexnet_jax.training.seal import SEAL, Damaged, Seal
+from alexnet_jax.training.seal import NO_NUMBERS, SEAL, Damaged, Seal
 
 TEMPORARY = '.orbax-checkpoint-tmp'  # in the names of folders that are being written
 
@@ -94,7 +94,8 @@ class _SealHandler(ocp.AsyncCheckpointHandler):
         held = [(name, np.array(value)) for name, value in pieces(args.tree, every_copy=False)]
 
         async def write() -> None:
-            words = gather('seal', json.dumps({name: digest(value) for name, value in held}))
+            own = {name: digest(value) if np.isfinite(value).all() else NO_NUMBERS for name, value in held}
+            words = gather('seal', json.dumps(own))
             if jax.process_index() == 0:
                 every = {name: found for word in words for name, found in json.loads(word).items()}
                 text = dataclasses.replace(args.seal, pieces=every).text()

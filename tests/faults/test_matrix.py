@@ -13,7 +13,7 @@ import subprocess
 import time
 from collections.abc import Callable
 
-from faults.laboratory import free_port
+from faults.laboratory import free_port, outcome
 
 HEARTBEAT, GRACE = 10, 5  # seconds: of main's default, and what a process may take besides
 ALL = os.environ.get('FAULTS') == 'all'
@@ -106,6 +106,24 @@ def restarted(lab, *, counts, victim=1):
     line = ended.line('launch.local: a process was lost; starting')
     lab.compare()
     return line, None, 'equal'
+
+
+@row('two processes, kill -9 of the {who}, a new one at once, as Kubernetes makes it', who='worker', victim=1)
+@row('two processes, kill -9 of the {who}, a new one at once, as Kubernetes makes it', who='coordinator', victim=0)
+def replaced(lab, *, who, victim):
+    del who
+    port, fault = free_port(), {'moment': 'step', 'at': 10, 'do': 'SIGKILL'}
+    first = [lab.start(index=index, port=port, fault=fault if index == victim else None) for index in range(2)]
+    lab.wait_for_fault()
+    assert first[victim].wait() == -signal.SIGKILL
+    new = lab.start(index=victim, port=port)  # before the other has noticed, or left
+    ended = lab.end(first[1 - victim])
+    assert ended.code == 75, lab.everything()
+    line = ended.line('error: lost process', str(victim))
+    other = lab.start(index=1 - victim, port=port)
+    assert [lab.end(process).code for process in (new, other)] == [0, 0], lab.everything()
+    lab.compare()
+    return line, ended.seconds, 'equal'
 
 
 # Told to stop
@@ -345,6 +363,24 @@ def shard_deleted(lab):
     return ended.line('error: '), ended.seconds, 'equal'
 
 
+@row('one bit of a shard flips in step 10')
+def shard_flipped_in_training(lab):
+    lab.own_data()
+    process = lab.start(fault={'moment': 'step', 'at': 10, 'do': 'sleep5'})
+    lab.wait_for_fault()
+    shard = lab.shard()
+    whole = shard.read_bytes()
+    with shard.open('r+b') as file:  # in place: the run has this file open
+        file.seek(len(whole) // 2)
+        file.write(bytes([whole[len(whole) // 2] ^ 4]))
+    ended = lab.end(process)
+    assert ended.code == 1, lab.everything()
+    line = ended.line('error: dataset tiny', 'cannot be read')
+    shard.write_bytes(whole)
+    lab.resume()
+    return line, ended.seconds, 'equal'
+
+
 @row('one bit of a shard flips before the start', fast=True)
 def shard_flipped(lab):
     lab.own_data()
@@ -480,6 +516,8 @@ def never_comes(lab):
 
 # Other meshes
 
+BITS = {}  # sha256 of the parameters by mesh: one for each, whatever the number of processes
+
 
 @row('killed in step 10 on 1x2, resumed on {mesh}', mesh='1,1')
 @row('killed in step 10 on 1x2, resumed on {mesh}', mesh='2,1')
@@ -501,4 +539,6 @@ def other_mesh(lab, *, mesh, processes=1):
         lab.compare()
         return line, None, 'equal'
     lab.compare_nearly()
+    params = outcome(lab.workdir)['params']
+    assert BITS.setdefault(mesh, params) == params
     return line, None, 'equal to 1e-3 (the sums are of other order)'

@@ -363,6 +363,21 @@ def test_a_save_that_fails_in_the_background_leaves_the_older_ones(tmp_path, mon
     assert [path.name for path in (tmp_path / 'checkpoints').iterdir()] == ['6']
 
 
+def test_a_save_that_fails_does_not_hide_why_the_run_ends(tmp_path, monkeypatch, capsys):
+    def digest(value):
+        raise OSError(28, 'No space left on device')
+
+    def end():
+        with Checkpoints(tmp_path, keep=1) as checkpoints:
+            checkpoints.save(trained((1, 2), 5)[0])
+            raise InputError('the reason')
+
+    monkeypatch.setattr(storage, 'digest', digest)
+    with pytest.raises(InputError, match='the reason'):
+        end()
+    assert 'warning: checkpoint not written: [Errno 28] No space left on device' in capsys.readouterr().err
+
+
 def assert_equal_to(folder, step):
     values = trained((1, 2), step)[1]
     jax.tree.map(np.testing.assert_array_equal, jax.device_get(restored(folder, (1, 2))), values)

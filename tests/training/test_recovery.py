@@ -2,8 +2,10 @@
 
 import dataclasses
 import json
+import re
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from training.test_loop import run
@@ -11,7 +13,7 @@ from training.test_loop import run
 from alexnet_jax import InputError
 from alexnet_jax.data.augment import centre_crop
 from alexnet_jax.parallel.mesh import make_mesh, place_batch
-from alexnet_jax.training import batches
+from alexnet_jax.training import batches, loop
 from alexnet_jax.training.config import recipe
 from alexnet_jax.training.digests import tree_hash
 from alexnet_jax.training.recipe import optimizer_of, schedule_of, variant_of
@@ -154,3 +156,25 @@ def test_a_frozen_state_is_changed_by_no_step(tiny):
     assert int(state.step) == -1  # frozen after no update
     after = jax.device_get(dataclasses.replace(state, step=before.step))
     jax.tree.map(np.testing.assert_array_equal, after, before)
+
+
+@pytest.mark.parametrize('policy', ['stop', 'roll_back'])
+def test_a_checkpoint_of_spoilt_parameters_is_not_gone_on_from(tiny, tmp_path, capsys, monkeypatch, policy):
+    """Saved after every step, also after step 5, whose loss was a number and whose update was none."""
+
+    def schedule(config, *, examples):
+        given = schedule_of(config, examples=examples)
+        return lambda step, plateau: jnp.where(step == BAD - 1, 3e38, given(step, plateau))
+
+    options = {**OPTIONS, 'checkpoint_every': 1, 'keep_checkpoints': 1}
+    monkeypatch.setattr(loop, 'schedule_of', schedule)
+    with pytest.raises(InputError, match='the update of step 5 spoilt the parameters'):
+        run(tiny, tmp_path / 'run', on_bad_numbers=policy, max_bad_numbers=2, **options)
+    monkeypatch.undo()
+    actions = [(line['step'], line['action']) for line in bad_numbers(tmp_path / 'run')]
+    assert actions == [(5, 'stop')] if policy == 'stop' else [(5, 'roll_back'), (5, 'roll_back'), (5, 'stop')]
+    assert capsys.readouterr().err.count('back to step 4') == len(actions) - 1
+    result = run(tiny, tmp_path / 'run', **options)
+    assert re.search(r'checkpoint 5 is damaged \(\S+ was NaN or infinite when it was saved\)', capsys.readouterr().err)
+    assert result['params_sha256'] == by_hand(tiny)[9]
+    assert len(list((tmp_path / 'run/damaged_checkpoints').iterdir())) == len(actions)
