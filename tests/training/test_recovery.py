@@ -16,7 +16,7 @@ from alexnet_jax.parallel.mesh import make_mesh, place_batch
 from alexnet_jax.training import batches, loop
 from alexnet_jax.training.config import recipe
 from alexnet_jax.training.digests import tree_hash
-from alexnet_jax.training.recipe import optimizer_of, schedule_of, variant_of
+from alexnet_jax.training.recipe import layer_factors_of, optimizer_of, schedule_of, variant_of
 from alexnet_jax.training.state import create_state
 from alexnet_jax.training.step import Batch, make_train_step
 
@@ -46,7 +46,9 @@ def by_hand(tiny, *, without=()):
     mesh, variant, optimizer = make_mesh(1, 2), variant_of(config), optimizer_of(config)
     mean = np.asarray(centre_crop(tiny.mean_image))
     state = create_state(variant, optimizer, mesh, num_classes=3, mean_image=mean, seed=0)
-    step = make_train_step(variant, optimizer, schedule_of(config, examples=40), mesh, num_classes=3, seed=0)
+    slowed = layer_factors_of(config, examples=40)
+    rates = schedule_of(config, examples=40)
+    step = make_train_step(variant, optimizer, rates, mesh, num_classes=3, seed=0, slowed=slowed)
     hashes = {}
     for number in range(1, 10):
         if number in without:
@@ -146,7 +148,9 @@ def test_a_frozen_state_is_changed_by_no_step(tiny):
     mesh, variant, optimizer = make_mesh(1, 2), variant_of(config), optimizer_of(config)
     mean = np.asarray(centre_crop(tiny.mean_image))
     state = create_state(variant, optimizer, mesh, num_classes=3, mean_image=mean, seed=0)
-    step = make_train_step(variant, optimizer, schedule_of(config, examples=40), mesh, num_classes=3, seed=0)
+    slowed = layer_factors_of(config, examples=40)
+    rates = schedule_of(config, examples=40)
+    step = make_train_step(variant, optimizer, rates, mesh, num_classes=3, seed=0, slowed=slowed)
     host = batches.batches_of(config, tiny)[0]
     before = jax.device_get(state)
     bad = place_batch(mesh, Batch(host.images, host.labels, np.full_like(host.lighting, np.inf)))
