@@ -112,6 +112,13 @@ class Peers:
         telling.start()
         telling.join(timeout=1.0)
 
+    def wait_for_others(self, seconds: float) -> None:
+        """Until all others have said that they end too, at most so long: they hear of it by process 0's store."""
+        deadline = time.monotonic() + seconds
+        with contextlib.suppress(Exception):  # the store's failures have no common name
+            while len(self._store.key_value_dir_get('left/')) < self._group.count and time.monotonic() < deadline:
+                time.sleep(_BEAT / 4)
+
     def _tell(self, reason: str) -> None:
         with contextlib.suppress(Exception):  # there may be nobody left to hear it
             self._store.key_value_set(f'left/{self._group.index}', reason[:300], allow_overwrite=True)

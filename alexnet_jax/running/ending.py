@@ -82,4 +82,7 @@ class Ending:
         from alexnet_jax.parallel.peers import exit_now
 
         self._peers.leave('' if code == INTERRUPTED else line.splitlines()[-1])
+        if code == FAILED and self._index == 0:
+            # Else they would lose the store before they hear why, and a launcher would start all again for nothing.
+            self._peers.wait_for_others(4.0)
         exit_now(line, code)

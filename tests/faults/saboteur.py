@@ -59,6 +59,23 @@ class Saboteur:
 
         self.wrap(workdir, 'open_or_render', lambda *_: self.act())
 
+    def arm_agree(self):
+        """Between its own word and the others', where processes compare what they have."""
+        from alexnet_jax.parallel import processes
+
+        client, saboteur = processes.client, self
+
+        class Slow:
+            def __getattr__(self, name):
+                return getattr(client(), name)
+
+            def blocking_key_value_get(self, key, timeout):
+                if key.startswith('alexnet/agree'):
+                    saboteur.act()
+                return client().blocking_key_value_get(key, timeout)
+
+        processes.client = Slow
+
     def arm_compile(self):
         from alexnet_jax.training.startup import StartUp
 
