@@ -16,7 +16,7 @@ COMMANDS = sorted(name for name in SOURCES if '/' not in name and name != '__ini
 ALLOWED = {
     'model': set(),
     'parallel': set(),
-    'data': {'model/variants'},
+    'data': {'model/variants', 'model/catalogue'},
     'training': {'model', 'parallel', 'data'},
     'evaluation': {'model', 'parallel', 'data', 'training/step'},
     'running': {'model', 'parallel', 'data', 'training', 'evaluation'},

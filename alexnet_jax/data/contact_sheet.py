@@ -17,7 +17,7 @@ from alexnet_jax.data.augment import CROP, crop, draw, lighting_basis
 from alexnet_jax.data.pipeline import epoch_order, window_of
 from alexnet_jax.data.source import Dataset, open_dataset
 from alexnet_jax.data.statistics import IMAGE_SHAPE
-from alexnet_jax.model.variants import PAPER, RELEASED
+from alexnet_jax.model.catalogue import PAPER, RELEASED
 
 EPOCHS = 4  # columns of crops
 EXAGGERATION = 8  # of lighting: 0.1 of a standard deviation becomes 0.8

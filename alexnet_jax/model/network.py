@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from alexnet_jax.model.ablations import ablate
-from alexnet_jax.model.variants import VARIANTS, Variant
+from alexnet_jax.model.catalogue import VARIANTS
+from alexnet_jax.model.variants import Variant
 
 
 @dataclasses.dataclass(frozen=True)

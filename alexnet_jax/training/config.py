@@ -17,7 +17,7 @@ from ml_collections import config_dict
 
 from alexnet_jax import InputError
 from alexnet_jax.model.ablations import ABLATIONS, CONTAINED, ablate
-from alexnet_jax.model.variants import VARIANTS
+from alexnet_jax.model.catalogue import VARIANTS
 
 DEMO = 'demo'  # the embedded dataset's name
 ONE_WEIRD_TRICK = 'one_weird_trick'
@@ -271,12 +271,14 @@ def _check_parts(config: ml_collections.ConfigDict) -> None:
             raise InputError(
                 f'config.without names {name}, and config.variant {whole.name} has one tower: leave it out'
             )
-        if ablate(whole, (name,)) == whole:
+        # Of the parts that hold another, the smaller tells: taken from what lacks it, they would not leave it as it is.
+        if ablate(whole, ('conv3_exchange' if name == 'exchange' else name,)) == whole:
             raise InputError(f'config.without names {name}, which config.variant {whole.name} has not: leave it out')
-    if 'exchange' in config.without and trick:
+    if trick and any(layer.reads == 'tower' for layer in ablate(whole, config.without).dense):
+        key = 'config.without names exchange' if 'exchange' in config.without else f'config.variant is {whole.name}'
         raise InputError(
-            'config.without names exchange, whose towers have fully connected layers of their own, and one weird trick '
-            'has them split otherwise: use --config.parallelism=two_device'
+            f'{key}, whose towers have fully connected layers of their own, and one weird trick has them split '
+            f'otherwise: use --config.parallelism=two_device'
         )
     if not whole.divisible and config.mesh[1] > 1 and not trick:
         raise InputError(

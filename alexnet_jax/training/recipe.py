@@ -11,8 +11,9 @@ import optax
 from jax.sharding import Mesh
 from jax.typing import DTypeLike
 
+from alexnet_jax.model.catalogue import VARIANTS
 from alexnet_jax.model.network import NetworkName
-from alexnet_jax.model.variants import VARIANTS, Variant
+from alexnet_jax.model.variants import Variant
 from alexnet_jax.parallel.mesh import make_mesh
 from alexnet_jax.training import schedule
 from alexnet_jax.training.config import MOST_STEPS, ONE_WEIRD_TRICK, learning_rate_of, total_steps

@@ -9,7 +9,7 @@ from alexnet_jax.benchmark import layers
 from alexnet_jax.benchmark.network import flop_per_image
 from alexnet_jax.benchmark.protocol import Setting
 from alexnet_jax.model import layers as plain
-from alexnet_jax.model.variants import PAPER
+from alexnet_jax.model.catalogue import PAPER
 
 BATCH, CLASSES = 2, 10
 NORM = {'towers': 2, 'size': 5, 'k': 2.0, 'alpha': 1e-4, 'beta': 0.75}

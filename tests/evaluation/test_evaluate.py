@@ -13,7 +13,7 @@ from alexnet_jax.data.decode import decode
 from alexnet_jax.evaluation import evaluate as evaluation
 from alexnet_jax.evaluation.evaluate import Evaluator, Result
 from alexnet_jax.model.alexnet import init_parameters
-from alexnet_jax.model.variants import VARIANTS
+from alexnet_jax.model.catalogue import VARIANTS
 from alexnet_jax.parallel.mesh import make_mesh, parameter_specs, shardings
 
 WIDTH, CLASSES = 0.0625, 3

@@ -13,7 +13,7 @@ from fuzzing import fuzzed, outcome
 from hypothesis import strategies as st
 
 from alexnet_jax import InputError
-from alexnet_jax.model.variants import VARIANTS
+from alexnet_jax.model.catalogue import VARIANTS
 from alexnet_jax.parallel.mesh import make_mesh, parameter_specs, shardings
 from alexnet_jax.training.checkpoint import Checkpoints
 from alexnet_jax.training.optimizer import paper_sgd

@@ -21,7 +21,7 @@ import alexnet_jax
 from alexnet_jax import InputError
 from alexnet_jax.data.source import open_dataset
 from alexnet_jax.model.ablations import ABLATIONS, CONTAINED
-from alexnet_jax.model.variants import VARIANTS
+from alexnet_jax.model.catalogue import VARIANTS
 from alexnet_jax.training import command_line
 from alexnet_jax.training.config import recipe, steps_per_epoch, total_steps, validate
 from alexnet_jax.training.recipe import dtype_of, lit_steps_of, optimizer_of, schedule_of, variant_of
@@ -125,11 +125,15 @@ ADMITS = {
 }
 
 
-TWO_TOWERS = {'paper', 'released'}  # that can live apart
+TWO_TOWERS = {'paper', 'released', 'no_exchange', 'no_norm', 'no_overlap'}  # that can live apart
 CAFFE_LACKS = {'lighting'}
 MISSING = {  # parts that a network has not, and so cannot be without
     'caffe_alexnet': CAFFE_LACKS,
     'caffenet': CAFFE_LACKS,
+    'half': {'towers', 'exchange', 'conv3_exchange'},
+    'no_exchange': {'exchange', 'conv3_exchange'},
+    'no_norm': {'norm', 'norm2'},
+    'no_overlap': {'overlap'},
     'one_weird_trick': {'norm', 'norm2', 'lighting', 'towers', 'exchange', 'conv3_exchange'},
 }
 
@@ -144,7 +148,7 @@ def admitted(values):
     trick, mesh, batch = values['parallelism'] == 'one_weird_trick', values['mesh'], values['batch_size']
     replicas, second = mesh or {'data_parallel': (2, 1), 'hybrid': (2, 2)}.get(values['parallelism'], (1, 2))
     if trick:
-        if 'exchange' in without:
+        if 'exchange' in without or values['variant'] == 'no_exchange':
             return False
         replicas *= second
         units = max(2, 2 * round(4096 * values['width'] / 2))

@@ -12,16 +12,8 @@ import pytest
 from alexnet_jax.model import cpu_layers, layers
 from alexnet_jax.model.ablations import ABLATIONS, CONTAINED, ablate
 from alexnet_jax.model.alexnet import AlexNet, init_parameters, parameter_shapes
-from alexnet_jax.model.variants import (
-    PAPER,
-    RELEASED,
-    ChannelNorm,
-    MaxPool,
-    Relu,
-    SpatialNorm,
-    Tanh,
-    layer_sizes,
-)
+from alexnet_jax.model.catalogue import PAPER, RELEASED
+from alexnet_jax.model.variants import ChannelNorm, MaxPool, Relu, SpatialNorm, Tanh, layer_sizes
 
 PAPER_NORM = ChannelNorm(5, 2.0, 1e-4, 0.75)
 NORM, SPATIAL = ChannelNorm(5, 2.0, 2e-5, 0.75), SpatialNorm(5, 1.0, 4e-5, 0.75)

@@ -6,17 +6,8 @@ import jax
 import pytest
 
 from alexnet_jax.model.alexnet import init_parameters, parameter_shapes
-from alexnet_jax.model.variants import (
-    PAPER,
-    RELEASED,
-    VARIANTS,
-    ChannelNorm,
-    Lighting,
-    MaxPool,
-    Relu,
-    SpatialNorm,
-    layer_sizes,
-)
+from alexnet_jax.model.catalogue import PAPER, RELEASED, VARIANTS
+from alexnet_jax.model.variants import ChannelNorm, Lighting, MaxPool, Relu, Slowed, SpatialNorm, layer_sizes
 
 # Paper section 3.5 and figure 2, by hand: name, output of both towers after pooling, weights, biases, MACs per image.
 GOLDEN = [
@@ -100,6 +91,28 @@ def test_constants_of_caffe():
         assert [layer.init_std for layer in layers] == [0.01] * 5 + [0.005, 0.005, 0.01]
         assert (variant.input_size, variant.inverted_dropout, variant.bias_rate) == (227, True, 2)
         assert not variant.divisible and PAPER.divisible and RELEASED.divisible
+
+
+def test_the_author_s_own_ablations():
+    """CHM layers-145-half.cfg, layers-150.cfg, layers-148.cfg, layers-147.cfg; parameters counted by hand there."""
+    counts = {'half': 59_798_312, 'no_exchange': 60_714_408, 'no_norm': 60_965_224, 'no_overlap': 60_965_224}
+    for name, count in counts.items():
+        rows = layer_sizes(VARIANTS[name], num_classes=1000)
+        assert sum(row.weights + row.biases for row in rows) == count
+        assert [row.output[0] for row in rows[:5]] == [27, 13, 13, 13, 6]
+        assert VARIANTS[name].slowed == RELEASED.slowed and VARIANTS[name].lighting == RELEASED.lighting
+    assert [conv.features for conv in VARIANTS['half'].convs] == [48, 128, 192, 192, 256]
+    assert not VARIANTS['half'].divisible
+    assert VARIANTS['no_exchange'].exchanges == ('fc8',)
+    assert not any(isinstance(o, ChannelNorm | SpatialNorm) for conv in VARIANTS['no_norm'].convs for o in conv.then)
+    pools = {o for conv in VARIANTS['no_overlap'].convs for o in conv.then if isinstance(o, MaxPool)}
+    assert pools == {MaxPool(2, 2)}
+
+
+def test_constants_of_the_released_schedule():
+    """layers-145.cfg's log: conv1 at a tenth from epoch 67 of 91 on, still from epoch 72 on."""
+    assert RELEASED.slowed == (Slowed('conv1', 66 / 91, 0.1), Slowed('conv1', 71 / 91, 0.0))
+    assert PAPER.slowed == ()
 
 
 def test_width_scales_channels_and_keeps_the_variance_of_every_unit():

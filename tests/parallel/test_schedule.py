@@ -6,7 +6,7 @@ import pytest
 from jax import lax
 
 from alexnet_jax.model.alexnet import AlexNet
-from alexnet_jax.model.variants import PAPER
+from alexnet_jax.model.catalogue import PAPER
 from alexnet_jax.parallel import schedule
 from alexnet_jax.parallel.mesh import MODEL, TOWER, batch_spec, make_mesh
 from alexnet_jax.parallel.schedule import compiled_schedule, expected_schedule, traced_schedule

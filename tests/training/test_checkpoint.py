@@ -13,7 +13,7 @@ import optax
 import pytest
 
 from alexnet_jax import InputError
-from alexnet_jax.model.variants import VARIANTS
+from alexnet_jax.model.catalogue import VARIANTS
 from alexnet_jax.parallel.mesh import make_mesh, parameter_specs, shardings
 from alexnet_jax.training import storage
 from alexnet_jax.training.checkpoint import Checkpoints, NotSaved

@@ -10,7 +10,7 @@ import oracle
 import pytest
 
 from alexnet_jax.model.alexnet import init_parameters
-from alexnet_jax.model.variants import VARIANTS
+from alexnet_jax.model.catalogue import VARIANTS
 from alexnet_jax.parallel.mesh import batch_spec, make_mesh, parameter_specs, place_batch, shardings
 from alexnet_jax.training.optimizer import paper_sgd
 from alexnet_jax.training.schedule import LayerFactor, Plateau, fixed_drops
