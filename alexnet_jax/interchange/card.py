@@ -20,7 +20,7 @@ from alexnet_jax.model.network import Network, NetworkName
 from alexnet_jax.model.variants import RECORD_SIZE, VARIANTS
 from alexnet_jax.training.digests import digest, tree_hash
 
-FORMAT = 'alexnet_jax weights 1'
+KEY, FORMAT = 'alexnet_jax', 'weights 1'  # what says that a file has a card, and in which form
 RESIZE = 'shorter side to 256, bicubic with antialiasing; centre 256x256'  # data/photo.py square_image
 MAX_CLASSES = 1_000_000
 
@@ -59,7 +59,7 @@ def written(network: Network) -> dict[str, str]:
     """The card of a network, sorted by key; every value that is more than one word is JSON, `resize` prose."""
     variant = network.variant
     card = {
-        'format': FORMAT,
+        KEY: FORMAT,
         'variant': network.name.variant,
         'width': repr(float(network.name.width)),
         'without': json.dumps(list(network.name.without)),
@@ -86,8 +86,8 @@ def understood(metadata: Mapping[str, str], *, path: object) -> Card:
     Raises:
       InputError: it is none, of a later version, or names what does not exist.
     """
-    if metadata.get('format') != FORMAT:
-        raise InputError(f'{path} says that it is {metadata.get("format")!r}; this version reads {FORMAT!r}')
+    if metadata.get(KEY) != FORMAT:
+        raise InputError(f'{path} holds {str(metadata.get(KEY))[:40]!r}, and this version reads {FORMAT!r}')
     try:
         name = NetworkName(metadata['variant'], float(metadata['width']), _texts(metadata['without']))
         red, green, blue = (float(x) for x in json.loads(metadata['mean_rgb']))

@@ -34,21 +34,20 @@ def save(network: Network, path: pathlib.Path) -> None:
     write(arrays, cards.written(network), path)
 
 
-def load(path: pathlib.Path) -> Network:
-    """The network that `save` wrote, the same bit for bit.
+def network_of(arrays: dict[str, np.ndarray], *, path: pathlib.Path, card: cards.Card) -> Network:
+    """The network that `save` wrote, the same bit for bit, of what `read` found.
 
     Raises:
-      InputError: the file is something else, or not as it was written.
+      InputError: it is not as it was written.
     """
-    arrays, metadata = read(path)
-    card = cards.understood(metadata, path=path)
-    mean_image = arrays.pop(MEAN_IMAGE, None)
+    weights = dict(arrays)
+    mean_image = weights.pop(MEAN_IMAGE, None)
     size = card.name.build().input_size
     if mean_image is None or mean_image.shape != (size, size, 3) or mean_image.dtype != np.float32:
         raise InputError(f'{path} is damaged: it has no {MEAN_IMAGE} of {size}x{size}x3 float32')
-    if any(array.dtype != np.float32 for array in arrays.values()):
+    if any(array.dtype != np.float32 for array in weights.values()):
         raise InputError(f'{path} is damaged: its weights are not float32')
-    params = checked(card.name, nested(arrays), source=path)
+    params = checked(card.name, nested(weights), source=path)
     return cards.network_of(card, params, mean_image, path=path)
 
 

@@ -69,7 +69,7 @@ def test_a_flipped_bit_is_found(tmp_path):
 @pytest.mark.parametrize(
     ('change', 'says'),
     [
-        ({'format': 'alexnet_jax weights 2'}, "says that it is 'alexnet_jax weights 2'"),
+        ({'alexnet_jax': 'weights 2'}, "holds 'weights 2', and this version reads 'weights 1'"),
         ({'variant': 'vgg'}, 'a network that this version does not know: vgg'),
         ({'width': '1e9'}, 'is damaged: width'),
         ({'width': '0.125'}, 'does not hold the weights of paper, width 0.125: conv1/bias is'),
@@ -103,7 +103,7 @@ def test_what_is_no_file_of_weights_says_so(tmp_path):
     (tmp_path / 'empty').write_bytes(b'')
     for name, says in [
         ('notes.txt', 'is no file of weights'),
-        ('empty', 'is no file of weights'),
+        ('empty', 'it is empty'),
         ('none', 'No such file'),
         ('.', 'folder'),
     ]:
