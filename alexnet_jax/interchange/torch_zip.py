@@ -96,9 +96,10 @@ class _Directory(io.FileIO):
     """A file of which nobody reads more at once than a decent archive's list of files takes."""
 
     def read(self, size: int | None = -1, /) -> bytes:
-        if size is None or not 0 <= size <= MAX_DIRECTORY:
+        data = super().read(MAX_DIRECTORY + 1 if size is None or size < 0 else min(size, MAX_DIRECTORY + 1))
+        if len(data) > MAX_DIRECTORY:
             raise zipfile.BadZipFile('the archive says that its list of files is too long to be true')
-        return super().read(size)
+        return data
 
 
 class _Archive:
