@@ -63,7 +63,7 @@ def load(path: pathlib.Path, *, variant: str | None = None) -> Network:
         raise InputError(f'{path} does not say which network it is: add --variant={" or ".join(BY_NAME.values())}')
     if variant and said and variant != said:
         raise InputError(f'{path} says that it is {said}, not --variant={variant}')
-    found = named(variant or said or '', len(arrays['conv3/bias']))
+    found = named(variant or said or '', arrays)
     return foreign(found, channels_last(found, arrays, source=path), source=str(path))
 
 

@@ -81,7 +81,7 @@ def _foreign(model: Model, path: pathlib.Path) -> Network:
         if node.kind == 'Gemm' and not node.number('transB', 0):
             kernel = kernel.T
         arrays[f'{layer}/kernel'], arrays[f'{layer}/bias'] = kernel, model.array(node.inputs[2])
-    name = named(found, len(arrays['conv3/bias'].ravel()))
+    name = named(found, arrays)
     params = channels_last(name, arrays, source=path)
     source, size = str(path), name.build().input_size
     if model.sizes[2:] not in ((), (size, size)):

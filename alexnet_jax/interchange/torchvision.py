@@ -49,7 +49,7 @@ def network_of(tensors: Mapping[str, np.ndarray], *, path: pathlib.Path, card: c
                 arrays[f'{layer}/{ours}'] = tensors.pop(f'{place}.{theirs}')
     if tensors:
         raise InputError(f"{path} is no state dict of torchvision's alexnet: it holds {next(iter(tensors))[:60]} too")
-    name = card.name if card else named(VARIANT, len(arrays.get('conv3/bias', ())))
+    name = card.name if card else named(VARIANT, arrays)
     params = channels_last(name, arrays, source=path)
     if card is None:
         return foreign(name, params, source=str(path))

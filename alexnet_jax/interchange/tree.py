@@ -7,6 +7,7 @@ column).
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 
 import jax
@@ -59,10 +60,10 @@ def checked(name: NetworkName, params: Params, *, source: object) -> Params:
     return rounded
 
 
-def named(variant: str, conv3_outputs: int) -> NetworkName:
-    """The network of that variant whose third convolution has so many outputs, of any width up to MAX_WIDTH."""
-    full = next(conv.features for conv in VARIANTS[variant].convs if conv.name == 'conv3')
-    width = conv3_outputs / full
+def named(variant: str, arrays: Mapping[str, np.ndarray]) -> NetworkName:
+    """The network of that variant whose fc7 has as many units as these arrays': any width up to MAX_WIDTH."""
+    full = next(layer.features for layer in VARIANTS[variant].dense if layer.name == 'fc7')
+    width = arrays['fc7/bias'].size / full if 'fc7/bias' in arrays else 1.0  # what is missing is told by `checked`
     return NetworkName(variant, width if 0 < width <= MAX_WIDTH else 1.0)
 
 
@@ -110,6 +111,12 @@ def _fc6_reads(name: NetworkName) -> tuple[int, int, int]:
     return rows, columns, channels // (variant.towers if variant.dense[0].reads == 'tower' else 1)
 
 
+@functools.lru_cache(maxsize=64)
+def _shapes(name: NetworkName, outputs: int) -> dict[str, tuple[int, ...]]:
+    wanted = parameter_shapes(name.build(), num_classes=outputs)
+    return {f'{layer}/{part}': leaf.shape for layer, parts in wanted.items() for part, leaf in parts.items()}
+
+
 def _difference(name: NetworkName, params: Params) -> str:
     """How the shapes of `params` differ from the network's, in a few words; '' where they do not."""
     found = {path: array.shape for path, array in flat(params).items()}
@@ -118,8 +125,7 @@ def _difference(name: NetworkName, params: Params) -> str:
         return 'it has no fc8/bias, one number for each class'
     if found.get('fc8/kernel', ())[1:] != outputs:  # also: no shapes are computed for a size that no file backs
         return f'fc8/kernel is {found.get("fc8/kernel")}, not (units, {outputs[0]})'
-    wanted = parameter_shapes(name.build(), num_classes=outputs[0])
-    shapes = {f'{layer}/{part}': leaf.shape for layer, parts in wanted.items() for part, leaf in parts.items()}
+    shapes = _shapes(name, outputs[0])
     for path in sorted(shapes | found):
         if path not in found:
             return f'{path} is missing'

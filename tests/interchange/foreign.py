@@ -85,6 +85,63 @@ def caffe_weights(params):
     return weights
 
 
+# ONNX (onnx/onnx onnx/onnx.proto)
+
+
+def graph(*parts):
+    return field(1, 8) + field(7, b''.join(parts))
+
+
+def node(kind, inputs, output, *attributes):
+    names = b''.join(field(1, name) for name in inputs) + field(2, output)
+    return field(1, names + field(4, kind) + b''.join(field(5, attribute) for attribute in attributes))
+
+
+def filled(name, sizes):
+    """A ConstantOfShape of so many sizes, and the initializer that it reads them from."""
+    dims = field(1, len(sizes)) + field(2, 7) + field(8, f'{name}_shape')
+    return field(5, dims + field(7, b''.join(map(varint, sizes)))) + node('ConstantOfShape', [f'{name}_shape'], name)
+
+
+def attribute(name, value):
+    """AttributeProto: FLOAT 1, INT 2, INTS 7."""
+    if isinstance(value, float):
+        return field(1, name) + b'\x15' + struct.pack('<f', value) + field(20, 1)
+    if isinstance(value, int):
+        return field(1, name) + field(3, value) + field(20, 2)
+    return field(1, name) + b''.join(field(8, number) for number in value) + field(20, 7)
+
+
+def bvlc_onnx(weights):
+    """bvlc_alexnet as Caffe2 writes it, of caffe_weights(...): onnx's light_bvlc_alexnet without what is not looked at."""
+    parts, x = [], 'data_0'
+    for title, (kernel, bias) in weights.items():
+        for name, array in ((f'{title}_w', kernel), (f'{title}_b', bias)):
+            dims = b''.join(field(1, size) for size in array.shape)
+            parts.append(field(5, dims + field(2, 1) + field(8, name) + field(9, array.astype('<f4').tobytes())))
+        inputs = [x, f'{title}_w', f'{title}_b']
+        if title > 'd':
+            parts.append(node('Gemm', inputs, title, attribute('transB', 1)))
+        else:
+            pad, stride = {'conv1': (0, 4), 'conv2': (2, 1)}.get(title, (1, 1))
+            how = {
+                'pads': [pad] * 4,
+                'strides': [stride] * 2,
+                'group': 2 if title in ('conv2', 'conv4', 'conv5') else 1,
+            }
+            parts.append(node('Conv', inputs, title, *(attribute(*item) for item in how.items())))
+        x = title
+        if title in ('conv1', 'conv2'):
+            how = {'size': 5, 'alpha': 1e-4, 'beta': 0.75, 'bias': 1.0}
+            parts.append(node('LRN', [x], f'{title}_n', *(attribute(*item) for item in how.items())))
+            x = f'{title}_n'
+        if title in ('conv1', 'conv2', 'conv5'):
+            how = {'kernel_shape': [3, 3], 'strides': [2, 2]}
+            parts.append(node('MaxPool', [x], f'{title}_p', *(attribute(*item) for item in how.items())))
+            x = f'{title}_p'
+    return graph(*parts, field(11, field(1, 'data_0')))
+
+
 # PyTorch (torch/serialization.py; the pickle's instructions from the standard library's pickletools)
 
 

@@ -3,8 +3,9 @@
 import json
 
 import pytest
-from interchange.foreign import field, varint
+from interchange.foreign import bvlc_onnx, caffe_weights, field, filled, graph, node
 from interchange.networks import network, same
+from interchange.test_caffe import same_params
 
 from alexnet_jax import InputError
 from alexnet_jax.interchange import onnx_format, onnx_graph
@@ -40,6 +41,15 @@ def test_the_metadata_says_how_images_are_wanted(tmp_path):
     assert [node.kind for node in model.nodes[:3]] == ['Sub', 'Div', 'Conv']
 
 
+def test_caffes_graph_comes_back_exactly(tmp_path):
+    original = network('caffe_alexnet')
+    (tmp_path / 'w').write_bytes(bvlc_onnx(caffe_weights(original.params)))
+    found = open_weights(tmp_path / 'w')
+    assert found.name == original.name
+    same_params(found.params, original.params)
+    assert found.mean_image[0, 0].tolist() == [123, 117, 104]
+
+
 def test_a_flipped_bit_is_found(tmp_path):
     path = tmp_path / 'w.onnx'
     onnx_graph.save(network('paper'), path)
@@ -48,21 +58,6 @@ def test_a_flipped_bit_is_found(tmp_path):
     path.write_bytes(data)
     with pytest.raises(InputError, match='do not have the hash that it names'):
         open_weights(path)
-
-
-def graph(*parts):
-    return field(1, 8) + field(7, b''.join(parts))
-
-
-def node(kind, inputs, output, *attributes):
-    names = b''.join(field(1, name) for name in inputs) + field(2, output)
-    return field(1, names + field(4, kind) + b''.join(field(5, attribute) for attribute in attributes))
-
-
-def filled(name, sizes):
-    """A ConstantOfShape of so many sizes, and the initializer that it reads them from."""
-    dims = field(1, len(sizes)) + field(2, 7) + field(8, f'{name}_shape')
-    return field(5, dims + field(7, b''.join(map(varint, sizes)))) + node('ConstantOfShape', [f'{name}_shape'], name)
 
 
 def bvlc(*constants):
