@@ -113,7 +113,7 @@ def attribute(name, value):
 
 
 def bvlc_onnx(weights):
-    """bvlc_alexnet as Caffe2 writes it, of caffe_weights(...): onnx's light_bvlc_alexnet without what is not looked at."""
+    """bvlc_alexnet as Caffe2 writes it, of caffe_weights(...): what is looked at of onnx's light_bvlc_alexnet."""
     parts, x = [], 'data_0'
     for title, (kernel, bias) in weights.items():
         for name, array in ((f'{title}_w', kernel), (f'{title}_b', bias)):
