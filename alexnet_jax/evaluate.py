@@ -1,8 +1,8 @@
 """Tests a trained network as the paper did, beside the published errors of the same protocol.
 
-    python -m alexnet_jax.evaluate --workdir=runs/NAME                           every validation image, both protocols
-    python -m alexnet_jax.evaluate --workdir=runs/A,runs/B --output=DIR          each of them, and their mean predictions
-    python -m alexnet_jax.evaluate --weights=FILE --dataset=NAME --output=DIR    weights from elsewhere
+    python -m alexnet_jax.evaluate --workdir=runs/NAME                          every validation image, both protocols
+    python -m alexnet_jax.evaluate --workdir=runs/A,runs/B --output=DIR         each of them, and their mean predictions
+    python -m alexnet_jax.evaluate --weights=FILE --dataset=NAME --output=DIR   weights from elsewhere
 
 Writes per_class.csv, confusion.csv, calibration.csv and result.json. Any mesh and number of processes gives the same
 numbers; several hosts run the same command each, as with alexnet_jax.main. docs/evaluation.md explains the rest.

@@ -19,7 +19,7 @@ ALLOWED = {
     'data': {'model/variants'},
     'training': {'model', 'parallel', 'data'},
     'evaluation': {'model', 'parallel', 'data', 'training/step'},
-    'running': {'model', 'parallel', 'data', 'training', 'evaluation'},
+    'running': {'model', 'parallel', 'data', 'training', 'evaluation', 'interchange', 'figures'},
     'benchmark': {'model', 'parallel', 'data', 'training'},
     'sweeping': {'training'},
     'interchange': {'model', 'parallel', 'data', 'training'},

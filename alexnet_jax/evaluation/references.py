@@ -59,4 +59,4 @@ def references(protocol: str, *, without: Collection[str] = (), models: int = 1)
 def _reference(row: dict[str, str]) -> Reference:
     errors = [float(row.pop(name)) / 100 for name in ('top1', 'top5')]
     models = int(row.pop('models'))
-    return Reference(**row, models=models, top1_error=errors[0], top5_error=errors[1])  # type: ignore[arg-type]
+    return Reference(**row, models=models, top1_error=errors[0], top5_error=errors[1])

@@ -1,4 +1,4 @@
-"""Tests networks as the paper did: wires the processes, the mesh, the networks, the dataset and the folder of results."""
+"""Tests networks as the paper did: wires processes, mesh, networks, dataset and the folder of results."""
 
 from __future__ import annotations
 
@@ -151,9 +151,9 @@ def _measured(
     for protocol, members in predicted.items():
         whole = measures.ensemble(members) if several else members[0]
         bins = measures.calibration(whole)
-        protocols[protocol] = _numbers(whole) | (
-            {'members': [_numbers(member) for member in members]} if several else {}
-        )
+        protocols[protocol] = _numbers(whole)
+        if several:
+            protocols[protocol]['members'] = [_numbers(member) for member in members]
         by_class += tables.class_rows(protocol, measures.by_class(whole, dataset.classes))
         confusions += tables.confusion_rows(protocol, measures.confusion(whole), dataset.classes)
         calibrations += tables.calibration_rows(protocol, bins)

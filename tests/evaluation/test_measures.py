@@ -78,18 +78,14 @@ def test_calibration_is_that_of_a_loop():
     table = calibration(given)
     assert len(table) == 15 and sum(row.images for row in table) == 200
     gap = 0
+    sure = [max(map(float, row)) for row in given.probabilities]
+    right = [order(row)[0] == label for row, label in zip(given.probabilities, given.labels, strict=True)]
     for number, row in enumerate(table):
-        inside = [
-            image
-            for image in range(200)
-            if number / 15 < max(map(float, given.probabilities[image])) <= (number + 1) / 15
-        ]
+        inside = [image for image in range(200) if number / 15 < sure[image] <= (number + 1) / 15]
         assert (row.lower, row.upper, row.images) == (number / 15, (number + 1) / 15, len(inside))
         if inside:
-            confidence = sum(max(map(float, given.probabilities[image])) for image in inside) / len(inside)
-            accuracy = sum(order(given.probabilities[image])[0] == given.labels[image] for image in inside) / len(
-                inside
-            )
+            confidence = sum(sure[image] for image in inside) / len(inside)
+            accuracy = sum(right[image] for image in inside) / len(inside)
             assert (row.confidence, row.accuracy) == pytest.approx((confidence, accuracy), rel=1e-6)
             gap += len(inside) / 200 * abs(confidence - accuracy)
         else:
