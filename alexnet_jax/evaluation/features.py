@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax import Array
 from jax.sharding import Mesh
@@ -65,8 +66,8 @@ def features(
     batch_size: int,
     dtype: DTypeLike | None = None,
     progress: Callable[[int], None] | None = None,
-) -> Iterator[np.ndarray]:
-    """Yields float32 (b, ...), the features of all images of `records` in order, without what fills the last batch.
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yields batches of all images of `records` in order: features, float32 (b, ...), and labels, int32 (b,).
 
     Args:
       network: with its weights, on the host.
@@ -91,7 +92,7 @@ def features(
         done += len(rows)
         if progress:
             progress(done)
-        yield rows
+        yield rows, batch.labels[batch.valid]
 
 
 def _make_features(network: Network, mesh: Mesh, stage: str, *, dtype: DTypeLike | None) -> Callable[..., Array]:
@@ -105,7 +106,7 @@ def _make_features(network: Network, mesh: Mesh, stage: str, *, dtype: DTypeLike
     last = () if stage.startswith('fc8/') else (*[None] * len(places), TOWER)
 
     def device_features(params: Any, images: Array, mean_image: Array) -> Array:
-        crops = cut(images, *map(np.int32, view), size=variant.input_size)
+        crops = cut(images, *map(jnp.int32, view), size=variant.input_size)
         pixels = normalise(crops, mean_image, std=variant.pixel_std)
         return model.apply({'params': params}, pixels, mutable=[SHOWN])[1][SHOWN][stage]
 

@@ -201,7 +201,9 @@ def stages(variant: Variant) -> tuple[str, ...]:
     """
     found = []
     for conv in variant.convs:
-        found += [f'{conv.name}/{stage}' for stage in ('linear', *(_STAGES[type(operation)] for operation in conv.then))]
+        found += [
+            f'{conv.name}/{stage}' for stage in ('linear', *(_STAGES[type(operation)] for operation in conv.then))
+        ]
     *hidden, classifier = variant.dense
     after = [_STAGES[type(variant.activation)], *(['dropout'] if variant.drops == 'outputs' else [])]
     found += [f'{layer.name}/{stage}' for layer in hidden for stage in ('linear', *after)]
