@@ -100,5 +100,5 @@ def precision_of(network: Network) -> DTypeLike | None:
 
 
 def default_batch(networks: Sequence[Network]) -> int:
-    """How many images at once where nobody says: the first run's, so that its own test is repeated to the bit."""
+    """How many images at once where nobody says: as the first run does in its own tests."""
     return next((n.about['config']['batch_size'] for n in networks if 'config' in n.about), 128)
