@@ -19,7 +19,8 @@ ALLOWED = {
     'data': {'model/variants', 'model/catalogue'},
     'training': {'model', 'parallel', 'data'},
     'evaluation': {'model', 'parallel', 'data', 'training/step'},
-    'running': {'model', 'parallel', 'data', 'training', 'evaluation'},
+    'figures': {'model', 'parallel', 'data', 'training', 'evaluation'},
+    'running': {'model', 'parallel', 'data', 'training', 'evaluation', 'interchange', 'figures'},
     'benchmark': {'model', 'parallel', 'data', 'training'},
     'sweeping': {'training'},
     'interchange': {'model', 'parallel', 'data', 'training'},
@@ -83,11 +84,20 @@ def test_commands_are_imported_by_nobody():
         ('tensorboardX', 'training/records.py'),
         *((tracker, 'training/trackers.py') for tracker in ('wandb', 'mlflow', 'trackio')),
         ('optuna', 'sweeping/search.py'),
-        ('matplotlib', 'sweeping/figure.py'),
+        ('sklearn', 'evaluation/neighbours.py'),
     ],
 )
 def test_a_library_stays_behind_one_file(library, home):
-    assert [name for name, tree in TREES.items() if library in {m.split('/')[0] for m in imported(tree)}] == [home]
+    assert importers(library) == [home]
+
+
+def importers(library):
+    return [name for name, tree in TREES.items() if library in {m.split('/')[0] for m in imported(tree)}]
+
+
+def test_pictures_are_drawn_in_their_room_and_of_sweeps():
+    names = [name for name in importers('matplotlib') if not name.startswith('figures/')]
+    assert names == ['sweeping/figure.py']
 
 
 def test_tensorflow_is_imported_nowhere():

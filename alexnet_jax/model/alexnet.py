@@ -30,6 +30,15 @@ from alexnet_jax.model.variants import (
     Variant,
 )
 
+SHOWN = 'intermediates'  # the collection of what the stages have made; Flax leaves it out of `init`
+_STAGES: dict[type[Operation], str] = {
+    Relu: 'relu',
+    Tanh: 'tanh',
+    MaxPool: 'pool',
+    ChannelNorm: 'norm',
+    SpatialNorm: 'spatial_norm',
+}
+
 Exchange = Callable[[Array, str], Array]
 
 
@@ -76,13 +85,14 @@ class AlexNet(nn.Module):
     def __call__(self, images: Array, dropout: layers.DropoutStream | None = None) -> Array:
         """Logits (b, num_classes) of normalised images (b, input_size, input_size, 3), about -128..128.
 
-        With `dropout` the network trains; without it, it is tested.
+        With `dropout` the network trains; without it, it is tested. `apply` with mutable=[SHOWN] also returns what
+        every stage has made, {SHOWN: {stage: array}}, of the towers that are here; `stages` names them.
         """
         x = self._in_dtype(images)
         for conv in self.variant.convs:
-            x = self._convolve(conv, self._exchanged(conv, x))
+            x = self._shown(conv, 'linear', self._convolve(conv, self._exchanged(conv, x)))
             for operation in conv.then:
-                x = self._operate(operation, x)
+                x = self._shown(conv, _STAGES[type(operation)], self._operate(operation, x))
         # The exchange comes before flattening: channels-last, so that fc6 reads (row, column, channel of both towers).
         *hidden, classifier = self.variant.dense
         x = self._flatten(hidden[0], self._exchanged(hidden[0], x))
@@ -91,13 +101,19 @@ class AlexNet(nn.Module):
                 x = self._exchanged(layer, x)
             if self.variant.drops == 'inputs':
                 x = self._drop(x, dropout and dropout.of_both_towers(), index)
-            x = self._connect(layer, x, layer.features // self.dense_devices)
-            x = self._operate(self.variant.activation, x)
+            x = self._shown(layer, 'linear', self._connect(layer, x, layer.features // self.dense_devices))
+            activation = self.variant.activation
+            x = self._shown(layer, _STAGES[type(activation)], self._operate(activation, x))
             if self.variant.drops == 'outputs':
-                x = self._drop(x, dropout, index)
+                x = self._shown(layer, 'dropout', self._drop(x, dropout, index))
         x = self._exchanged(classifier, x)
-        logits = self._connect(classifier, x, self.num_classes, self.combine)
+        logits = self._shown(classifier, 'linear', self._connect(classifier, x, self.num_classes, self.combine))
         return logits if self.dtype is None else logits.astype(jnp.float32)
+
+    def _shown(self, layer: Conv | Dense, stage: str, x: Array) -> Array:
+        """`x`, for whoever asks for it; to those who do not, the program is the same as without."""
+        self.sow(SHOWN, f'{layer.name}/{stage}', x, init_fn=lambda: None, reduce_fn=lambda _, new: new)
+        return x
 
     def _drop(self, x: Array, stream: layers.DropoutStream | None, layer: int) -> Array:
         rate, inverted = self.variant.dropout_rate, self.variant.inverted_dropout
@@ -175,6 +191,32 @@ class _Parameters(nn.Module):
 
 def _uniform(bound: float) -> Callable[..., Array]:
     return lambda key, shape, dtype=jnp.float32: jax.random.uniform(key, shape, dtype, -bound, bound)
+
+
+def stages(variant: Variant) -> tuple[str, ...]:
+    """Everything that a network makes of its images, in order: 'conv1/linear', 'conv1/relu', ... 'fc8/linear'.
+
+    The last stage of a layer is what the next layer reads, and fc8's are the logits. 'dropout' is what it leaves of a
+    hidden layer: in testing all, times 1 - dropout_rate where the variant's is not inverted.
+    """
+    found = []
+    for conv in variant.convs:
+        found += [
+            f'{conv.name}/{stage}' for stage in ('linear', *(_STAGES[type(operation)] for operation in conv.then))
+        ]
+    *hidden, classifier = variant.dense
+    after = [_STAGES[type(variant.activation)], *(['dropout'] if variant.drops == 'outputs' else [])]
+    found += [f'{layer.name}/{stage}' for layer in hidden for stage in ('linear', *after)]
+    return (*found, f'{classifier.name}/linear')
+
+
+def stage_shapes(variant: Variant, *, num_classes: int) -> dict[str, tuple[int, ...]]:
+    """The shape of one image's part of every stage, both towers, in order: (height, width, channels) or (units,)."""
+    model, side = AlexNet(variant, num_classes), variant.input_size
+    images = jax.ShapeDtypeStruct((1, side, side, 3), jnp.float32)
+    params = {'params': parameter_shapes(variant, num_classes=num_classes)}
+    shown = jax.eval_shape(lambda *given: model.apply(*given, mutable=[SHOWN])[1][SHOWN], params, images)
+    return {stage: shown[stage].shape[1:] for stage in stages(variant)}
 
 
 def init_parameters(variant: Variant, key: Array, *, num_classes: int) -> dict[str, Any]:

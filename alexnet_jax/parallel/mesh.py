@@ -58,6 +58,14 @@ def make_mesh(
     return Mesh(grid, (DATA, second), axis_types=(AxisType.Auto,) * 2)
 
 
+def sizes_of(words: Sequence[str]) -> tuple[int, int]:
+    """(data, tower) of what --mesh=1,2 gives; `InputError` where it is no such thing."""
+    sizes = [int(word) for word in words if word.isdecimal() and word.isascii()]
+    if len(words) != 2 or len(sizes) != 2 or sizes[0] < 1 or sizes[1] not in (1, 2):
+        raise InputError(f'--mesh={",".join(words)}: it must be two whole numbers, data,tower, tower 1 or 2')
+    return sizes[0], sizes[1]
+
+
 def batch_axes(mesh: Mesh) -> tuple[str, ...]:
     """The axes that split the rows of a batch: devices along any other have copies."""
     return (DATA, MODEL) if MODEL in mesh.axis_names else (DATA,)
@@ -159,11 +167,15 @@ def place_batch(mesh: Mesh, batch: Any, *, batch_size: int | None = None) -> Any
 
 def replicate(mesh: Mesh, tree: Any) -> Any:
     """Puts host values, the same in every process, on all devices of the mesh; no process asks another."""
-    sharding = NamedSharding(mesh, REPLICATED)
+    return place(mesh, tree, jax.tree.map(lambda _: REPLICATED, tree))
 
-    def put(value: Any) -> jax.Array:
+
+def place(mesh: Mesh, tree: Any, specs: Any) -> Any:
+    """Puts host values, the same in every process, where the tree `specs` says; no process asks another."""
+
+    def put(value: Any, spec: P) -> jax.Array:
         value = np.asarray(value)
-        return jax.make_array_from_callback(value.shape, sharding, lambda index: value[index])
+        return jax.make_array_from_callback(value.shape, NamedSharding(mesh, spec), lambda index: value[index])
 
     with jax.transfer_guard('allow'):
-        return jax.tree.map(put, tree)
+        return jax.tree.map(put, tree, specs)

@@ -1,0 +1,72 @@
+"""Tests a trained network as the paper did, beside the published errors of the same protocol.
+
+    python -m alexnet_jax.evaluate --workdir=runs/NAME                          every validation image, both protocols
+    python -m alexnet_jax.evaluate --workdir=runs/A,runs/B --output=DIR         each of them, and their mean predictions
+    python -m alexnet_jax.evaluate --weights=FILE --dataset=NAME --output=DIR   weights from elsewhere
+
+Writes per_class.csv, confusion.csv, calibration.csv and result.json. Any mesh and number of processes gives the same
+numbers; several hosts run the same command each, as with alexnet_jax.main. docs/evaluation.md explains the rest.
+"""
+
+import json
+
+from absl import app, flags, logging
+
+from alexnet_jax.parallel.allocator import tune_allocator
+from alexnet_jax.running.ending import Ending
+from alexnet_jax.training.command_line import parse_options
+
+_SOURCE = (
+    flags.DEFINE_list('workdir', [], 'Run folders.'),
+    flags.DEFINE_list('weights', [], 'Files of weights.'),
+    flags.DEFINE_integer('step', None, 'Which checkpoint of the runs. Default: the newest.', lower_bound=0),
+)
+_TEST = (
+    flags.DEFINE_string('dataset', None, 'A prepared dataset. Default: what the runs were trained on.'),
+    flags.DEFINE_string('data_dir', None, 'Prepared datasets. Default: that of the runs, or data.'),
+    flags.DEFINE_string('split', 'validation', 'Which images of the dataset.'),
+    flags.DEFINE_list('protocols', ['centre', 'ten_view'], 'centre, ten_view, or both.'),
+    flags.DEFINE_integer('batch_size', None, "Images at once. Default: the first run's.", lower_bound=1),
+    flags.DEFINE_string('output', None, 'Folder of results. Default, of one run: WORKDIR/evaluation.'),
+)
+_MESH = flags.DEFINE_list('mesh', ['1', '1'], 'Devices, data,tower: 1,2 has a tower on each of two.')
+_JSON = flags.DEFINE_bool('json', False, 'Print result.json too, on one line, the last of standard output.')
+_PROCESSES = flags.DEFINE_integer('processes', None, 'Processes of this test, of all hosts together.', lower_bound=1)
+_PROCESS_ID = flags.DEFINE_integer('process_id', None, 'Which of them this is, from 0.', lower_bound=0)
+_COORDINATOR = flags.DEFINE_string('coordinator', None, 'HOST:PORT of process 0, where they meet.')
+_CLUSTER = flags.DEFINE_string('cluster', 'auto', 'Who tells the rest: slurm, kubernetes, tpu, none, or auto.')
+_JOIN = flags.DEFINE_integer('join_timeout', 300, 'Seconds to wait for the others to come.', lower_bound=1)
+_HEARTBEAT = flags.DEFINE_integer(
+    'heartbeat', 10, 'Seconds without a sign of life after which a process is lost.', lower_bound=10, upper_bound=30
+)
+
+
+def main(argv: list[str]) -> None:
+    """Tests, and prints the tables."""
+    del argv
+    logging.set_verbosity(logging.ERROR)  # Orbax and TFDS tell every step they take
+    ending = Ending()
+    result, text = ending.of(lambda: _run(ending))
+    if text:  # one process speaks for all
+        print(text)
+        if _JSON.value:
+            print(json.dumps(result))
+
+
+def _run(ending: Ending) -> tuple[dict, str]:
+    tune_allocator()  # before anything imports jax
+    from alexnet_jax.parallel.mesh import sizes_of
+    from alexnet_jax.parallel.processes import find_group
+    from alexnet_jax.running.evaluate import Settings, evaluate
+    from alexnet_jax.running.networks import Source
+
+    given = {'coordinator': _COORDINATOR.value, 'processes': _PROCESSES.value, 'process_id': _PROCESS_ID.value}
+    group = find_group(_CLUSTER.value, **given)
+    settings = Settings(mesh=sizes_of(_MESH.value), **{flag.name: flag.value for flag in _TEST})
+    source = Source(**{flag.name: flag.value for flag in _SOURCE})
+    times = {'heartbeat': _HEARTBEAT.value, 'join_timeout': _JOIN.value}
+    return evaluate(source, settings, group=group, ending=ending, **times)
+
+
+if __name__ == '__main__':
+    app.run(main, flags_parser=parse_options)

@@ -1,0 +1,122 @@
+"""What any stage of a network makes of images: the features of the centre crop, as in testing.
+
+The original's `--write-features` did the same (CHM shownet.py). Nothing is dropped: hidden units are multiplied by 1/2,
+where a network's dropout is the original's. One process; on a mesh with towers both halves are put together.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jax.sharding import Mesh
+from jax.sharding import PartitionSpec as P
+from jax.typing import DTypeLike
+
+from alexnet_jax import InputError
+from alexnet_jax.data.augment import normalise
+from alexnet_jax.data.pipeline import EvaluationBatches, window_of
+from alexnet_jax.data.source import Records
+from alexnet_jax.evaluation.predictions import check_mesh
+from alexnet_jax.evaluation.views import cut, views_of
+from alexnet_jax.model.alexnet import SHOWN, stage_shapes, stages
+from alexnet_jax.model.network import Network
+from alexnet_jax.model.variants import Variant
+from alexnet_jax.parallel.mesh import REPLICATED, TOWER, batch_spec, parameter_specs, place, place_batch, replicate
+from alexnet_jax.training.step import compiler_options, model_on
+
+
+def stage_of(variant: Variant, layer: str) -> str:
+    """The stage that a user means: its name, or that of a layer, whose last stage it is.
+
+    Raises:
+      InputError: the network has neither.
+    """
+    known = stages(variant)
+    if layer in known:
+        return layer
+    if own := [stage for stage in known if stage.startswith(f'{layer}/')]:
+        return own[-1]
+    raise InputError(f'--layer={layer}: the network {variant.name} has no such layer; --layer=help lists them')
+
+
+def listing(network: Network) -> str:
+    """All layers and their stages, with the shape of one image's features."""
+    shapes = stage_shapes(network.variant, num_classes=len(network.classes))
+    width = max(map(len, shapes))
+    lines = []
+    for stage, shape in shapes.items():
+        layer = stage.split('/')[0]
+        alias = f'  = {layer}' if stage_of(network.variant, layer) == stage else ''
+        lines.append(f'{stage:<{width}}  {"x".join(map(str, shape)):>10}  {math.prod(shape):>7,}{alias}')
+    return '\n'.join(lines)
+
+
+def features(
+    network: Network,
+    mesh: Mesh,
+    records: Records,
+    *,
+    stage: str,
+    batch_size: int,
+    dtype: DTypeLike | None = None,
+    progress: Callable[[int], None] | None = None,
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yields batches of all images of `records` in order: features, float32 (b, ...), and labels, int32 (b,).
+
+    Args:
+      network: with its weights, on the host.
+      mesh: of parallel.mesh.make_mesh.
+      records: of data.source.Dataset.records.
+      stage: one of model.alexnet.stages.
+      batch_size: images at once.
+      dtype: in which the network computes; None: float32.
+      progress: told how many images are done.
+
+    Raises:
+      InputError: the network or the batch cannot be shared by the mesh's devices, or a record is damaged.
+    """
+    check_mesh(network, mesh, batch_size=batch_size)
+    program = _make_features(network, mesh, stage, dtype=dtype)
+    params = place(mesh, network.params, parameter_specs(mesh, network.params))
+    mean_image = replicate(mesh, network.mean_image)
+    done = 0
+    for batch in EvaluationBatches(records, batch_size, window_of(records)).read():
+        images = place_batch(mesh, batch.images)
+        rows = np.asarray(jax.device_get(program(params, images, mean_image)), np.float32)[batch.valid]
+        done += len(rows)
+        if progress:
+            progress(done)
+        yield rows, batch.labels[batch.valid]
+
+
+def _make_features(network: Network, mesh: Mesh, stage: str, *, dtype: DTypeLike | None) -> Callable[..., Array]:
+    """(params, images (b, 256, 256, 3), mean_image) -> (b, ...), jitted; what comes after `stage` is not computed."""
+    variant, classes = network.variant, len(network.classes)
+    model = model_on(mesh, variant, num_classes=classes, dtype=dtype)
+    (view,) = views_of('centre', variant.input_size)
+    *places, _ = stage_shapes(variant, num_classes=classes)[stage]
+    rows = batch_spec(mesh)
+    # Each device of a pair has the channels of its tower, but for those that both compute.
+    last = () if stage.startswith('fc8/') else (*[None] * len(places), TOWER)
+
+    def device_features(params: Any, images: Array, mean_image: Array) -> Array:
+        crops = cut(images, *map(jnp.int32, view), size=variant.input_size)
+        pixels = normalise(crops, mean_image, std=variant.pixel_std)
+        return model.apply({'params': params}, pixels, mutable=[SHOWN])[1][SHOWN][stage]
+
+    def program(params: Any, images: Array, mean_image: Array) -> Array:
+        sharded = jax.shard_map(
+            device_features,
+            mesh=mesh,
+            in_specs=(parameter_specs(mesh, params), rows, REPLICATED),
+            out_specs=P(*rows, *last),
+        )
+        return sharded(params, images, mean_image)
+
+    return jax.jit(program, compiler_options=compiler_options(mesh))

@@ -1,0 +1,90 @@
+"""The measures of a test as tables: CSV files for programs, aligned text for people."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import pathlib
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+
+from alexnet_jax import InputError
+from alexnet_jax.evaluation.measures import Bin, ClassRow
+from alexnet_jax.evaluation.references import Reference
+
+NAMES = {'centre': 'centre', 'ten_view': 'ten-view'}  # of the protocols, for people
+
+
+def write_csv(path: pathlib.Path, rows: Iterable[dict[str, Any]], *, columns: Sequence[str]) -> None:
+    """Writes `rows` under a line of `columns`; None becomes an empty cell. `InputError` where the disk refuses."""
+    try:
+        with path.open('w', newline='', encoding='utf-8') as file:
+            writer = csv.DictWriter(file, columns, lineterminator='\n')
+            writer.writeheader()
+            writer.writerows(rows)
+    except OSError as error:
+        raise InputError(f'cannot write {path}: {error.strerror}') from error
+
+
+def class_rows(protocol: str, rows: Sequence[ClassRow]) -> list[dict[str, Any]]:
+    """A row for each class of a protocol."""
+    return [{'protocol': protocol} | dataclasses.asdict(row) for row in rows]
+
+
+def confusion_rows(protocol: str, matrix: np.ndarray, classes: Sequence[str]) -> list[dict[str, Any]]:
+    """A row for each cell of a confusion matrix that is not 0: of 1000 classes a million would be."""
+    return [
+        {'protocol': protocol, 'class': classes[i], 'called': classes[j], 'images': int(matrix[i, j])}
+        for i, j in zip(*np.nonzero(matrix), strict=True)
+    ]
+
+
+def calibration_rows(protocol: str, rows: Sequence[Bin]) -> list[dict[str, Any]]:
+    """A row for each bin of confidence."""
+    return [{'protocol': protocol} | dataclasses.asdict(row) for row in rows]
+
+
+CLASS_COLUMNS = ('protocol', *(field.name for field in dataclasses.fields(ClassRow)))
+CONFUSION_COLUMNS = ('protocol', 'class', 'called', 'images')
+CALIBRATION_COLUMNS = ('protocol', *(field.name for field in dataclasses.fields(Bin)))
+
+
+def error_table(
+    protocol: str,
+    tested: Sequence[tuple[str, dict[str, Any]]],
+    published: Sequence[Reference],
+    *,
+    dataset: str,
+    split: str,
+) -> list[list[str]]:
+    """The cells of one protocol: what was tested here, then what was published of the same protocol.
+
+    Args:
+      protocol: 'centre' or 'ten_view'.
+      tested: (name, its 'examples', 'loss', 'top1_error', 'top5_error' and 'calibration_error') of each.
+      published: of references.references.
+      dataset, split: what was tested.
+    """
+    rows = [[f'{NAMES[protocol]}:', 'dataset', 'images', 'top-1', 'top-5', '']]
+    for name, found in tested:
+        errors = [f'{found[key]:.2%}' for key in ('top1_error', 'top5_error')]
+        text = f'loss {found["loss"]:.3f}, calibration error {found["calibration_error"]:.2%}'
+        rows.append([f'  {name}', f'{dataset}, {split}', f'{found["examples"]:,}', *errors, text])
+    for row in published:
+        errors = [f'{error:.1%}' for error in (row.top1_error, row.top5_error)]
+        words = '; '.join(part for part in (row.change, row.unlike(dataset, split)) if part)
+        rows.append([f'  {row.run}', f'{row.dataset}, {row.split}', '', *errors, words])
+    return rows
+
+
+def aligned(rows: Sequence[Sequence[str]], *, right: Sequence[int] = ()) -> str:
+    """Cells in columns, those of `right` flush right; a row of no cells is an empty line."""
+    widths = [max(map(len, column)) for column in zip(*filter(None, rows), strict=True)]
+
+    def line(row: Sequence[str]) -> str:
+        cells = zip(row, widths, range(len(row)), strict=False)
+        return '  '.join(cell.rjust(w) if i in right else cell.ljust(w) for cell, w, i in cells).rstrip()
+
+    return '\n'.join(map(line, rows))
