@@ -23,6 +23,7 @@ from alexnet_jax.data.source import Records
 from alexnet_jax.evaluation.views import cut, views_of
 from alexnet_jax.model.variants import Variant
 from alexnet_jax.parallel.mesh import REPLICATED, batch_spec, local_rows, parameter_specs, place_batch, replicate
+from alexnet_jax.parallel.processes import fetch
 from alexnet_jax.training.step import compiler_options, model_on
 
 
@@ -78,29 +79,60 @@ class Evaluator:
         `params` and `mean_image` are on the mesh already: what would be moved unasked is refused. `progress` is told
         how many images are done.
         """
+        totals = np.zeros(4)
+
+        def add(*batch: Array) -> None:
+            np.add(totals, jax.device_get(self._count(*batch)), out=totals)
+
+        self._each_batch(params, mean_image, protocol, add, progress)
+        count, loss, top1, top5 = totals
+        assert count == self.examples, f'evaluated {count} images of {self.examples}'
+        return Result(self.examples, float(loss / count), float(top1 / count), float(top5 / count))
+
+    def probabilities(
+        self, params: Any, mean_image: Array, *, protocol: str, progress: Callable[[int], None] | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """The averaged probabilities (n, classes) of every image of the split, in order, and the labels, int32 (n,).
+
+        Arguments as of `__call__`. All processes must call it, and each gets all rows.
+        """
+        probabilities, labels = [], []
+
+        def keep(*batch: Array) -> None:
+            mean_probability, label, valid = fetch(batch)
+            probabilities.append(mean_probability[valid])
+            labels.append(label[valid])
+
+        self._each_batch(params, mean_image, protocol, keep, progress)
+        found = np.concatenate(probabilities), np.concatenate(labels)
+        assert len(found[1]) == self.examples, f'predicted {len(found[1])} images of {self.examples}'
+        return found
+
+    def _each_batch(
+        self,
+        params: Any,
+        mean_image: Array,
+        protocol: str,
+        take: Callable[..., None],
+        progress: Callable[[int], None] | None,
+    ) -> None:
+        """Calls take(averaged probabilities (b, classes), labels (b,), valid (b,)) with every batch, on the mesh."""
         views = views_of(protocol, self._crop_size)
         weight = np.asarray(1 / len(views), mean_image.dtype)
         placed = [replicate(self._mesh, (weight, *map(np.int32, view))) for view in views]
         with jax.transfer_guard('disallow'):
-            count, loss, top1, top5 = self._totals(params, mean_image, placed, progress)
-        assert count == self.examples, f'evaluated {count} images of {self.examples}'
-        return Result(self.examples, float(loss / count), float(top1 / count), float(top5 / count))
-
-    def _totals(self, params: Any, mean_image: Array, views: Any, progress: Callable[[int], None] | None) -> np.ndarray:
-        """(4,): what `_count` finds, summed over all images; `views` are [(weight, *view)] on the mesh."""
-        totals = np.zeros(4)
-        for batch in self._batches.read():
-            none_yet = np.zeros((len(batch.labels), self._num_classes), mean_image.dtype)
-            on_host = (batch.images, batch.labels, batch.valid, none_yet)
-            images, labels, valid, mean_probability = place_batch(self._mesh, on_host, batch_size=self._batch_size)
-            # Each call takes the sum so far, and each batch is waited for: on virtual CPU devices several programs in
-            # flight at once, each at one of its exchanges, would take all threads and wait for one another for ever.
-            for view in views:
-                mean_probability = self._add_view(mean_probability, params, images, mean_image, *view)
-            totals += jax.device_get(self._count(mean_probability, labels, valid))
-            if progress:
-                progress(int(totals[0]))
-        return totals
+            for index, batch in enumerate(self._batches.read(), start=1):
+                none_yet = np.zeros((len(batch.labels), self._num_classes), mean_image.dtype)
+                on_host = (batch.images, batch.labels, batch.valid, none_yet)
+                images, labels, valid, mean_probability = place_batch(self._mesh, on_host, batch_size=self._batch_size)
+                # Each call takes the sum so far, and `take` waits for each batch: on virtual CPU devices several
+                # programs in flight at once, each at one of its exchanges, would take all threads and wait for one
+                # another for ever.
+                for view in placed:
+                    mean_probability = self._add_view(mean_probability, params, images, mean_image, *view)
+                take(mean_probability, labels, valid)
+                if progress:
+                    progress(min(index * self._batch_size, self.examples))
 
 
 def _make_add_view(variant: Variant, mesh: Mesh, *, num_classes: int, dtype: DTypeLike | None) -> Callable[..., Array]:

@@ -159,11 +159,15 @@ def place_batch(mesh: Mesh, batch: Any, *, batch_size: int | None = None) -> Any
 
 def replicate(mesh: Mesh, tree: Any) -> Any:
     """Puts host values, the same in every process, on all devices of the mesh; no process asks another."""
-    sharding = NamedSharding(mesh, REPLICATED)
+    return place(mesh, tree, jax.tree.map(lambda _: REPLICATED, tree))
 
-    def put(value: Any) -> jax.Array:
+
+def place(mesh: Mesh, tree: Any, specs: Any) -> Any:
+    """Puts host values, the same in every process, where the tree `specs` says; no process asks another."""
+
+    def put(value: Any, spec: P) -> jax.Array:
         value = np.asarray(value)
-        return jax.make_array_from_callback(value.shape, sharding, lambda index: value[index])
+        return jax.make_array_from_callback(value.shape, NamedSharding(mesh, spec), lambda index: value[index])
 
     with jax.transfer_guard('allow'):
-        return jax.tree.map(put, tree)
+        return jax.tree.map(put, tree, specs)
