@@ -27,7 +27,7 @@ def colour_shares(kernel: np.ndarray) -> np.ndarray:
 
 
 def of_towers(values: np.ndarray) -> np.ndarray:
-    """(..., n) of all output channels -> (TOWERS, ..., n / TOWERS): a layer's channels are tower 0's, then tower 1's."""
+    """(..., n) of all of a layer's output channels -> (TOWERS, ..., n / TOWERS): the first half is tower 0's."""
     return np.stack(np.split(values, TOWERS, axis=-1))
 
 
