@@ -1,0 +1,62 @@
+"""Published errors, each with the protocol under which it was measured: references.csv, beside this file."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import pathlib
+from collections.abc import Collection
+
+# What ILSVRC is called as a prepared dataset. That of 2010 has the same 1000 classes only in part, and other images.
+DATASETS = {'ILSVRC-2012': 'imagenet2012'}
+
+
+@dataclasses.dataclass(frozen=True)
+class Reference:
+    """One published figure.
+
+    Attributes:
+      run: whose, such as 'released 145'.
+      change: how its network differs from the published one, in words; '' where it does not.
+      without: the same as a name of model.ablations; '' for none, 'pretraining' for what has more data.
+      models: how many networks' probabilities were averaged.
+      dataset, split: what was tested.
+      protocol: 'centre' or 'ten_view'.
+      top1_error, top5_error: fractions, 0..1.
+      source: where it is written.
+    """
+
+    run: str
+    change: str
+    without: str
+    models: int
+    dataset: str
+    split: str
+    protocol: str
+    top1_error: float
+    top5_error: float
+    source: str
+
+    def unlike(self, dataset: str, split: str) -> str:
+        """Why an error on `split` of the prepared `dataset` cannot be compared with this one; '' where it can."""
+        if DATASETS.get(self.dataset) != dataset:
+            other = 'the embedded dataset' if dataset == 'demo' else dataset
+            return f'not comparable: {self.dataset}, not {other}'
+        return '' if split == self.split else f'not comparable: {self.split}, not {split}'
+
+
+def references(protocol: str, *, without: Collection[str] = (), models: int = 1) -> list[Reference]:
+    """The rows of one protocol that belong beside a network without such parts, or an ensemble of `models`."""
+    with (pathlib.Path(__file__).parent / 'references.csv').open(newline='') as file:
+        rows = [_reference(row) for row in csv.DictReader(file)]
+    return [
+        row
+        for row in rows
+        if row.protocol == protocol and row.without in ('', *without) and (row.models == 1 or models > 1)
+    ]
+
+
+def _reference(row: dict[str, str]) -> Reference:
+    errors = [float(row.pop(name)) / 100 for name in ('top1', 'top5')]
+    models = int(row.pop('models'))
+    return Reference(**row, models=models, top1_error=errors[0], top5_error=errors[1])  # type: ignore[arg-type]
