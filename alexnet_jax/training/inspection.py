@@ -101,6 +101,7 @@ def load(path: pathlib.Path) -> dict[str, Any]:
     Raises:
       Damaged: they are not.
     """
+    path = path.absolute()  # Orbax takes no other
     seal = read_seal(path)
     device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=device), described(path))
