@@ -1,8 +1,4 @@
-"""The first layer's filters by tower, as in the paper's Figure 3, and how far the towers have specialised.
-
-Section 6.1 of the paper: the kernels on one GPU become "largely color-agnostic", those on the other "largely
-color-specific", "during every run and independent of any particular random weight initialization".
-"""
+"""The first layer's filters by tower, as in the paper's Figure 3, and how far the towers have specialised."""
 
 from __future__ import annotations
 
@@ -13,6 +9,7 @@ import numpy as np
 from alexnet_jax.model.filters import colour_shares, of_towers
 
 _PERMUTATIONS = 9999
+_SIDE = 54  # pixels of a picture on a sheet: twice 27, four times 13, nine times 6, five times 11
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,9 +74,17 @@ def filter_pictures(kernel: np.ndarray) -> np.ndarray:
     return np.rint(127.5 + 127.5 * scaled).astype(np.uint8)
 
 
-def sheet(pictures: np.ndarray, *, columns: int, gap: int = 1) -> np.ndarray:
-    """uint8 (n, h, w, 3) -> RGBA: the pictures in reading order, `columns` a row, transparent gaps between them."""
+def sheet(pictures: np.ndarray, *, most_columns: int, gap: int = 4) -> np.ndarray:
+    """uint8 (n, h, w, 3) -> RGBA: the pictures in reading order, with transparent gaps between them.
+
+    Each is enlarged to about _SIDE pixels, each of its own a square. A row has `most_columns` of them, or if that makes
+    all rows full and is at least half as many, fewer.
+    """
+    times = max(1, round(_SIDE / pictures.shape[1]))
+    pictures = pictures.repeat(times, axis=1).repeat(times, axis=2)
     n, height, width, _ = pictures.shape
+    full = [columns for columns in range(most_columns, most_columns // 2 - 1, -1) if columns and n % columns == 0]
+    columns = full[0] if full else most_columns
     rows = -(-n // columns)
     out = np.zeros((rows * (height + gap) - gap, min(n, columns) * (width + gap) - gap, 4), np.uint8)
     for index, picture in enumerate(pictures):

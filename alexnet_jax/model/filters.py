@@ -1,7 +1,8 @@
 """The first layer's filters: how colourful each is, and which tower has it. Plain NumPy, read off a kernel.
 
-In the paper's Figure 3 the 48 kernels learnt on GPU 1 are "largely color-agnostic" and those on GPU 2 "largely
-color-specific", "during every run and independent of any particular random weight initialization" (section 6.1).
+The paper, section 6.1, of its Figure 3: the kernels on GPU 1 are "largely color-agnostic", those on GPU 2 "largely
+color-specific. This kind of specialization occurs during every run and is independent of any particular random weight
+initialization (modulo a renumbering of the GPUs)".
 """
 
 from __future__ import annotations

@@ -80,12 +80,16 @@ def test_calibration_is_that_of_a_loop():
     gap = 0
     for number, row in enumerate(table):
         inside = [
-            image for image in range(200) if number / 15 < max(map(float, given.probabilities[image])) <= (number + 1) / 15
+            image
+            for image in range(200)
+            if number / 15 < max(map(float, given.probabilities[image])) <= (number + 1) / 15
         ]
         assert (row.lower, row.upper, row.images) == (number / 15, (number + 1) / 15, len(inside))
         if inside:
             confidence = sum(max(map(float, given.probabilities[image])) for image in inside) / len(inside)
-            accuracy = sum(order(given.probabilities[image])[0] == given.labels[image] for image in inside) / len(inside)
+            accuracy = sum(order(given.probabilities[image])[0] == given.labels[image] for image in inside) / len(
+                inside
+            )
             assert (row.confidence, row.accuracy) == pytest.approx((confidence, accuracy), rel=1e-6)
             gap += len(inside) / 200 * abs(confidence - accuracy)
         else:
