@@ -19,7 +19,8 @@ ALLOWED = {
     'data': {'model/variants'},
     'training': {'model', 'parallel', 'data'},
     'evaluation': {'model', 'parallel', 'data', 'training/step'},
-    'running': {'model', 'parallel', 'data', 'training', 'evaluation'},
+    'figures': {'model', 'parallel', 'data', 'training', 'evaluation'},
+    'running': {'model', 'parallel', 'data', 'training', 'evaluation', 'figures'},
     'benchmark': {'model', 'parallel', 'data', 'training'},
     'sweeping': {'training'},
 }
@@ -82,11 +83,16 @@ def test_commands_are_imported_by_nobody():
         ('tensorboardX', 'training/records.py'),
         *((tracker, 'training/trackers.py') for tracker in ('wandb', 'mlflow', 'trackio')),
         ('optuna', 'sweeping/search.py'),
-        ('matplotlib', 'sweeping/figure.py'),
     ],
 )
 def test_a_library_stays_behind_one_file(library, home):
     assert [name for name, tree in TREES.items() if library in {m.split('/')[0] for m in imported(tree)}] == [home]
+
+
+def test_matplotlib_draws_in_figures_and_the_picture_of_a_sweep():
+    users = {name for name, tree in TREES.items() if 'matplotlib' in {m.split('/')[0] for m in imported(tree)}}
+    assert 'sweeping/figure.py' in users
+    assert {name for name in users if not name.startswith('figures/')} == {'sweeping/figure.py'}
 
 
 def test_tensorflow_is_imported_nowhere():

@@ -23,6 +23,7 @@ MOST_CLASSES = 20  # of a confusion matrix that can be read
 _COLUMNS = 16  # of filters: the paper's 96 are six rows, three of each tower
 _MAPS = 12  # of each layer and tower
 _MISTAKES = 8
+_NOISY = 0.1  # of the energy, above which filters look like it
 
 
 def tower_title(tower: int) -> Html:
@@ -87,13 +88,16 @@ def _before(run: Run, album: Album) -> Html:
     """The same filters before training, and how much of that is left."""
     left = memory_of_start(run.kernel, run.start)
     words = (
-        f'The same filters before training. After {run.step:,} updates {percent(left)} of a filter’s energy, on '
-        'average, is still this noise (the squared cosine between the two). '
+        f'After {run.step:,} updates {percent(left)} of a filter’s energy, on average, is still that of its random '
+        'beginning (the squared cosine between the two). '
     )
-    if left > 0.1:
-        words += 'What looks like noise above mostly is: ImageNet’s 90 passes wash it out, a short run does not.'
+    if left > _NOISY:
+        words += (
+            'So part of the noise above was there from the start: the paper’s 90 passes over ImageNet washed it out.'
+        )
     sheets = element('div', _sheets(run.start, f'{run.name}_start', album), class_='before')
-    return element('details', element('summary', 'Before training'), sheets, paragraph(words))
+    details = element('details', element('summary', 'The same filters before training'), sheets)
+    return joined([paragraph(words), details])
 
 
 def _verdict(found: Specialisation) -> Html:

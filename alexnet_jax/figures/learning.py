@@ -74,6 +74,7 @@ def headline(run: Run) -> Html:
         if test := test_of(run, protocol):
             spread = error_spread(test['top1_error'], test['examples'])
             remark = f'{spread}, standard error of {test["examples"]:,} images; top-5 {percent(test["top5_error"])}'
+            remark += f'; step {test["step"]:,}' if 'step' in test else ''  # of a run that goes on
             values.append((percent(test['top1_error']), f'top-1 error, {name}', remark))
     seconds, speed = seconds_of(run), speed_of(run)
     batch = f'of {run.config.batch_size} images'
