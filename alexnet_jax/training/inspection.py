@@ -80,12 +80,17 @@ def checkpoints(workdir: pathlib.Path, *, whole: bool) -> Iterator[Found]:
         yield Found(path, _megabytes(path), None, f'set aside as damaged, in {SET_ASIDE}')
 
 
+def checkpoint_steps(workdir: pathlib.Path) -> list[int]:
+    """The steps of all checkpoints of a run folder, in order."""
+    return sorted(int(path.name) for path in (workdir / FOLDER).glob('*') if path.name.isdigit())
+
+
 def newest_step(workdir: pathlib.Path, step: int | None) -> pathlib.Path:
     """The folder of checkpoint `step` of a run, or of its newest; `InputError` where it has none."""
-    steps = [int(path.name) for path in (workdir / FOLDER).glob('*') if path.name.isdigit()]
+    steps = checkpoint_steps(workdir)
     if not steps or (step is not None and step not in steps):
         asked = '' if step is None else f' {step}'
-        have = ', '.join(map(str, sorted(steps))) or 'none'
+        have = ', '.join(map(str, steps)) or 'none'
         raise InputError(f'{workdir} has no checkpoint{asked}: it has {have}; --workdir is the folder of a run')
     return workdir / FOLDER / str(max(steps) if step is None else step)
 
@@ -96,6 +101,7 @@ def load(path: pathlib.Path) -> dict[str, Any]:
     Raises:
       Damaged: they are not.
     """
+    path = path.absolute()  # Orbax takes no other
     seal = read_seal(path)
     device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=device), described(path))

@@ -17,6 +17,7 @@ from jax.sharding import Mesh
 from alexnet_jax import InputError, Interrupted
 from alexnet_jax.data.augment import centre_crop
 from alexnet_jax.data.source import Dataset
+from alexnet_jax.model.filters import tower_colours
 from alexnet_jax.parallel.allocator import release_free_memory
 from alexnet_jax.parallel.mesh import replicate
 from alexnet_jax.parallel.processes import fetch
@@ -307,7 +308,10 @@ class _Run:
         result = self.evaluate(self.state.params, self.state.mean_image, protocol=protocol, progress=progress)
         seconds = time.perf_counter() - began
         check_finite(step, result.loss, 'validation loss')  # the last update was too much
-        self.log.evaluation(step, protocol, dataclasses.asdict(result), seconds=seconds)
+        figures = dataclasses.asdict(result)
+        if protocol == 'centre' and variant_of(self.config).towers > 1:  # how far the towers have specialised
+            figures |= tower_colours(fetch(self.state.params['conv1']['kernel']))
+        self.log.evaluation(step, protocol, figures, seconds=seconds)
         return result
 
     def result(self, centre: Any) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """A run's network, read back from its folder."""
 
 import json
+import pathlib
 
 import jax
 import numpy as np
@@ -68,3 +69,10 @@ def test_what_cannot_be_read_says_so_in_one_line(saved, tmp_path):
     (workdir / 'config.json').write_text('{')
     with pytest.raises(InputError, match=r'config\.json is damaged'):
         load_network(workdir)
+
+
+def test_a_run_folder_may_be_named_from_where_one_stands(saved, monkeypatch):
+    workdir, params, _ = saved
+    monkeypatch.chdir(workdir.parent)
+    network = load_network(pathlib.Path('run'))
+    np.testing.assert_array_equal(network.params['conv1']['kernel'], params['conv1']['kernel'])
