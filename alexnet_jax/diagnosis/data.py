@@ -13,7 +13,9 @@ import numpy as np
 
 from alexnet_jax.data.pipeline import HostBatch
 
-IMAGES = 2000  # looked at, at most: of more, decoding would take most of the minute that a diagnosis may
+# Images looked at, at most: of more, decoding would take most of the minute that a diagnosis may. Of many classes more,
+# because the probe learns nothing of a class that it has seen once.
+IMAGES, MOST_IMAGES, OF_EACH_CLASS = 2000, 4000, 4
 SIDE = 14  # of the thumbnails, which is 16 pixels of a 224 crop each
 CELLS, DIRECTIONS = 4, 8  # of the histograms of edges
 PERMUTATIONS = 20
@@ -70,7 +72,7 @@ def look_at_data(
     batches: Iterator[HostBatch], *, classes: int, examples: int, say: Callable[[str], None] = lambda text: None
 ) -> DataLook:
     """Looks at IMAGES images of `batches`, or at an epoch of `examples`."""
-    wanted = min(IMAGES, examples)
+    wanted = min(examples, MOST_IMAGES, max(IMAGES, OF_EACH_CLASS * classes))
     features, labels, batch_labels, pixels = [], [], [], _Pixels()
     seen: set[int] = set()
     say(f'reading {wanted} training images')

@@ -20,10 +20,13 @@ from alexnet_jax.diagnosis.dropout import DropoutLook, look_at_masks
 from alexnet_jax.diagnosis.subject import Subject
 from alexnet_jax.diagnosis.watching import LayerLook, Watch
 from alexnet_jax.parallel.exchange import copy_to_towers
-from alexnet_jax.parallel.mesh import REPLICATED, batch_spec, parameter_specs, place_batch
+from alexnet_jax.parallel.mesh import REPLICATED, batch_spec, parameter_specs, place_batch, replicate
 from alexnet_jax.training.step import Batch, compiler_options, make_gradients, model_on
 
-LOOKED_AT = 4  # batches that are passed through the network as in testing, before the steps and after them
+# Images that are passed through the network as in testing, before the steps and after them. Of fewer a unit that fires
+# for one image in twenty would often look dead.
+LOOKED_AT = 128
+MOST_LOOKED_AT = 32  # batches of them
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,6 +66,7 @@ class NetworkLook:
 
     Attributes:
       start: updates made before the first.
+      images: how many `before` and `after` saw.
       losses, errors, rates: of each step, before its update; a loss that is no number is the last.
       inputs: what conv1 read.
       before, after: {layer: LayerLook} as in testing (nothing dropped), before the first step and after the last.
@@ -71,6 +75,7 @@ class NetworkLook:
     """
 
     start: int
+    images: int
     losses: list[float]
     errors: list[float]
     rates: list[float]
@@ -81,43 +86,60 @@ class NetworkLook:
     dropout: DropoutLook | None
 
 
-def train_and_look(subject: Subject, *, steps: int, say: Callable[[str], None]) -> NetworkLook:
+class Instruments:
+    """The compiled programs of a diagnosis, which fit every subject of one network, mesh and update rule."""
+
+    def __init__(self, subject: Subject) -> None:
+        """Traces nothing yet: the first subject that is looked at does."""
+        self.watch = Watch(subject.variant)
+        model = model_on(subject.mesh, subject.variant, num_classes=subject.classes, dtype=subject.dtype)
+        watched = self.watch.watched(model)
+        self.test, self.step = _make_test(subject, watched), _make_step(subject, watched)
+
+    def look(self, state: Any, batches: list[Batch]) -> dict[str, LayerLook]:
+        """What the layers give for `batches`, as in testing."""
+        for batch in batches:
+            jax.block_until_ready(self.test(state.params, batch, state.mean_image))
+        return self.watch.looks(self.watch.settle())
+
+
+def train_and_look(
+    subject: Subject, *, steps: int, say: Callable[[str], None], instruments: Instruments | None = None
+) -> NetworkLook:
     """Makes `steps` training steps from where `subject` stands, fewer where a loss is no number; uses up its state."""
-    watch = Watch(subject.variant)
-    model = watch.watched(model_on(subject.mesh, subject.variant, num_classes=subject.classes, dtype=subject.dtype))
+    instruments = instruments or Instruments(subject)
     start = int(subject.state.step)
-    start = start if start >= 0 else -start - 1  # state.frozen
-    state = dataclasses.replace(subject.state, step=jax.device_put(jnp.int32(start), subject.state.step.sharding))
-    host = list(itertools.islice(subject.batches(start), max(steps, LOOKED_AT)))
-    test, step = _make_test(subject, model), _make_step(subject, model)
-
-    def look(state: Any) -> dict[str, LayerLook]:
-        for batch in host[:LOOKED_AT]:
-            jax.block_until_ready(test(state.params, _placed(subject, batch), state.mean_image))
-        return watch.looks(watch.settle())
-
-    say('compiling the training step')
-    before = look(state)
+    start = start if start >= 0 else -start - 1  # training.state.frozen
+    state = dataclasses.replace(subject.state, step=replicate(subject.mesh, np.int32(start)))
+    size = subject.config.batch_size
+    looked_at = min(MOST_LOOKED_AT, math.ceil(LOOKED_AT / size))
+    host = list(itertools.islice(subject.batches(start), max(steps, looked_at)))
+    placed = [_placed(subject, batch) for batch in host[:looked_at]]
+    say('compiling what looks into the network')
+    before = instruments.look(state, placed)
     rows: list[dict[str, Any]] = []
     inputs: list[Any] = []
     masks: list[dict[str, np.ndarray]] = []
     for number, batch in enumerate(host[:steps], start=1):
-        state, found = step(state, _placed(subject, batch))
-        rows.append(jax.device_get(found))
-        heard = watch.settle()
+        key = jax.random.fold_in(jax.random.key(subject.config.seed), state.step)
+        rate = subject.schedule(state.step, state.plateau)
+        state, found = instruments.step(state, _placed(subject, batch), key, rate)
+        rows.append(jax.device_get(found) | {'rate': float(rate)})
+        heard = instruments.watch.settle()
         inputs += heard['input']
         masks.append({name.split()[1]: words[0][0] for name, words in heard.items() if name.startswith('masks ')})
-        say(f'step {start + number}, {number} of {steps}: loss {rows[-1]["loss"]:.3f}')
+        say(f'training step {number} of {steps}: loss {rows[-1]["loss"]:.3f}')
         if not math.isfinite(rows[-1]['loss']):
             break
     return NetworkLook(
         start=start,
+        images=looked_at * size,
         losses=[float(row['loss']) for row in rows],
         errors=[float(row['error']) for row in rows],
-        rates=[float(row['rate']) for row in rows],
+        rates=[row['rate'] for row in rows],
         inputs=_inputs(inputs),
         before=before,
-        after=look(state),
+        after=instruments.look(state, placed),
         moves={layer: _moves(rows, layer) for layer in before},
         dropout=look_at_masks(masks) if subject.variant.dropout_rate else None,
     )
@@ -129,24 +151,24 @@ def _placed(subject: Subject, batch: HostBatch) -> Batch:
 
 
 def _make_step(subject: Subject, model: Any) -> Any:
-    """(state, batch) -> (state, numbers): training.step's step, which also gives the norms, and never freezes."""
-    config = subject.config
+    """(state, batch, key, rate) -> (state, numbers): training.step's step, which gives norms too, and never freezes.
+
+    Key and rate are arguments where training computes them inside, so that one program serves many subjects.
+    """
     gradients = make_gradients(
         subject.variant,
         subject.mesh,
         num_classes=subject.classes,
         dtype=subject.dtype,
-        clip_norm=config.clip_norm,
+        clip_norm=subject.config.clip_norm,
         model=model,
     )
 
-    def step(state: Any, batch: Batch) -> Any:
-        key = jax.random.fold_in(jax.random.key(config.seed), state.step)
+    def step(state: Any, batch: Batch, key: Array, rate: Array) -> Any:
         (loss, error), grads = gradients(state.params, batch, state.mean_image, key)
-        rate = subject.schedule(state.step, state.plateau)
         updates, opt_state = subject.optimizer.update(grads, state.opt_state, state.params, learning_rate=rate)
         params = optax.apply_updates(state.params, updates)
-        found = {'loss': loss, 'error': error, 'rate': rate}
+        found: dict[str, Any] = {'loss': loss, 'error': error}
         found |= {'gradient': _norms(grads), 'update': _norms(updates), 'weight': _norms(state.params)}
         return dataclasses.replace(state, step=state.step + 1, params=params, opt_state=opt_state), found
 
