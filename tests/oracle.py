@@ -29,10 +29,10 @@ def pool(x):
     return jnp.stack(columns).max(axis=0)
 
 
-def channel_norm(x, alpha, k=2.0, beta=0.75, size=5):
+def channel_norm(x, alpha, k=2.0, beta=0.75, size=5, towers=2):
     """Tower by tower, channel by channel."""
     halves = []
-    for tower in jnp.split(x, 2, axis=-1):
+    for tower in jnp.split(x, towers, axis=-1):
         channels = tower.shape[-1]
         sums = [
             sum(tower[..., j] ** 2 for j in range(max(0, i - size // 2), min(channels, i + size // 2 + 1)))
@@ -50,19 +50,33 @@ def spatial_norm(x, alpha, size=5, beta=0.75):
     return x / (1 + alpha * total) ** beta
 
 
+def relu(x):
+    return jnp.maximum(x, 0)
+
+
+def caffe_norm(x):
+    return channel_norm(x, 2e-5, k=1.0, towers=1)
+
+
+# What follows the first and the second convolution, by variant.
+FIRST = {
+    'paper': lambda x: pool(channel_norm(relu(x), 1e-4)),
+    'released': lambda x: relu(pool(channel_norm(x, 2e-5))),
+    'caffe_alexnet': lambda x: pool(caffe_norm(relu(x))),
+    'caffenet': lambda x: caffe_norm(pool(relu(x))),
+}
+SECOND = FIRST | {'released': lambda x: pool(spatial_norm(channel_norm(relu(x), 2e-5), 4e-5))}
+
+
 def network(variant, params, x, masks):
-    """Logits; `masks` are the 0/1 arrays of fc6 and fc7, or None in testing."""
-    relu = lambda a: jnp.maximum(a, 0)  # noqa: E731
-    x = conv(x, params['conv1'], stride=4, pad=((0, 3), (0, 3)))
-    if variant == 'paper':
-        x = pool(channel_norm(relu(x), 1e-4))
-    else:
-        x = relu(pool(channel_norm(x, 2e-5)))
-    x = relu(conv(x, params['conv2'], pad=((2, 2), (2, 2)), groups=2))
-    if variant == 'paper':
-        x = pool(channel_norm(x, 1e-4))
-    else:
-        x = pool(spatial_norm(channel_norm(x, 2e-5), 4e-5))
+    """Logits; `masks` are the 0/1 arrays of fc6 and fc7, or None in testing. Caffe's are inverted."""
+    if variant == 'one_weird_trick':
+        return one_weird_trick(params, x, masks)
+    caffe = variant.startswith('caffe')
+    if caffe:
+        masks = [mask * 2 for mask in masks] if masks else (1.0, 1.0)
+    x = FIRST[variant](conv(x, params['conv1'], stride=4, pad=((0, 0),) * 2 if caffe else ((0, 3), (0, 3))))
+    x = SECOND[variant](conv(x, params['conv2'], pad=((2, 2), (2, 2)), groups=2))
     one = ((1, 1), (1, 1))
     x = relu(conv(x, params['conv3'], pad=one))
     x = relu(conv(x, params['conv4'], pad=one, groups=2))
@@ -70,6 +84,19 @@ def network(variant, params, x, masks):
     x = x.reshape(len(x), -1)
     for name, mask in zip(('fc6', 'fc7'), masks or (0.5, 0.5), strict=True):
         x = relu(x @ params[name]['kernel'] + params[name]['bias']) * mask
+    return x @ params['fc8']['kernel'] + params['fc8']['bias']
+
+
+def one_weird_trick(params, x, masks):
+    """torchvision/models/alexnet.py; dropout before the first and the second fully connected layer, inverted."""
+    first, second = [mask * 2 for mask in masks] if masks else (1.0, 1.0)
+    x = pool(relu(conv(x, params['conv1'], stride=4, pad=((2, 2), (2, 2)))))
+    x = pool(relu(conv(x, params['conv2'], pad=((2, 2), (2, 2)))))
+    for name in ('conv3', 'conv4', 'conv5'):
+        x = relu(conv(x, params[name], pad=((1, 1), (1, 1))))
+    x = pool(x).reshape(len(x), -1) * first
+    x = relu(x @ params['fc6']['kernel'] + params['fc6']['bias']) * second
+    x = relu(x @ params['fc7']['kernel'] + params['fc7']['bias'])
     return x @ params['fc8']['kernel'] + params['fc8']['bias']
 
 

@@ -13,8 +13,15 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-RECORD, CROP = 256, 224
-OFFSETS = RECORD - CROP + 1  # 33 places along each side, 0 to 32 inclusive
+RECORD, CROP = 256, 224  # the paper's; Caffe's networks read crops of 227
+
+
+def offsets_of(size: int) -> int:
+    """Places of a crop of `size` along each side of a record: of 224, 33, 0 to 32 inclusive."""
+    return RECORD - size + 1
+
+
+OFFSETS = offsets_of(CROP)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,43 +34,45 @@ class Draw:
     normals: np.ndarray
 
 
-def draw(*, seed: int, epoch: int, record: int, crop_group: int | None = None) -> Draw:
+def draw(*, seed: int, epoch: int, record: int, crop_group: int | None = None, offsets: int = OFFSETS) -> Draw:
     """The augmentation of `record` in `epoch`: a pure function, the same on any host and for any worker count.
 
     Images of one `crop_group` of an epoch share crop and flip, never the normals; None: each record draws its own.
+    `offsets` are those of the crop's size (`offsets_of`).
     """
     if crop_group is not None:
-        shared = _group_draw(seed=seed, epoch=epoch, group=crop_group)
-        return dataclasses.replace(shared, normals=draw(seed=seed, epoch=epoch, record=record).normals)
+        shared = _group_draw(seed=seed, epoch=epoch, group=crop_group, offsets=offsets)
+        own = draw(seed=seed, epoch=epoch, record=record, offsets=offsets)
+        return dataclasses.replace(shared, normals=own.normals)
     # Philox is counter-based: every (seed, epoch, record) is an independent stream, found without walking to it.
     random = np.random.Generator(np.random.Philox(key=[seed, epoch], counter=[0, 0, 0, record]))
-    top, left, flip = random.integers(OFFSETS), random.integers(OFFSETS), random.integers(2)
+    top, left, flip = random.integers(offsets), random.integers(offsets), random.integers(2)
     return Draw(int(top), int(left), bool(flip), random.standard_normal(3))
 
 
 @functools.lru_cache(maxsize=64)  # the images of a group come one after another
-def _group_draw(*, seed: int, epoch: int, group: int) -> Draw:
+def _group_draw(*, seed: int, epoch: int, group: int, offsets: int) -> Draw:
     """Whose crop and flip a group takes: those that the record of its number would have had."""
-    return draw(seed=seed, epoch=epoch, record=group)
+    return draw(seed=seed, epoch=epoch, record=group, offsets=offsets)
 
 
 @functools.lru_cache(maxsize=4)
-def fixed_places(crops: int, *, seed: int) -> tuple[tuple[int, int], ...]:
+def fixed_places(crops: int, *, seed: int, offsets: int = OFFSETS) -> tuple[tuple[int, int], ...]:
     """(top, left) of `crops` different crops, 1 to 1089: the centre, and others drawn once, the same in every epoch."""
-    edge = OFFSETS // 2
+    edge = (offsets - 1) // 2
     # The third number keeps this stream apart from the order of the epochs.
-    others = np.random.default_rng([seed, 0, 0xC209]).permutation(OFFSETS**2)
-    places = [divmod(int(place), OFFSETS) for place in others]
+    others = np.random.default_rng([seed, 0, 0xC209]).permutation(offsets**2)
+    places = [divmod(int(place), offsets) for place in others]
     return ((edge, edge), *[place for place in places if place != (edge, edge)])[:crops]
 
 
-def limited(chance: Draw, *, places: tuple[tuple[int, int], ...] | None, flips: bool) -> Draw:
+def limited(chance: Draw, *, places: tuple[tuple[int, int], ...] | None, flips: bool, offsets: int = OFFSETS) -> Draw:
     """The draw with one of `places` for its offset (None: any), all equally likely, and mirrored only where `flips`.
 
     What is left to chance comes out as it would without the limits.
     """
     if places is not None:
-        top, left = places[(chance.top * OFFSETS + chance.left) * len(places) // OFFSETS**2]
+        top, left = places[(chance.top * offsets + chance.left) * len(places) // offsets**2]
         chance = dataclasses.replace(chance, top=top, left=left)
     return chance if flips else dataclasses.replace(chance, flip=False)
 
@@ -94,27 +103,35 @@ def lighting_basis(rgb_covariance: np.ndarray, *, scale: str, strength: float) -
     return (vectors * (strength * sizes)).astype(np.float32)
 
 
-def centre_crop(image: Array | np.ndarray) -> Array | np.ndarray:
-    """The middle 224x224 of (..., 256, 256, 3)."""
-    edge = (RECORD - CROP) // 2
-    return image[..., edge : edge + CROP, edge : edge + CROP, :]
+def centre_crop(image: Array | np.ndarray, size: int = CROP) -> Array | np.ndarray:
+    """The middle size x size of (..., 256, 256, 3)."""
+    edge = (RECORD - size) // 2
+    return image[..., edge : edge + size, edge : edge + size, :]
 
 
-def normalise(images: Array, mean: Array, *, lighting: Array | None = None, divisor: float = 1.0) -> Array:
-    """uint8 crops (b, 224, 224, 3) -> what the network reads, on the device, in the dtype of `mean`.
+def normalise(
+    images: Array,
+    mean: Array,
+    *,
+    lighting: Array | None = None,
+    divisor: float = 1.0,
+    std: tuple[float, float, float] = (1.0, 1.0, 1.0),
+) -> Array:
+    """uint8 crops (b, size, size, 3) -> what the network reads, on the device, in the dtype of `mean`.
 
     Args:
       images: uint8 or any numeric, 0..255.
-      mean: (224, 224, 3), 0..255: the centre of the training set's mean image, for every crop (CHM convdata_jpeg.py).
+      mean: (size, size, 3), 0..255: the centre of the training set's mean image, for every crop (CHM
+        convdata_jpeg.py).
       lighting: (b, 3), added to all pixels of an image, 0..255 units; three zeros for an image that gets none, and
         None in testing, where none does.
       divisor: divides each image to which lighting was added, and no other (see model.variants.Lighting).
+      std: divides each RGB channel (see model.variants.Variant.pixel_std).
     """
     x = images.astype(mean.dtype) - mean
-    if lighting is None:
-        return x
-    x += lighting[:, None, None, :].astype(mean.dtype)
-    if divisor == 1:
-        return x
-    divisors = jnp.where((lighting != 0).any(axis=1), jnp.asarray(divisor, mean.dtype), 1)
-    return x / divisors[:, None, None, None]
+    if lighting is not None:
+        x += lighting[:, None, None, :].astype(mean.dtype)
+        if divisor != 1:
+            divisors = jnp.where((lighting != 0).any(axis=1), jnp.asarray(divisor, mean.dtype), 1)
+            x /= divisors[:, None, None, None]
+    return x if set(std) == {1.0} else x / jnp.asarray(std, mean.dtype)

@@ -63,12 +63,16 @@ def copy_window(pixels: np.ndarray, out: np.ndarray, *, mirrored: bool) -> None:
     """Copies uint8 (side, side, 3), RGB, into `out`; if `mirrored` it takes BGR, and mirrors it.
 
     For a row of BGR read backwards, byte by byte, is the mirrored row of RGB: whole words can be reversed, eight
-    bytes at a time, in a tenth of the time that reversing pixels of three bytes takes.
+    bytes at a time, in a tenth of the time that reversing pixels of three bytes takes. A row of 227 is no whole number
+    of words, and takes that time.
     """
     if not mirrored:
         out[...] = pixels
         return
     side = out.shape[0]
+    if 3 * side % 8:
+        out[...] = pixels[:, ::-1, ::-1]
+        return
     words = np.dtype(np.uint64)
     rows = np.lib.stride_tricks.as_strided(pixels, (side, 3 * side), (pixels.strides[0], 1))
     out.reshape(side, 3 * side).view(words)[...] = rows.view(words.newbyteorder())[:, ::-1]

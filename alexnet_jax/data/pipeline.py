@@ -16,7 +16,7 @@ import grain
 import numpy as np
 
 from alexnet_jax import InputError
-from alexnet_jax.data.augment import CROP, RECORD, draw, limited
+from alexnet_jax.data.augment import CROP, RECORD, draw, limited, offsets_of
 from alexnet_jax.data.decode import Window, record_window
 from alexnet_jax.data.source import Records
 
@@ -38,7 +38,7 @@ class HostBatch:
     """Augmented training images on the host.
 
     Attributes:
-      images: uint8 (b, 224, 224, 3), cropped and flipped, RGB.
+      images: uint8 (b, crop_size, crop_size, 3), cropped and flipped, RGB.
       labels: int32 (b,).
       lighting: float32 (b, 3), to be added to the pixels, 0..255 units.
       records: int64 (b,), which records of the training split these are.
@@ -60,6 +60,7 @@ class TrainingBatches:
       seed: of shuffling and augmentation.
       lighting_basis: float32 (3, 3) of `augment.lighting_basis`, or zeros for none.
       window: what reads the source's images, of `window_of`.
+      crop_size: side of the crops.
       rows: the rows of the global batch that this host makes; None: all of them.
       images_per_crop: how many neighbours in an epoch's order share crop and flip (model.variants.Variant).
       places: (top, left) of the crops to choose from; None: all.
@@ -73,6 +74,7 @@ class TrainingBatches:
     lighting_basis: np.ndarray
     window: Window = record_window
     _: dataclasses.KW_ONLY
+    crop_size: int = CROP
     rows: range | None = None
     images_per_crop: int = 1
     places: tuple[tuple[int, int], ...] | None = None
@@ -93,12 +95,12 @@ class TrainingBatches:
         # Each kind of work for the whole batch at once: taking turns, each would find the processor's caches full of
         # the others' code and data, which costs 20 us an image on one thread, 70 on two.
         encoded = [self.source[record] for record in records]
-        chances = []
+        chances, offsets = [], offsets_of(self.crop_size)
         for (epoch, place), record in zip(places, records, strict=True):
             group = place // self.images_per_crop if self.images_per_crop > 1 else None
-            chance = draw(seed=self.seed, epoch=epoch, record=record, crop_group=group)
-            chances.append(limited(chance, places=self.places, flips=self.flips))
-        images = np.empty((len(rows), CROP, CROP, 3), np.uint8)
+            chance = draw(seed=self.seed, epoch=epoch, record=record, crop_group=group, offsets=offsets)
+            chances.append(limited(chance, places=self.places, flips=self.flips, offsets=offsets))
+        images = np.empty((len(rows), self.crop_size, self.crop_size, 3), np.uint8)
         lighting = np.zeros((len(rows), 3), np.float32)
         for i, ((data, _), chance) in enumerate(zip(encoded, chances, strict=True)):
             with _naming(records[i]):

@@ -20,7 +20,7 @@ from jax.typing import DTypeLike
 from alexnet_jax.data.augment import normalise
 from alexnet_jax.data.pipeline import EvaluationBatches, window_of
 from alexnet_jax.data.source import Records
-from alexnet_jax.evaluation.views import PROTOCOLS, cut
+from alexnet_jax.evaluation.views import cut, views_of
 from alexnet_jax.model.variants import Variant
 from alexnet_jax.parallel.mesh import REPLICATED, batch_spec, local_rows, parameter_specs, place_batch, replicate
 from alexnet_jax.training.step import compiler_options, model_on
@@ -65,7 +65,7 @@ class Evaluator:
         self._mesh = mesh
         self._batch_size, rows = batch_size, local_rows(mesh, batch_size)
         self._batches = EvaluationBatches(records, batch_size, window_of(records), rows=rows)
-        self._num_classes = num_classes
+        self._num_classes, self._crop_size = num_classes, variant.input_size
         self._add_view = _make_add_view(variant, mesh, num_classes=num_classes, dtype=dtype)
         # On every device, so that every process can read it.
         self._count = jax.jit(_count, out_shardings=NamedSharding(mesh, REPLICATED))
@@ -78,7 +78,7 @@ class Evaluator:
         `params` and `mean_image` are on the mesh already: what would be moved unasked is refused. `progress` is told
         how many images are done.
         """
-        views = PROTOCOLS[protocol]
+        views = views_of(protocol, self._crop_size)
         weight = np.asarray(1 / len(views), mean_image.dtype)
         placed = [replicate(self._mesh, (weight, *map(np.int32, view))) for view in views]
         with jax.transfer_guard('disallow'):
@@ -110,7 +110,8 @@ def _make_add_view(variant: Variant, mesh: Mesh, *, num_classes: int, dtype: DTy
     def device_add_view(
         total: Array, params: Any, images: Array, mean_image: Array, weight: Array, *view: Array
     ) -> Array:
-        logits = model.apply({'params': params}, normalise(cut(images, *view), mean_image))
+        crops = cut(images, *view, size=variant.input_size)
+        logits = model.apply({'params': params}, normalise(crops, mean_image, std=variant.pixel_std))
         return total + weight.astype(total.dtype) * jax.nn.softmax(logits)
 
     def add_view(total: Array, params: Any, images: Array, *rest: Array) -> Array:

@@ -5,6 +5,7 @@ The only file that imports flax.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from types import ModuleType
 from typing import Any
@@ -17,7 +18,6 @@ from jax.typing import DTypeLike
 
 from alexnet_jax.model import layers
 from alexnet_jax.model.variants import (
-    INPUT_SIZE,
     TOWERS,
     ChannelNorm,
     Conv,
@@ -74,7 +74,7 @@ class AlexNet(nn.Module):
 
     @nn.compact
     def __call__(self, images: Array, dropout: layers.DropoutStream | None = None) -> Array:
-        """Logits (b, num_classes) of normalised images (b, 224, 224, 3), about -128..128.
+        """Logits (b, num_classes) of normalised images (b, input_size, input_size, 3), about -128..128.
 
         With `dropout` the network trains; without it, it is tested.
         """
@@ -89,16 +89,19 @@ class AlexNet(nn.Module):
         for index, layer in enumerate(hidden):
             if index:
                 x = self._exchanged(layer, x)
-            x = layers.dropout(
-                self._operate(self.variant.activation, self._connect(layer, x, layer.features // self.dense_devices)),
-                dropout,
-                layer=index,
-                rate=self.variant.dropout_rate,
-                inverted=self.variant.inverted_dropout,
-            )
+            if self.variant.drops == 'inputs':
+                x = self._drop(x, dropout and dropout.of_both_towers(), index)
+            x = self._connect(layer, x, layer.features // self.dense_devices)
+            x = self._operate(self.variant.activation, x)
+            if self.variant.drops == 'outputs':
+                x = self._drop(x, dropout, index)
         x = self._exchanged(classifier, x)
         logits = self._connect(classifier, x, self.num_classes, self.combine)
         return logits if self.dtype is None else logits.astype(jnp.float32)
+
+    def _drop(self, x: Array, stream: layers.DropoutStream | None, layer: int) -> Array:
+        rate, inverted = self.variant.dropout_rate, self.variant.inverted_dropout
+        return layers.dropout(x, stream, layer=layer, rate=rate, inverted=inverted)
 
     def _in_dtype(self, x: Array) -> Array:
         return x if self.dtype is None else x.astype(self.dtype)
@@ -146,31 +149,38 @@ class AlexNet(nn.Module):
                 return self.operations.tanh(x)
             case MaxPool(window, stride):
                 return self.operations.max_pool(x, window=window, stride=stride)
-            case ChannelNorm(size, k, alpha, beta):
-                towers = min(self.local_towers, self.variant.towers)
+            case ChannelNorm(size, k, alpha, beta, across_towers):
+                towers = 1 if across_towers else min(self.local_towers, self.variant.towers)
                 return self.operations.channel_norm(x, towers=towers, size=size, k=k, alpha=alpha, beta=beta)
             case SpatialNorm(size, k, alpha, beta):
                 return self.operations.spatial_norm(x, size=size, k=k, alpha=alpha, beta=beta)
 
 
 class _Parameters(nn.Module):
-    """A layer's kernel ~ N(0, std^2) and constant bias, under the layer's name."""
+    """A layer's kernel ~ N(0, std^2) and constant bias, or both uniform (variants.Conv), under the layer's name."""
 
     shape: tuple[int, ...]
-    std: float
+    std: float | None
     bias: float
 
     @nn.compact
     def __call__(self) -> tuple[Array, Array]:
-        kernel = self.param('kernel', nn.initializers.normal(self.std), self.shape)
-        bias = self.param('bias', nn.initializers.constant(self.bias), self.shape[-1:])
-        return kernel, bias
+        if self.std is None:
+            bound = math.prod(self.shape[:-1]) ** -0.5
+            fill_kernel = fill_bias = _uniform(bound)
+        else:
+            fill_kernel, fill_bias = nn.initializers.normal(self.std), nn.initializers.constant(self.bias)
+        return self.param('kernel', fill_kernel, self.shape), self.param('bias', fill_bias, self.shape[-1:])
+
+
+def _uniform(bound: float) -> Callable[..., Array]:
+    return lambda key, shape, dtype=jnp.float32: jax.random.uniform(key, shape, dtype, -bound, bound)
 
 
 def init_parameters(variant: Variant, key: Array, *, num_classes: int) -> dict[str, Any]:
     """A fresh parameter tree {layer: {'kernel', 'bias'}} of both towers, float32."""
     model = AlexNet(variant, num_classes)
-    return model.init(key, jnp.zeros((1, INPUT_SIZE, INPUT_SIZE, 3)))['params']
+    return model.init(key, jnp.zeros((1, variant.input_size, variant.input_size, 3)))['params']
 
 
 def parameter_shapes(variant: Variant, *, num_classes: int) -> dict[str, Any]:

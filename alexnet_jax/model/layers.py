@@ -141,6 +141,10 @@ class DropoutStream:
     part: Array | int = 0
     parts: int = dataclasses.field(default=1, metadata={'static': True})
 
+    def of_both_towers(self) -> DropoutStream:
+        """The masks of all units of these rows, for a device that has them all."""
+        return dataclasses.replace(self, towers=jnp.arange(2), part=0, parts=1)
+
 
 def dropout(x: Array, stream: DropoutStream | None, *, layer: int, rate: float, inverted: bool) -> Array:
     """Dropout of x (b, t * units) with probability `rate` (paper section 4.2).

@@ -12,7 +12,6 @@ import math
 from typing import Literal
 
 TOWERS = 2  # paper section 3.2: "we spread the net across two GPUs"
-INPUT_SIZE = 224  # paper section 4.1: 224x224 patches
 RECORD_SIZE = 256  # paper section 2: 256x256 images
 
 
@@ -38,13 +37,16 @@ class MaxPool:
 class ChannelNorm:
     """Local response normalisation across the channels of one tower (paper section 3.3).
 
-    y_i = x_i / (k + alpha * sum_j x_j^2)^beta over the `size` channels j around i; `alpha` multiplies the sum.
+    y_i = x_i / (k + alpha * sum_j x_j^2)^beta over the `size` channels j around i; `alpha` multiplies the sum. With
+    `across_towers` the last channels of tower 0 and the first of tower 1 are neighbours too, as in Caffe, which knows
+    groups of kernels but no towers.
     """
 
     size: int
     k: float
     alpha: float
     beta: float
+    across_towers: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,7 +70,8 @@ class Conv:
       features: output channels of both towers together.
       reads: 'image', 'tower' (the maps of its own tower) or 'both' (an exchange comes before it).
       padding: ((top, bottom), (left, right)), zeros.
-      init_std: standard deviation of the zero-mean Gaussian that fills the kernel.
+      init_std: standard deviation of the zero-mean Gaussian that fills the kernel; None: kernel and bias are uniform
+        within +-1/sqrt(fan-in), PyTorch's default.
       init_bias: the constant that fills the bias.
       then: the operations after the convolution, in order.
     """
@@ -79,7 +82,7 @@ class Conv:
     reads: Literal['image', 'tower', 'both']
     padding: tuple[tuple[int, int], tuple[int, int]]
     then: tuple[Operation, ...]
-    init_std: float
+    init_std: float | None
     init_bias: float
     stride: int = 1
 
@@ -94,7 +97,7 @@ class Dense:
 
     name: str
     features: int
-    init_std: float
+    init_std: float | None
     init_bias: float
     reads: Literal['tower', 'both'] = 'both'
 
@@ -125,7 +128,10 @@ class Variant:
     """One network and the parts of its training that belong to it rather than to a run.
 
     Attributes:
+      input_size: side of the crops that it reads, cut out of records of 256x256.
+      pixel_std: what each RGB channel is divided by once the mean is subtracted, 0..255 units.
       dropout_rate: probability that a hidden unit of fc6 and fc7 is dropped (paper section 4.2).
+      drops: what dropout is applied to: the outputs of fc6 and fc7, or their inputs.
       inverted_dropout: True scales the kept units up in training and leaves testing alone; False keeps them as
         they are in training and multiplies all of them by 1 - dropout_rate in testing.
       bias_rate: learning rate of biases, in multiples of the weights'.
@@ -142,13 +148,22 @@ class Variant:
     dense: tuple[Dense, ...]
     lighting: Lighting
     bias_rate: float
+    input_size: int = 224  # paper section 4.1: "random 224x224 patches"
+    pixel_std: tuple[float, float, float] = (1.0, 1.0, 1.0)
     dropout_rate: float = 0.5
+    drops: Literal['outputs', 'inputs'] = 'outputs'
     inverted_dropout: bool = False
     images_per_crop: int = 1
     towers: int = TOWERS
     activation: Relu | Tanh = Relu()
     crops: int | None = None
     flips: bool = True
+
+    @property
+    def divisible(self) -> bool:
+        """Whether its towers can live on two devices that talk only in the exchanges."""
+        operations = [operation for conv in self.convs for operation in conv.then]
+        return self.towers > 1 and not any(isinstance(o, ChannelNorm) and o.across_towers for o in operations)
 
     @property
     def exchanges(self) -> tuple[str, ...]:
@@ -168,9 +183,9 @@ class Variant:
         def features(full: int) -> int:
             return max(TOWERS, TOWERS * round(full * width / TOWERS))
 
-        def std(layer: Conv | Dense) -> float:
+        def std(layer: Conv | Dense) -> float | None:
             reads_image = isinstance(layer, Conv) and layer.reads == 'image'
-            return layer.init_std if reads_image else layer.init_std / math.sqrt(width)
+            return layer.init_std if reads_image or layer.init_std is None else layer.init_std / math.sqrt(width)
 
         return dataclasses.replace(
             self,
@@ -241,7 +256,71 @@ RELEASED = Variant(
     images_per_crop=32,  # CHM convdata_jpeg.py `crop_chunk`: a quarter of a batch of 128 at a time
 )
 
-VARIANTS = {variant.name: variant for variant in (PAPER, RELEASED)}
+# Caffe divides alpha by the window's size, as CHM does, and has k = 1; its window crosses the border of the groups.
+_CAFFE_NORM = ChannelNorm(size=5, k=1.0, alpha=1e-4 / 5, beta=0.75, across_towers=True)
+
+
+def _caffe(name: str, *, layer12: tuple[Operation, ...], bias: float) -> Variant:
+    """A network of BVLC/caffe, models/NAME/train_val.prototxt: `bias` fills what the paper fills with 1."""
+    none, pad1, pad2 = ((0, 0), (0, 0)), _PAD1, _PAD2
+    return Variant(
+        name=name,
+        source=f'BVLC/caffe, models/bvlc_{"reference_" if name == "caffenet" else ""}{name.removeprefix("caffe_")}',
+        convs=(
+            Conv('conv1', 96, 11, 'image', none, layer12, init_std=0.01, init_bias=0.0, stride=4),
+            Conv('conv2', 256, 5, 'tower', pad2, layer12, init_std=0.01, init_bias=bias),
+            Conv('conv3', 384, 3, 'both', pad1, (Relu(),), init_std=0.01, init_bias=0.0),
+            Conv('conv4', 384, 3, 'tower', pad1, (Relu(),), init_std=0.01, init_bias=bias),
+            Conv('conv5', 256, 3, 'tower', pad1, (Relu(), MaxPool()), init_std=0.01, init_bias=bias),
+        ),
+        dense=(
+            Dense('fc6', 4096, init_std=0.005, init_bias=bias),
+            Dense('fc7', 4096, init_std=0.005, init_bias=bias),
+            Dense('fc8', 0, init_std=0.01, init_bias=0.0),
+        ),
+        lighting=Lighting('standard_deviation', strength=0.0),  # none
+        bias_rate=2.0,  # lr_mult: 2, decay_mult: 0
+        input_size=227,  # crop_size: 227, and no padding: the same 55x55
+        inverted_dropout=True,  # caffe src/caffe/layers/dropout_layer.cpp scale_
+    )
+
+
+# bvlc_alexnet's readme: "initializing non-zero biases to 0.1 instead of 1 was found necessary for training, as the
+# initialization to 1 gave flat loss".
+CAFFE_ALEXNET = _caffe('caffe_alexnet', layer12=(Relu(), _CAFFE_NORM, MaxPool()), bias=0.1)
+CAFFENET = _caffe('caffenet', layer12=(Relu(), MaxPool(), _CAFFE_NORM), bias=1.0)
+
+
+def _torchvision_conv(name: str, features: int, kernel: int, pad: int, *, pool: bool, stride: int = 1) -> Conv:
+    then = (Relu(), MaxPool()) if pool else (Relu(),)
+    reads: Literal['image', 'both'] = 'image' if name == 'conv1' else 'both'
+    return Conv(name, features, kernel, reads, ((pad, pad),) * 2, then, init_std=None, init_bias=0.0, stride=stride)
+
+
+ONE_WEIRD_TRICK = Variant(
+    name='one_weird_trick',
+    source='Krizhevsky, "One weird trick" (arXiv 1404.5997) as in torchvision/models/alexnet.py',
+    convs=(
+        _torchvision_conv('conv1', 64, 11, 2, pool=True, stride=4),
+        _torchvision_conv('conv2', 192, 5, 2, pool=True),
+        _torchvision_conv('conv3', 384, 3, 1, pool=False),
+        _torchvision_conv('conv4', 256, 3, 1, pool=False),
+        _torchvision_conv('conv5', 256, 3, 1, pool=True),
+    ),
+    dense=(
+        Dense('fc6', 4096, init_std=None, init_bias=0.0),
+        Dense('fc7', 4096, init_std=None, init_bias=0.0),
+        Dense('fc8', 0, init_std=None, init_bias=0.0),
+    ),
+    lighting=Lighting('standard_deviation', strength=0.0),  # none
+    bias_rate=1.0,
+    pixel_std=(0.229 * 255, 0.224 * 255, 0.225 * 255),  # torchvision's ImageNet transforms, of pixels of 0..1
+    drops='inputs',
+    inverted_dropout=True,
+    towers=1,
+)
+
+VARIANTS = {variant.name: variant for variant in (PAPER, RELEASED, CAFFE_ALEXNET, CAFFENET, ONE_WEIRD_TRICK)}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -258,7 +337,7 @@ class LayerSize:
 def layer_sizes(variant: Variant, *, num_classes: int) -> list[LayerSize]:
     """Each layer's output shape (height, width, channels) or (units,) after pooling, parameters and arithmetic."""
     rows = []
-    size, channels = INPUT_SIZE, 3
+    size, channels = variant.input_size, 3
     for conv in variant.convs:
         padded = size + sum(conv.padding[0])
         size = (padded - conv.kernel) // conv.stride + 1

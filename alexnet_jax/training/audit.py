@@ -132,8 +132,9 @@ def _state(config: ml_collections.ConfigDict, mesh: Mesh, *, num_classes: int) -
 
 def trace_step(config: ml_collections.ConfigDict, mesh: Mesh, *, num_classes: int) -> jax.stages.Traced:
     """The config's training step, traced for `mesh`: .jaxpr is its program, .lower().compile() what devices run."""
+    variant = variant_of(config)
     step = make_train_step(
-        variant_of(config),
+        variant,
         optimizer_of(config),
         fixed_drops(learning_rate_of(config), factor=config.drop_factor, at_steps=()),
         mesh,
@@ -142,14 +143,15 @@ def trace_step(config: ml_collections.ConfigDict, mesh: Mesh, *, num_classes: in
         dtype=dtype_of(config),
         clip_norm=config.clip_norm,
     )
-    return step.trace(_state(config, mesh, num_classes=num_classes), abstract_batch(mesh, config.batch_size))
+    batch = abstract_batch(mesh, config.batch_size, crop_size=variant.input_size)
+    return step.trace(_state(config, mesh, num_classes=num_classes), batch)
 
 
-def abstract_batch(mesh: Mesh, batch_size: int) -> Batch:
+def abstract_batch(mesh: Mesh, batch_size: int, *, crop_size: int = CROP) -> Batch:
     """The shapes of a global batch, placed on `mesh`."""
     shapes = jax.eval_shape(
         lambda: Batch(
-            jnp.zeros((batch_size, CROP, CROP, 3), jnp.uint8),
+            jnp.zeros((batch_size, crop_size, crop_size, 3), jnp.uint8),
             jnp.zeros(batch_size, jnp.int32),
             jnp.zeros((batch_size, 3), jnp.float32),
         )
@@ -204,7 +206,8 @@ def _automatic(config: ml_collections.ConfigDict, mesh: Mesh, *, num_classes: in
         out_shardings=(shardings(mesh, REPLICATED), placed),
         compiler_options=compiler_options(mesh),
     )
-    compiled = gradients.lower(state.params, abstract_batch(mesh, config.batch_size), state.mean_image).compile()
+    batch = abstract_batch(mesh, config.batch_size, crop_size=state.mean_image.shape[0])
+    compiled = gradients.lower(state.params, batch, state.mean_image).compile()
     return compiled_schedule(text_of(compiled), mesh)
 
 

@@ -10,7 +10,7 @@ import ml_collections
 from jax.sharding import Mesh
 
 from alexnet_jax import InputError
-from alexnet_jax.data.augment import fixed_places, lighting_basis
+from alexnet_jax.data.augment import fixed_places, lighting_basis, offsets_of
 from alexnet_jax.data.pipeline import HostBatch, TrainingBatches, window_of
 from alexnet_jax.data.source import Dataset
 from alexnet_jax.parallel.mesh import local_rows, place_batch
@@ -53,6 +53,7 @@ def batches_of(
     """
     variant = variant_of(config)
     records = dataset.records('train')
+    offsets = offsets_of(variant.input_size)
     basis = lighting_basis(dataset.rgb_covariance, scale=variant.lighting.scale, strength=variant.lighting.strength)
     return TrainingBatches(
         records,
@@ -60,9 +61,10 @@ def batches_of(
         config.seed + (data_order << 31),  # seeds of configs are smaller
         basis,
         window_of(records),
+        crop_size=variant.input_size,
         rows=rows,
         images_per_crop=variant.images_per_crop,
-        places=None if variant.crops is None else fixed_places(variant.crops, seed=config.seed),
+        places=None if variant.crops is None else fixed_places(variant.crops, seed=config.seed, offsets=offsets),
         flips=variant.flips,
         lit_steps=lit_steps_of(config, examples=dataset.examples('train')),
     )

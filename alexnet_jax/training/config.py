@@ -16,7 +16,7 @@ import ml_collections
 from ml_collections import config_dict
 
 from alexnet_jax import InputError
-from alexnet_jax.model.ablations import ABLATIONS, CONTAINED
+from alexnet_jax.model.ablations import ABLATIONS, CONTAINED, ablate
 from alexnet_jax.model.variants import VARIANTS
 
 DEMO = 'demo'  # the embedded dataset's name
@@ -43,7 +43,7 @@ def recipe(
     """
     config = ml_collections.ConfigDict()
     # The network
-    config.variant = 'paper'  # 'paper' (the text) or 'released' (CHM layers-145): alexnet_jax/model/variants.py
+    config.variant = 'paper'  # the text; or 'released', CHM layers-145, and others: alexnet_jax/model/variants.py
     config.width = 1.0  # channels and units, as a fraction of the paper's
     config.without = ()  # parts to take away (--config.without=norm,overlap): alexnet_jax/model/ablations.py
     # The data
@@ -265,11 +265,23 @@ def _check_parts(config: ml_collections.ConfigDict) -> None:
     for larger, smaller in CONTAINED:
         if {larger, smaller} <= set(config.without):
             raise InputError(f'config.without names {larger} and {smaller}, which {larger} is without too: name one')
-    trick = config.parallelism == ONE_WEIRD_TRICK
+    whole, trick = VARIANTS[config.variant], config.parallelism == ONE_WEIRD_TRICK
+    for name in config.without:
+        if whole.towers == 1 and name in ('towers', 'exchange', 'conv3_exchange'):
+            raise InputError(
+                f'config.without names {name}, and config.variant {whole.name} has one tower: leave it out'
+            )
+        if ablate(whole, (name,)) == whole:
+            raise InputError(f'config.without names {name}, which config.variant {whole.name} has not: leave it out')
     if 'exchange' in config.without and trick:
         raise InputError(
             'config.without names exchange, whose towers have fully connected layers of their own, and one weird trick '
             'has them split otherwise: use --config.parallelism=two_device'
+        )
+    if not whole.divisible and config.mesh[1] > 1 and not trick:
+        raise InputError(
+            f'config.variant {config.variant} has no two towers that could live apart, and config.mesh '
+            f'{tuple(config.mesh)} has devices for two: use --config.mesh={config.mesh[0]},1'
         )
     if 'towers' in config.without and config.mesh[1] > 1 and not trick:
         raise InputError(

@@ -80,6 +80,16 @@ def checkpoints(workdir: pathlib.Path, *, whole: bool) -> Iterator[Found]:
         yield Found(path, _megabytes(path), None, f'set aside as damaged, in {SET_ASIDE}')
 
 
+def newest_step(workdir: pathlib.Path, step: int | None) -> pathlib.Path:
+    """The folder of checkpoint `step` of a run, or of its newest; `InputError` where it has none."""
+    steps = [int(path.name) for path in (workdir / FOLDER).glob('*') if path.name.isdigit()]
+    if not steps or (step is not None and step not in steps):
+        asked = '' if step is None else f' {step}'
+        have = ', '.join(map(str, sorted(steps))) or 'none'
+        raise InputError(f'{workdir} has no checkpoint{asked}: it has {have}; --workdir is the folder of a run')
+    return workdir / FOLDER / str(max(steps) if step is None else step)
+
+
 def load(path: pathlib.Path) -> dict[str, Any]:
     """The arrays of a checkpoint on one device, as they were saved.
 
@@ -114,14 +124,11 @@ def export(workdir: pathlib.Path, *, step: int | None, to: pathlib.Path) -> str:
     Raises:
       InputError: there is no such checkpoint, it is damaged, or the file cannot be written.
     """
-    steps = [int(path.name) for path in (workdir / FOLDER).glob('*') if path.name.isdigit()]
-    if not steps or (step is not None and step not in steps):
-        raise InputError(f'{workdir} has no checkpoint {step}: it has {", ".join(map(str, sorted(steps))) or "none"}')
-    step = max(steps) if step is None else step
-    tree = load(workdir / FOLDER / str(step))
+    path = newest_step(workdir, step)
+    tree = load(path)
     config = workdir / 'config.json'
     about = {
-        'step': step,
+        'step': int(path.name),
         'params_sha256': tree_hash(tree['params']),
         'config': json.loads(config.read_text()) if config.exists() else None,
     }
@@ -137,7 +144,7 @@ def export(workdir: pathlib.Path, *, step: int | None, to: pathlib.Path) -> str:
         os.replace(half, to)
     except OSError as error:
         raise InputError(f'cannot write {to}: {error.strerror}') from error
-    return f'step {step}: {count:,} parameters and the mean image in {to}, params_sha256 {about["params_sha256"]}'
+    return f'step {path.name}: {count:,} parameters and the mean image in {to}, params_sha256 {about["params_sha256"]}'
 
 
 def _megabytes(path: pathlib.Path) -> float:

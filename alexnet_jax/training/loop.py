@@ -110,7 +110,7 @@ def _open_state(
     say = (lambda text: None) if jax.process_index() else to_stderr
     if found := checkpoints.restore_newest(like, mesh, say=say):
         return found[0], found[1].data_order, found[1].tested
-    mean_image = np.asarray(centre_crop(dataset.mean_image))
+    mean_image = np.asarray(centre_crop(dataset.mean_image, variant.input_size))
     state = create_state(variant, optimizer, mesh, num_classes=num_classes, mean_image=mean_image, seed=config.seed)
     return state, 0, True
 

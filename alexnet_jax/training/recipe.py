@@ -11,7 +11,7 @@ import optax
 from jax.sharding import Mesh
 from jax.typing import DTypeLike
 
-from alexnet_jax.model.ablations import ablate
+from alexnet_jax.model.network import NetworkName
 from alexnet_jax.model.variants import VARIANTS, Variant
 from alexnet_jax.parallel.mesh import make_mesh
 from alexnet_jax.training import schedule
@@ -22,7 +22,7 @@ from alexnet_jax.training.optimizer import paper_sgd
 def variant_of(config: ml_collections.ConfigDict) -> Variant:
     """The network of a config, at its width, with the augmentation that the config asks for."""
     without = config.without if config.lighting else (*config.without, 'lighting')
-    variant = ablate(VARIANTS[config.variant], without).scaled(config.width)
+    variant = NetworkName(config.variant, config.width, tuple(without)).build()
     if config.images_per_crop is not None:
         variant = dataclasses.replace(variant, images_per_crop=config.images_per_crop)
     if config.crops is not None:

@@ -13,7 +13,6 @@ import optax
 from jax import Array
 from jax.sharding import Mesh
 
-from alexnet_jax.data.augment import CROP
 from alexnet_jax.model.alexnet import init_parameters
 from alexnet_jax.model.variants import Variant
 from alexnet_jax.parallel.mesh import abstract, on_cpu, parameter_specs, shardings
@@ -34,7 +33,8 @@ class TrainState:
       params: {layer: {'kernel', 'bias'}}, float32.
       opt_state: Optax's state, the momenta.
       plateau: the learning-rate rule's memory.
-      mean_image: float32 (224, 224, 3), 0..255, what is subtracted from every crop: weights mean nothing without it.
+      mean_image: float32 (input_size, input_size, 3), 0..255, what is subtracted from every crop: weights mean nothing
+        without it.
     """
 
     step: Array
@@ -69,7 +69,7 @@ def abstract_state(
     variant: Variant, optimizer: optax.GradientTransformation, mesh: Mesh, *, num_classes: int
 ) -> TrainState:
     """`create_state`'s shapes, dtypes and shardings as jax.ShapeDtypeStruct: for compiling without computing."""
-    mean = jax.ShapeDtypeStruct((CROP, CROP, 3), jnp.float32)
+    mean = jax.ShapeDtypeStruct((variant.input_size, variant.input_size, 3), jnp.float32)
     shapes = jax.eval_shape(_creator(variant, optimizer, num_classes=num_classes, seed=0), mean)
     return abstract(mesh, shapes, parameter_specs(mesh, shapes))
 

@@ -49,7 +49,7 @@ class Batch:
     """One global batch.
 
     Attributes:
-      images: uint8 (b, 224, 224, 3).
+      images: uint8 (b, input_size, input_size, 3).
       labels: int32 (b,), 0 <= label < classes.
       lighting: float32 (b, 3), added to each image's pixels, 0..255 units per RGB channel; three zeros for none.
     """
@@ -98,7 +98,8 @@ def make_gradients(
 
     def device_gradients(params: Any, batch: Batch, mean_image: Array, key: Array) -> Any:
         stream = DropoutStream(key, *hidden_units(len(batch.labels), mesh))
-        images = normalise(batch.images, mean_image, lighting=batch.lighting, divisor=variant.lighting.divisor)
+        lighting, divisor, std = batch.lighting, variant.lighting.divisor, variant.pixel_std
+        images = normalise(batch.images, mean_image, lighting=lighting, divisor=divisor, std=std)
         images = copy_to_towers(images, mesh)
 
         def device_loss(params: Any) -> tuple[Array, Array]:

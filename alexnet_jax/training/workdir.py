@@ -76,7 +76,7 @@ def claim(workdir: pathlib.Path, config: ml_collections.ConfigDict, dataset: Dat
                 )
         elif any(file.suffix != _HALF for file in workdir.iterdir()):
             raise InputError(f'{workdir} is not empty and holds no run: choose another --workdir')
-        write_json(path, {'identity': identity, **_circumstances(mesh)})
+        write_json(path, {'identity': identity, 'classes': dataset.classes, **_circumstances(mesh)})
         settings, path = json.loads(json.dumps(config.to_dict())), workdir / 'config.json'
         if path.exists():
             before = _SETTINGS_BEFORE | json.loads(path.read_text())

@@ -4,6 +4,7 @@ import io
 
 import numpy as np
 import pytest
+import simplejpeg
 from PIL import Image
 
 from alexnet_jax import InputError
@@ -63,6 +64,24 @@ def test_a_photograph_s_window_is_that_part_of_its_square(kind, mirrored):
         part = square[top : top + 224, left : left + 224]
         window = filled(photo_window, data, top=top, left=left, mirrored=mirrored)
         assert np.abs(window - (part[:, ::-1] if mirrored else part)).max() <= 1, (top, left)
+
+
+@pytest.mark.parametrize('size', [24, 224, 227])
+def test_crops_of_any_size_are_cut_and_mirrored(size):
+    """A row of 227 pixels is no whole number of the words that mirroring otherwise takes."""
+    columns, rows = np.meshgrid(np.arange(256), np.arange(256))
+    jpeg = simplejpeg.encode_jpeg(np.stack([columns, rows, 0 * rows], axis=2).astype(np.uint8), 100)
+    pixels = simplejpeg.decode_jpeg(jpeg)
+    batch = TrainingBatches([(jpeg, 0)] * 32, 32, 3, np.eye(3, dtype=np.float32), crop_size=size)[0]
+    places = []
+    for image in batch.images:
+        flip = image[0, 0, 0] > image[0, -1, 0]
+        upright = image[:, ::-1] if flip else image
+        left, top = (round(float(x)) for x in upright[..., :2].mean(axis=(0, 1)) - (size - 1) / 2)
+        np.testing.assert_array_equal(upright, pixels[top : top + size, left : left + size])
+        places.append((top, left, flip))
+    assert len(set(places)) > 24
+    assert {flip for _, _, flip in places} == {True, False}
 
 
 def test_a_photograph_that_cannot_be_used_says_what_to_do():

@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 
-from alexnet_jax.evaluation.views import PROTOCOLS, cut
+from alexnet_jax.evaluation.views import cut, views_of
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (2, 256, 256, 3), dtype=np.uint8)
 PATCHES = {
@@ -24,7 +24,7 @@ def compiled():
 def test_ten_views_are_four_corners_and_the_centre_and_their_mirror_images(compiled):
     expected = {patch.tobytes() for patch in PATCHES.values()}
     expected |= {np.flip(patch, axis=2).tobytes() for patch in PATCHES.values()}
-    found = [np.asarray(compiled(IMAGES, *view)) for view in PROTOCOLS['ten_view']]
+    found = [np.asarray(compiled(IMAGES, *view)) for view in views_of('ten_view')]
     assert {view.shape for view in found} == {(2, 224, 224, 3)}
     assert {view.dtype for view in found} == {np.dtype(np.uint8)}
     assert len(found) == len(expected) == 10
@@ -33,5 +33,13 @@ def test_ten_views_are_four_corners_and_the_centre_and_their_mirror_images(compi
 
 
 def test_the_centre_is_the_middle_as_it_is(compiled):
-    (view,) = PROTOCOLS['centre']
+    (view,) = views_of('centre')
     np.testing.assert_array_equal(compiled(IMAGES, *view), PATCHES['centre'])
+
+
+def test_views_of_caffes_crops_of_227():
+    """caffe/python/caffe/io.py oversample: four corners and the centre, 30 places along each side."""
+    found = {np.asarray(cut(IMAGES, *view, size=227)).tobytes() for view in views_of('ten_view', 227)}
+    patches = [IMAGES[:, top : top + 227, left : left + 227] for top in (0, 29) for left in (0, 29)]
+    patches.append(IMAGES[:, 14 : 14 + 227, 14 : 14 + 227])
+    assert found == {x.tobytes() for patch in patches for x in (patch, patch[:, :, ::-1])}

@@ -5,7 +5,7 @@ import math
 import jax
 import pytest
 
-from alexnet_jax.model.alexnet import parameter_shapes
+from alexnet_jax.model.alexnet import init_parameters, parameter_shapes
 from alexnet_jax.model.variants import (
     PAPER,
     RELEASED,
@@ -31,17 +31,34 @@ GOLDEN = [
 ]
 
 
-@pytest.mark.parametrize('variant', VARIANTS.values(), ids=lambda v: v.name)
-def test_layer_sizes_are_the_papers(variant):
-    rows = layer_sizes(variant, num_classes=1000)
+@pytest.mark.parametrize('name', ['paper', 'released', 'caffe_alexnet', 'caffenet'])
+def test_layer_sizes_are_the_papers(name):
+    rows = layer_sizes(VARIANTS[name], num_classes=1000)
     assert [(r.name, r.output, r.weights, r.biases, r.macs) for r in rows] == GOLDEN
     assert sum(r.weights + r.biases for r in rows) == 60_965_224
     assert sum(r.macs for r in rows) == 724_406_816
 
 
-@pytest.mark.parametrize('variant', VARIANTS.values(), ids=lambda v: v.name)
-def test_parameter_tree_has_60_965_224_numbers(variant):
-    shapes = parameter_shapes(variant, num_classes=1000)
+def test_sizes_of_one_weird_trick():
+    """By hand from torchvision/models/alexnet.py: 224 -> (224 + 4 - 11) // 4 + 1 = 55 -> 27 -> 13 -> 6."""
+    rows = layer_sizes(VARIANTS['one_weird_trick'], num_classes=1000)
+    assert [(row.name, row.output, row.weights) for row in rows] == [
+        ('conv1', (27, 27, 64), 11 * 11 * 3 * 64),
+        ('conv2', (13, 13, 192), 5 * 5 * 64 * 192),
+        ('conv3', (13, 13, 384), 3 * 3 * 192 * 384),
+        ('conv4', (13, 13, 256), 3 * 3 * 384 * 256),
+        ('conv5', (6, 6, 256), 3 * 3 * 256 * 256),
+        ('fc6', (4096,), 9216 * 4096),
+        ('fc7', (4096,), 4096 * 4096),
+        ('fc8', (1000,), 4096 * 1000),
+    ]
+    assert sum(row.weights + row.biases for row in rows) == 61_100_840  # what torchvision's documentation says
+    assert sum(row.macs for row in rows) == 714_188_480
+
+
+@pytest.mark.parametrize('name', ['paper', 'released', 'caffe_alexnet', 'caffenet'])
+def test_parameter_tree_has_60_965_224_numbers(name):
+    shapes = parameter_shapes(VARIANTS[name], num_classes=1000)
     counted = {name: (math.prod(p['kernel'].shape), math.prod(p['bias'].shape)) for name, p in shapes.items()}
     assert counted == {name: (weights, biases) for name, _, weights, biases, _ in GOLDEN}
     assert sum(leaf.size for leaf in jax.tree.leaves(shapes)) == 60_965_224
@@ -71,6 +88,20 @@ def test_constants_of_the_released_code():
     assert RELEASED.images_per_crop == RELEASED.scaled(0.25).images_per_crop == 32
 
 
+def test_constants_of_caffe():
+    """models/bvlc_alexnet and models/bvlc_reference_caffenet, train_val.prototxt."""
+    norm = ChannelNorm(size=5, k=1.0, alpha=2e-5, beta=0.75, across_towers=True)
+    alexnet, caffenet = VARIANTS['caffe_alexnet'], VARIANTS['caffenet']
+    assert [conv.then for conv in alexnet.convs[:2]] == [(Relu(), norm, MaxPool(3, 2))] * 2
+    assert [conv.then for conv in caffenet.convs[:2]] == [(Relu(), MaxPool(3, 2), norm)] * 2
+    for variant, bias in ((alexnet, 0.1), (caffenet, 1.0)):
+        layers = (*variant.convs, *variant.dense)
+        assert [layer.init_bias for layer in layers] == [0, bias, 0, bias, bias, bias, bias, 0]
+        assert [layer.init_std for layer in layers] == [0.01] * 5 + [0.005, 0.005, 0.01]
+        assert (variant.input_size, variant.inverted_dropout, variant.bias_rate) == (227, True, 2)
+        assert not variant.divisible and PAPER.divisible and RELEASED.divisible
+
+
 def test_width_scales_channels_and_keeps_the_variance_of_every_unit():
     narrow = PAPER.scaled(0.25)
     assert [c.features for c in narrow.convs] == [24, 64, 96, 96, 64]
@@ -85,3 +116,17 @@ def test_every_width_has_two_equal_towers():
     for width in (0.001, 0.1, 0.3, 1.7):
         features = [layer.features for layer in (*PAPER.scaled(width).convs, *PAPER.scaled(width).dense[:2])]
         assert all(n >= 2 and n % 2 == 0 for n in features)
+
+
+def test_one_weird_trick_starts_as_pytorch_does():
+    """torch.nn.Conv2d and Linear: kernel and bias uniform within +-1/sqrt(fan-in), the standard deviation of which is
+    1/sqrt(3 fan-in).
+    """
+    variant = VARIANTS['one_weird_trick'].scaled(0.25)
+    params = init_parameters(variant, jax.random.key(0), num_classes=10)
+    for layer, both in params.items():
+        fan_in = math.prod(both['kernel'].shape[:-1])
+        for leaf in both.values():
+            assert float(abs(leaf).max()) <= fan_in**-0.5, layer
+        assert float(both['kernel'].std()) == pytest.approx((3 * fan_in) ** -0.5, rel=0.1), layer
+        assert float(abs(both['bias']).max()) > 0, layer

@@ -119,6 +119,14 @@ def test_parts_to_be_without_are_one_name_an_entry_once_validated():
             'config.without names towers and conv3_exchange, which towers is without too: name one',
         ),
         (
+            {'variant': 'one_weird_trick', 'mesh': (1, 1), 'without': ('conv3_exchange',)},
+            'config.without names conv3_exchange, and config.variant one_weird_trick has one tower: leave it out',
+        ),
+        (
+            {'variant': 'one_weird_trick', 'mesh': (1, 1), 'without': ('norm',)},
+            'config.without names norm, which config.variant one_weird_trick has not: leave it out',
+        ),
+        (
             {'without': ('towers',), 'mesh': (4, 2)},
             'config.without names towers, which leaves one, and config.mesh (4, 2) has devices for two: '
             'use --config.mesh=4,1',
@@ -136,6 +144,14 @@ def test_parts_that_contradict_something_else_are_refused(values, line):
         validate(changed(**values))
     assert str(error.value) == line
     validate(changed(**values | {'without': ()}))
+
+
+@pytest.mark.parametrize('variant', ['caffe_alexnet', 'caffenet', 'one_weird_trick'])
+def test_networks_whose_towers_cannot_live_apart_are_not_split(variant):
+    with pytest.raises(InputError, match=rf'config.variant {variant} has no two towers .* use --config.mesh=2,1'):
+        validate(changed(variant=variant, mesh=(2, 2)))
+    validate(changed(variant=variant, mesh=(2, 1)))
+    validate(changed(variant=variant, parallelism='one_weird_trick', mesh=(1, 2)))
 
 
 @pytest.mark.parametrize('file', ['one_device', 'two_device', 'data_parallel', 'hybrid', 'one_weird_trick'])
