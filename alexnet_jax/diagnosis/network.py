@@ -34,9 +34,9 @@ class InputLook:
     """What conv1 reads in training: normalised pixels, over all steps.
 
     Attributes:
-      mean: of the three channels, (3,).
-      spread: the standard deviation of all of it, each channel about its own mean.
-      lowest, highest: of all of it.
+      mean: of the three channels, (3,), in 0..255 units: times the variant's `pixel_std`.
+      spread: the standard deviation of all of it, each channel about its own mean, in the same units.
+      lowest, highest: of all of it, as conv1 reads it.
     """
 
     mean: np.ndarray
@@ -71,7 +71,7 @@ class NetworkLook:
       inputs: what conv1 read.
       before, after: {layer: LayerLook} as in testing (nothing dropped), before the first step and after the last.
       moves: {layer: LayerMoves}.
-      dropout: who was dropped; None where the variant drops nobody.
+      dropout: who was dropped; None where the variant drops nobody, or inputs, which cannot be seen from here.
     """
 
     start: int
@@ -137,11 +137,11 @@ def train_and_look(
         losses=[float(row['loss']) for row in rows],
         errors=[float(row['error']) for row in rows],
         rates=[row['rate'] for row in rows],
-        inputs=_inputs(inputs),
+        inputs=_inputs(inputs, subject.variant.pixel_std),
         before=before,
         after=instruments.look(state, placed),
         moves={layer: _moves(rows, layer) for layer in before},
-        dropout=look_at_masks(masks) if subject.variant.dropout_rate else None,
+        dropout=look_at_masks(masks) if any(masks) and subject.variant.dropout_rate else None,
     )
 
 
@@ -184,7 +184,8 @@ def _make_test(subject: Subject, model: Any) -> Any:
     mesh = subject.mesh
 
     def device_test(params: Any, batch: Batch, mean_image: Array) -> Array:
-        return model.apply({'params': params}, copy_to_towers(normalise(batch.images, mean_image), mesh))
+        images = normalise(batch.images, mean_image, std=subject.variant.pixel_std)
+        return model.apply({'params': params}, copy_to_towers(images, mesh))
 
     def test(params: Any, batch: Batch, mean_image: Array) -> Array:
         rows = batch_spec(mesh)
@@ -194,11 +195,12 @@ def _make_test(subject: Subject, model: Any) -> Any:
     return jax.jit(test, compiler_options=compiler_options(mesh))
 
 
-def _inputs(words: list[Any]) -> InputLook:
+def _inputs(words: list[Any], pixel_std: tuple[float, ...]) -> InputLook:
+    std = np.asarray(pixel_std)
     mean, square = (np.mean([word[i] for word in words], axis=0, dtype=np.float64) for i in (0, 1))
     return InputLook(
-        mean=mean,
-        spread=float(np.sqrt(np.maximum(0, square - mean**2).mean())),
+        mean=mean * std,
+        spread=float(np.sqrt((np.maximum(0, square - mean**2) * std**2).mean())),
         lowest=float(min(word[2] for word in words)),
         highest=float(max(word[3] for word in words)),
     )

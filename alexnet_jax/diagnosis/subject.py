@@ -33,6 +33,7 @@ from alexnet_jax.training.records import lines_until
 from alexnet_jax.training.schedule import Plateau, Schedule
 from alexnet_jax.training.seal import Damaged, read_seal
 from alexnet_jax.training.state import TrainState, abstract_state, create_state
+from alexnet_jax.training.trained import load_config
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,7 +83,7 @@ def of_config(config: ml_collections.ConfigDict, dataset: Dataset, *, name: str)
         optimizer,
         mesh,
         num_classes=len(dataset.classes),
-        mean_image=np.asarray(centre_crop(dataset.mean_image)),
+        mean_image=np.asarray(centre_crop(dataset.mean_image, variant.input_size)),
         seed=config.seed,
     )
     return Subject(
@@ -102,26 +103,10 @@ def of_config(config: ml_collections.ConfigDict, dataset: Dataset, *, name: str)
 
 
 def config_of(workdir: pathlib.Path) -> ml_collections.ConfigDict:
-    """The settings of a run folder, validated.
-
-    Raises:
-      InputError: it holds no run, or its config.json is damaged.
-    """
-    path = workdir / 'config.json'
-    try:
-        settings = json.loads(path.read_text())
-        known = configs.recipe(None)
-        config = ml_collections.ConfigDict(known.to_dict() | {key: _frozen(value) for key, value in settings.items()})
-    except FileNotFoundError as error:
-        raise InputError(f'{workdir} holds no run (no config.json): give the folder of one, --workdir=runs/NAME') from error
-    except (OSError, ValueError, AttributeError, TypeError) as error:
-        raise InputError(f'{path} cannot be read: {str(error).splitlines()[0]}; give --config=FILE instead') from error
+    """The settings of a run folder, validated; `InputError` where it holds none, or they are damaged."""
+    config = load_config(workdir)
     configs.validate(config)
     return config
-
-
-def _frozen(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value
 
 
 def of_workdir(workdir: pathlib.Path, config: ml_collections.ConfigDict, dataset: Dataset) -> Subject:
@@ -132,13 +117,12 @@ def of_workdir(workdir: pathlib.Path, config: ml_collections.ConfigDict, dataset
     """
     subject = of_config(config, dataset, name=str(workdir))
     state, data_order, notes = _newest(workdir, subject)
-    step = int(state.step)
     return dataclasses.replace(
         subject,
         state=state,
         batches=lambda step: batches_of(config, dataset, data_order=data_order).read_from(step),
         history=tuple(entry for _, entry in lines_until(workdir / 'metrics.jsonl', configs.MOST_STEPS)),
-        notes=(*notes, *_other_dataset(workdir, dataset)) if step >= 0 else notes,
+        notes=(*notes, *_other_dataset(workdir, dataset)),
     )
 
 

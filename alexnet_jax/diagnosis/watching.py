@@ -48,7 +48,8 @@ class Watch:
     def __init__(self, variant: Variant) -> None:
         self._features = {layer.name: layer.features for layer in (*variant.convs, *variant.dense)}
         self._names = tuple(self._features)
-        self._after_hidden = tuple(layer.name for layer in variant.dense[1:])  # what reads units behind dropout
+        self._after_hidden = tuple(layer.name for layer in variant.dense[1:])
+        self._drops_outputs = variant.drops == 'outputs'  # so that the layers after them read units behind dropout
         self._biases = 0  # added so far in the program that is being traced
         self._units: Array | None = None  # what the last activation gave
         self._heard: dict[str, list[Any]] = defaultdict(list)
@@ -97,7 +98,7 @@ class Watch:
 
     def _exchanged(self, x: Array, layer: str) -> Array:
         """What a layer reads that reads both towers: behind fc6 and fc7, whether each unit was kept or dropped."""
-        if layer in self._after_hidden and self._units is not None:
+        if self._drops_outputs and layer in self._after_hidden and self._units is not None:
             kept = jnp.where(lax.stop_gradient(x) == 0, DROPPED, KEPT)
             told = jnp.where(self._units == 0, UNKNOWN, kept).astype(x.dtype)
             self._tell(f'masks {layer}', self._exchange(told, layer).astype(jnp.int8))
