@@ -22,6 +22,7 @@ ALLOWED = {
     'running': {'model', 'parallel', 'data', 'training', 'evaluation'},
     'benchmark': {'model', 'parallel', 'data', 'training'},
     'sweeping': {'training'},
+    'diagnosis': {'model', 'parallel', 'data', 'training'},
 }
 COLLECTIVES = {
     *('psum', 'pmean', 'pmax', 'pmin', 'psum_scatter', 'all_gather', 'all_gather_invariant', 'all_to_all'),

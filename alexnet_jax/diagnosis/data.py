@@ -81,7 +81,9 @@ def look_at_data(
         batch = next(batches)
         taken += len(batch.labels)
         # At the seam of two epochs an image comes twice: held out and learned from, it would be recognised.
-        fresh = [i for i, record in enumerate(batch.records.tolist()) if record not in seen and not seen.add(record)]
+        first = {record: i for i, record in reversed(list(enumerate(batch.records.tolist())))}
+        fresh = sorted(first[record] for record in first.keys() - seen)
+        seen |= first.keys()
         pixels.add(batch.images)
         features.append(describe(batch.images[fresh]))
         labels.append(batch.labels[fresh])

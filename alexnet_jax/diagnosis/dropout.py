@@ -37,9 +37,7 @@ def look_at_masks(masks: list[dict[str, np.ndarray]]) -> DropoutLook:
         'towers': [(first, second) for first, second in halves],
         'images': [(mask[:-1], mask[1:]) for mask in every],
         'layers': [pair for step in masks for pair in itertools.pairwise(step.values())],
-        'steps': [
-            (earlier[layer], later[layer]) for earlier, later in itertools.pairwise(masks) for layer in earlier
-        ],
+        'steps': [(earlier[layer], later[layer]) for earlier, later in itertools.pairwise(masks) for layer in earlier],
     }
     return DropoutLook(
         kept=float((known > 0).mean()) if known.size else None,

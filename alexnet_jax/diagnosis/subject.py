@@ -163,4 +163,6 @@ def _other_dataset(workdir: pathlib.Path, dataset: Dataset) -> tuple[str, ...]:
     except (OSError, ValueError, KeyError, TypeError):
         return ()
     same = before == dataset.fingerprint
-    return () if same else (f'dataset {dataset.name} is not the one that this run was trained on: prepared again since',)
+    return (
+        () if same else (f'dataset {dataset.name} is not the one that this run was trained on: prepared again since',)
+    )

@@ -46,7 +46,7 @@ class Watch:
     """
 
     def __init__(self, variant: Variant) -> None:
-        self._features = {layer.name: layer.features for layer in (*variant.convs, *variant.dense)}
+        self._features = {layer.name: layer.features for layer in variant.layers}
         self._names = tuple(self._features)
         self._after_hidden = tuple(layer.name for layer in variant.dense[1:])
         self._drops_outputs = variant.drops == 'outputs'  # so that the layers after them read units behind dropout

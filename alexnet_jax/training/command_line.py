@@ -21,7 +21,8 @@ def parse(argv: list[str]) -> list[str]:
             sys.exit(f'error: {shown}: options of the config look like --config.mesh=1,2, with nothing between')
     try:
         stray = flags.FLAGS(argv)[1:]
-        flags.FLAGS.config.keys()  # ml_collections reports a missing file only when the config is used
+        if flags.FLAGS.config is not None:  # of a command that can do without
+            flags.FLAGS.config.keys()  # ml_collections reports a missing file only when the config is used
     except flags.Error as error:
         sys.exit(f'error: {" ".join(str(error).split())}; --help lists the options')
     except ValueError as error:
