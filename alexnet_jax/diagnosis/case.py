@@ -60,6 +60,11 @@ class Case:
         return recipe(None if self.subject.dataset == DEMO else self.subject.dataset).learning_rate
 
     @property
+    def left(self) -> float:
+        """How much of a channel's mean is not subtracted, the worst of three, in 0..255 units."""
+        return float(np.abs(self.data.channel_means - self.network.inputs.subtracted).max())
+
+    @property
     def has_learned(self) -> bool:
         """Whether the log's last validation is right twice as often as the largest class is, or on 20 % more."""
         error, largest = self.last_error, self.data.largest

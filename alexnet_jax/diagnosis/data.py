@@ -35,6 +35,7 @@ class DataLook:
       order: mean entropy of the labels within a batch, as a fraction of what it is with the labels in random order;
         NaN where that is 0.
       pixel_range: (lowest, highest) value.
+      channel_means: of the pixels' three channels, (3,).
       pixel_mean, pixel_spread: of all values; the spread is the standard deviation.
       probe: see `Probe`; None with fewer than two classes or too few images.
     """
@@ -46,6 +47,7 @@ class DataLook:
     largest: float
     order: float
     pixel_range: tuple[int, int]
+    channel_means: np.ndarray
     pixel_mean: float
     pixel_spread: float
     probe: Probe | None
@@ -59,13 +61,11 @@ class Probe:
       accuracy, permuted_accuracy: fraction of the images held out that it gets right, 0..1.
       sigmas: how far its mean score of the right class is above that with permuted labels, in standard deviations of
         the latter over the permutations: around 0 where labels and images have nothing to do with each other.
-      power: what `sigmas` would be if labels explained 5 % of what they could: below 4, too few images to tell.
     """
 
     accuracy: float
     permuted_accuracy: float
     sigmas: float
-    power: float
 
 
 def look_at_data(
@@ -98,6 +98,7 @@ def look_at_data(
         largest=float(counts.max() / len(every)),
         order=_order(batch_labels),
         pixel_range=(pixels.lowest, pixels.highest),
+        channel_means=pixels.channel_means,
         pixel_mean=pixels.mean,
         pixel_spread=pixels.spread,
         probe=probe(np.concatenate(features), every, classes=classes),
@@ -109,18 +110,23 @@ class _Pixels:
 
     def __init__(self) -> None:
         self.lowest, self.highest = 255, 0
-        self._count = self._sum = self._squares = 0
+        self._count, self._squares = 0, 0
+        self._sums = np.zeros(3, np.int64)
 
     def add(self, images: np.ndarray) -> None:
         some = images[:, ::3, ::3].astype(np.int64)
         self.lowest, self.highest = min(self.lowest, int(some.min())), max(self.highest, int(some.max()))
         self._count += some.size
-        self._sum += int(some.sum())
+        self._sums += some.sum((0, 1, 2))
         self._squares += int((some * some).sum())
 
     @property
+    def channel_means(self) -> np.ndarray:
+        return self._sums / (self._count / 3)
+
+    @property
     def mean(self) -> float:
-        return self._sum / self._count
+        return float(self._sums.sum() / self._count)
 
     @property
     def spread(self) -> float:
@@ -212,12 +218,10 @@ def probe(features: np.ndarray, labels: np.ndarray, *, classes: int) -> Probe | 
     mean_score, accuracy = scores(labels)
     permuted = np.array([scores(random.permutation(labels)) for _ in range(PERMUTATIONS)])
     spread = float(permuted[:, 0].std(ddof=1))
-    possible = 1 - float(np.square(np.bincount(labels) / n).sum())  # the score of a probe that is always right
     return Probe(
         accuracy=accuracy,
         permuted_accuracy=float(permuted[:, 1].mean()),
         sigmas=(mean_score - float(permuted[:, 0].mean())) / spread if spread else 0.0,
-        power=0.05 * possible / spread if spread else 0.0,
     )
 
 

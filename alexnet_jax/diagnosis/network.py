@@ -35,11 +35,14 @@ class InputLook:
 
     Attributes:
       mean: of the three channels, (3,), in 0..255 units: times the variant's `pixel_std`.
+      subtracted: how far the three channels' means are below those of the pixels in the same images, (3,): about the
+        mean image, also where a few images are darker than most.
       spread: the standard deviation of all of it, each channel about its own mean, in the same units.
       lowest, highest: of all of it, as conv1 reads it.
     """
 
     mean: np.ndarray
+    subtracted: np.ndarray
     spread: float
     lowest: float
     highest: float
@@ -137,7 +140,7 @@ def train_and_look(
         losses=[float(row['loss']) for row in rows],
         errors=[float(row['error']) for row in rows],
         rates=[row['rate'] for row in rows],
-        inputs=_inputs(inputs, subject.variant.pixel_std),
+        inputs=_inputs(inputs, host[: len(rows)], subject.variant.pixel_std),
         before=before,
         after=instruments.look(state, placed),
         moves={layer: _moves(rows, layer) for layer in before},
@@ -195,11 +198,13 @@ def _make_test(subject: Subject, model: Any) -> Any:
     return jax.jit(test, compiler_options=compiler_options(mesh))
 
 
-def _inputs(words: list[Any], pixel_std: tuple[float, ...]) -> InputLook:
+def _inputs(words: list[Any], batches: list[HostBatch], pixel_std: tuple[float, ...]) -> InputLook:
     std = np.asarray(pixel_std)
     mean, square = (np.mean([word[i] for word in words], axis=0, dtype=np.float64) for i in (0, 1))
+    pixels = np.mean([batch.images.mean((0, 1, 2), dtype=np.float64) for batch in batches], axis=0)
     return InputLook(
         mean=mean * std,
+        subtracted=pixels - mean * std,
         spread=float(np.sqrt((np.maximum(0, square - mean**2) * std**2).mean())),
         lowest=float(min(word[2] for word in words)),
         highest=float(max(word[3] for word in words)),

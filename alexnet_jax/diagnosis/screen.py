@@ -92,8 +92,8 @@ def _data(case: Case) -> list[str]:
     low, high = data.pixel_range
     lines += _line('pixels', f'{low}..{high}, mean {data.pixel_mean:.1f}, spread {data.pixel_spread:.1f}')
     channels = ' '.join(f'{mean:.1f}' for mean in inputs.mean)
-    read = f'RGB means {channels}, spread {inputs.spread:.1f} (in units of 0..255)'
-    return lines + _line('', f'the network reads {inputs.lowest:.4g}..{inputs.highest:.4g}, {read}')
+    read = f'RGB means {channels}, spread {inputs.spread:.1f}'
+    return lines + _line('', f'the network reads {inputs.lowest:.3g}..{inputs.highest:.3g}; in 0..255 units {read}')
 
 
 def _steps(case: Case) -> list[str]:

@@ -138,4 +138,4 @@ def stuck(case: Case) -> Finding | None:
     )
 
 
-TRAINING: tuple[Rule, ...] = (bad_numbers, rate_too_large, start_loss, slow_start, dead_units, rate_too_small, stuck)
+TRAINING: tuple[Rule, ...] = (bad_numbers, start_loss, rate_too_large, dead_units, slow_start, rate_too_small, stuck)

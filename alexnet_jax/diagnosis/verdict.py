@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 
 from alexnet_jax.diagnosis.case import Case, Finding, Rule
-from alexnet_jax.diagnosis.input_causes import DROPOUT, INPUT, LABELS
+from alexnet_jax.diagnosis.input_causes import DROPOUT, INPUT, LABELS, TELLING
 from alexnet_jax.diagnosis.training_causes import TRAINING
 
 
@@ -27,7 +27,7 @@ def _first(rules: tuple[Rule, ...], case: Case) -> list[Finding]:
 def notes(case: Case) -> list[str]:
     """What a user should know and what is no cause by itself."""
     found, data = list(case.subject.notes), case.data
-    if data.probe is None or (data.probe.sigmas < 3 and data.probe.power < 3):
+    if data.images < TELLING and (data.probe is None or data.probe.sigmas < 3):
         found.append(f'{data.images} images are too few to tell whether labels belong to them')
     if data.classes_seen < 0.5 * data.classes_possible and data.images >= 4 * case.subject.classes:
         found.append(f'only {data.classes_seen} of {case.subject.classes} classes were seen in {data.images:,} images')
