@@ -24,6 +24,7 @@ ALLOWED = {
     'benchmark': {'model', 'parallel', 'data', 'training'},
     'sweeping': {'training'},
     'interchange': {'model', 'parallel', 'data', 'training'},
+    'diagnosis': {'model', 'parallel', 'data', 'training'},
 }
 COLLECTIVES = {
     *('psum', 'pmean', 'pmax', 'pmin', 'psum_scatter', 'all_gather', 'all_gather_invariant', 'all_to_all'),

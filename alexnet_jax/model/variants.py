@@ -175,10 +175,14 @@ class Variant:
         return self.towers > 1 and not any(isinstance(o, ChannelNorm) and o.across_towers for o in operations)
 
     @property
+    def layers(self) -> tuple[Conv | Dense, ...]:
+        """All of them, in order."""
+        return (*self.convs, *self.dense)
+
+    @property
     def exchanges(self) -> tuple[str, ...]:
         """The layers that read both towers, in order: what two devices with a tower each exchange before."""
-        layers: tuple[Conv | Dense, ...] = (*self.convs, *self.dense)
-        return tuple(layer.name for layer in layers if layer.reads == 'both' and self.towers > 1)
+        return tuple(layer.name for layer in self.layers if layer.reads == 'both' and self.towers > 1)
 
     def scaled(self, width: float) -> Variant:
         """The same network with `width` times the channels and units (even counts, at least 2).

@@ -24,7 +24,8 @@ def parse(argv: list[str]) -> list[str]:
             sys.exit(f'error: {shown}: options of the config look like --config.mesh=1,2, with nothing between')
     try:
         stray = _known_flags(argv)[1:]
-        flags.FLAGS.config.keys()  # ml_collections reports a missing file only when the config is used
+        if flags.FLAGS.config is not None:  # of a command that can do without
+            flags.FLAGS.config.keys()  # ml_collections reports a missing file only when the config is used
     except AttributeError as error:
         if not isinstance(error.args[0], KeyError):  # what ml_collections makes of a key that the config has not
             raise

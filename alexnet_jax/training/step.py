@@ -85,14 +85,16 @@ def make_gradients(
     num_classes: int,
     dtype: DTypeLike | None = None,
     clip_norm: float | None = None,
+    model: AlexNet | None = None,
 ) -> Callable[..., Any]:
     """(params, batch, mean_image, key) -> ((loss, top-1 error), gradients of params), over the whole mesh.
 
     Both numbers are means over the global batch, 0-d and equal on every device. `dtype` is the model's: gradients come
     in that of the parameters, and are averaged in it. With `clip_norm`, gradients whose norm over all layers is larger
-    are scaled down to it.
+    are scaled down to it. `model` is what is differentiated, by default `model_on`'s: alexnet_jax/diagnosis gives one
+    that is looked into.
     """
-    model = model_on(mesh, variant, num_classes=num_classes, dtype=dtype)
+    model = model_on(mesh, variant, num_classes=num_classes, dtype=dtype) if model is None else model
 
     def device_gradients(params: Any, batch: Batch, mean_image: Array, key: Array) -> Any:
         stream = DropoutStream(key, *hidden_units(len(batch.labels), mesh))

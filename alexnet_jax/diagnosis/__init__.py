@@ -1,0 +1,1 @@
+"""Why does it not learn? What is measured of a run, and what it means."""

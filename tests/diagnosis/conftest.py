@@ -1,0 +1,64 @@
+"""What the cases are tried on: a small network and dataset, or with DOCTOR_DATA_DIR the embedded one, for the table."""
+
+import os
+import pathlib
+
+import commands
+import numpy as np
+import pytest
+from conftest import TINY_COLOURS
+from diagnosis.cases import EMBEDDED, Lab
+from PIL import Image
+
+from alexnet_jax.data import folder_source
+from alexnet_jax.data.source import open_dataset
+from alexnet_jax.data.writer import prepare
+from alexnet_jax.training import step
+from alexnet_jax.training.workdir import open_or_render
+
+TABLE = os.environ.get('DOCTOR_TABLE')  # where the table goes; see the Makefile
+ROWS = {}
+BEGIN, END = '<!-- cases: begin -->', '<!-- cases: end -->'
+
+
+@pytest.fixture(scope='session')
+def blotches(tmp_path_factory):
+    """210 training images in 3 classes, blotches around a colour: enough to tell whether labels belong to them."""
+    images = tmp_path_factory.mktemp('blotches')
+    for split, count in (('train', 210), ('validation', 3)):
+        for i in range(count):
+            name, colour = list(TINY_COLOURS.items())[i % 3]
+            pixels = np.random.default_rng([i, count]).normal(colour, 60, (8, 8, 3)).clip(0, 255).astype(np.uint8)
+            (images / split / name).mkdir(parents=True, exist_ok=True)
+            Image.fromarray(pixels).resize((256, 256)).save(images / split / name / f'{i}.jpg')
+    data_dir = tmp_path_factory.mktemp('data')
+    prepare(folder_source.plan(images, name='blotches'), data_dir=data_dir, workers=1)
+    return open_dataset('blotches', data_dir=data_dir)
+
+
+@pytest.fixture(scope='session')
+def lab(request):
+    """The network in the plain forms of model.layers, which compile in half the time, but for the table."""
+    if EMBEDDED:
+        yield Lab(open_or_render('demo', EMBEDDED), {'data_dir': EMBEDDED}, steps=20)
+        return
+    small = {'variant': 'released', 'width': 0.0625, 'batch_size': 8, 'learning_rate': 0.003, 'mesh': (1, 1)}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(step, 'on_cpu', lambda mesh: False)
+        yield Lab(request.getfixturevalue('blotches'), small, steps=8)
+
+
+@pytest.fixture
+def record():
+    """Takes a row of the table."""
+    return ROWS.__setitem__
+
+
+def pytest_sessionfinish(session, exitstatus):
+    if not TABLE or exitstatus:
+        return
+    path = pathlib.Path(commands.ROOT) / TABLE
+    lines = ['| case | the doctor says | first loss, last | key figures |', '|---|---|---|---|']
+    lines += [f'| {case} | {" | ".join(cells)} |' for case, cells in ROWS.items()]
+    before, _, rest = path.read_text().partition(BEGIN)
+    path.write_text(before + BEGIN + '\n' + '\n'.join(lines) + '\n' + END + rest.partition(END)[2])
