@@ -15,7 +15,7 @@ tune_allocator()
 
 import numpy as np  # noqa: E402
 
-from alexnet_jax.model.variants import VARIANTS  # noqa: E402
+from alexnet_jax.model.catalogue import VARIANTS  # noqa: E402
 from alexnet_jax.parallel.devices import prepare_backend  # noqa: E402
 from alexnet_jax.parallel.mesh import make_mesh, replicate  # noqa: E402
 from alexnet_jax.training.checkpoint import Checkpoints  # noqa: E402

@@ -3,8 +3,8 @@
     PYTHONPATH=.:tests python docs/slow_ten_view.py WORKDIR [IMAGES]
 
 Takes the first IMAGES (200) validation images of the run's dataset. Each is decoded by Pillow, cut view by view with
-slices, and goes alone through the plain network of tests/oracle.py in float64; softmax and mean are loops. Prints by how
-much the probabilities of the project's program, in float32 on all sorts of meshes, differ at most.
+slices, and goes alone through the plain network of tests/oracle.py in float64; softmax and mean are loops. Prints by
+how much the probabilities of the project's program, in float32 on all sorts of meshes, differ at most.
 """
 
 import io

@@ -1,4 +1,4 @@
-"""The report command on two run folders, whose classes have names that would break a careless page; in a browser too."""
+"""The report command on two run folders, with names of classes that would break a careless page; in a browser too."""
 
 import json
 import re

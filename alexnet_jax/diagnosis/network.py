@@ -168,7 +168,7 @@ def _make_step(subject: Subject, model: Any) -> Any:
     )
 
     def step(state: Any, batch: Batch, key: Array, rate: Array) -> Any:
-        (loss, error), grads = gradients(state.params, batch, state.mean_image, key)
+        (loss, error, *_), grads = gradients(state.params, batch, state.mean_image, key)
         updates, opt_state = subject.optimizer.update(grads, state.opt_state, state.params, learning_rate=rate)
         params = optax.apply_updates(state.params, updates)
         found: dict[str, Any] = {'loss': loss, 'error': error}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.patches import FancyArrowPatch, Rectangle
@@ -46,7 +47,9 @@ def curves(
     with style():
         figure, axes = new_figure(*(_HALF if half else _CHART))
         for line in lines:
-            look = {'marker': 'o', 'markersize': 3, 'linewidth': 1.6} if line.tested else {'linewidth': 1, 'alpha': 0.5}
+            look: dict[str, Any] = (
+                {'marker': 'o', 'markersize': 3, 'linewidth': 1.6} if line.tested else {'linewidth': 1, 'alpha': 0.5}
+            )
             if log:
                 look['drawstyle'] = 'steps-post'
             axes.plot(line.xs, line.ys, color=line.colour, label=line.label or None, **look)

@@ -19,7 +19,7 @@ from PIL import Image
 
 from alexnet_jax.figures.palette import INK, LINE, MUTED, PAPER, themed
 
-_STYLE = {
+_STYLE: dict[Any, Any] = {
     'font.family': 'sans-serif',
     'font.size': 9,
     'text.color': INK,

@@ -10,7 +10,7 @@ from alexnet_jax.evaluation.measures import by_class, confusion, right_ranks
 from alexnet_jax.evaluation.predictions import Predictions
 from alexnet_jax.figures.album import Album
 from alexnet_jax.figures.charts import Curve, colour_strip, confusion_chart, curves
-from alexnet_jax.figures.drawing import Pixels, photo_html
+from alexnet_jax.figures.drawing import Chart, Pixels, photo_html
 from alexnet_jax.figures.filters import Specialisation, filter_pictures, memory_of_start, sheet, specialisation
 from alexnet_jax.figures.learning import percent
 from alexnet_jax.figures.maps import LayerMaps, map_pictures
@@ -106,6 +106,7 @@ def _verdict(found: Specialisation) -> Html:
         f'A random assignment of the same filters to the towers gives such a difference with probability '
         f'p {"&lt; 0.001" if found.p < 0.001 else f"= {found.p:.3f}"} (permutation test). '
     )
+    verdict: tuple[str, ...]
     if found.p < 0.01:
         verdict = ('Tower ', str(colour), ' is the one for colour.')
     elif found.p < 0.05:
@@ -120,7 +121,7 @@ def _verdict(found: Specialisation) -> Html:
     )
 
 
-def _course(run: Run) -> object:
+def _course(run: Run) -> Chart:
     steps = list(run.course)
     lines = [
         Curve(f'tower {tower}', steps, [run.course[step][f'colour_tower{tower}'] for step in steps], colour)

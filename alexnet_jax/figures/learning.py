@@ -100,7 +100,7 @@ def comparison(runs: Sequence[Run]) -> Html:
                 network_words(run),
                 run.config.dataset,
                 f'{run.step:,} x {run.config.batch_size}' + ('' if run.result else ', not finished'),
-                *(percent(test and test['top1_error']) for test in tests),
+                *(percent(test['top1_error'] if test else None) for test in tests),
                 f'{speed:,.0f}' if speed else '',
             ]
         )

@@ -16,8 +16,9 @@ import numpy as np
 from alexnet_jax import InputError
 from alexnet_jax.interchange.tree import MAX_WIDTH
 from alexnet_jax.model.ablations import ABLATIONS
+from alexnet_jax.model.catalogue import VARIANTS
 from alexnet_jax.model.network import Network, NetworkName
-from alexnet_jax.model.variants import RECORD_SIZE, VARIANTS
+from alexnet_jax.model.variants import RECORD_SIZE
 from alexnet_jax.training.digests import digest, tree_hash
 
 KEY, FORMAT = 'alexnet_jax', 'weights 1'  # what says that a file has a card, and in which form

@@ -19,8 +19,9 @@ from alexnet_jax.interchange.onnx_format import Model, Node
 from alexnet_jax.interchange.onnx_graph import MEAN
 from alexnet_jax.interchange.tree import LAYERS, channels_last, named
 from alexnet_jax.interchange.wire import Malformed, collect, integer, messages
+from alexnet_jax.model.catalogue import VARIANTS
 from alexnet_jax.model.network import Network
-from alexnet_jax.model.variants import VARIANTS, ChannelNorm, Conv, MaxPool, Variant
+from alexnet_jax.model.variants import ChannelNorm, Conv, MaxPool, Variant
 
 # Of attributes that a graph may leave out: onnx/onnx docs/Operators.md.
 _DEFAULTS: dict[str, dict[str, float]] = {

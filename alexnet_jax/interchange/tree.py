@@ -15,8 +15,9 @@ import numpy as np
 
 from alexnet_jax import InputError
 from alexnet_jax.model.alexnet import parameter_shapes
+from alexnet_jax.model.catalogue import VARIANTS
 from alexnet_jax.model.network import NetworkName
-from alexnet_jax.model.variants import VARIANTS, layer_sizes
+from alexnet_jax.model.variants import layer_sizes
 
 Params = dict[str, dict[str, np.ndarray]]
 LAYERS = ('conv1', 'conv2', 'conv3', 'conv4', 'conv5', 'fc6', 'fc7', 'fc8')  # of every variant, in order

@@ -10,8 +10,8 @@ from alexnet_jax.interchange import caffe, onnx_import, safetensors_file, torch_
 from alexnet_jax.interchange import card as cards
 from alexnet_jax.interchange.files import mapped
 from alexnet_jax.interchange.mean import mean_image
+from alexnet_jax.model.catalogue import VARIANTS
 from alexnet_jax.model.network import Network
-from alexnet_jax.model.variants import VARIANTS
 
 KNOWN = 'safetensors, ONNX, .caffemodel and state dicts as .pth are read'
 
@@ -22,7 +22,7 @@ def open_weights(path: pathlib.Path | str, *, variant: str | None = None, mean: 
     Args:
       path: a .safetensors or .onnx file of this project, which says all of itself; torchvision's alexnet as
         .safetensors, .pth or ONNX; Caffe's bvlc_alexnet or CaffeNet as .caffemodel or ONNX.
-      variant: which network it is, where a foreign file does not say; a key of model.variants.VARIANTS.
+      variant: which network it is, where a foreign file does not say; a key of model.catalogue.VARIANTS.
       mean: what a foreign file's network subtracts, where that is not its family's usual colour: 'R,G,B' of 0..255, or
         Caffe's .binaryproto.
 

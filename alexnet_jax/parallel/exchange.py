@@ -99,8 +99,8 @@ def mean_over_batch(x: Array, mesh: Mesh) -> Array:
     return lax.pmean(x, batch_axes(mesh))
 
 
-def clip(grads: Any, norm: float, mesh: Mesh) -> Any:
-    """Gradients, equal on all replicas, scaled so that their norm over both towers is at most `norm`.
+def clip(grads: Any, norm: float, mesh: Mesh) -> tuple[Any, Array]:
+    """Gradients, equal on all replicas, scaled so that their norm over both towers is at most `norm`; what it was.
 
     Only where clipping is asked for: AlexNet was trained without. Its norm is the one number that no tower knows alone;
     it is the fifth thing that they tell each other, four bytes.
@@ -116,8 +116,9 @@ def clip(grads: Any, norm: float, mesh: Mesh) -> Any:
             shared = shared + square  # all have it, so it counts once
     with jax.named_scope(f'{SCOPE}clip'):
         total = lax.psum(own, second) + shared
-    scale = jnp.minimum(1.0, norm / jnp.sqrt(total))
-    return jax.tree.map(lambda grad: grad * scale.astype(grad.dtype), grads)
+    found = jnp.sqrt(total)
+    scale = jnp.minimum(1.0, norm / found)
+    return jax.tree.map(lambda grad: grad * scale.astype(grad.dtype), grads), found
 
 
 def hidden_units(rows: int, mesh: Mesh) -> tuple[Array, Array, Array | int, int]:

@@ -10,29 +10,29 @@ from typing import Any, NoReturn, Protocol
 
 import jax
 import ml_collections
-import numpy as np
 from jax import Array
 from jax.sharding import Mesh
 
-from alexnet_jax import InputError, Interrupted
-from alexnet_jax.data.augment import centre_crop
+from alexnet_jax import Interrupted
 from alexnet_jax.data.source import Dataset
 from alexnet_jax.model.filters import tower_colours
 from alexnet_jax.parallel.allocator import release_free_memory
 from alexnet_jax.parallel.mesh import replicate
 from alexnet_jax.parallel.processes import fetch
-from alexnet_jax.training import recovery, schedule
-from alexnet_jax.training.batches import batches_of, placed_batches
-from alexnet_jax.training.checkpoint import Checkpoints, NotSaved
+from alexnet_jax.training import schedule
+from alexnet_jax.training.checkpoint import Checkpoints
 from alexnet_jax.training.config import steps_per_epoch, total_steps
 from alexnet_jax.training.digests import tree_hash
 from alexnet_jax.training.interruption import Interruption
 from alexnet_jax.training.logbook import Logbook, Stopwatch, clock, to_stderr
 from alexnet_jax.training.metrics import MetricsReader
+from alexnet_jax.training.origin import open_state
 from alexnet_jax.training.profiling import Profile
 from alexnet_jax.training.recipe import dtype_of, layer_factors_of, optimizer_of, schedule_of, variant_of
+from alexnet_jax.training.recovery import Recovery
+from alexnet_jax.training.saving import Saving
 from alexnet_jax.training.startup import StartUp
-from alexnet_jax.training.state import TrainState, abstract_state, create_state
+from alexnet_jax.training.state import TrainState
 from alexnet_jax.training.step import Batch, make_train_step
 from alexnet_jax.training.tracking import Tracking
 from alexnet_jax.training.watch import Diverged, LossWatch, StepWatch, check_finite
@@ -70,7 +70,7 @@ def run(
     """
     steps, silent = total_steps(config, dataset.examples('train')), jax.process_index() > 0
     with Checkpoints(workdir, keep=config.keep_checkpoints) as checkpoints:
-        state, data_order, tested = _open_state(config, dataset, mesh, checkpoints)
+        state, data_order, tested = open_state(config, dataset, mesh, checkpoints)
         start = int(state.step)
         if start and not silent:
             to_stderr(f'resuming from step {start} of {steps}')
@@ -89,10 +89,20 @@ def run(
                 workdir=workdir,
                 start_up=start_up,
                 interruption=interruption,
-                checkpoints=checkpoints,
+                saving=(saving := Saving(config, checkpoints, log.say)),
                 log=log,
+                recovery=Recovery(
+                    config=config,
+                    dataset=dataset,
+                    mesh=mesh,
+                    workdir=workdir,
+                    interruption=interruption,
+                    saving=saving,
+                    log=log,
+                    since=start,
+                    data_order=data_order,
+                ),
                 state=state,
-                data_order=data_order,
             )
             centre = this.train(start, steps, tested=tested) if start < steps else None
             result = this.result(centre)
@@ -100,20 +110,6 @@ def run(
     if not silent:
         write_json(workdir / 'result.json', result)
     return result
-
-
-def _open_state(
-    config: ml_collections.ConfigDict, dataset: Dataset, mesh: Mesh, checkpoints: Checkpoints
-) -> tuple[TrainState, int, bool]:
-    """The newest whole checkpoint's state, or a fresh one; the order of its data; whether its step was tested."""
-    variant, optimizer, num_classes = variant_of(config), optimizer_of(config), len(dataset.classes)
-    like = abstract_state(variant, optimizer, mesh, num_classes=num_classes)
-    say = (lambda text: None) if jax.process_index() else to_stderr
-    if found := checkpoints.restore_newest(like, mesh, say=say):
-        return found[0], found[1].data_order, found[1].tested
-    mean_image = np.asarray(centre_crop(dataset.mean_image, variant.input_size))
-    state = create_state(variant, optimizer, mesh, num_classes=num_classes, mean_image=mean_image, seed=config.seed)
-    return state, 0, True
 
 
 class _Stopped(Exception):
@@ -131,10 +127,10 @@ class _Run:
     workdir: pathlib.Path
     start_up: StartUp
     interruption: Interruption
-    checkpoints: Checkpoints
+    saving: Saving
     log: Logbook
+    recovery: Recovery
     state: TrainState
-    data_order: int
     stopwatch: Stopwatch = dataclasses.field(default_factory=Stopwatch)
 
     def train(self, start: int, steps: int, *, tested: bool) -> Any:
@@ -142,7 +138,7 @@ class _Run:
 
         `tested` is False where the run that came to `start` was told to stop before it had tested that step.
         """
-        batches = self._batches_from(start)
+        batches = self.recovery.batches_from(start)
         batch = next(batches)
         self.start_up.lap('data')
         update = self.start_up.compile(self._train_step().lower(self.state, batch))
@@ -159,21 +155,25 @@ class _Run:
                     return self._steps(update, batches, batch, reader, steps=range(start + 1, steps + 1))
                 except Diverged as bad:
                     watch.pause()
-                    start = self._recover(bad, last_time=not left)
-                batches = self._batches_from(start)
+                    self.state = self.recovery.recover(bad, self.state, update, last_time=not left)
+                start = int(self.state.step)
+                batches = self.recovery.batches_from(start)
                 batch = next(batches)
-        raise AssertionError('_recover raises the last time')
+        raise AssertionError('recover raises the last time')
 
     def _steps(
         self, update: Any, batches: Iterator[Batch], batch: Batch, reader: MetricsReader, *, steps: range
     ) -> Any:
         """Makes `steps`; the centre test of the last."""
         centre = None
+        if (before := steps.start - 1) in self.recovery.left_out:  # what follows a step follows that one too
+            at_test, at_save = self._due(before, last=steps.stop - 1)
+            centre = self._test_and_save(at_test=at_test, at_save=at_save)
         reader.resume()
         with Profile(
             self.workdir / 'profile',
             steps=self.config.profile,
-            after=steps.start - 1,
+            after=before,
             settle=reader.settle,
             say=self.log.say,
         ) as profile:
@@ -183,7 +183,7 @@ class _Run:
                     self.state, metrics = update(self.state, batch)
                     batch = self._next(batches, metrics)
                     reader.add(step, metrics)
-                at_test, at_save = self._due(step, last=steps[-1])
+                at_test, at_save = self._due(step, last=steps.stop - 1)
                 stop = self.interruption.requested()
                 if at_test or at_save or stop:
                     reader.catch_up()  # a state whose loss is not a number must not be saved
@@ -210,9 +210,6 @@ class _Run:
         if metrics['loss'].is_ready():
             self.stopwatch.waited += time.perf_counter() - began
         return batch
-
-    def _batches_from(self, step: int) -> Iterator[Batch]:
-        return placed_batches(self.config, self.dataset, self.mesh, start=step, data_order=self.data_order)
 
     def _train_step(self) -> Any:
         return make_train_step(
@@ -249,52 +246,20 @@ class _Run:
             error, before = centre.top1_error, self.state.plateau
             plateau = schedule.observe(before, error, patience=self.config.patience, max_drops=self.config.max_drops)
             at_save |= float(plateau.best_error) < float(before.best_error)  # the best is kept
+            self.recovery.plateaus[int(self.state.step)] = plateau
             self.state = dataclasses.replace(self.state, plateau=replicate(self.mesh, plateau))
         if at_save:
             self._save(top1_error=error)
         return centre
 
     def _save(self, **seal: Any) -> None:
-        self._attempt(self.checkpoints.wait)  # the one before, whose failure shows here
-        self._attempt(lambda: self.checkpoints.save(self.state, data_order=self.data_order, **seal))
-
-    def _attempt(self, save: Callable[[], None]) -> None:
-        """Saves, and where that cannot be done does what the config says."""
-        try:
-            save()
-        except NotSaved as error:
-            if self.config.on_failed_save == 'stop':
-                raise
-            safe = max(self.checkpoints.steps(), default=0)
-            self.log.say(f'WARNING: {error}. Training goes on, and what is safe is step {safe}')
+        self.saving.save(self.state, data_order=self.recovery.data_order, **seal)
 
     def _leave(self, *, tested: bool) -> NoReturn:
         """Saves what there is and ends the run as it was told to."""
         self._save(tested=tested)
-        self.checkpoints.wait()
+        self.saving.checkpoints.wait()  # here what is not saved is an error
         raise Interrupted(f'saved step {int(self.state.step)}')
-
-    def _recover(self, bad: Diverged, *, last_time: bool) -> int:
-        """What the config says about numbers that are none; returns the step to go on from, or raises."""
-        case = recovery.look_at(bad, recovery.thawed(self.state, self.mesh))
-        action = 'stop' if last_time else self.config.on_bad_numbers
-        batches = batches_of(self.config, self.dataset, data_order=self.data_order)
-        file = recovery.note(self.workdir, case, action, records=batches.records(case.step - 1))
-        self.state = case.state
-        if action == 'roll_back':
-            self.checkpoints.wait()  # the one being written may be the newest
-            self.state, _, _ = _open_state(self.config, self.dataset, self.mesh, self.checkpoints)
-            self.data_order += 1
-            self.log.rewind(int(self.state.step))
-            self.log.say(f'warning: {bad}: back to step {int(self.state.step)}, with another order of the images')
-        elif action == 'skip' and case.whole:
-            self.state = dataclasses.replace(self.state, step=replicate(self.mesh, np.int32(case.step)))
-            self.log.say(f'warning: {bad}: its batch is left out; {file} names the images')
-        else:
-            if case.whole:
-                self._save()
-            raise InputError(recovery.stop_line(case, file)) from bad
-        return int(self.state.step)
 
     def _test(self, protocol: str) -> Any:
         began, step = time.perf_counter(), int(self.state.step)
@@ -317,7 +282,7 @@ class _Run:
     def result(self, centre: Any) -> dict[str, Any]:
         """What `run` returns, for the final state; `centre` is its test where there was one."""
         images, seconds = self.stopwatch.images, self.stopwatch.seconds
-        self._attempt(self.checkpoints.wait)
+        self.saving.wait()
         try:
             tests = [centre or self._test('centre'), self._test('ten_view')]
         except _Stopped:

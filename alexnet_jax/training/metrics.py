@@ -10,7 +10,7 @@ import ml_collections
 from jax import Array
 
 from alexnet_jax.training.logbook import Logbook, Stopwatch
-from alexnet_jax.training.watch import LossWatch, StepWatch
+from alexnet_jax.training.watch import LossWatch, StepWatch, check_finite
 
 BEHIND = 2  # steps between a step's dispatch and the reading of its loss, so that reading never holds up the devices
 
@@ -38,7 +38,7 @@ class MetricsReader:
         """Takes the metrics of the update that led to `step`, and reads those of BEHIND steps before.
 
         Raises:
-          Diverged: one of those losses is no number; what was sent off after it is forgotten.
+          Diverged: one of those losses or gradient norms is no number; what was sent off after it is forgotten.
         """
         self._waiting.append((step, metrics))
         if len(self._waiting) > BEHIND:
@@ -69,6 +69,7 @@ class MetricsReader:
             self._on_first()
         try:
             warning = self._watch.look(step, values['loss'])
+            check_finite(step, values.get('gradient_norm', 0.0), 'gradient norm')
         except Exception:
             self._waiting.clear()  # of steps that changed nothing
             self.catch_up()

@@ -91,8 +91,8 @@ def make_gradients(
 
     Both numbers are means over the global batch, 0-d and equal on every device. `dtype` is the model's: gradients come
     in that of the parameters, and are averaged in it. With `clip_norm`, gradients whose norm over all layers is larger
-    are scaled down to it. `model` is what is differentiated, by default `model_on`'s: alexnet_jax/diagnosis gives one
-    that is looked into.
+    are scaled down to it, and that norm is a third number. `model` is what is differentiated, by default `model_on`'s:
+    alexnet_jax/diagnosis gives one that is looked into.
     """
     model = model_on(mesh, variant, num_classes=num_classes, dtype=dtype) if model is None else model
 
@@ -112,7 +112,10 @@ def make_gradients(
             return loss, error
 
         metrics, grads = jax.value_and_grad(device_loss, has_aux=True)(params)
-        return metrics, grads if clip_norm is None else clip(grads, clip_norm, mesh)
+        if clip_norm is None:
+            return metrics, grads
+        grads, norm = clip(grads, clip_norm, mesh)
+        return (*metrics, norm), grads
 
     def gradients(params: Any, batch: Batch, mean_image: Array, key: Array) -> Any:
         specs = parameter_specs(mesh, params)
@@ -120,7 +123,7 @@ def make_gradients(
             device_gradients,
             mesh=mesh,
             in_specs=(specs, batch_spec(mesh), REPLICATED, REPLICATED),
-            out_specs=((REPLICATED, REPLICATED), specs),
+            out_specs=((REPLICATED,) * (2 if clip_norm is None else 3), specs),
         )
         return sharded(params, batch, mean_image, key)
 
@@ -142,15 +145,16 @@ def make_train_step(
     """train_step(state: TrainState, batch: Batch) -> (state, metrics), a jax.jit function, `state` donated.
 
     The metrics are 0-d device arrays of this batch before the update: 'loss' (nats), 'top1_error' (0..1),
-    'learning_rate'. A loss that is no number freezes the state as it was before that batch: the host reads losses some
-    steps late, and the steps that it has sent off by then change nothing (state.frozen). `slowed` are the layers whose
-    learning rate is another than the others' late in the run.
+    'learning_rate'; with `clip_norm` also 'gradient_norm', before it was clipped. A loss or a norm that is no number
+    freezes the state as it was before that batch: the host reads them some steps late, and the steps that it has sent
+    off by then change nothing (state.frozen). `slowed` are the layers whose learning rate is another than the others'
+    late in the run.
     """
     gradients = make_gradients(variant, mesh, num_classes=num_classes, dtype=dtype, clip_norm=clip_norm)
 
     def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, Array]]:
         key = jax.random.fold_in(jax.random.key(seed), state.step)
-        (loss, error), grads = gradients(state.params, batch, state.mean_image, key)
+        (loss, error, *norm), grads = gradients(state.params, batch, state.mean_image, key)
         rate = schedule(state.step, state.plateau)
 
         def updated(state: TrainState) -> TrainState:
@@ -161,8 +165,11 @@ def make_train_step(
             params = optax.apply_updates(state.params, updates)
             return dataclasses.replace(state, step=state.step + 1, params=params, opt_state=opt_state)
 
-        healthy = jnp.isfinite(loss) & (state.step >= 0)  # the loss is the same on all devices: so is this
         metrics = {'loss': loss, 'top1_error': error, 'learning_rate': rate}
+        healthy = jnp.isfinite(loss) & (state.step >= 0)  # the loss is the same on all devices: so is this
+        if norm:
+            metrics['gradient_norm'] = norm[0]
+            healthy &= jnp.isfinite(norm[0])  # and so is the norm
         # A branch, because choosing element by element would take as long again as the update.
         return lax.cond(healthy, updated, frozen, state), metrics
 

@@ -13,7 +13,7 @@ from alexnet_jax import InputError
 from alexnet_jax.data.decode import decode
 from alexnet_jax.evaluation.feature_files import About, check_output, write_features
 from alexnet_jax.evaluation.features import features, listing, stage_of
-from alexnet_jax.model.variants import VARIANTS
+from alexnet_jax.model.catalogue import VARIANTS
 from alexnet_jax.parallel.mesh import make_mesh
 
 

@@ -15,7 +15,7 @@ from alexnet_jax.interchange import onnx_graph
 from alexnet_jax.interchange.weights import open_weights
 from alexnet_jax.model.ablations import ABLATIONS
 from alexnet_jax.model.alexnet import AlexNet
-from alexnet_jax.model.variants import VARIANTS
+from alexnet_jax.model.catalogue import VARIANTS
 
 onnx = extra('onnx')
 onnxruntime = extra('onnxruntime')

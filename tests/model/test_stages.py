@@ -7,7 +7,7 @@ import pytest
 
 from alexnet_jax.model.ablations import ablate
 from alexnet_jax.model.alexnet import SHOWN, AlexNet, init_parameters, stage_shapes, stages
-from alexnet_jax.model.variants import VARIANTS
+from alexnet_jax.model.catalogue import VARIANTS
 
 WIDTH = 0.0625
 

@@ -11,7 +11,7 @@ import pytest
 
 from alexnet_jax.evaluation.evaluate import Evaluator
 from alexnet_jax.parallel.mesh import make_mesh
-from alexnet_jax.training import batches, loop, metrics
+from alexnet_jax.training import batches, loop, metrics, origin
 from alexnet_jax.training.config import recipe, validate
 from alexnet_jax.training.interruption import Interruption
 from alexnet_jax.training.logbook import Logbook, Stopwatch
@@ -170,7 +170,7 @@ def test_only_devices_with_nothing_to_do_wait_for_data(ended):
 
 def test_a_resumed_run_makes_no_state_that_it_would_throw_away(watched, tiny, monkeypatch):
     workdir, _ = watched
-    monkeypatch.setattr(loop, 'create_state', None)
+    monkeypatch.setattr(origin, 'create_state', None)
     assert run(tiny, workdir, steps=13)['steps'] == 13
 
 
