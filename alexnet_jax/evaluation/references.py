@@ -45,13 +45,17 @@ class Reference:
         return '' if split == self.split else f'not comparable: {self.split}, not {split}'
 
 
+def all_references() -> list[Reference]:
+    """Every row of references.csv, in its order."""
+    with (pathlib.Path(__file__).parent / 'references.csv').open(newline='') as file:
+        return [_reference(row) for row in csv.DictReader(file)]
+
+
 def references(protocol: str, *, without: Collection[str] = (), models: int = 1) -> list[Reference]:
     """The rows of one protocol that belong beside a network without such parts, or an ensemble of `models`."""
-    with (pathlib.Path(__file__).parent / 'references.csv').open(newline='') as file:
-        rows = [_reference(row) for row in csv.DictReader(file)]
     return [
         row
-        for row in rows
+        for row in all_references()
         if row.protocol == protocol and row.without in ('', *without) and (row.models == 1 or models > 1)
     ]
 

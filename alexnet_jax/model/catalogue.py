@@ -66,6 +66,19 @@ PAPER = Variant(
     dense=_DENSE,
     lighting=Lighting('eigenvalue'),  # section 4.1
     bias_rate=1.0,  # section 5: "an equal learning rate for all layers"
+    sources=(
+        ('crop', '4.1'),
+        ('conv1', '3.5, figure 2; edges CHM layer.py:1004'),
+        ('kernels', '3.5'),
+        ('layer 1', '3.5'),
+        ('layer 2', '3.5'),
+        ('channel norm', '3.3'),
+        ('initial weights', '5'),
+        ('initial biases', '5'),
+        ('bias rate', '5'),
+        ('dropout', '4.2'),
+        ('lighting', '4.1'),
+    ),
 )
 
 RELEASED = Variant(
@@ -83,6 +96,21 @@ RELEASED = Variant(
     # The log in layers-145.cfg: conv1 from 1e-4 to 1e-5 at epoch 67, and to 0 at epoch 72, of 91.
     slowed=(Slowed('conv1', after=66 / 91, factor=0.1), Slowed('conv1', after=71 / 91, factor=0.0)),
     images_per_crop=32,  # CHM convdata_jpeg.py `crop_chunk`: a quarter of a batch of 128 at a time
+    sources=(
+        ('crop', 'convdata_jpeg.py'),
+        ('conv1', 'layer.py:1004'),
+        ('kernels', 'layers-145.cfg'),
+        ('layer 1', 'layers-145.cfg'),
+        ('layer 2', 'layers-145.cfg'),
+        ('channel norm', 'layer.py:1183'),
+        ('spatial norm', 'layers-145.cfg'),
+        ('initial weights', 'layers-145.cfg'),
+        ('initial biases', 'layers-145.cfg'),
+        ('bias rate', 'layer-params-145.cfg'),
+        ('slowed', 'layers-145.cfg, log'),
+        ('dropout', 'layers-145.cfg'),
+        ('lighting', 'convdata_jpeg.py:155-179'),
+    ),
 )
 
 
@@ -115,7 +143,13 @@ def _caffe(name: str, *, layer12: tuple[Operation, ...], bias: float) -> Variant
         lighting=Lighting('standard_deviation', strength=0.0),  # none
         bias_rate=2.0,  # lr_mult: 2, decay_mult: 0
         input_size=227,  # crop_size: 227, and no padding: the same 55x55
-        inverted_dropout=True,  # caffe src/caffe/layers/dropout_layer.cpp scale_
+        inverted_dropout=True,
+        sources=(
+            *((point, 'train_val.prototxt') for point in ('crop', 'conv1', 'kernels', 'layer 1', 'layer 2')),
+            ('channel norm', 'lrn_layer.cpp'),
+            *((point, 'train_val.prototxt') for point in ('initial weights', 'initial biases', 'bias rate')),
+            ('dropout', 'dropout_layer.cpp'),
+        ),
     )
 
 
@@ -152,6 +186,10 @@ ONE_WEIRD_TRICK = Variant(
     drops='inputs',
     inverted_dropout=True,
     towers=1,
+    sources=(
+        *((point, 'alexnet.py') for point in ('crop', 'conv1', 'kernels', 'layer 1', 'layer 2', 'dropout')),
+        *((point, 'torch.nn.Conv2d, Linear') for point in ('initial weights', 'initial biases')),
+    ),
 )
 
 # Krizhevsky's own ablations of the released network, each a configuration and a log beside it in CHM layers/.

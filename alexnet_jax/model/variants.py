@@ -135,6 +135,8 @@ class Variant:
     """One network and the parts of its training that belong to it rather than to a run.
 
     Attributes:
+      source: where it is from.
+      sources: (point, where that is written) of single points, as the table of docs/fidelity.md names them.
       input_size: side of the crops that it reads, cut out of records of 256x256.
       pixel_std: what each RGB channel is divided by once the mean is subtracted, 0..255 units.
       dropout_rate: probability that a hidden unit of fc6 and fc7 is dropped (paper section 4.2).
@@ -167,6 +169,7 @@ class Variant:
     activation: Relu | Tanh = Relu()
     crops: int | None = None
     flips: bool = True
+    sources: tuple[tuple[str, str], ...] = ()
 
     @property
     def divisible(self) -> bool:
