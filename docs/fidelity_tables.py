@@ -139,18 +139,21 @@ def ablations() -> str:
     return '\n'.join(lines)
 
 
+def _percent(error: float) -> str:
+    """With as many decimals as were published, one at least."""
+    percent = round(100 * error, 3)
+    return f'{percent:.1f} %' if percent == round(percent, 1) else f'{percent:g} %'
+
+
 def ledger() -> str:
     """Every published error, with its protocol."""
     lines = ['| run | change | images | protocol | top-1 | top-5 | source |', '|---' * 7 + '|']
     for row in all_references():
         part = f' (`without={row.without}`)' if row.without in ABLATIONS else ''
         protocol = {'centre': 'centre', 'ten_view': 'ten views'}[row.protocol]
-        errors = ' | '.join(
-            f'{100 * error:.3f}'.rstrip('0').rstrip('.') + ' %' for error in (row.top1_error, row.top5_error)
-        )
-        lines.append(
-            f'| {row.run} | {row.change}{part} | {row.dataset} {row.split} | {protocol} | {errors} | {row.source} |'
-        )
+        cells = (row.run, row.change + part, f'{row.dataset} {row.split}', protocol)
+        cells += (_percent(row.top1_error), _percent(row.top5_error), row.source)
+        lines.append(f'| {" | ".join(cells)} |')
     return '\n'.join(lines)
 
 

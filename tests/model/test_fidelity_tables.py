@@ -1,0 +1,24 @@
+"""docs/fidelity.md says what the data says."""
+
+import csv
+
+from alexnet_jax.evaluation import references
+from alexnet_jax.model.catalogue import VARIANTS
+from docs.fidelity_tables import DOCUMENT, filled
+
+
+def test_the_document_is_that_of_the_data():
+    assert DOCUMENT.read_text() == filled(DOCUMENT.read_text()), 'run python -m docs.fidelity_tables'
+
+
+def test_every_network_and_every_published_error_is_in_it():
+    text = DOCUMENT.read_text()
+    assert all(f'| `{name}` |' in text for name in VARIANTS)
+    with (DOCUMENT.parents[1] / 'alexnet_jax/evaluation/references.csv').open(newline='') as file:
+        for row in csv.DictReader(file):
+            errors = {f'| {float(row[key]):g}' for key in ('top1', 'top5')}
+            lines = [line for line in text.splitlines() if line.startswith(f'| {row["run"]} |')]
+            assert any(
+                row['source'] in line and row['dataset'] in line and all(e in line for e in errors) for line in lines
+            )
+    assert len(references.all_references()) == text.count(' | ten views | ') + text.count(' | centre | ')
