@@ -5,6 +5,7 @@
 
 import contextlib
 import dataclasses
+import json
 import os
 import shutil
 import signal
@@ -323,6 +324,44 @@ def disk_full_for_a_while(lab):
         assert ended.code == 0, ended.err
         lab.compare()
         line = ended.line('WARNING: checkpoint not written', 'what is safe is step 9')
+    return line, None, 'equal'
+
+
+LOG_SOON = ('--config.checkpoint_every=8', '--config.log_every=1')  # its next page is wanted before checkpoint 16
+
+
+@row('the disk is full for the log after step 10')
+def disk_full_for_the_log(lab):
+    with lab.small_disk(megabytes=80) as disk:
+        process = lab.start(*LOG_SOON, fault={'moment': 'step', 'at': 10, 'do': 'sleep5'})
+        lab.wait_for_fault()
+        fill_up(disk / 'filler')
+        ended = lab.end(process)
+        assert ended.code == 1, ended.err
+        line = ended.line('error: ')
+        (disk / 'filler').unlink()
+        assert sorted(path.name for path in (lab.workdir / 'checkpoints').iterdir()) == ['4', '8']
+        lab.resume(*LOG_SOON)
+    return line, None, 'equal'
+
+
+@row('the disk is full for the log after step 10 and has room again later, on_failed_save=continue')
+def disk_full_for_the_log_for_a_while(lab):
+    with lab.small_disk(megabytes=80) as disk:
+        options = (*LOG_SOON, '--config.on_failed_save=continue')
+        process = lab.start(*options, fault={'moment': 'step', 'at': [10, 15], 'do': 'sleep5'})
+        lab.wait_for_fault()
+        fill_up(disk / 'filler')
+        deadline = time.monotonic() + 60
+        while 'WARNING: ' not in lab.everything() and time.monotonic() < deadline:
+            time.sleep(0.05)
+        (disk / 'filler').unlink()
+        ended = lab.end(process)
+        assert ended.code == 0, ended.err
+        lab.compare()
+        steps = [json.loads(line)['step'] for line in (lab.workdir / 'metrics.jsonl').read_text().splitlines()]
+        assert set(steps) == set(range(1, 25))  # what the disk did not take at first is there too
+        line = ended.line('WARNING: ')
     return line, None, 'equal'
 
 
