@@ -76,7 +76,7 @@ def evaluate(
     agree({'dataset': dataset.fingerprint, 'settings': repr(settings)}, remedy='give all the same options and data')
     remarks = remarks_of(networks, dataset)
     predicted = _predict_all(networks, dataset, settings, quiet=group.index > 0)
-    without = {part for network in networks for part in network.name.without}
+    without = {part for network in networks for part in network.variant.without}
     published = {protocol: references(protocol, without=without, models=len(networks)) for protocol in predicted}
     result, files = _measured(predicted, networks, dataset, settings, published)
     text = ''

@@ -15,6 +15,7 @@ from alexnet_jax.evaluation.measures import (
 )
 from alexnet_jax.evaluation.predictions import Predictions
 from alexnet_jax.evaluation.references import references
+from alexnet_jax.model.catalogue import VARIANTS
 
 CLASSES = tuple('abcdefgh')
 
@@ -120,6 +121,21 @@ def test_published_errors_come_with_their_protocol():
     assert {row.models for row in references('ten_view')} == {1}
     assert 'paper, 5 CNNs' in {row.run for row in references('ten_view', models=5)}
     assert {row.run for row in references('ten_view', without=('norm',))} - set(rows) >= {'released 148'}
+
+
+@pytest.mark.parametrize(
+    ('variant', 'run'),
+    [
+        ('half', 'released 145-half'),
+        ('no_exchange', 'released 150'),
+        ('no_norm', 'released 148'),
+        ('no_overlap', 'released 147'),
+    ],
+)
+def test_a_network_that_lacks_a_part_stands_beside_krizhevskys_own(variant, run):
+    """Whether it is of the catalogue or made with config.without; each run from its file in CHM layers/."""
+    usual = {row.run for row in references('ten_view')}
+    assert {row.run for row in references('ten_view', without=VARIANTS[variant].without)} - usual == {run}
 
 
 def test_another_dataset_or_split_is_said():
