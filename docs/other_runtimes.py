@@ -2,9 +2,9 @@
 
     PYTHONPATH=. python docs/other_runtimes.py WORKDIR [IMAGES]        needs requirements-onnx.txt
 
-Takes the centre crops of the first IMAGES (100) validation images of the run's dataset, decoded by Pillow. Prints by how
-much logits differ at most, relative to the largest, and for how many images the five likeliest classes are the same in
-the same order; and whether weights come back from each file bit for bit.
+Takes the centre crops of the first IMAGES (100) validation images of the run's dataset, decoded by Pillow. Prints by
+how much logits differ at most, relative to the largest, and for how many images the five likeliest classes are the
+same in the same order; and whether weights come back from each file bit for bit.
 """
 
 import datetime
