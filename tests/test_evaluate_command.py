@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 import subprocess
 import sys
 
@@ -110,7 +111,8 @@ def test_two_processes_find_the_same_and_one_speaks(runs, tiny, tmp_path, progra
     *_, line = lines = done.stdout.splitlines()
     assert json.loads(line) == result
     assert [line for line in lines if line.startswith('centre:')] == [lines[0]]
-    assert done.stderr == ''
+    # Where the machine is slow, progress too.
+    assert all(re.fullmatch(r'(centre|ten-view): \d+ of 13 images', line) for line in done.stderr.splitlines())
 
 
 def test_weights_from_a_file_need_a_dataset_by_name(evaluate, runs, tiny, tiny_dir, tmp_path):

@@ -19,14 +19,6 @@ SPREAD = 0.003  # by which his runs of one network differ
 # What `released` must come to: (top-1, top-5) errors. Ten views: 145's 40.664 and 18.210 %, and the spread. The centre
 # of 2012 is not published; of 2010 it was 1.6 and 1.3 points above ten views, and 167's of 2012 2.2 and 1.6.
 _RELEASED = {'centre': ((0.424, 0.429), (0.196, 0.199)), 'ten_view': ((0.404, 0.410), (0.180, 0.185))}
-# Rows of references.csv that are one run of a network that is here.
-_ROWS = {
-    'caffe_alexnet': 'Caffe bvlc_alexnet',
-    'caffenet': 'Caffe bvlc_reference_caffenet',
-    'no_exchange': 'released 150',
-    'no_norm': 'released 148',
-    'no_overlap': 'released 147',
-}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -155,7 +147,7 @@ def _band(variant: str, protocol: str, place: int) -> tuple[float, float, str] |
     if variant == 'released':
         return *_RELEASED[protocol][place], 'CHM layers-145.cfg, and the spread of its runs'
     for row in all_references():
-        if row.run == _ROWS.get(variant) and row.protocol == protocol and row.dataset == 'ILSVRC-2012':
+        if (row.variant, row.protocol, row.dataset) == (variant, protocol, 'ILSVRC-2012'):
             error = (row.top1_error, row.top5_error)[place]
             return error - SPREAD, error + SPREAD, row.source
     return None

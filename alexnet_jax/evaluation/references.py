@@ -7,6 +7,9 @@ import dataclasses
 import pathlib
 from collections.abc import Collection
 
+from alexnet_jax.model.catalogue import VARIANTS
+from alexnet_jax.model.variants import Variant
+
 # What ILSVRC is called as a prepared dataset. That of 2010 has the same 1000 classes only in part, and other images.
 DATASETS = {'ILSVRC-2012': 'imagenet2012'}
 
@@ -17,6 +20,8 @@ class Reference:
 
     Attributes:
       run: whose, such as 'released 145'.
+      variant: the network of model.catalogue that it is an error of; '' where that has none, or nobody knows: whether
+        the paper's figures are those of its text or of the released code.
       change: how its network differs from the published one, in words; '' where it does not.
       without: the same as a name of model.ablations; '' for none, 'pretraining' for what has more data.
       models: how many networks' probabilities were averaged.
@@ -27,6 +32,7 @@ class Reference:
     """
 
     run: str
+    variant: str
     change: str
     without: str
     models: int
@@ -36,6 +42,13 @@ class Reference:
     top1_error: float
     top5_error: float
     source: str
+
+    def is_of(self, networks: Collection[Variant]) -> bool:
+        """Whether it is an error of one of `networks`, whatever they are called: of 'released' without norm too."""
+        own = VARIANTS.get(self.variant)
+        return own is not None and any(
+            dataclasses.replace(n, name=own.name, source=own.source) == own for n in networks
+        )
 
     def unlike(self, dataset: str, split: str) -> str:
         """Why an error on `split` of the prepared `dataset` cannot be compared with this one; '' where it can."""
@@ -51,13 +64,18 @@ def all_references() -> list[Reference]:
         return [_reference(row) for row in csv.DictReader(file)]
 
 
-def references(protocol: str, *, without: Collection[str] = (), models: int = 1) -> list[Reference]:
-    """The rows of one protocol that belong beside a network without such parts, or an ensemble of `models`."""
-    return [
+def references(protocol: str, *, networks: Collection[Variant] = (), models: int = 1) -> list[Reference]:
+    """The rows of one protocol that belong beside `networks`, or an ensemble of `models`; those of the same come first.
+
+    Rows of what lacks a part (Krizhevsky's ablations) belong beside networks that lack it, all others beside any.
+    """
+    without = {'', *(part for network in networks for part in network.without)}
+    rows = [
         row
         for row in all_references()
-        if row.protocol == protocol and row.without in ('', *without) and (row.models == 1 or models > 1)
+        if row.protocol == protocol and row.without in without and (row.models == 1 or models > 1)
     ]
+    return sorted(rows, key=lambda row: not row.is_of(networks))
 
 
 def _reference(row: dict[str, str]) -> Reference:

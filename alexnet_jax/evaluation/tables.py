@@ -12,7 +12,6 @@ import numpy as np
 
 from alexnet_jax import InputError
 from alexnet_jax.evaluation.measures import Bin, ClassRow
-from alexnet_jax.evaluation.references import Reference
 
 NAMES = {'centre': 'centre', 'ten_view': 'ten-view'}  # of the protocols, for people
 
@@ -54,7 +53,7 @@ CALIBRATION_COLUMNS = ('protocol', *(field.name for field in dataclasses.fields(
 def error_table(
     protocol: str,
     tested: Sequence[tuple[str, dict[str, Any]]],
-    published: Sequence[Reference],
+    published: Sequence[dict[str, Any]],
     *,
     dataset: str,
     split: str,
@@ -64,7 +63,7 @@ def error_table(
     Args:
       protocol: 'centre' or 'ten_view'.
       tested: (name, its 'examples', 'loss', 'top1_error', 'top5_error' and 'calibration_error') of each.
-      published: of references.references.
+      published: the fields of references.Reference of each, with 'same_network' and 'not_comparable'.
       dataset, split: what was tested.
     """
     rows = [[f'{NAMES[protocol]}:', 'dataset', 'images', 'top-1', 'top-5', '']]
@@ -73,9 +72,10 @@ def error_table(
         text = f'loss {found["loss"]:.3f}, calibration error {found["calibration_error"]:.2%}'
         rows.append([f'  {name}', f'{dataset}, {split}', f'{found["examples"]:,}', *errors, text])
     for row in published:
-        errors = [f'{error:.1%}' for error in (row.top1_error, row.top5_error)]
-        words = '; '.join(part for part in (row.change, row.unlike(dataset, split)) if part)
-        rows.append([f'  {row.run}', f'{row.dataset}, {row.split}', '', *errors, words])
+        errors = [f'{row[key]:.1%}' for key in ('top1_error', 'top5_error')]
+        change = 'the same network' if row['same_network'] else row['change']
+        words = '; '.join(part for part in (change, row['not_comparable']) if part)
+        rows.append([f'  {row["run"]}', f'{row["dataset"]}, {row["split"]}', '', *errors, words])
     return rows
 
 

@@ -193,7 +193,7 @@ def beside_the_paper(runs: Sequence[Run]) -> Html:
                 tested = f'{run.config.dataset}, validation, {test["examples"]:,} images'
                 rows.append([words, tested, percent(test['top1_error']), percent(test['top5_error']), 'this report'])
         own = list(range(len(rows)))
-        for row in references(protocol, without={part for run in runs for part in run.network.name.without}):
+        for row in references(protocol, networks=[run.network.variant for run in runs]):
             what = row.run + (f': {row.change}' if row.change else '')
             comparable = any(not row.unlike(run.config.dataset, 'validation') for run in runs)
             tested = f'{row.dataset}, {row.split}' + ('' if comparable else ' (other images)')

@@ -132,7 +132,7 @@ def ablate(variant: Variant, without: Collection[str]) -> Variant:
     """`variant`, at the paper's width, without the parts that `without` names: keys of ABLATIONS, in any order."""
     for name, ablation in ABLATIONS.items():
         if name in without:
-            variant = ablation(variant)
+            variant = dataclasses.replace(ablation(variant), without=(*variant.without, name))
     return variant
 
 

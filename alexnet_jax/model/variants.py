@@ -150,6 +150,7 @@ class Variant:
       activation: of the hidden fully connected layers; that of a convolution is among its operations.
       crops: how many crop offsets training draws from: the centre and crops - 1 others; None: all 33 x 33.
       flips: whether training mirrors every other image.
+      without: the parts that were taken away to make it, names of model.ablations.
     """
 
     name: str
@@ -169,6 +170,7 @@ class Variant:
     activation: Relu | Tanh = Relu()
     crops: int | None = None
     flips: bool = True
+    without: tuple[str, ...] = ()
     sources: tuple[tuple[str, str], ...] = ()
 
     @property

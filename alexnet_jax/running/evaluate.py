@@ -76,15 +76,15 @@ def evaluate(
     agree({'dataset': dataset.fingerprint, 'settings': repr(settings)}, remedy='give all the same options and data')
     remarks = remarks_of(networks, dataset)
     predicted = _predict_all(networks, dataset, settings, quiet=group.index > 0)
-    without = {part for network in networks for part in network.name.without}
-    published = {protocol: references(protocol, without=without, models=len(networks)) for protocol in predicted}
+    variants = [network.variant for network in networks]
+    published = {protocol: references(protocol, networks=variants, models=len(networks)) for protocol in predicted}
     result, files = _measured(predicted, networks, dataset, settings, published)
     text = ''
     if group.index == 0:
         _write(output, result, files)
         for line in remarks:
             print(line, file=sys.stderr)
-        text = f'{_text(result, published)}\n\n{output}/: {", ".join([*files, "result.json"])}'
+        text = f'{_text(result)}\n\n{output}/: {", ".join([*files, "result.json"])}'
     gather('end', 'done')
     return result, text
 
@@ -164,7 +164,11 @@ def _measured(
         'protocols': protocols,
         'published': {
             protocol: [
-                dataclasses.asdict(row) | {'not_comparable': row.unlike(dataset.name, settings.split) or None}
+                dataclasses.asdict(row)
+                | {
+                    'same_network': row.is_of([network.variant for network in networks]),
+                    'not_comparable': row.unlike(dataset.name, settings.split) or None,
+                }
                 for row in rows
             ]
             for protocol, rows in published.items()
@@ -187,7 +191,7 @@ def _described(network: Network) -> dict[str, Any]:
     return {'source': network.source} | dataclasses.asdict(network.name) | known
 
 
-def _text(result: dict[str, Any], published: dict[str, list[Reference]]) -> str:
+def _text(result: dict[str, Any]) -> str:
     """A table for each protocol, never one for both."""
     dataset, rows = result['dataset'], []
     for protocol, found in result['protocols'].items():
@@ -195,9 +199,9 @@ def _text(result: dict[str, Any], published: dict[str, list[Reference]]) -> str:
         members = found.get('members', [found])
         tested = list(zip(sources, members, strict=True)) + ([(ENSEMBLE, found)] if 'members' in found else [])
         names = {'dataset': dataset['name'], 'split': dataset['split']}
-        rows += [*tables.error_table(protocol, tested, published[protocol], **names), []]
+        rows += [*tables.error_table(protocol, tested, result['published'][protocol], **names), []]
     text = tables.aligned(rows[:-1], right=(2, 3, 4))
-    unlike = any(row.unlike(dataset['name'], dataset['split']) for rows in published.values() for row in rows)
+    unlike = any(row['not_comparable'] for rows in result['published'].values() for row in rows)
     return text + '\n\nOther images, or fewer classes, are easier or harder: those rows are for orientation.' * unlike
 
 

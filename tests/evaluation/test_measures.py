@@ -15,6 +15,7 @@ from alexnet_jax.evaluation.measures import (
 )
 from alexnet_jax.evaluation.predictions import Predictions
 from alexnet_jax.evaluation.references import references
+from alexnet_jax.model.network import NetworkName
 
 CLASSES = tuple('abcdefgh')
 
@@ -119,7 +120,32 @@ def test_published_errors_come_with_their_protocol():
     assert not any(row.run.startswith('paper') and row.dataset == 'ILSVRC-2012' for row in references('centre'))
     assert {row.models for row in references('ten_view')} == {1}
     assert 'paper, 5 CNNs' in {row.run for row in references('ten_view', models=5)}
-    assert {row.run for row in references('ten_view', without=('norm',))} - set(rows) >= {'released 148'}
+
+
+@pytest.mark.parametrize(
+    ('name', 'protocol', 'first', 'besides'),
+    [  # runs as CHM layers/, BVLC/caffe and torchvision call them
+        (NetworkName('released'), 'ten_view', {'released 145'}, set()),
+        (NetworkName('paper'), 'ten_view', set(), set()),
+        (NetworkName('half'), 'ten_view', {'released 145-half'}, {'released 145-half'}),
+        (NetworkName('no_exchange'), 'ten_view', {'released 150'}, {'released 150'}),
+        (NetworkName('no_norm'), 'ten_view', {'released 148'}, {'released 148'}),
+        (NetworkName('released', without=('norm',)), 'ten_view', {'released 148'}, {'released 148'}),
+        (NetworkName('released', width=0.5, without=('norm',)), 'ten_view', set(), {'released 148'}),
+        (NetworkName('no_overlap'), 'ten_view', {'released 147'}, {'released 147'}),
+        (NetworkName('released', without=('norm2',)), 'centre', set(), {'released 167'}),
+        (NetworkName('caffe_alexnet'), 'centre', {'Caffe bvlc_alexnet'}, set()),
+        (NetworkName('caffenet'), 'centre', {'Caffe bvlc_reference_caffenet'}, set()),
+        (NetworkName('one_weird_trick'), 'centre', {'torchvision AlexNet'}, set()),
+    ],
+)
+def test_a_network_stands_beside_its_own_published_errors(name, protocol, first, besides):
+    """Those of the same network come first; those of networks that lack the same part come beside the usual ones."""
+    found = references(protocol, networks=[name.build()])
+    same = [row.is_of([name.build()]) for row in found]
+    assert {row.run for row, own in zip(found, same, strict=True) if own} == first
+    assert same == sorted(same, reverse=True)
+    assert {row.run for row in found} - {row.run for row in references(protocol)} == besides
 
 
 def test_another_dataset_or_split_is_said():

@@ -11,19 +11,12 @@ from alexnet_jax import InputError
 from alexnet_jax.interchange import onnx_format, onnx_graph
 from alexnet_jax.interchange.files import mapped
 from alexnet_jax.interchange.weights import open_weights
+from alexnet_jax.model.catalogue import VARIANTS
 
 
 @pytest.mark.parametrize(
     ('variant', 'without'),
-    [
-        ('paper', ('conv3_exchange', 'dropout')),
-        ('released', ()),
-        ('released', ('exchange',)),
-        ('released', ('towers',)),
-        ('caffe_alexnet', ()),
-        ('caffenet', ()),
-        ('one_weird_trick', ()),
-    ],
+    [*((variant, ()) for variant in VARIANTS), ('paper', ('conv3_exchange', 'dropout')), ('caffenet', ('towers',))],
 )
 def test_a_network_comes_back_bit_for_bit(tmp_path, variant, without):
     saved = network(variant, without=without)

@@ -89,7 +89,8 @@ def test_nothing_else_changes(name):
             for field in dataclasses.fields(variant)
             if getattr(variant, field.name) != getattr(ablated, field.name)
         }
-        assert changed == FIELDS[name]
+        assert changed == FIELDS[name] | {'without'}
+        assert ablated.without == (name,)
     assert set(FIELDS) == set(ABLATIONS)
 
 

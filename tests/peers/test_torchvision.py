@@ -18,43 +18,9 @@ from alexnet_jax.training.step import cross_entropy
 
 torch = pytest.importorskip('torch', reason='PyTorch is not installed: pip install -r requirements-bench.txt')
 safetensors_torch = pytest.importorskip('safetensors.torch')
+from peers.torchvision_alexnet import Alexnet  # noqa: E402 - it imports torch
+
 nn = torch.nn
-
-
-class Plain(nn.Module):
-    """torchvision/models/alexnet.py, class AlexNet, at a width."""
-
-    def __init__(self, *, width, classes):
-        super().__init__()
-        a, b, c, d, units = (2 * round(full * width / 2) for full in (64, 192, 384, 256, 4096))
-        self.features = nn.Sequential(
-            nn.Conv2d(3, a, kernel_size=11, stride=4, padding=2),
-            nn.ReLU(inplace=True),
-            nn.MaxPool2d(kernel_size=3, stride=2),
-            nn.Conv2d(a, b, kernel_size=5, padding=2),
-            nn.ReLU(inplace=True),
-            nn.MaxPool2d(kernel_size=3, stride=2),
-            nn.Conv2d(b, c, kernel_size=3, padding=1),
-            nn.ReLU(inplace=True),
-            nn.Conv2d(c, d, kernel_size=3, padding=1),
-            nn.ReLU(inplace=True),
-            nn.Conv2d(d, d, kernel_size=3, padding=1),
-            nn.ReLU(inplace=True),
-            nn.MaxPool2d(kernel_size=3, stride=2),
-        )
-        self.avgpool = nn.AdaptiveAvgPool2d((6, 6))
-        self.classifier = nn.Sequential(
-            nn.Dropout(p=0.5),
-            nn.Linear(d * 6 * 6, units),
-            nn.ReLU(inplace=True),
-            nn.Dropout(p=0.5),
-            nn.Linear(units, units),
-            nn.ReLU(inplace=True),
-            nn.Linear(units, classes),
-        )
-
-    def forward(self, x):
-        return self.classifier(torch.flatten(self.avgpool(self.features(x)), 1))
 
 
 def torchvisions():
@@ -63,7 +29,7 @@ def torchvisions():
     return models.alexnet(weights=None)
 
 
-@pytest.fixture(params=[lambda: Plain(width=WIDTH, classes=7), torchvisions], ids=['written down', 'torchvision'])
+@pytest.fixture(params=[lambda: Alexnet(width=WIDTH, classes=7), torchvisions], ids=['written down', 'torchvision'])
 def peer(request):
     """The network with PyTorch's own random weights, testing: dropout leaves it alone."""
     torch.manual_seed(0)
@@ -122,7 +88,7 @@ def test_what_is_written_loads_there_and_gives_the_same(peer, crops, tmp_path):
 
 @pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16, torch.float64])
 def test_what_torch_saves_in_another_type_is_read(dtype, tmp_path):
-    peer = Plain(width=WIDTH, classes=3).to(dtype)
+    peer = Alexnet(width=WIDTH, classes=3).to(dtype)
     torch.save({'state_dict': peer.state_dict(), 'epoch': 3}, tmp_path / 'w.pth')
     net = open_weights(tmp_path / 'w.pth')
     expected = peer.features[3].weight.detach().float().numpy()
@@ -139,13 +105,13 @@ def test_what_torch_saves_in_another_type_is_read(dtype, tmp_path):
     ids=['parameters', 'DataParallel', 'protocol 4'],
 )
 def test_the_ways_in_which_people_save_are_read(save, tmp_path):
-    peer = Plain(width=WIDTH, classes=3)
+    peer = Alexnet(width=WIDTH, classes=3)
     save(peer, tmp_path / 'w.pth')
     found = open_weights(tmp_path / 'w.pth').params['fc8']['kernel']
     np.testing.assert_array_equal(found, peer.classifier[6].weight.detach().numpy().T)
 
 
 def test_a_whole_model_is_refused(tmp_path):
-    torch.save(Plain(width=WIDTH, classes=3), tmp_path / 'w.pth')
-    with pytest.raises(ValueError, match=r'Plain, and only tensors are read; nothing of it was run'):
+    torch.save(Alexnet(width=WIDTH, classes=3), tmp_path / 'w.pth')
+    with pytest.raises(ValueError, match=r'Alexnet, and only tensors are read; nothing of it was run'):
         open_weights(tmp_path / 'w.pth')
