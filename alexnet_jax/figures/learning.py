@@ -22,7 +22,7 @@ _PROTOCOLS = {'ten_view': 'ten-view', 'centre': 'centre'}
 
 def percent(fraction: float | None) -> str:
     """0.2345 -> '23.5 %'."""
-    return 'not measured' if fraction is None else f'{100 * fraction:.1f} %'
+    return 'not measured' if fraction is None else f'{100 * fraction:.1f}\N{NO-BREAK SPACE}%'
 
 
 def error_spread(fraction: float, images: int) -> str:
