@@ -134,7 +134,7 @@ img.photo { border-radius: 6px; }
 .tower > b { display: block; font-size: .88rem; color: var(--muted); margin-bottom: .3rem; }
 .tower0 > b, .t0 { color: var(--tower0); } .tower1 > b, .t1 { color: var(--tower1); }
 .sheets { max-width: 900px; } .before { max-width: 420px; }
-.sheets .tower { overflow-x: auto; } .sheets img { min-width: 500px; }
+.sheets figure, .sheets .tower { overflow-x: auto; } .sheets img { min-width: 500px; }
 .beside { display: flex; flex-wrap: wrap; gap: 8px 22px; align-items: center; }
 .beside p { flex: 1 1 260px; }
 .mistakes { display: grid; grid-template-columns: repeat(8, minmax(0, 1fr)); gap: 16px 12px; }
