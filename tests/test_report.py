@@ -1,7 +1,9 @@
 """The report command on two run folders, with names of classes that would break a careless page; in a browser too."""
 
+import functools
 import json
 import re
+import shutil
 
 import browser
 import commands
@@ -9,9 +11,12 @@ import jax
 import numpy as np
 import pytest
 
+from alexnet_jax import InputError
 from alexnet_jax.data.augment import centre_crop
+from alexnet_jax.figures.runs import read_run
 from alexnet_jax.model.filters import tower_colours
 from alexnet_jax.parallel.mesh import make_mesh
+from alexnet_jax.running import report as running
 from alexnet_jax.training.checkpoint import Checkpoints
 from alexnet_jax.training.config import recipe, validate
 from alexnet_jax.training.recipe import optimizer_of, variant_of
@@ -59,27 +64,31 @@ def runs(tmp_path_factory, tiny, tiny_dir):
     return root, kernel
 
 
-def report(*options, cache):
-    process = commands.run('report', *options, cache=cache)
-    assert process.returncode == 0, process.stderr
-    return process
+@pytest.fixture
+def here(monkeypatch):
+    """write_report in this process, which has its devices already."""
+    monkeypatch.setattr(running, 'prepare_backend', lambda mesh: None)
+    return running.write_report
 
 
 @pytest.fixture(scope='module')
 def one(runs, program_cache, tmp_path_factory):
-    """The report of the first run, and its pictures' folder."""
+    """The report of the first run, made by the command, and its pictures' folder."""
     out = tmp_path_factory.mktemp('report')
-    report(
-        f'--workdir={runs[0] / "one"}', f'--output={out / "one.html"}', f'--figures={out / "pngs"}', cache=program_cache
-    )
+    options = [f'--workdir={runs[0] / "one"}', f'--output={out / "one.html"}', f'--figures={out / "pngs"}']
+    process = commands.run('report', *options, cache=program_cache)
+    assert process.returncode == 0, process.stderr
+    assert re.fullmatch(r'\S+one\.html: 0\.\d MB, \d+ pictures in \S+pngs\n', process.stdout)
     return out / 'one.html', out / 'pngs'
 
 
 @pytest.fixture(scope='module')
-def two(runs, program_cache, tmp_path_factory):
+def two(runs, tmp_path_factory):
     """The report of both."""
     path = tmp_path_factory.mktemp('report') / 'two.html'
-    report(f'--workdir={runs[0] / "one"},{runs[0] / "two"}', f'--output={path}', cache=program_cache)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(running, 'prepare_backend', lambda mesh: None)
+        running.write_report([runs[0] / 'one', runs[0] / 'two'], output=path)
     return path
 
 
@@ -106,8 +115,6 @@ def test_a_report_says_what_the_folder_says(one, runs):
 
 
 def test_the_course_has_the_start_the_log_and_the_end(runs):
-    from alexnet_jax.figures.runs import read_run
-
     run = read_run(runs[0] / 'one', name='one')
     assert list(run.course) == [0, 2, 4]
     assert run.course[0] == pytest.approx(tower_colours(run.start))
@@ -138,44 +145,107 @@ def test_runs_are_compared(two):
     assert 'This network has no towers to specialise' in text
 
 
-@pytest.mark.parametrize('width', [390, 1200])
-def test_a_browser_shows_all_and_fetches_nothing(one, two, width):
+def test_the_file_itself_names_nothing_to_fetch(one, two):
+    """Without a browser: everything that can make one fetch is data inside the file, or a place in it."""
     for path in (one[0], two):
-        seen = browser.look_at(path, width=width)
-        assert seen['console'] == []
-        assert seen['fetched'] == [] and seen['scripts'] == 0
-        assert [name for name in seen['asked'] if 'frame' not in name] == [f'/{path.name}']
-        assert seen['width'] <= width  # nothing sticks out
-        assert seen['pictures'] > 10 and seen['broken'] == []
-        assert seen['drawings'] >= 7
-        assert "<script>alert('c')</script>" in seen['text']
+        text = path.read_text()
+        places = re.findall(r'(?:src|href|srcset|poster|data|action)\s*=\s*"([^"]{0,12})', text)
+        assert len(places) > 20
+        assert {place[:5] for place in places if not place.startswith('#')} == {'data:'}
+        assert not re.search(r'@import|url\((?!#)|<(?:script|iframe|object|embed|base)|style="[^"]*url', text)
+        assert text.count('<link') == 1 and '<link rel="icon" href="data:,">' in text
+        assert "default-src 'none'" in text
+
+
+@functools.cache
+def seen(path, width, dark=False):
+    return browser.look_at(path, width=width, dark=dark)
+
+
+@pytest.mark.parametrize(('width', 'dark'), [(360, False), (360, True), (1200, False)])
+def test_a_browser_shows_all_and_fetches_nothing(one, two, width, dark):
+    for path in (one[0], two):
+        found = seen(path, width, dark)
+        assert found['console'] == []
+        assert found['fetched'] == [] and found['scripts'] == 0
+        assert [name for name in found['asked'] if 'frame' not in name] == [f'/{path.name}']
+        assert found['width'] <= width  # nothing sticks out
+        assert found['pictures'] > 10 and found['broken'] == []
+        assert found['drawings'] >= 7
+        assert "<script>alert('c')</script>" in found['text']
 
 
 def test_dark_paper_where_it_is_preferred(one):
-    light, dark = (browser.look_at(one[0], width=390, dark=dark) for dark in (False, True))
+    light, dark = (seen(one[0], 360, dark) for dark in (False, True))
     assert (light['paper'], dark['paper']) == ('rgb(253, 253, 252)', 'rgb(20, 24, 30)')
     assert light['ink'] != dark['ink']  # text in charts too
 
 
+def copied(runs, tmp_path, *left_out):
+    """A copy of the first run's folder without these."""
+    shutil.copytree(runs[0] / 'one', tmp_path / 'one', ignore=shutil.ignore_patterns(*left_out))
+    return tmp_path / 'one'
+
+
+def test_a_folder_with_little_in_it_makes_a_page_that_says_so(here, runs, tmp_path, capsys):
+    """A run that was killed early, copied from elsewhere without its dataset and its notes."""
+    workdir = copied(runs, tmp_path, 'metrics.jsonl', 'result.json', 'startup.json', 'run.json')
+    here([workdir], output=tmp_path / 'r.html', data_dir='nowhere')
+    assert 'the report leaves out what needs the images' in capsys.readouterr().err
+    text = words(tmp_path / 'r.html')
+    assert text.count('Left out: ') == 2
+    assert 'No log of training, and so no curves: one.' in text
+    assert text.count('Not measured.') == 2  # under either protocol
+    assert 'the run is not finished' in text and 'commit not recorded' in text
+    assert 'tower 0: ' in text and 'conv3 forward all-gather' in text
+
+
+def truncate(name):
+    def spoil(workdir):
+        path = workdir / name
+        path.write_text(path.read_text()[:-9])
+
+    return spoil
+
+
+def remove(name):
+    return lambda workdir: shutil.rmtree(workdir / name) if (workdir / name).is_dir() else (workdir / name).unlink()
+
+
 @pytest.mark.parametrize(
-    ('options', 'says'),
+    ('spoil', 'says'),
     [
-        (['--workdir=nowhere'], 'nowhere is no run folder'),
-        (['--workdir=ONE,ONE'], 'names a run twice'),
-        (['--workdir=ONE', '--output=nowhere/r.html'], 'there is no folder nowhere'),
+        (remove('config.json'), 'is no run folder'),
+        (truncate('config.json'), 'config.json is damaged'),
+        (remove('checkpoints'), 'no checkpoint'),
+        (truncate('run.json'), 'run.json is damaged'),
+        (truncate('result.json'), 'result.json is damaged'),
+        (truncate('startup.json'), 'startup.json is damaged'),
     ],
 )
-def test_a_mistake_is_one_line(runs, program_cache, options, says):
-    options = [option.replace('ONE', str(runs[0] / 'one')) for option in options]
-    process = commands.run('report', *options, cache=program_cache)
+def test_a_folder_that_cannot_be_read_is_one_line(here, runs, tmp_path, spoil, says):
+    workdir = copied(runs, tmp_path)
+    spoil(workdir)
+    with pytest.raises(InputError, match=says) as caught:
+        here([workdir], output=tmp_path / 'r.html')
+    assert '\n' not in str(caught.value)
+    assert not (tmp_path / 'r.html').exists()
+
+
+def test_mistakes_are_one_line(here, runs, tmp_path, program_cache):
+    one = runs[0] / 'one'
+    photo = tmp_path / 'photo.jpg'
+    photo.write_bytes(b'no photograph')
+    for workdirs, options, says in (
+        ([one, one], {}, 'names a run twice'),
+        ([one] * 7, {}, '7 runs are too many'),
+        ([one], {'output': tmp_path / 'nowhere/r.html'}, 'there is no folder'),
+        ([one], {'image': tmp_path / 'none.jpg'}, 'none.jpg: No such file'),
+        ([one], {'image': photo}, 'cannot use .*photo.jpg: not an image; name another --image'),
+        ([one], {'figures': photo}, 'cannot write to'),
+    ):
+        with pytest.raises(InputError, match=says):
+            here(workdirs, **{'output': tmp_path / 'r.html', 'data_dir': 'nowhere'} | options)
+    process = commands.run('report', '--workdir=nowhere', cache=program_cache)
     assert process.returncode == 1 and process.stdout == ''
-    assert process.stderr.startswith('error: ') and says in process.stderr and process.stderr.count('\n') == 1
-
-
-def test_without_its_dataset_a_report_says_what_it_leaves_out(runs, program_cache, tmp_path):
-    process = report(
-        f'--workdir={runs[0] / "one"}', '--data_dir=nowhere', f'--output={tmp_path / "r.html"}', cache=program_cache
-    )
-    assert 'the report leaves out what needs the images' in process.stderr
-    text = words(tmp_path / 'r.html')
-    assert text.count('Left out: ') == 2 and 'tower 0: ' in text
+    assert process.stderr.startswith('error: nowhere is no run folder') and process.stderr.count('\n') == 1

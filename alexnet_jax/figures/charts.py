@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -19,6 +20,7 @@ from alexnet_jax.model.filters import COLOURLESS_NOISE
 _CHART = (3.4, 2.6)  # inches, three to a line on a desktop; two to a line: _HALF
 _HALF = (4.6, 2.5)
 _MOST_TICKS = 6  # of a logarithmic axis, each with a label of its own
+_OVERLAP = math.log(1.5)  # of those labels, where they are nearer than this
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,7 +60,7 @@ def curves(
         if log:
             axes.set_yscale('log')
             axes.yaxis.set_minor_locator(NullLocator())
-            heights = sorted({y for line in lines for y in line.ys})
+            heights = _apart([y for line in lines for y in line.ys])
             if 1 <= len(heights) <= _MOST_TICKS:
                 axes.set_yticks(heights, [f'{height:g}' for height in heights])
                 axes.set_ylim(heights[0] / 2, heights[-1] * 2)
@@ -72,6 +74,15 @@ def curves(
         if level or any(line.label for line in lines):
             axes.legend()
     return Chart(figure, says)
+
+
+def _apart(heights: Sequence[float]) -> list[float]:
+    """The heights, the most frequent first, without those so near to one before that their labels would overlap."""
+    kept: list[float] = []
+    for height, _ in Counter(heights).most_common():
+        if all(abs(math.log(height / other)) > _OVERLAP for other in kept):
+            kept.append(height)
+    return sorted(kept)
 
 
 def colour_strip(found: Specialisation) -> Chart:

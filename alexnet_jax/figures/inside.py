@@ -227,7 +227,7 @@ def _gallery(predictions: Predictions, names: Sequence[str], picture_of: Callabl
                 'div',
                 Html(photo_html(picture_of(index), f'{right}, called {answer}', side=150)),
                 element('b', answer),
-                f' {100 * sure[index]:.0f} %',
+                f' {100 * sure[index]:.0f}\N{NO-BREAK SPACE}%',
                 element('small', f'is: {right}'),
             )
         )

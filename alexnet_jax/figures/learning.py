@@ -22,7 +22,7 @@ _PROTOCOLS = {'ten_view': 'ten-view', 'centre': 'centre'}
 
 def percent(fraction: float | None) -> str:
     """0.2345 -> '23.5 %'."""
-    return 'not measured' if fraction is None else f'{100 * fraction:.1f} %'
+    return 'not measured' if fraction is None else f'{100 * fraction:.1f}\N{NO-BREAK SPACE}%'
 
 
 def error_spread(fraction: float, images: int) -> str:
@@ -155,12 +155,12 @@ def learning(runs: Sequence[Run], album: Album) -> Html:
         'rate': 'Divided by ten by plan, or when the validation error stops to improve (section 5 of the paper).',
     }
     note = '' if len(runs) == 1 else ' Strong lines with points are validation, thin ones training.'
-    return section(
-        'learning',
-        'How it learned' if len(runs) == 1 else 'How they learned',
-        paragraph(f'Each point of training is the mean over the steps since the one before it.{note}'),
-        grid(*(figure(album.add(name, chart), captions[name]) for name, chart in charts.items())),
-    )
+    inside = [paragraph(f'Each point of training is the mean over the steps since the one before it.{note}')]
+    if silent := [run.name for run in runs if not run.train]:
+        inside = [paragraph(f'No log of training, and so no curves: {", ".join(silent)}.')]
+    if len(silent) < len(runs):
+        inside.append(grid(*(figure(album.add(name, chart), captions[name]) for name, chart in charts.items())))
+    return section('learning', 'How it learned' if len(runs) == 1 else 'How they learned', *inside)
 
 
 def beside_the_paper(runs: Sequence[Run]) -> Html:
@@ -201,7 +201,7 @@ def beside_the_paper(runs: Sequence[Run]) -> Html:
             rows.append([what, tested, *errors, row.source])
         parts.append(element('h3', f'Protocol: {name}'))
         if not own:
-            parts.append(paragraph('Not measured: the ten-view test comes at a run’s end.'))
+            parts.append(paragraph('Not measured. The ten-view test comes at a run’s end only.'))
         parts.append(table(['network', 'tested on', 'top-1 error', 'top-5 error', 'source'], rows, strong=own))
     return section('paper', 'Beside the paper', *parts)
 
@@ -234,7 +234,10 @@ def speed(runs: Sequence[Run], album: Album) -> Html:
     names = [run.name for run in started] if len(runs) > 1 else ['']
     starts = [[part, *(f'{(run.startup or {})["parts"].get(part, 0):.1f}' for run in started)] for part in parts]
     caption = 'Steps alone: tests, saves and compilation are left out.'
-    inside.append(grid(figure(album.add('speed', chart), caption), table(['start, in seconds', *names], starts)))
+    beside = [table(['start, in seconds', *names], starts)] if starts else []
+    if any(line.ys for line in charts):
+        beside = [figure(album.add('speed', chart), caption), *beside]
+    inside.append(grid(*beside))
     return section('speed', 'Speed', *inside)
 
 

@@ -124,7 +124,6 @@ figure { margin: 1rem 0 1.2rem; min-width: 0; }
 figcaption { color: var(--muted); font-size: .88rem; line-height: 1.5; margin-top: .5rem; max-width: 52em; }
 .chart svg { display: block; width: 100%; height: auto; }
 .chart svg text { font-family: inherit !important; }
-.narrow { max-width: 600px; }
 .wide, .scroll { overflow-x: auto; }
 .wide svg { min-width: 680px; }
 img { display: block; }
@@ -135,6 +134,7 @@ img.photo { border-radius: 6px; }
 .tower > b { display: block; font-size: .88rem; color: var(--muted); margin-bottom: .3rem; }
 .tower0 > b, .t0 { color: var(--tower0); } .tower1 > b, .t1 { color: var(--tower1); }
 .sheets { max-width: 900px; } .before { max-width: 420px; }
+.sheets figure, .sheets .tower { overflow-x: auto; } .sheets img { min-width: 500px; }
 .beside { display: flex; flex-wrap: wrap; gap: 8px 22px; align-items: center; }
 .beside p { flex: 1 1 260px; }
 .mistakes { display: grid; grid-template-columns: repeat(8, minmax(0, 1fr)); gap: 16px 12px; }
@@ -152,7 +152,8 @@ tr.strong td:first-child { padding-left: .5rem; }
 code, pre { font: .84rem/1.5 ui-monospace, SFMono-Regular, Menlo, Consolas, monospace; overflow-wrap: anywhere; }
 pre { background: var(--panel); border-radius: 8px; padding: 12px 14px; overflow-x: auto; }
 details { margin: 1rem 0; } summary { cursor: pointer; color: var(--muted); }
-#paper table { table-layout: fixed; min-width: 680px; } #paper th { width: 24%; }
+section[id^="exchanges"] td { white-space: nowrap; }
+#paper table { table-layout: fixed; min-width: 680px; } #paper td { overflow-wrap: anywhere; } #paper th { width: 24%; }
 #paper th:nth-child(3), #paper th:nth-child(4) { width: 13%; }
 .swatch { display: inline-block; width: .8em; height: .8em; border-radius: 3px; margin-right: .45em; }
 footer { margin-top: 3rem; padding-top: 1.2rem; border-top: 1px solid var(--line); color: var(--muted); }

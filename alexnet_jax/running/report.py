@@ -181,14 +181,15 @@ def _tested(run: Run, *, data_dir: str | None, protocol: str) -> tuple[_Tested |
 def _image(run: Run, tested: _Tested | None, image: pathlib.Path | None) -> tuple[np.ndarray | None, str]:
     """The image for the feature maps, and what it is."""
     if image:
-        from alexnet_jax.data.photo import photo_window  # here, because it is rarely asked for
+        from alexnet_jax.data.items import UnusableImage  # here, because they are rarely asked for
+        from alexnet_jax.data.photo import square_image
 
-        pixels = np.empty(IMAGE_SHAPE, np.uint8)
         try:
-            photo_window(image.read_bytes(), pixels)
+            return square_image(image.read_bytes()), f'{image.name}.'
         except OSError as error:
             raise InputError(f'cannot read {image}: {error.strerror}') from error
-        return pixels, f'{image.name}.'
+        except UnusableImage as error:
+            raise InputError(f'cannot use {image}: {error}; name another --image') from error
     if not tested:
         return None, ''
     called, labels = tested.predictions.probabilities.argmax(axis=1), tested.predictions.labels

@@ -82,7 +82,11 @@ def load_config(workdir: pathlib.Path) -> ml_collections.ConfigDict:
 
 def _classes(workdir: pathlib.Path, config: ml_collections.ConfigDict, outputs: int) -> tuple[str, ...]:
     """Names of the outputs: from the run, or for one of an earlier version from its dataset, if that is still there."""
-    classes: Any = json.loads((workdir / 'run.json').read_text()).get('classes')
+    path = workdir / 'run.json'
+    try:
+        classes: Any = json.loads(path.read_text()).get('classes') if path.exists() else None
+    except (OSError, ValueError, AttributeError) as error:
+        raise InputError(f'{path} is damaged: {type(error).__name__} {error}') from error
     if classes is None:
         try:
             classes = open_dataset(config.dataset, data_dir=config.data_dir).classes
