@@ -85,9 +85,10 @@ def look_at_data(
         fresh = sorted(first[record] for record in first.keys() - seen)
         seen |= first.keys()
         pixels.add(batch.images)
-        features.append(describe(batch.images[fresh]))
-        labels.append(batch.labels[fresh])
         batch_labels.append(batch.labels)
+        if fresh:
+            features.append(describe(batch.images[fresh]))
+            labels.append(batch.labels[fresh])
     every = np.concatenate(labels)
     counts = np.bincount(every, minlength=classes)
     return DataLook(
