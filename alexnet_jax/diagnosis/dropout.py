@@ -7,7 +7,6 @@ import itertools
 
 import numpy as np
 
-
 _FEWEST = 2500  # pairs of units: of so many, chance gives a correlation of 0.1 five standard deviations away
 
 
