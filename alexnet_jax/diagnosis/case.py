@@ -6,6 +6,7 @@ import dataclasses
 import math
 from collections.abc import Callable
 
+import ml_collections
 import numpy as np
 
 from alexnet_jax.diagnosis.data import DataLook
@@ -45,8 +46,12 @@ class Case:
 
     @property
     def ratio(self) -> float:
-        """Update by weight, per step: the median over layers of each layer's median over steps; NaN where none is."""
-        ratios = [moves.ratio for moves in self.network.moves.values() if math.isfinite(moves.ratio)]
+        """Update by weight, per step: the median over layers of each layer's median over steps; NaN where none is.
+
+        Of layers that training moves.
+        """
+        moving = [moves.ratio for layer, moves in self.network.moves.items() if layer not in self.network.held]
+        ratios = [ratio for ratio in moving if math.isfinite(ratio)]
         return float(np.median(ratios)) if ratios else math.nan
 
     @property
@@ -55,9 +60,9 @@ class Case:
         return learning_rate_of(self.subject.config)
 
     @property
-    def usual_rate(self) -> float:
-        """That of the recipe for this dataset."""
-        return recipe(None if self.subject.dataset == DEMO else self.subject.dataset).learning_rate
+    def usual(self) -> ml_collections.ConfigDict:
+        """The recipe for this dataset."""
+        return recipe(None if self.subject.dataset == DEMO else self.subject.dataset)
 
     @property
     def left(self) -> float:
@@ -78,11 +83,11 @@ class Case:
 
     def compared(self) -> str:
         """The rate beside the recipe's, to be put behind a remedy; '' where they are the same."""
-        factor = self.rate / self.usual_rate
+        factor = self.rate / self.usual.learning_rate
         if 0.99 < factor < 1.01:
             return ''
         times = f'{factor:.3g} times' if factor > 1 else f'1/{1 / factor:.3g} of'
-        return f': this is {times} the {self.usual_rate:.2g} of the recipe'
+        return f': this is {times} the {self.usual.learning_rate:.2g} of the recipe'
 
     def dead(self, *, after: bool) -> dict[str, float]:
         """{hidden layer: share of its units that gave nothing for any image}; {} where units do not die (tanh)."""

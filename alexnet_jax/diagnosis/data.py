@@ -37,7 +37,7 @@ class DataLook:
       pixel_range: (lowest, highest) value.
       channel_means: of the pixels' three channels, (3,).
       pixel_mean, pixel_spread: of all values; the spread is the standard deviation.
-      probe: see `Probe`; None with fewer than two classes or too few images.
+      probe: see `Probe`; None with fewer than two classes, too few images, or all images the same.
     """
 
     images: int
@@ -85,9 +85,10 @@ def look_at_data(
         fresh = sorted(first[record] for record in first.keys() - seen)
         seen |= first.keys()
         pixels.add(batch.images)
-        features.append(describe(batch.images[fresh]))
-        labels.append(batch.labels[fresh])
         batch_labels.append(batch.labels)
+        if fresh:
+            features.append(describe(batch.images[fresh]))
+            labels.append(batch.labels[fresh])
     every = np.concatenate(labels)
     counts = np.bincount(every, minlength=classes)
     return DataLook(
@@ -191,13 +192,13 @@ def probe(features: np.ndarray, labels: np.ndarray, *, classes: int) -> Probe | 
       classes: number of classes.
     """
     n = len(labels)
-    if n < 20 or len(np.unique(labels)) < 2:
+    if n < 20 or len(np.unique(labels)) < 2 or not features.std(axis=0).any():
         return None
     random = np.random.default_rng(0)
     order = random.permutation(n)
     x = features[order].astype(np.float64)
     x -= x.mean(axis=0)
-    x /= np.maximum(x.std(axis=0), 1e-6 * (x.std() or 1.0))
+    x /= np.maximum(x.std(axis=0), 1e-6 * x.std())
     labels = labels[order]
     halves = np.arange(n) < n // 2
     smooth = [(test, _smoother(x[~test], x[test])) for test in (halves, ~halves)]

@@ -7,6 +7,8 @@ import itertools
 
 import numpy as np
 
+_FEWEST = 2500  # pairs of units: of so many, chance gives a correlation of 0.1 five standard deviations away
+
 
 @dataclasses.dataclass(frozen=True)
 class DropoutLook:
@@ -46,11 +48,11 @@ def look_at_masks(masks: list[dict[str, np.ndarray]]) -> DropoutLook:
 
 
 def correlation(pairs: list[tuple[np.ndarray, np.ndarray]]) -> float | None:
-    """Pearson's, over all places of all pairs where both are known (not 0); None where that is nowhere, or constant."""
+    """Pearson's, over all places of all pairs where both are known (not 0); None of fewer than _FEWEST, or constant."""
     known = [(a[both], b[both]) for a, b in pairs if a.shape == b.shape and (both := (a != 0) & (b != 0)).any()]
     if not known:
         return None
     first, second = (np.concatenate([pair[i] for pair in known]).astype(np.float64) for i in (0, 1))
-    if not first.std() or not second.std():
+    if len(first) < _FEWEST or not first.std() or not second.std():
         return None
     return float(np.corrcoef(first, second)[0, 1])

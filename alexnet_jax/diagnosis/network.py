@@ -21,6 +21,7 @@ from alexnet_jax.diagnosis.subject import Subject
 from alexnet_jax.diagnosis.watching import LayerLook, Watch
 from alexnet_jax.parallel.exchange import copy_to_towers
 from alexnet_jax.parallel.mesh import REPLICATED, batch_spec, parameter_specs, place_batch, replicate
+from alexnet_jax.training.schedule import layer_factors
 from alexnet_jax.training.step import Batch, compiler_options, make_gradients, model_on
 
 # Images that are passed through the network as in testing, before the steps and after them. Of fewer a unit that fires
@@ -74,6 +75,7 @@ class NetworkLook:
       inputs: what conv1 read.
       before, after: {layer: LayerLook} as in testing (nothing dropped), before the first step and after the last.
       moves: {layer: LayerMoves}.
+      held: layers that training does not move any more (variants.Slowed): those of `moves` whose ratio is 0 on purpose.
       dropout: who was dropped; None where the variant drops nobody, or inputs, which cannot be seen from here.
     """
 
@@ -86,6 +88,7 @@ class NetworkLook:
     before: dict[str, LayerLook]
     after: dict[str, LayerLook]
     moves: dict[str, LayerMoves]
+    held: tuple[str, ...]
     dropout: DropoutLook | None
 
 
@@ -123,10 +126,13 @@ def train_and_look(
     rows: list[dict[str, Any]] = []
     inputs: list[Any] = []
     masks: list[dict[str, np.ndarray]] = []
+    held: tuple[str, ...] = ()
     for number, batch in enumerate(host[:steps], start=1):
         key = jax.random.fold_in(jax.random.key(subject.config.seed), state.step)
         rate = subject.schedule(state.step, state.plateau)
-        state, found = instruments.step(state, _placed(subject, batch), key, rate)
+        factors = layer_factors(subject.slowed, state.step)
+        held = tuple(layer for layer, factor in factors.items() if factor == 0)
+        state, found = instruments.step(state, _placed(subject, batch), key, rate, factors)
         rows.append(jax.device_get(found) | {'rate': float(rate)})
         heard = instruments.watch.settle()
         inputs += heard['input']
@@ -144,6 +150,7 @@ def train_and_look(
         before=before,
         after=instruments.look(state, placed),
         moves={layer: _moves(rows, layer) for layer in before},
+        held=held,
         dropout=look_at_masks(masks) if any(masks) and subject.variant.dropout_rate else None,
     )
 
@@ -154,9 +161,9 @@ def _placed(subject: Subject, batch: HostBatch) -> Batch:
 
 
 def _make_step(subject: Subject, model: Any) -> Any:
-    """(state, batch, key, rate) -> (state, numbers): training.step's step, which gives norms too, and never freezes.
+    """(state, batch, key, rate, factors) -> (state, numbers): training.step's, which gives norms and stops at no NaN.
 
-    Key and rate are arguments where training computes them inside, so that one program serves many subjects.
+    Key, rate and factors are arguments where training computes them, so that one program serves many subjects.
     """
     gradients = make_gradients(
         subject.variant,
@@ -167,9 +174,11 @@ def _make_step(subject: Subject, model: Any) -> Any:
         model=model,
     )
 
-    def step(state: Any, batch: Batch, key: Array, rate: Array) -> Any:
+    def step(state: Any, batch: Batch, key: Array, rate: Array, factors: dict[str, Array]) -> Any:
         (loss, error, *_), grads = gradients(state.params, batch, state.mean_image, key)
-        updates, opt_state = subject.optimizer.update(grads, state.opt_state, state.params, learning_rate=rate)
+        updates, opt_state = subject.optimizer.update(
+            grads, state.opt_state, state.params, learning_rate=rate, factors=factors
+        )
         params = optax.apply_updates(state.params, updates)
         found: dict[str, Any] = {'loss': loss, 'error': error}
         found |= {'gradient': _norms(grads), 'update': _norms(updates), 'weight': _norms(state.params)}

@@ -36,7 +36,7 @@ def as_json(diagnosis: Diagnosis) -> dict[str, Any]:
         'classes': case.subject.classes,
         'chance_loss': case.chance,
         'learning_rate': case.rate,
-        'usual_learning_rate': case.usual_rate,
+        'usual_learning_rate': case.usual.learning_rate,
     }
     network = dataclasses.asdict(case.network)
     for looks in (network['before'], network['after']):
@@ -104,7 +104,7 @@ def _steps(case: Case) -> list[str]:
     lines += _line(
         'rate',
         f'{network.rates[0]:.3g} for {config.batch_size} images, biases x{bias_rate:g}, momentum {config.momentum:g}, '
-        f'weight decay {config.weight_decay:g}; the recipe has {case.usual_rate:g}',
+        f'weight decay {config.weight_decay:g}; the recipe has {case.usual.learning_rate:g}',
     )
     if network.dropout is None:
         return lines
@@ -131,10 +131,11 @@ def _layers(case: Case) -> list[str]:
     ]
     for layer in variant.layers:
         look, moves = network.before[layer.name], network.moves[layer.name]
+        ratio = 'held' if layer.name in network.held else f'{moves.ratio:.2g}'
         std = 'uniform' if layer.init_std is None else f'{layer.init_std:.3g}'
         lines.append(
             f'{layer.name:7} {std:>9} {layer.init_bias:5.3g}  {look.mean:9.3g} {look.spread:9.3g} {look.differs:8.1%} '
-            f'{_share(dead, layer.name):>5} {_share(later, layer.name):>6}  {moves.gradient:9.3g} {moves.ratio:14.2g}'
+            f'{_share(dead, layer.name):>5} {_share(later, layer.name):>6}  {moves.gradient:9.3g} {ratio:>14}'
         )
     explained = (
         'mean, spread: of what the layer gives before ReLU. differs: how much of it differs from image to image. dead: '

@@ -28,9 +28,9 @@ from alexnet_jax.training import config as configs
 from alexnet_jax.training.batches import batches_of
 from alexnet_jax.training.checkpoint import FOLDER
 from alexnet_jax.training.inspection import load
-from alexnet_jax.training.recipe import dtype_of, optimizer_of, schedule_of, variant_of
+from alexnet_jax.training.recipe import dtype_of, layer_factors_of, optimizer_of, schedule_of, variant_of
 from alexnet_jax.training.records import lines_until
-from alexnet_jax.training.schedule import Plateau, Schedule
+from alexnet_jax.training.schedule import LayerFactor, Plateau, Schedule
 from alexnet_jax.training.seal import Damaged, read_seal
 from alexnet_jax.training.state import TrainState, abstract_state, create_state
 from alexnet_jax.training.trained import load_config
@@ -46,7 +46,7 @@ class Subject:
       dataset: name of the dataset.
       classes: number of classes.
       examples: images of the training split.
-      variant, mesh, optimizer, schedule, dtype: as training has them, on a mesh of one replica.
+      variant, mesh, optimizer, schedule, slowed, dtype: as training has them, on a mesh of one replica.
       state: where it stands; the diagnosis uses it up.
       batches: called with a number of updates, gives the training batches from there on, on the host.
       history: the lines of its metrics.jsonl, oldest first.
@@ -62,6 +62,7 @@ class Subject:
     mesh: Mesh
     optimizer: optax.GradientTransformationExtraArgs
     schedule: Schedule
+    slowed: tuple[LayerFactor, ...]
     dtype: DTypeLike | None
     state: TrainState
     batches: Callable[[int], Iterator[HostBatch]]
@@ -96,6 +97,7 @@ def of_config(config: ml_collections.ConfigDict, dataset: Dataset, *, name: str)
         mesh=mesh,
         optimizer=optimizer,
         schedule=schedule_of(config, examples=dataset.examples('train')),
+        slowed=layer_factors_of(config, examples=dataset.examples('train')),
         dtype=dtype_of(config),
         state=state,
         batches=lambda step: batches_of(config, dataset).read_from(step),

@@ -56,6 +56,23 @@ def rate_too_large(case: Case) -> Finding | None:
     )
 
 
+def decay_too_large(case: Case) -> Finding | None:
+    """More than ten times the recipe's weight decay, and it shrinks weights by over 0.5 % a step, to half in 140 steps.
+
+    A step takes rate * decay of a weight, and momentum m as often again until it is 1 / (1 - m) times that. Healthy:
+    0.0015 % (the embedded dataset) and 0.005 % (the paper).
+    """
+    config, usual = case.subject.config, case.usual.weight_decay
+    shrinks = case.network.rates[0] * config.weight_decay / (1 - config.momentum)
+    if shrinks <= 0.005 or config.weight_decay <= 10 * usual:
+        return None
+    return Finding(
+        'weight decay too large',
+        f'it shrinks the weights by {shrinks:.2%} a step, and so halves them in {math.log(2) / shrinks:.0f} steps',
+        f'use --config.weight_decay={usual:g} of the recipe, where it is {config.weight_decay:g}',
+    )
+
+
 def start_loss(case: Case) -> Finding | None:
     """Before the first step the loss is more than 1.5 nats above ln(classes): it is confident of nothing it learned.
 
@@ -138,4 +155,13 @@ def stuck(case: Case) -> Finding | None:
     )
 
 
-TRAINING: tuple[Rule, ...] = (bad_numbers, start_loss, rate_too_large, dead_units, slow_start, rate_too_small, stuck)
+TRAINING: tuple[Rule, ...] = (
+    bad_numbers,
+    start_loss,
+    decay_too_large,
+    rate_too_large,
+    dead_units,
+    slow_start,
+    rate_too_small,
+    stuck,
+)

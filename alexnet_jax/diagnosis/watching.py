@@ -101,7 +101,8 @@ class Watch:
         if self._drops_outputs and layer in self._after_hidden and self._units is not None:
             kept = jnp.where(lax.stop_gradient(x) == 0, DROPPED, KEPT)
             told = jnp.where(self._units == 0, UNKNOWN, kept).astype(x.dtype)
-            self._tell(f'masks {layer}', self._exchange(told, layer).astype(jnp.int8))
+            units = self._exchange(told, self._after_hidden[0])  # before fc8 one weird trick exchanges none
+            self._tell(f'masks {layer}', units.astype(jnp.int8))
         return self._exchange(x, layer)
 
     def _tell(self, what: str, *values: Array) -> None:

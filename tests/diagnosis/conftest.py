@@ -1,24 +1,15 @@
-"""What the cases are tried on: a small network and dataset, or with DOCTOR_DATA_DIR the embedded one, for the table."""
+"""What the cases are tried on: a small network, and a dataset from which labels can be told."""
 
-import os
-import pathlib
-
-import commands
 import numpy as np
 import pytest
 from conftest import TINY_COLOURS
-from diagnosis.cases import EMBEDDED, Lab
 from PIL import Image
 
 from alexnet_jax.data import folder_source
 from alexnet_jax.data.source import open_dataset
 from alexnet_jax.data.writer import prepare
 from alexnet_jax.training import step
-from alexnet_jax.training.workdir import open_or_render
-
-TABLE = os.environ.get('DOCTOR_TABLE')  # where the table goes; see the Makefile
-ROWS = {}
-BEGIN, END = '<!-- cases: begin -->', '<!-- cases: end -->'
+from docs.doctor_cases import Lab
 
 
 @pytest.fixture(scope='session')
@@ -37,28 +28,9 @@ def blotches(tmp_path_factory):
 
 
 @pytest.fixture(scope='session')
-def lab(request):
-    """The network in the plain forms of model.layers, which compile in half the time, but for the table."""
-    if EMBEDDED:
-        yield Lab(open_or_render('demo', EMBEDDED), {'data_dir': EMBEDDED}, steps=20)
-        return
+def lab(blotches):
+    """The network in the plain forms of model.layers, which compile in half the time."""
     small = {'variant': 'released', 'width': 0.0625, 'batch_size': 8, 'learning_rate': 0.003, 'mesh': (1, 1)}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(step, 'on_cpu', lambda mesh: False)
-        yield Lab(request.getfixturevalue('blotches'), small, steps=8)
-
-
-@pytest.fixture
-def record():
-    """Takes a row of the table."""
-    return ROWS.__setitem__
-
-
-def pytest_sessionfinish(session, exitstatus):
-    if not TABLE or exitstatus:
-        return
-    path = pathlib.Path(commands.ROOT) / TABLE
-    lines = ['| case | the doctor says | first loss, last | key figures |', '|---|---|---|---|']
-    lines += [f'| {case} | {" | ".join(cells)} |' for case, cells in ROWS.items()]
-    before, _, rest = path.read_text().partition(BEGIN)
-    path.write_text(before + BEGIN + '\n' + '\n'.join(lines) + '\n' + END + rest.partition(END)[2])
+        yield Lab(blotches, small, steps=8)
