@@ -54,6 +54,8 @@ def draw(
       InputError: the file cannot be written.
     """
     columns = min(COLUMNS, len(shown))
+    if neighbours is not None:  # three rows of them are about as high as one of predictions
+        columns = min(COLUMNS, -(-len(shown) // -(-len(shown) // 3)))
     rows = -(-len(shown) // columns)
     width, height = columns * (_SIDE + _GAP) + _GAP, rows * (_SIDE + _TEXT + _BARS + 2 * _GAP)
     side, left = 0.0, width + 2 * _GAP
