@@ -44,7 +44,11 @@ class Lab:
 
     def __init__(self, dataset: Dataset, settings: dict[str, Any], *, steps: int) -> None:
         self.dataset, self.settings, self.steps = dataset, settings, steps
-        self._instruments: Instruments | None = None
+
+    @functools.cached_property
+    def instruments(self) -> Instruments:
+        """The healthy one's programs."""
+        return Instruments(self.subject())
 
     def subject(self, *, dataset: Dataset | None = None, **settings: Any) -> Subject:
         """What the recipe would train with other `settings`, or on another `dataset`."""
@@ -56,10 +60,7 @@ class Lab:
 
     def examine(self, subject: Subject, *, own_program: bool = False) -> Diagnosis:
         """`own_program`: of another network, mesh or code than the healthy one's."""
-        if own_program:
-            return examine(subject, steps=self.steps)
-        self._instruments = self._instruments or Instruments(self.subject())
-        return examine(subject, steps=self.steps, instruments=self._instruments)
+        return examine(subject, steps=self.steps, instruments=None if own_program else self.instruments)
 
     def with_batches(self, change: Change, **pieces: Any) -> Diagnosis:
         """Of each batch changed."""

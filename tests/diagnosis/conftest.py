@@ -1,5 +1,7 @@
 """What the cases are tried on: a small network, and a dataset from which labels can be told."""
 
+import functools
+
 import numpy as np
 import pytest
 from conftest import TINY_COLOURS
@@ -8,8 +10,9 @@ from PIL import Image
 from alexnet_jax.data import folder_source
 from alexnet_jax.data.source import open_dataset
 from alexnet_jax.data.writer import prepare
+from alexnet_jax.diagnosis import network
 from alexnet_jax.training import step
-from docs.doctor_cases import Lab
+from docs.doctor_cases import CASES, Lab
 
 
 @pytest.fixture(scope='session')
@@ -33,4 +36,11 @@ def lab(blotches):
     small = {'variant': 'released', 'width': 0.0625, 'batch_size': 8, 'learning_rate': 0.003, 'mesh': (1, 1)}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(step, 'on_cpu', lambda mesh: False)
+        patch.setattr(network, 'LOOKED_AT', 64)
         yield Lab(blotches, small, steps=8)
+
+
+@pytest.fixture(scope='session')
+def diagnosed(lab):
+    """Called with a case's name, gives its diagnosis, made once."""
+    return functools.cache(lambda name: CASES[name][0](lab))
