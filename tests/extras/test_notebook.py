@@ -48,10 +48,10 @@ def executed(saved, program_cache):
 
 def test_it_learns(executed):
     losses = executed[1]['losses']
-    assert len(losses) == 150
+    assert len(losses) == 200
     assert sum(losses[:10]) / 10 == pytest.approx(math.log(10), abs=0.4)  # guessing
-    assert sum(losses[-10:]) / 10 < math.log(10) - 0.15
-    assert executed[1]['error'] < 0.8
+    assert sum(losses[-10:]) / 10 < 2.1
+    assert executed[1]['error'] < 0.75
 
 
 def test_what_is_exchanged_is_what_the_paper_says(executed):
@@ -76,6 +76,6 @@ def test_the_saved_outputs_are_those_of_this_code(saved, executed):
     assert NOTEBOOK.stat().st_size < 500_000
     fresh = {cell.id: cell for cell in executed[0].cells}
     same = [cell.id for cell in code if text_of(cell) and text_of(cell) == text_of(fresh[cell.id])]
-    # The network, who holds what, the exchange by hand, the schedule, the compiled program: nothing in them is measured.
+    # The network, who holds what, the exchange by hand, the schedule, the compiled program: nothing measured in them.
     assert len(same) >= 5
     assert any('by hand' in text_of(cell) for cell in code if cell.id in same)
