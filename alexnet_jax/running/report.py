@@ -103,13 +103,12 @@ def _title(runs: Sequence[Run]) -> tuple[str, Html]:
         names = ', '.join(run.name for run in runs)
         return f'{len(runs)} runs compared', paragraph(f'AlexNet on {_sets(runs)}: {names}.')
     run = runs[0]
+    differ = ' how its two towers came to differ,' if run.has_towers else ''
     lead = (
         f'AlexNet ({learning.network_words(run)}) on {run.config.dataset}, {len(run.network.classes)} classes: what it '
-        'learned, how its two towers came to differ, and what it still confuses.'
+        f'learned,{differ} and what it still confuses.'
     )
-    return f'{run.name}', paragraph(lead) if run.has_towers else paragraph(
-        lead.replace(' how its two towers came to differ,', '')
-    )
+    return run.name, paragraph(lead)
 
 
 def _sets(runs: Sequence[Run]) -> str:
@@ -137,29 +136,25 @@ def _of_run(
 ) -> list[tuple[str, str, Html]]:
     """The sections that every run has of its own."""
     tested, missing = _tested(run, data_dir=data_dir, protocol=protocol)
-    parts: list[tuple[str, str, list[Html]]] = [('filters', 'First layer', inside.filters(run, album))]
     picture, what = _image(run, tested, image)
-    absent = [paragraph(f'Left out: {missing}')]
-    maps = (
-        inside.feature_maps(run, maps_of(run.network, picture), picture, what, album) if picture is not None else absent
-    )
-    parts.append(('maps', 'Feature maps', maps))
+    maps = found = [paragraph(f'Left out: {missing}')]
+    if picture is not None:
+        maps = inside.feature_maps(run, maps_of(run.network, picture), picture, what, album)
     if tested:
-        words = protocol.replace('_', '-')
-        found = inside.mistakes(run, tested.predictions, words, tested.picture, album)
-    else:
-        found = absent
-    parts.append(('mistakes', 'Mistakes', found))
-    parts.append(('exchanges', 'Who talks to whom', exchanges(run, album)))
-    titles = {'filters': 'The first layer, by tower', 'maps': 'An image on its way', 'mistakes': 'What it confuses'}
+        found = inside.mistakes(run, tested.predictions, protocol.replace('_', '-'), tested.picture, album)
+    parts = [
+        ('filters', 'First layer', 'The first layer, by tower', inside.filters(run, album)),
+        ('maps', 'Feature maps', 'An image on its way', maps),
+        ('mistakes', 'Mistakes', 'What it confuses', found),
+        ('exchanges', 'Who talks to whom', 'Who talks to whom', exchanges(run, album)),
+    ]
     shown = []
-    for anchor, short, content in parts:
-        title, name = titles.get(anchor, short), short
+    for anchor, name, title, content in parts:
         if several:
-            anchor, title, name = (
+            anchor, name, title = (
                 f'{anchor}{index}',
+                f'{run.name}: {name}',
                 f'{run.name}: {title[0].lower()}{title[1:]}',
-                f'{run.name}: {short}',
             )
         shown.append((anchor, name, section(anchor, title, *content)))
     return shown
