@@ -294,7 +294,8 @@ def test_a_last_update_that_ruins_the_network_is_no_result(train, tmp_path):
     assert process.returncode == 1
     assert re.fullmatch(r'error: the validation loss is (nan|inf) at step 1: .*', process.stderr.splitlines()[-1])
     assert not (tmp_path / 'run/result.json').exists()
-    assert list((tmp_path / 'run/checkpoints').iterdir()) == []
+    assert [path.name for path in (tmp_path / 'run/checkpoints').iterdir()] == ['0']  # the state before that update
+    assert 'the state before it is checkpoint 0' in process.stderr.splitlines()[-1]
 
 
 def test_the_start_is_accounted_for_until_the_first_step(straight):
