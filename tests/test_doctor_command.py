@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 from random_networks import network_of, save_run
 
+# Without norms, which take most of compiling.
 CONFIG = '--config=configs/one_device.py:tiny'
-SMALL = ('--config.variant=released', '--config.width=0.0625', '--config.batch_size=8', '--config.clip_norm=1.0')
+SMALL = ('--config.variant=no_norm', '--config.width=0.0625', '--config.batch_size=8', '--config.clip_norm=1.0')
 
 
 def contents(folder):
@@ -23,7 +24,7 @@ def contents(folder):
 @pytest.fixture(scope='module')
 def sick(tiny, tiny_dir, tmp_path_factory):
     """A run folder whose mean image is zero."""
-    workdir, network = tmp_path_factory.mktemp('runs') / 'sick', network_of()
+    workdir, network = tmp_path_factory.mktemp('runs') / 'sick', network_of('no_norm')
     save_run(dataclasses.replace(network, mean_image=np.zeros_like(network.mean_image)), workdir, tiny, tiny_dir)
     return workdir
 
@@ -58,7 +59,7 @@ def test_of_a_fresh_run_nothing_is_found(done):
     assert process.returncode == 0, process.stderr
     lines = process.stdout.splitlines()
     check_screen(lines)
-    assert lines[0].startswith('configs/one_device.py:tiny: released, width 0.0625, on tiny (40 images, 3 classes),')
+    assert lines[0].startswith('configs/one_device.py:tiny: no_norm, width 0.0625, on tiny (40 images, 3 classes),')
     assert lines[-1] == 'verdict   nothing found that would keep it from learning'
     assert process.stderr.splitlines()[0] == 'reading 40 training images'
     assert process.stderr.splitlines()[-1].startswith('training step 3 of 3: loss 1.')
@@ -73,7 +74,7 @@ def test_of_a_sick_run_the_cause_is_named_and_its_folder_left_alone(done, sick):
     assert verdict.startswith('verdict   mean not subtracted: of pixels with a mean of ')
     found = json.loads(last)
     assert found['verdict'] == 'mean not subtracted' and len(found['findings']) == 1
-    assert found['run'] | {'name': str(sick), 'dataset': 'tiny', 'variant': 'released', 'step': 0} == found['run']
+    assert found['run'] | {'name': str(sick), 'dataset': 'tiny', 'variant': 'no_norm', 'step': 0} == found['run']
     assert found['run']['chance_loss'] == pytest.approx(1.0986, abs=1e-4)  # ln 3
     assert len(found['network']['losses']) == 2
     assert min(found['network']['inputs']['mean']) > 50

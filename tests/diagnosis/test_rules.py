@@ -76,6 +76,7 @@ def causes(**changed):
 
 VALIDATED = ({'split': 'validation', 'step': 400, 'top1_error': 0.3},)
 FLAT = tuple({'split': 'train', 'step': step, 'loss': 2.27, 'top1_error': 0.9} for step in range(20, 401, 20))
+SLOW = {'moves': moves(1e-5), 'rate': 0.0009, 'config': {'learning_rate': 0.0009}}
 # {cause: [(just not, just so), ...]}
 THRESHOLDS = {
     'empty images': [
@@ -129,7 +130,7 @@ THRESHOLDS = {
         ({'rate': 2.0}, {'rate': 2.0, 'config': {'weight_decay': 0.00501}}),
     ],
     'dead ReLUs': [
-        ({'before': looks(fc6=look(dead=49))}, {'before': looks(fc6=look(dead=50))}),
+        ({'before': looks(fc6=look(dead=79))}, {'before': looks(fc6=look(dead=80))}),
         ({'before': looks(fc6=look(dead=90)), 'looked_at': 63}, {'before': looks(fc6=look(dead=90)), 'looked_at': 64}),
         ({'before': looks(fc6=look(dead=90)), 'history': VALIDATED}, {'before': looks(conv1=look(dead=90))}),
         ({'before': looks(fc8=look(dead=90))}, {'before': looks(fc7=look(dead=90))}),  # logits are no ReLUs
@@ -138,13 +139,11 @@ THRESHOLDS = {
         ({'before': looks(fc7=look(differs=0.03))}, {'before': looks(fc7=look(differs=0.029))}),
         ({'before': looks(fc7=look(differs=0.0)), 'history': VALIDATED}, {'before': looks(fc7=look(differs=0.0))}),
     ],
-    'learning rate too small': [  # 0.9 ln(10) = 2.07
-        ({'moves': moves(5e-5)}, {'moves': moves(4.9e-5)}),
-        ({'moves': moves(1e-5), 'rate': 0.001}, {'moves': moves(1e-5)}),  # after a drop it may
-        (
-            {'moves': moves(1e-5), 'losses': (2.1, 2.0)},
-            {'moves': moves(1e-5), 'losses': (2.1, 2.1)},
-        ),
+    'learning rate too small': [  # a rate under 0.001; 0.9 ln(10) = 2.07
+        (SLOW | {'moves': moves(5e-5)}, SLOW | {'moves': moves(4.9e-5)}),
+        ({'moves': moves(1e-5), 'rate': 0.0011, 'config': {'learning_rate': 0.0011}}, SLOW),
+        (SLOW | {'rate': 0.00009}, SLOW),  # after a drop it may
+        (SLOW | {'losses': (2.1, 2.0)}, SLOW | {'losses': (2.1, 2.1)}),
     ],
     'stuck': [
         ({'start': 199, 'history': FLAT}, {'start': 400, 'history': FLAT}),
@@ -174,8 +173,8 @@ def test_wrong_pixels_speak_before_what_follows_from_them_and_labels_beside_them
 
 def test_a_layer_that_training_holds_moves_nothing_and_is_no_sign():
     frozen = {'conv1': 0.0, 'conv2': 0.0, 'conv3': 0.0, 'conv4': 0.0, 'conv5': 0.0}
-    assert causes(moves=moves(1e-3, **frozen), held=tuple(frozen)) == []
-    assert causes(moves=moves(1e-3, **frozen)) == ['learning rate too small']
+    assert causes(**SLOW | {'moves': moves(1e-3, **frozen), 'held': tuple(frozen)}) == []
+    assert causes(**SLOW | {'moves': moves(1e-3, **frozen)}) == ['learning rate too small']
     assert case(moves=moves(1e-3, **frozen), held=tuple(frozen)).ratio == 1e-3
 
 
@@ -193,7 +192,6 @@ def test_the_rate_is_compared_with_the_recipe_s():
     )
     remedy = findings(case(moves=moves(1e-5), rate=1e-4, config={'learning_rate': 1e-4}))[0].remedy
     assert remedy == 'use a larger --config.learning_rate: this is 1/100 of the 0.01 of the recipe'
-    assert findings(case(moves=moves(1e-5)))[0].remedy == 'use a larger --config.learning_rate'
 
 
 @pytest.mark.parametrize(
