@@ -170,7 +170,7 @@ class Variant:
     activation: Relu | Tanh = Relu()
     crops: int | None = None
     flips: bool = True
-    without: tuple[str, ...] = ()
+    without: tuple[str, ...] = dataclasses.field(default=(), compare=False)  # a name of the same data
     sources: tuple[tuple[str, str], ...] = ()
 
     @property
