@@ -14,13 +14,11 @@ from absl import app, flags, logging
 
 from alexnet_jax.parallel.allocator import tune_allocator
 from alexnet_jax.running.ending import Ending
-from alexnet_jax.training.command_line import parse_options
+from alexnet_jax.training.command_line import parse_options, paths_of
 
-_SOURCE = (
-    flags.DEFINE_list('workdir', [], 'Run folders.'),
-    flags.DEFINE_list('weights', [], 'Files of weights.'),
-    flags.DEFINE_integer('step', None, 'Which checkpoint of the runs. Default: the newest.', lower_bound=0),
-)
+_WORKDIR = flags.DEFINE_multi_string('workdir', [], 'Run folders, A,B or a flag for each.')
+_WEIGHTS = flags.DEFINE_multi_string('weights', [], 'Files of weights, the same way.')
+_STEP = flags.DEFINE_integer('step', None, 'Which checkpoint of the runs. Default: the newest.', lower_bound=0)
 _TEST = (
     flags.DEFINE_string('dataset', None, 'A prepared dataset. Default: what the runs were trained on.'),
     flags.DEFINE_string('data_dir', None, 'Prepared datasets. Default: that of the runs, or data.'),
@@ -63,7 +61,7 @@ def _run(ending: Ending) -> tuple[dict, str]:
     given = {'coordinator': _COORDINATOR.value, 'processes': _PROCESSES.value, 'process_id': _PROCESS_ID.value}
     group = find_group(_CLUSTER.value, **given)
     settings = Settings(mesh=sizes_of(_MESH.value), **{flag.name: flag.value for flag in _TEST})
-    source = Source(**{flag.name: flag.value for flag in _SOURCE})
+    source = Source(workdir=paths_of(_WORKDIR.value), weights=paths_of(_WEIGHTS.value), step=_STEP.value)
     times = {'heartbeat': _HEARTBEAT.value, 'join_timeout': _JOIN.value}
     return evaluate(source, settings, group=group, ending=ending, **times)
 

@@ -14,10 +14,10 @@ from absl import app, flags, logging
 
 from alexnet_jax import InputError
 from alexnet_jax.parallel.allocator import tune_allocator
-from alexnet_jax.training.command_line import parse_arguments
+from alexnet_jax.training.command_line import parse_arguments, paths_of
 
-_WORKDIR = flags.DEFINE_list('workdir', [], 'Run folder.')
-_WEIGHTS = flags.DEFINE_list('weights', [], 'File of weights.')
+_WORKDIR = flags.DEFINE_multi_string('workdir', [], 'Run folder.')
+_WEIGHTS = flags.DEFINE_multi_string('weights', [], 'File of weights.')
 _STEP = flags.DEFINE_integer('step', None, 'Which checkpoint of the run. Default: the newest.', lower_bound=0)
 _SETTINGS = (
     flags.DEFINE_string('layer', None, 'A layer or a stage of one, or help.', required=True),
@@ -38,7 +38,7 @@ def main(argv: list[str]) -> None:
     from alexnet_jax.running.features import Settings, write
     from alexnet_jax.running.networks import Source
 
-    source = Source(workdir=_WORKDIR.value, weights=_WEIGHTS.value, step=_STEP.value)
+    source = Source(workdir=paths_of(_WORKDIR.value), weights=paths_of(_WEIGHTS.value), step=_STEP.value)
     try:
         settings = Settings(mesh=sizes_of(_MESH.value), **{flag.name: flag.value for flag in _SETTINGS})
         text, unusable = write(argv[1:], source, settings)

@@ -16,10 +16,10 @@ from absl import app, flags, logging
 
 from alexnet_jax import InputError
 from alexnet_jax.parallel.allocator import tune_allocator
-from alexnet_jax.training.command_line import parse_arguments
+from alexnet_jax.training.command_line import parse_arguments, paths_of
 
-_WORKDIR = flags.DEFINE_list('workdir', [], 'Run folder.')
-_WEIGHTS = flags.DEFINE_list('weights', [], 'File of weights.')
+_WORKDIR = flags.DEFINE_multi_string('workdir', [], 'Run folder.')
+_WEIGHTS = flags.DEFINE_multi_string('weights', [], 'File of weights.')
 _STEP = flags.DEFINE_integer('step', None, 'Which checkpoint of the run. Default: the newest.', lower_bound=0)
 _PROTOCOL = flags.DEFINE_enum('protocol', 'ten_view', ['centre', 'ten_view'], 'What is averaged: one view, or ten.')
 _JSON = flags.DEFINE_bool('json', False, 'Print JSON and nothing else.')
@@ -35,7 +35,7 @@ def main(argv: list[str]) -> None:
     from alexnet_jax.running.networks import Source
     from alexnet_jax.running.predict import predict
 
-    source = Source(workdir=_WORKDIR.value, weights=_WEIGHTS.value, step=_STEP.value)
+    source = Source(workdir=paths_of(_WORKDIR.value), weights=paths_of(_WEIGHTS.value), step=_STEP.value)
     options = {'neighbours': _NEIGHBOURS.value, 'data_dir': _DATA_DIR.value, 'figure': _FIGURE.value}
     try:
         outcome = predict(argv[1:], source, protocol=_PROTOCOL.value, **options)

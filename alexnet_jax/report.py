@@ -14,8 +14,9 @@ import sys
 from absl import app, flags, logging
 
 from alexnet_jax import InputError
+from alexnet_jax.training.command_line import paths_of
 
-_WORKDIR = flags.DEFINE_list('workdir', None, 'Run folder, or several: A,B.')
+_WORKDIR = flags.DEFINE_multi_string('workdir', None, 'Run folder, or several: A,B or a flag for each.')
 _OUTPUT = flags.DEFINE_string('output', 'report.html', 'The file to write.')
 _FIGURES = flags.DEFINE_string('figures', None, 'A folder for the pictures as PNGs.')
 _IMAGE = flags.DEFINE_string('image', None, 'A photograph for the feature maps. Default: a validation image.')
@@ -34,7 +35,7 @@ def main(argv: list[str]) -> None:
 
     try:
         line = write_report(
-            [pathlib.Path(workdir) for workdir in _WORKDIR.value],
+            [pathlib.Path(workdir) for workdir in paths_of(_WORKDIR.value)],
             output=pathlib.Path(_OUTPUT.value),
             figures=pathlib.Path(_FIGURES.value) if _FIGURES.value else None,
             image=pathlib.Path(_IMAGE.value) if _IMAGE.value else None,

@@ -9,9 +9,9 @@
 --sweep.KEY=VALUES is multiplied with the others and with the config's sweep(); values that are tuples are separated by
 semicolons ('--sweep.mesh=1,1;1,2'). --config.KEY=VALUE holds for all runs. A search takes ranges, and no sweep().
 All points are checked before the first run. Each has a folder in --workdir and beside it NAME.log. The same command
-again skips what is finished and goes on with the rest. At the end: results.csv, results.md, results.png. --index=I
-becomes run I, for job arrays: launch/slurm_sweep.sbatch. Exit codes are alexnet_jax.main's: 0 all finished, 1 some
-failed, 75 lost, 76 told to stop. docs/sweeps.md has more.
+again skips what is finished and goes on with the rest. At the end: results.csv, results.md, results.png, and with
+--report a page that compares the best settings. --index=I becomes run I, for job arrays: launch/slurm_sweep.sbatch.
+Exit codes are alexnet_jax.main's: 0 all finished, 1 some failed, 75 lost, 76 told to stop. docs/sweeps.md has more.
 """
 
 import functools
@@ -34,6 +34,7 @@ _DRY_RUN = flags.DEFINE_bool('dry_run', False, 'Only check the points and print 
 _COUNT = flags.DEFINE_bool('count', False, 'Only check the points and print how many there are.')
 _INDEX = flags.DEFINE_integer('index', None, 'Become the run of this point, from 0.', lower_bound=0)
 _TABLE = flags.DEFINE_bool('table', False, 'Only write the results of what is there.')
+_REPORT = flags.DEFINE_bool('report', False, 'Write report.html too: the best six settings, by alexnet_jax.report.')
 _SEARCH = flags.DEFINE_enum('search', None, ['optuna'], 'Let this choose the points.')
 _TRIALS = flags.DEFINE_integer('trials', 40, 'Points of a search, those of earlier starts included.', lower_bound=1)
 _MODULE = flags.DEFINE_string('module', 'alexnet_jax.main', 'The module that runs a point.')
@@ -80,7 +81,9 @@ def _main(sweep: dict[str, str]) -> int:
         return start.task(root, plan, points, index=_INDEX.value, command=command)
     sweeping = start.Sweep(root, plan, points, texts=sweep if _SEARCH.value else None, command=command, again=again)
     code = 0 if _TABLE.value else sweeping.run(jobs=_JOBS.value, trials=_TRIALS.value)
-    print(sweeping.results())
+    print(sweeping.results(), flush=True)
+    if _REPORT.value and code != INTERRUPTED:
+        sweeping.report()
     if code == INTERRUPTED:
         print('interrupted: the same command goes on', file=sys.stderr)
     return code

@@ -108,6 +108,16 @@ def settings_of(rows: list[Row]) -> list[Setting]:
     return sorted(settings, key=lambda one: statistics.fmean(one.centre) if one.centre else float('inf'))
 
 
+def best_runs(rows: list[Row], most: int) -> list[str]:
+    """Names of runs to look at side by side: the first finished one of each setting, the best settings first."""
+    firsts: dict[str, str] = {}
+    for row in rows:
+        if row.result:
+            setting = {key: value for key, value in row.overrides.items() if key != 'seed'}
+            firsts.setdefault(json.dumps(setting, sort_keys=True), row.name)
+    return [firsts[json.dumps(one.overrides, sort_keys=True)] for one in settings_of(rows) if one.centre][:most]
+
+
 def csv_of(rows: list[Row]) -> str:
     """A line for each run: its overrides, its state, and all numbers of its tests."""
     keys = _keys(rows)

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import pathlib
+import subprocess
+import sys
 from collections.abc import Callable, Mapping, Sequence
 
 from alexnet_jax import InputError
 from alexnet_jax.sweeping.display import Display
 from alexnet_jax.sweeping.plan import Plan, Point, steps_of
 from alexnet_jax.sweeping.record import Record
-from alexnet_jax.sweeping.results import write_results
+from alexnet_jax.sweeping.results import best_runs, rows_of, write_results
 from alexnet_jax.sweeping.runner import Listed, Runner, Source
 from alexnet_jax.sweeping.search import Search, Space, described, space_of
 from alexnet_jax.sweeping.shares import shares
 from alexnet_jax.sweeping.task import become
 from alexnet_jax.training.logbook import to_stderr
 
+REPORTED = 6  # runs on one page: the report tells no more apart
 Command = Callable[[Point], list[str]]
 
 
@@ -92,3 +95,12 @@ class Sweep:
     def results(self) -> str:
         """Writes results.csv, results.md and results.png; returns the Markdown."""
         return write_results(self._record, title=self._root.name, command=self._again)
+
+    def report(self) -> None:
+        """Writes report.html, which compares the best runs, by alexnet_jax.report in a process that says so itself."""
+        names = best_runs(rows_of(self._record), REPORTED)
+        if not names:
+            to_stderr('no report: no run is finished')
+            return
+        command = [sys.executable, '-m', 'alexnet_jax.report', f'--output={self._root / "report.html"}']
+        subprocess.run([*command, *(f'--workdir={self._root / name}' for name in names)], check=False)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import keyword
+import pathlib
 import re
 import sys
+from collections.abc import Iterable
 
 from absl import flags
 
@@ -49,6 +51,14 @@ def parse_options(argv: list[str]) -> list[str]:
 def parse_arguments(argv: list[str]) -> list[str]:
     """The same for one that takes arguments too; returns the program's name and the arguments."""
     return _known_flags(argv)
+
+
+def paths_of(values: Iterable[str]) -> list[str]:
+    """The paths that a flag names, given once as A,B or once for each: a name with commas in it has to exist."""
+    named: list[str] = []
+    for value in values:
+        named += [value] if value and pathlib.Path(value).exists() else filter(None, value.split(','))
+    return named
 
 
 def _known_flags(argv: list[str]) -> list[str]:

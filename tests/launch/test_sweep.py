@@ -94,22 +94,24 @@ def test_real_runs_one_of_which_diverges(tiny_dir, tmp_path, program_cache):
     root = tmp_path / 'rates'
     options = (
         *(f'{CONFIG}:tiny', f'--config.data_dir={tiny_dir}', '--config.width=0.01', '--config.steps=2'),
-        *('--config.batch_size=8', '--sweep.learning_rate=0.001,1e38', f'--workdir={root}'),
+        *('--config.batch_size=8', '--sweep.learning_rate=0.001,1e38', '--sweep.seed=4'),
+        f'--workdir={root}',
     )
-    done = sweep(*options, '--jobs=2', cache=program_cache)
+    done = sweep(*options, '--jobs=2', '--report', cache=program_cache)
     assert done.returncode == 1, done.stderr
     good, bad = csv.DictReader((root / 'results.csv').read_text().splitlines())
-    assert (good['run'], good['state'], good['step']) == ('learning_rate=0.001', 'finished', '2')
-    result = json.loads((root / 'learning_rate=0.001' / 'result.json').read_text())
+    assert (good['run'], good['state'], good['step']) == ('learning_rate=0.001,seed=4', 'finished', '2')
+    result = json.loads((root / 'learning_rate=0.001,seed=4' / 'result.json').read_text())
     assert float(good['centre_top1_error']) == result['centre']['top1_error']
     assert float(good['ten_view_loss']) == result['ten_view']['loss']
-    assert (bad['run'], bad['state']) == ('learning_rate=1e+38', 'failed, exit code 1')
+    assert (bad['run'], bad['state']) == ('learning_rate=1e+38,seed=4', 'failed, exit code 1')
     assert bad['last_line'].startswith('error: ')
-    assert (root / 'results.md').read_text() + '\n' == done.stdout
-    assert json.loads((root / 'learning_rate=0.001' / 'config.json').read_text())['learning_rate'] == 0.001
+    assert done.stdout.startswith((root / 'results.md').read_text() + '\n')
+    assert 'learning_rate=0.001,seed=4' in (root / 'report.html').read_text()  # a folder with a comma in its name
+    assert json.loads((root / 'learning_rate=0.001,seed=4' / 'config.json').read_text())['learning_rate'] == 0.001
     # As a task of a job array: this one is finished, and of it nothing changes.
     again = sweep(*options, '--index=0', cache=program_cache)
-    assert (again.returncode, again.stderr) == (0, 'learning_rate=0.001: finished before\n')
+    assert (again.returncode, again.stderr) == (0, 'learning_rate=0.001,seed=4: finished before\n')
 
 
 def test_after_kill_9_the_same_command_finishes_the_sweep(tiny_dir, tmp_path):

@@ -9,7 +9,7 @@ from PIL import Image
 
 from alexnet_jax.sweeping.plan import Plan, check
 from alexnet_jax.sweeping.record import Record, lock
-from alexnet_jax.sweeping.results import mean_text, rows_of, settings_of, write_results
+from alexnet_jax.sweeping.results import best_runs, mean_text, rows_of, settings_of, write_results
 from alexnet_jax.training.config import recipe
 
 
@@ -62,6 +62,12 @@ def test_settings_are_sorted_by_their_mean(record):
         ({'learning_rate': 0.1}, [0.10, 0.20, 0.30], 3),
         ({'learning_rate': 0.3}, [], 2),
     ]
+
+
+def test_a_run_of_each_finished_setting_is_looked_at_the_best_first(record):
+    rows = rows_of(record)
+    assert best_runs(rows, 6) == ['learning_rate=0.2,seed=0', 'learning_rate=0.1,seed=0']
+    assert best_runs(rows, 1) == ['learning_rate=0.2,seed=0']
 
 
 def test_mean_and_spread():
