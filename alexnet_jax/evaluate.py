@@ -13,6 +13,7 @@ import json
 from absl import app, flags, logging
 
 from alexnet_jax.parallel.allocator import tune_allocator
+from alexnet_jax.running import process_flags
 from alexnet_jax.running.ending import Ending
 from alexnet_jax.training.command_line import parse_options, paths_of
 
@@ -29,14 +30,7 @@ _TEST = (
 )
 _MESH = flags.DEFINE_list('mesh', ['1', '1'], 'Devices, data,tower: 1,2 has a tower on each of two.')
 _JSON = flags.DEFINE_bool('json', False, 'Print result.json too, on one line, the last of standard output.')
-_PROCESSES = flags.DEFINE_integer('processes', None, 'Processes of this test, of all hosts together.', lower_bound=1)
-_PROCESS_ID = flags.DEFINE_integer('process_id', None, 'Which of them this is, from 0.', lower_bound=0)
-_COORDINATOR = flags.DEFINE_string('coordinator', None, 'HOST:PORT of process 0, where they meet.')
-_CLUSTER = flags.DEFINE_string('cluster', 'auto', 'Who tells the rest: slurm, kubernetes, tpu, none, or auto.')
-_JOIN = flags.DEFINE_integer('join_timeout', 300, 'Seconds to wait for the others to come.', lower_bound=1)
-_HEARTBEAT = flags.DEFINE_integer(
-    'heartbeat', 10, 'Seconds without a sign of life after which a process is lost.', lower_bound=10, upper_bound=30
-)
+_GROUP, _TIMES = process_flags.define()
 
 
 def main(argv: list[str]) -> None:
@@ -54,16 +48,12 @@ def main(argv: list[str]) -> None:
 def _run(ending: Ending) -> tuple[dict, str]:
     tune_allocator()  # before anything imports jax
     from alexnet_jax.parallel.mesh import sizes_of
-    from alexnet_jax.parallel.processes import find_group
     from alexnet_jax.running.evaluate import Settings, evaluate
     from alexnet_jax.running.networks import Source
 
-    given = {'coordinator': _COORDINATOR.value, 'processes': _PROCESSES.value, 'process_id': _PROCESS_ID.value}
-    group = find_group(_CLUSTER.value, **given)
     settings = Settings(mesh=sizes_of(_MESH.value), **{flag.name: flag.value for flag in _TEST})
     source = Source(workdir=paths_of(_WORKDIR.value), weights=paths_of(_WEIGHTS.value), step=_STEP.value)
-    times = {'heartbeat': _HEARTBEAT.value, 'join_timeout': _JOIN.value}
-    return evaluate(source, settings, group=group, ending=ending, **times)
+    return evaluate(source, settings, group=_GROUP(), ending=ending, **_TIMES())
 
 
 if __name__ == '__main__':

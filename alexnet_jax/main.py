@@ -16,6 +16,7 @@ from absl import app, flags, logging
 from ml_collections import config_flags
 
 from alexnet_jax.parallel.allocator import tune_allocator
+from alexnet_jax.running import process_flags
 from alexnet_jax.running.ending import Ending
 from alexnet_jax.training.command_line import parse
 from alexnet_jax.training.startup import StartUp
@@ -25,14 +26,7 @@ _WORKDIR = flags.DEFINE_string(
     'workdir', None, 'Run folder: config, logs, checkpoints, result.json. Default: runs/CONFIG_DATASET.'
 )
 _JSON = flags.DEFINE_bool('json', False, 'Print the result as one JSON object, the last line of standard output.')
-_PROCESSES = flags.DEFINE_integer('processes', None, 'Processes of this run, of all hosts together.', lower_bound=1)
-_PROCESS_ID = flags.DEFINE_integer('process_id', None, 'Which of them this is, from 0.', lower_bound=0)
-_COORDINATOR = flags.DEFINE_string('coordinator', None, 'HOST:PORT of process 0, where they meet.')
-_CLUSTER = flags.DEFINE_string('cluster', 'auto', 'Who tells the rest: slurm, kubernetes, tpu, none, or auto.')
-_JOIN = flags.DEFINE_integer('join_timeout', 300, 'Seconds to wait for the others to come.', lower_bound=1)
-_HEARTBEAT = flags.DEFINE_integer(
-    'heartbeat', 10, 'Seconds without a sign of life after which a process is lost.', lower_bound=10, upper_bound=30
-)
+_GROUP, _TIMES = process_flags.define()
 flags.mark_flag_as_required('config')
 
 
@@ -54,21 +48,13 @@ def _run(ending: Ending) -> dict:
     validate(config)
     file = pathlib.Path(config_flags.get_config_filename(flags.FLAGS['config']).split(':')[0]).stem
     tune_allocator()  # before anything imports jax
-    from alexnet_jax.parallel.processes import find_group
     from alexnet_jax.running.train import train
 
-    group = find_group(
-        _CLUSTER.value,
-        coordinator=_COORDINATOR.value,
-        processes=_PROCESSES.value,
-        process_id=_PROCESS_ID.value,
-    )
     return train(
         config,
         workdir=pathlib.Path(_WORKDIR.value or f'runs/{file}_{config.dataset}'),
-        group=group,
-        heartbeat=_HEARTBEAT.value,
-        join_timeout=_JOIN.value,
+        group=_GROUP(),
+        **_TIMES(),
         ending=ending,
         start_up=start_up,
     )

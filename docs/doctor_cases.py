@@ -18,23 +18,19 @@ from collections.abc import Callable, Iterator
 from typing import Any
 from unittest import mock
 
-from alexnet_jax.parallel.allocator import tune_allocator
+import jax
+import jax.numpy as jnp
+import numpy as np
 
-tune_allocator()  # before jax is imported
-
-import jax  # noqa: E402
-import jax.numpy as jnp  # noqa: E402
-import numpy as np  # noqa: E402
-
-from alexnet_jax.data.pipeline import HostBatch  # noqa: E402
-from alexnet_jax.data.source import Dataset  # noqa: E402
-from alexnet_jax.diagnosis.examine import STEPS, Diagnosis, examine  # noqa: E402
-from alexnet_jax.diagnosis.network import Instruments  # noqa: E402
-from alexnet_jax.diagnosis.subject import Subject, of_config  # noqa: E402
-from alexnet_jax.model import layers  # noqa: E402
-from alexnet_jax.parallel.devices import prepare_backend  # noqa: E402
-from alexnet_jax.training.config import DEMO, recipe, validate  # noqa: E402
-from alexnet_jax.training.workdir import open_or_render  # noqa: E402
+from alexnet_jax.data.pipeline import HostBatch
+from alexnet_jax.data.source import Dataset
+from alexnet_jax.diagnosis.examine import STEPS, Diagnosis, examine
+from alexnet_jax.diagnosis.network import Instruments
+from alexnet_jax.diagnosis.subject import Subject, of_config
+from alexnet_jax.model import layers
+from alexnet_jax.parallel.devices import prepare_backend
+from alexnet_jax.training.config import DEMO, recipe, validate
+from alexnet_jax.training.workdir import open_or_render
 
 Change = Callable[[HostBatch], HostBatch]
 
