@@ -16,7 +16,7 @@ import numpy as np
 from alexnet_jax import InputError
 from alexnet_jax.interchange.tree import MAX_WIDTH
 from alexnet_jax.model.ablations import ABLATIONS
-from alexnet_jax.model.catalogue import VARIANTS
+from alexnet_jax.model.catalogue import NETWORKS
 from alexnet_jax.model.network import Network, NetworkName
 from alexnet_jax.model.variants import RECORD_SIZE
 from alexnet_jax.training.digests import digest, tree_hash
@@ -104,7 +104,7 @@ def understood(metadata: Mapping[str, str], *, path: object) -> Card:
         size, pixel_std = int(metadata['input_size']), tuple(json.loads(metadata['pixel_std']))
     except (KeyError, ValueError, TypeError, RecursionError) as error:
         raise InputError(f'{path} is damaged: its metadata cannot be read ({type(error).__name__})') from error
-    if name.variant not in VARIANTS or not set(name.without) <= set(ABLATIONS):
+    if name.variant not in NETWORKS or not set(name.without) <= set(ABLATIONS):
         raise InputError(f'{path} holds a network that this version does not know: {name.variant} {name.without}')
     if not 0 < name.width <= MAX_WIDTH or not all(map(math.isfinite, card.mean_rgb)):
         raise InputError(f'{path} is damaged: width {name.width}, mean_rgb {card.mean_rgb}')

@@ -11,12 +11,14 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from alexnet_jax import InputError
 from alexnet_jax.interchange import card as cards
 from alexnet_jax.interchange import onnx_format as onnx
 from alexnet_jax.interchange.files import replacing
 from alexnet_jax.interchange.tree import channels_first
 from alexnet_jax.model.network import Network
 from alexnet_jax.model.variants import (
+    AveragePool,
     ChannelNorm,
     Conv,
     Dense,
@@ -40,7 +42,7 @@ def save(network: Network, path: pathlib.Path) -> None:
     metadata_props. The weights are named as here, with their axes in ONNX's order.
 
     Raises:
-      InputError: the file cannot be written.
+      InputError: the file cannot be written, or ONNX has no operator for a layer.
     """
     with replacing(path) as file:
         for piece in encoded(network):
@@ -106,6 +108,8 @@ class _Graph:
 
     def convolution(self, conv: Conv, x: str) -> str:
         """A convolution; its padding may be uneven, as conv1's is."""
+        if not conv.shared:
+            raise InputError(f'ONNX has no locally connected layer, such as {conv.name}: use --to=stablehlo')
         (top, bottom), (left, right) = conv.padding
         return self.add(
             'Conv',
@@ -133,8 +137,10 @@ class _Graph:
                 return self.add('Relu', [x])
             case Tanh():
                 return self.add('Tanh', [x])
-            case MaxPool(window, stride):
-                return self.add('MaxPool', [x], kernel_shape=[window] * 2, strides=[stride] * 2)
+            case MaxPool(window, stride, partial) | AveragePool(window, stride, partial):
+                kind = type(operation).__name__  # as ONNX has them, without padding of either
+                how: dict[str, onnx.Attribute] = {'ceil_mode': 1} if partial else {}
+                return self.add(kind, [x], kernel_shape=[window] * 2, strides=[stride] * 2, output=None, **how)
             case ChannelNorm():
                 return self.channel_norm(operation, x)
             case SpatialNorm():

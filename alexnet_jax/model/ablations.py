@@ -13,7 +13,17 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Collection
 
-from alexnet_jax.model.variants import ChannelNorm, Conv, MaxPool, Operation, Relu, SpatialNorm, Tanh, Variant
+from alexnet_jax.model.variants import (
+    AveragePool,
+    ChannelNorm,
+    Conv,
+    MaxPool,
+    Operation,
+    Relu,
+    SpatialNorm,
+    Tanh,
+    Variant,
+)
 
 
 def _norm(variant: Variant) -> Variant:
@@ -28,14 +38,14 @@ def _norm2(variant: Variant) -> Variant:
 
 
 def _overlap(variant: Variant) -> Variant:
-    """Max-pooling of 2x2 every 2. Paper section 3.4: "output of equivalent dimensions", worth 0.4 and 0.3 %.
+    """Pooling of 2x2 every 2. Paper section 3.4: "output of equivalent dimensions", worth 0.4 and 0.3 %.
 
     55 -> 27 -> 13 -> 6 as before, so that every layer keeps its fan-in. CHM layers-147.cfg comes to the same 6x6 by
     another way: its pooling rounds up, and it takes the zeros around conv2 and conv5 away to make up for that.
     """
 
     def apart(operation: Operation) -> Operation:
-        return MaxPool(2, 2) if isinstance(operation, MaxPool) else operation
+        return type(operation)(2, 2) if isinstance(operation, MaxPool | AveragePool) else operation
 
     return _each_conv(variant, lambda conv: _then(conv, tuple(map(apart, conv.then))))
 

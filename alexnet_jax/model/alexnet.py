@@ -19,6 +19,7 @@ from jax.typing import DTypeLike
 from alexnet_jax.model import layers
 from alexnet_jax.model.variants import (
     TOWERS,
+    AveragePool,
     ChannelNorm,
     Conv,
     Dense,
@@ -35,6 +36,7 @@ _STAGES: dict[type[Operation], str] = {
     Relu: 'relu',
     Tanh: 'tanh',
     MaxPool: 'pool',
+    AveragePool: 'pool',
     ChannelNorm: 'norm',
     SpatialNorm: 'spatial_norm',
 }
@@ -93,12 +95,9 @@ class AlexNet(nn.Module):
             x = self._shown(conv, 'linear', self._convolve(conv, self._exchanged(conv, x)))
             for operation in conv.then:
                 x = self._shown(conv, _STAGES[type(operation)], self._operate(operation, x))
-        # The exchange comes before flattening: channels-last, so that fc6 reads (row, column, channel of both towers).
         *hidden, classifier = self.variant.dense
-        x = self._flatten(hidden[0], self._exchanged(hidden[0], x))
         for index, layer in enumerate(hidden):
-            if index:
-                x = self._exchanged(layer, x)
+            x = self._flat(layer, self._exchanged(layer, x))
             if self.variant.drops == 'inputs':
                 x = self._drop(x, dropout and dropout.of_both_towers(), index)
             x = self._shown(layer, 'linear', self._connect(layer, x, layer.features // self.dense_devices))
@@ -106,7 +105,7 @@ class AlexNet(nn.Module):
             x = self._shown(layer, _STAGES[type(activation)], self._operate(activation, x))
             if self.variant.drops == 'outputs':
                 x = self._shown(layer, 'dropout', self._drop(x, dropout, index))
-        x = self._exchanged(classifier, x)
+        x = self._flat(classifier, self._exchanged(classifier, x))
         logits = self._shown(classifier, 'linear', self._connect(classifier, x, self.num_classes, self.combine))
         return logits if self.dtype is None else logits.astype(jnp.float32)
 
@@ -129,21 +128,40 @@ class AlexNet(nn.Module):
     def _exchanged(self, layer: Conv | Dense, x: Array) -> Array:
         return self.exchange(x, layer.name) if layer.reads == 'both' else x
 
-    def _flatten(self, layer: Dense, x: Array) -> Array:
-        """(b, h, w, c) -> (b, h * w * c): row, column, channel; tower by tower where `layer` reads its own tower."""
+    def _flat(self, layer: Dense, x: Array) -> Array:
+        """(b, h, w, c) -> (b, h * w * c): row, column, channel; tower by tower where `layer` reads its own tower.
+
+        Behind the exchange and channels last, so that fc6 reads (row, column, channel of both towers).
+        """
+        if x.ndim == 2:
+            return x
         towers = x.reshape(*x.shape[:3], self._groups(layer), -1)
         return jnp.moveaxis(towers, 3, 1).reshape(x.shape[0], -1)
 
-    def _parameters(self, layer: Conv | Dense, shape: tuple[int, ...]) -> tuple[Array, Array]:
-        kernel, bias = _Parameters(shape, layer.init_std, layer.init_bias, name=layer.name)()
+    def _parameters(
+        self, layer: Conv | Dense, shape: tuple[int, ...], *, places: tuple[int, ...] = ()
+    ) -> tuple[Array, Array]:
+        """The kernel of `shape` and a bias for each of its outputs, or one at each of `places`."""
+        kernel, bias = _Parameters(shape, places, layer.init_std, layer.init_bias, name=layer.name)()
         return self._in_dtype(kernel), self._in_dtype(bias)
 
     def _convolve(self, conv: Conv, x: Array) -> Array:
+        if not conv.shared:
+            return self._convolve_locally(conv, x)
         groups = self._groups(conv)
         shape = (conv.kernel, conv.kernel, x.shape[-1] // groups, conv.features * self.local_towers // TOWERS)
         kernel, bias = self._parameters(conv, shape)
         with jax.named_scope(conv.name):
             x = self.operations.convolution(x, kernel, stride=conv.stride, padding=conv.padding, groups=groups)
+            return self.operations.add_bias(x, bias)
+
+    def _convolve_locally(self, conv: Conv, x: Array) -> Array:
+        sizes = zip(x.shape[1:3], conv.padding, strict=True)
+        places = tuple(size + sum(edge) - conv.kernel + 1 for size, edge in sizes)
+        shape = (*places, conv.kernel**2 * x.shape[-1], conv.features)
+        kernel, bias = self._parameters(conv, shape, places=places)
+        with jax.named_scope(conv.name):
+            x = self.operations.local_convolution(x, kernel, side=conv.kernel, padding=conv.padding)
             return self.operations.add_bias(x, bias)
 
     def _connect(
@@ -163,8 +181,10 @@ class AlexNet(nn.Module):
                 return self.operations.relu(x)
             case Tanh():
                 return self.operations.tanh(x)
-            case MaxPool(window, stride):
-                return self.operations.max_pool(x, window=window, stride=stride)
+            case MaxPool(window, stride, partial):
+                return self.operations.max_pool(x, window=window, stride=stride, partial=partial)
+            case AveragePool(window, stride, partial):
+                return self.operations.average_pool(x, window=window, stride=stride, partial=partial)
             case ChannelNorm(size, k, alpha, beta, across_towers):
                 towers = 1 if across_towers else min(self.local_towers, self.variant.towers)
                 return self.operations.channel_norm(x, towers=towers, size=size, k=k, alpha=alpha, beta=beta)
@@ -176,6 +196,7 @@ class _Parameters(nn.Module):
     """A layer's kernel ~ N(0, std^2) and constant bias, or both uniform (variants.Conv), under the layer's name."""
 
     shape: tuple[int, ...]
+    places: tuple[int, ...]
     std: float | None
     bias: float
 
@@ -186,7 +207,8 @@ class _Parameters(nn.Module):
             fill_kernel = fill_bias = _uniform(bound)
         else:
             fill_kernel, fill_bias = nn.initializers.normal(self.std), nn.initializers.constant(self.bias)
-        return self.param('kernel', fill_kernel, self.shape), self.param('bias', fill_bias, self.shape[-1:])
+        bias_shape = (*self.places, self.shape[-1])
+        return self.param('kernel', fill_kernel, self.shape), self.param('bias', fill_bias, bias_shape)
 
 
 def _uniform(bound: float) -> Callable[..., Array]:

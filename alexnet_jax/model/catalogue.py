@@ -11,6 +11,7 @@ import dataclasses
 from typing import Literal
 
 from alexnet_jax.model.ablations import ablate
+from alexnet_jax.model.cifar10 import CIFAR10
 from alexnet_jax.model.variants import (
     ChannelNorm,
     Conv,
@@ -212,3 +213,6 @@ VARIANTS = {
         NO_OVERLAP,
     )
 }
+
+# All that can be trained, by name.
+NETWORKS = VARIANTS | CIFAR10

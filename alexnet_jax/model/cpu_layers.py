@@ -102,6 +102,9 @@ def _winograd(x: Array, kernel: Array) -> Array:
     return _written(pixels.reshape(images, 2 * rows, 2 * columns, out)[:, :h, :w])
 
 
+local_convolution = layers.local_convolution
+
+
 @functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
 def _split(x: Array, groups: int) -> list[Array]:
     return _written(jnp.split(x, groups, axis=-1))
@@ -124,9 +127,13 @@ _join.defvjp(
 )
 
 
-@jax.custom_vjp
 def add_bias(x: Array, bias: Array) -> Array:
     """layers.add_bias; the bias's gradient is a matrix product."""
+    return _add_bias(x, bias) if bias.ndim == 1 else layers.add_bias(x, bias)
+
+
+@jax.custom_vjp
+def _add_bias(x: Array, bias: Array) -> Array:
     return x + bias
 
 
@@ -138,7 +145,7 @@ def _add_bias_backward(_: None, gradient: Array) -> tuple[Array, Array]:
     return gradient, (ones @ rows).sum(axis=(0, 1))
 
 
-add_bias.defvjp(lambda x, bias: (x + bias, None), _add_bias_backward)
+_add_bias.defvjp(lambda x, bias: (x + bias, None), _add_bias_backward)
 
 
 @jax.custom_vjp
@@ -169,8 +176,10 @@ def _tanh_forward(x: Array) -> tuple[Array, Array]:
 tanh.defvjp(_tanh_forward, lambda y, gradient: (gradient * (1 - y * y),))
 
 
-def max_pool(x: Array, *, window: int, stride: int) -> Array:
+def max_pool(x: Array, *, window: int, stride: int, partial: bool = False) -> Array:
     """layers.max_pool for windows of up to 15; keeps each maximum's position, one byte, for the gradient."""
+    if partial:
+        x = jnp.pad(x, layers.past_end(x, window, stride), constant_values=-jnp.inf)
     return _max_pool(x, window, stride, x.shape[1:3])
 
 
@@ -219,6 +228,9 @@ def _max_pool_backward(
 
 
 _max_pool.defvjp(lambda x, window, stride, size: _first_maximum(x, window, stride), _max_pool_backward)
+
+
+average_pool = layers.average_pool
 
 
 def channel_norm(x: Array, *, towers: int, size: int, k: float, alpha: float, beta: float) -> Array:

@@ -31,8 +31,23 @@ def convolution(
     )
 
 
+def local_convolution(x: Array, kernel: Array, *, side: int, padding: tuple[tuple[int, int], ...]) -> Array:
+    """`convolution` with a kernel of its own at every place (CHM `type=local`): (b, h, w, i) -> (b, h', w', o).
+
+    Args:
+      x: the images.
+      kernel: (h', w', side * side * i, o), the weights of a place in row, column, channel order.
+      side: of the neighbourhood.
+      padding: zeros.
+    """
+    x = jnp.pad(x, ((0, 0), *padding, (0, 0)))
+    rows, columns = kernel.shape[:2]
+    places = [x[:, i : i + rows, j : j + columns] for i in range(side) for j in range(side)]
+    return jnp.einsum('bhwk,hwko->bhwo', jnp.concatenate(places, axis=-1), kernel)
+
+
 def add_bias(x: Array, bias: Array) -> Array:
-    """x (..., c) + bias (c,)."""
+    """x (..., c) + bias (c,), or a bias of its own for every place, (h, w, c)."""
     return x + bias
 
 
@@ -46,12 +61,30 @@ def tanh(x: Array) -> Array:
     return jnp.tanh(x)
 
 
-def max_pool(x: Array, *, window: int, stride: int) -> Array:
+def max_pool(x: Array, *, window: int, stride: int, partial: bool = False) -> Array:
     """Maximum over `window` x `window` every `stride`, no padding: (b, h, w, c) -> (b, h', w', c).
 
     Overlapping where stride < window (paper section 3.4). Of equal maxima the first in row order gets the gradient.
+    With `partial` a last window that reaches past the edge counts too.
     """
-    return lax.reduce_window(x, -jnp.inf, lax.max, (1, window, window, 1), (1, stride, stride, 1), 'VALID')
+    padding = past_end(x, window, stride) if partial else 'VALID'
+    return lax.reduce_window(x, -jnp.inf, lax.max, (1, window, window, 1), (1, stride, stride, 1), padding)
+
+
+def average_pool(x: Array, *, window: int, stride: int, partial: bool = False) -> Array:
+    """The mean over the pixels of x in each window of `max_pool`, fewer at the edge where `partial`."""
+    padding = past_end(x, window, stride) if partial else 'VALID'
+
+    def summed(a: Array) -> Array:
+        return lax.reduce_window(a, 0.0, lax.add, (1, window, window, 1), (1, stride, stride, 1), padding)
+
+    return summed(x) / summed(jnp.ones((1, *x.shape[1:3], 1), x.dtype))
+
+
+def past_end(x: Array, window: int, stride: int) -> tuple[tuple[int, int], ...]:
+    """The padding of x (b, h, w, c) with which `partial` windows are whole: behind each axis, as far as they reach."""
+    rows, columns = ((window - size) % stride for size in x.shape[1:3])
+    return (0, 0), (0, rows), (0, columns), (0, 0)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from alexnet_jax.model.ablations import ablate
-from alexnet_jax.model.catalogue import VARIANTS
+from alexnet_jax.model.catalogue import NETWORKS
 from alexnet_jax.model.variants import Variant
 
 
@@ -22,7 +22,7 @@ class NetworkName:
 
     def build(self) -> Variant:
         """The network as data."""
-        return ablate(VARIANTS[self.variant], self.without).scaled(self.width)
+        return ablate(NETWORKS[self.variant], self.without).scaled(self.width)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

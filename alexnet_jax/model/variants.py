@@ -22,10 +22,23 @@ class Tanh:
 
 @dataclasses.dataclass(frozen=True)
 class MaxPool:
-    """Max-pooling of `window` x `window` every `stride`; overlapping when stride < window (paper 3.4)."""
+    """Max-pooling of `window` x `window` every `stride`; overlapping when stride < window (paper 3.4).
+
+    With `partial` a last window that reaches past the edge counts too, cut off there (CHM layer.py: `ceil`).
+    """
 
     window: int = 3
     stride: int = 2
+    partial: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class AveragePool:
+    """The mean of the pixels that lie within such a window, in place of their maximum."""
+
+    window: int = 3
+    stride: int = 2
+    partial: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,7 +67,7 @@ class SpatialNorm:
     beta: float
 
 
-Operation = Relu | Tanh | MaxPool | ChannelNorm | SpatialNorm
+Operation = Relu | Tanh | MaxPool | AveragePool | ChannelNorm | SpatialNorm
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,6 +82,9 @@ class Conv:
         within +-1/sqrt(fan-in), PyTorch's default.
       init_bias: the constant that fills the bias.
       then: the operations after the convolution, in order.
+      shared: whether the kernel is the same at every place; False makes it a locally connected layer (CHM `type=local`)
+        with a kernel and a bias of its own at each.
+      decay: the kernel's weight decay, in multiples of the run's.
     """
 
     name: str
@@ -80,14 +96,17 @@ class Conv:
     init_std: float | None
     init_bias: float
     stride: int = 1
+    shared: bool = True
+    decay: float = 1.0
 
 
 @dataclasses.dataclass(frozen=True)
 class Dense:
     """A fully connected layer; the hidden ones are followed by the variant's activation and dropout.
 
-    `features` counts both towers; 0 stands for the number of classes (fc8). `reads` is 'both' (an exchange comes before
-    it) or 'tower' (the units of its own tower).
+    `features` counts both towers; 0 stands for the number of classes: the last layer, which is called fc8 in every
+    network. `reads` is 'both' (an exchange comes before it) or 'tower' (the units of its own tower). `decay` as in
+    `Conv`.
     """
 
     name: str
@@ -95,6 +114,7 @@ class Dense:
     init_std: float | None
     init_bias: float
     reads: Literal['tower', 'both'] = 'both'
+    decay: float = 1.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -137,7 +157,8 @@ class Variant:
     Attributes:
       source: where it is from.
       sources: (point, where that is written) of single points, as the table of docs/fidelity.md names them.
-      input_size: side of the crops that it reads, cut out of records of 256x256.
+      input_size: side of the crops that it reads.
+      record_size: side of the records that they are cut out of.
       pixel_std: what each RGB channel is divided by once the mean is subtracted, 0..255 units.
       dropout_rate: probability that a hidden unit of fc6 and fc7 is dropped (paper section 4.2).
       drops: what dropout is applied to: the outputs of fc6 and fc7, or their inputs.
@@ -148,7 +169,7 @@ class Variant:
       images_per_crop: how many neighbours in an epoch's order share one crop offset and one flip.
       towers: 2, or 1 for a network in which every layer reads all of the one before.
       activation: of the hidden fully connected layers; that of a convolution is among its operations.
-      crops: how many crop offsets training draws from: the centre and crops - 1 others; None: all 33 x 33.
+      crops: how many crop offsets training draws from: the centre and crops - 1 others; None: all, 33 x 33 of 224.
       flips: whether training mirrors every other image.
       without: the parts that were taken away to make it, names of model.ablations.
     """
@@ -161,6 +182,7 @@ class Variant:
     bias_rate: float
     slowed: tuple[Slowed, ...] = ()
     input_size: int = 224  # paper section 4.1: "random 224x224 patches"
+    record_size: int = RECORD_SIZE
     pixel_std: tuple[float, float, float] = (1.0, 1.0, 1.0)
     dropout_rate: float = 0.5
     drops: Literal['outputs', 'inputs'] = 'outputs'
@@ -183,6 +205,11 @@ class Variant:
     def layers(self) -> tuple[Conv | Dense, ...]:
         """All of them, in order."""
         return (*self.convs, *self.dense)
+
+    @property
+    def decays(self) -> dict[str, float]:
+        """{layer: weight decay of its kernel in multiples of the run's}, of those where it is not 1."""
+        return {layer.name: layer.decay for layer in self.layers if layer.decay != 1}
 
     @property
     def exchanges(self) -> tuple[str, ...]:
@@ -226,6 +253,12 @@ class LayerSize:
     macs: int
 
 
+def pooled_size(size: int, pool: MaxPool | AveragePool) -> int:
+    """The side of what pooling makes of `size` pixels."""
+    steps = size - pool.window
+    return (-(-steps // pool.stride) if pool.partial else steps // pool.stride) + 1
+
+
 def layer_sizes(variant: Variant, *, num_classes: int) -> list[LayerSize]:
     """Each layer's output shape (height, width, channels) or (units,) after pooling, parameters and arithmetic."""
     rows = []
@@ -234,12 +267,13 @@ def layer_sizes(variant: Variant, *, num_classes: int) -> list[LayerSize]:
         padded = size + sum(conv.padding[0])
         size = (padded - conv.kernel) // conv.stride + 1
         fan_in = conv.kernel**2 * (channels // variant.towers if conv.reads == 'tower' else channels)
-        weights, macs = fan_in * conv.features, fan_in * conv.features * size**2
+        macs, kernels = fan_in * conv.features * size**2, 1 if conv.shared else size**2
         for operation in conv.then:
-            if isinstance(operation, MaxPool):
-                size = (size - operation.window) // operation.stride + 1
+            if isinstance(operation, MaxPool | AveragePool):
+                size = pooled_size(size, operation)
         channels = conv.features
-        rows.append(LayerSize(conv.name, (size, size, channels), weights, conv.features, macs))
+        weights, biases = kernels * fan_in * channels, kernels * channels
+        rows.append(LayerSize(conv.name, (size, size, channels), weights, biases, macs))
     units = size * size * channels
     for layer in variant.dense:
         features = layer.features or num_classes

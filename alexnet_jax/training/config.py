@@ -17,7 +17,7 @@ from ml_collections import config_dict
 
 from alexnet_jax import InputError
 from alexnet_jax.model.ablations import ABLATIONS, CONTAINED, ablate
-from alexnet_jax.model.catalogue import VARIANTS
+from alexnet_jax.model.catalogue import NETWORKS
 
 DEMO = 'demo'  # the embedded dataset's name
 ONE_WEIRD_TRICK = 'one_weird_trick'
@@ -151,7 +151,7 @@ def _names_parts(value: Any) -> bool:
 
 # No rule may fail: each looks at the type before it compares. NaN fails every comparison.
 _RULES = (
-    _Rule('variant', f'one of {", ".join(VARIANTS)}', _one_of(*VARIANTS)),
+    _Rule('variant', f'one of {", ".join(NETWORKS)}', _one_of(*NETWORKS)),
     # Below 0.001 every layer has two units, the least, and only their initial weights go on growing.
     _Rule('width', 'at least 0.001 and at most 4', lambda v: _number(v) and 0.001 <= v <= 4),
     _Rule('without', f'names, each once, out of {", ".join(ABLATIONS)}', _names_parts),
@@ -224,10 +224,15 @@ def validate(config: ml_collections.ConfigDict) -> None:
         config.mesh = MESHES[config.parallelism]
     replicas, second = config.mesh
     if config.parallelism == ONE_WEIRD_TRICK:
+        if not {'fc6', 'fc7'} <= {layer.name for layer in NETWORKS[config.variant].dense}:
+            raise InputError(
+                f'config.variant {config.variant} has no fc6 and fc7 for one weird trick to split: use '
+                f'--config.parallelism=data_parallel'
+            )
         if config.rate_batch_size is None:
             config.rate_batch_size = recipe(config.dataset if config.dataset != DEMO else None).batch_size
         replicas *= second
-        hidden = [layer.features for layer in VARIANTS[config.variant].scaled(config.width).dense if layer.features]
+        hidden = [layer.features for layer in NETWORKS[config.variant].scaled(config.width).dense if layer.features]
         if second > 1 and (second % 2 or any(units % second for units in hidden)):
             raise InputError(
                 f'config.mesh is {tuple(config.mesh)}: its second number must be 1, or even and divide the {hidden[0]} '
@@ -265,7 +270,7 @@ def _check_parts(config: ml_collections.ConfigDict) -> None:
     for larger, smaller in CONTAINED:
         if {larger, smaller} <= set(config.without):
             raise InputError(f'config.without names {larger} and {smaller}, which {larger} is without too: name one')
-    whole, trick = VARIANTS[config.variant], config.parallelism == ONE_WEIRD_TRICK
+    whole, trick = NETWORKS[config.variant], config.parallelism == ONE_WEIRD_TRICK
     for name in config.without:
         if whole.towers == 1 and name in ('towers', 'exchange', 'conv3_exchange'):
             raise InputError(

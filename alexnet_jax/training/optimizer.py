@@ -18,7 +18,9 @@ import optax
 from jax import Array
 
 
-def paper_sgd(*, momentum: float, weight_decay: float, bias_rate: float) -> optax.GradientTransformationExtraArgs:
+def paper_sgd(
+    *, momentum: float, weight_decay: float, bias_rate: float, decays: Mapping[str, float] = MappingProxyType({})
+) -> optax.GradientTransformationExtraArgs:
     """The update rule; call `update(gradients, state, parameters, learning_rate=..., factors={})`.
 
     `factors`, {layer: 0-d array}, multiply the rate of some layers. A layer whose factor is 0 is not moved by its old
@@ -28,14 +30,28 @@ def paper_sgd(*, momentum: float, weight_decay: float, bias_rate: float) -> opta
       momentum: 0.9 in the paper.
       weight_decay: 5e-4 in the paper, times the learning rate; on kernels only (CHM layer-params-145.cfg: wcB is 0).
       bias_rate: learning rate of biases in multiples of the kernels' (paper 1, CHM layer-params-145.cfg 2).
+      decays: {layer: multiple of `weight_decay`}, of those where it is not 1.
     """
     return optax.chain(
-        optax.add_decayed_weights(weight_decay, mask=lambda tree: _named(tree, 'kernel')),
+        optax.masked(_add_decayed_weights(weight_decay, decays), lambda tree: _named(tree, 'kernel')),
         optax.masked(optax.scale(bias_rate), lambda tree: _named(tree, 'bias')),
         _scale_by_given_rate(),
         optax.trace(momentum),
         _hold_frozen(),
     )
+
+
+def _add_decayed_weights(weight_decay: float, decays: Mapping[str, float]) -> optax.GradientTransformation:
+    """optax.add_decayed_weights with a decay for each layer."""
+
+    def update(updates: Any, state: optax.EmptyState, params: Any = None) -> tuple[Any, optax.EmptyState]:
+        def decayed(path: Any, u: Array, weight: Array) -> Array:
+            decay = weight_decay * decays.get(path[-2].key, 1.0)
+            return u + decay * weight if decay else u
+
+        return jax.tree_util.tree_map_with_path(decayed, updates, params), state
+
+    return optax.GradientTransformation(lambda params: optax.EmptyState(), update)
 
 
 def _scale_by_given_rate() -> optax.GradientTransformationExtraArgs:

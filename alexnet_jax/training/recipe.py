@@ -11,7 +11,7 @@ import optax
 from jax.sharding import Mesh
 from jax.typing import DTypeLike
 
-from alexnet_jax.model.catalogue import VARIANTS
+from alexnet_jax.model.catalogue import NETWORKS
 from alexnet_jax.model.network import NetworkName
 from alexnet_jax.model.variants import Variant
 from alexnet_jax.parallel.mesh import make_mesh
@@ -44,7 +44,7 @@ def lit_steps_of(config: ml_collections.ConfigDict, *, examples: int) -> int:
 def layer_factors_of(config: ml_collections.ConfigDict, *, examples: int) -> tuple[schedule.LayerFactor, ...]:
     """Which layers' rates change at which steps of the run: a training split of `examples` images."""
     steps = total_steps(config, examples)
-    slowed = VARIANTS[config.variant].slowed
+    slowed = NETWORKS[config.variant].slowed
     return tuple(schedule.LayerFactor(change.layer, round(change.after * steps), change.factor) for change in slowed)
 
 
@@ -58,7 +58,8 @@ def optimizer_of(config: ml_collections.ConfigDict) -> optax.GradientTransformat
     return paper_sgd(
         momentum=config.momentum,
         weight_decay=config.weight_decay,
-        bias_rate=VARIANTS[config.variant].bias_rate,
+        bias_rate=NETWORKS[config.variant].bias_rate,
+        decays=NETWORKS[config.variant].decays,
     )
 
 
