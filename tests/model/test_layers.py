@@ -75,6 +75,44 @@ def test_max_pool_is_the_maximum_of_overlapping_windows(operations, size, out):
 
 
 @both_forms
+@pytest.mark.parametrize(('size', 'out'), [(32, 16), (16, 8), (24, 12), (7, 3), (8, 4)])  # of stride 2, from the left
+@pytest.mark.parametrize(('name', 'expect'), [('max_pool', np.max), ('average_pool', np.mean)])
+def test_partial_windows_are_cut_off_at_the_edge(operations, name, expect, size, out):
+    x = images(2, size, size, 2) - 200  # below zero, so that a zero from outside would be the maximum
+    expected = np.empty((2, out, out, 2))
+    for r in range(out):
+        for c in range(out):
+            expected[:, r, c] = expect(x[:, 2 * r : 2 * r + 3, 2 * c : 2 * c + 3], axis=(1, 2))
+    with jax.enable_x64(True):
+        found = getattr(operations, name)(jnp.asarray(x), window=3, stride=2, partial=True)
+    np.testing.assert_allclose(found, expected, rtol=1e-14)
+
+
+@both_forms
+def test_whole_windows_alone_are_averaged_where_nothing_is_said(operations):
+    x = images(2, 8, 8, 3)
+    expected = np.stack([[x[:, r : r + 3, c : c + 3].mean(axis=(1, 2)) for c in (0, 2, 4)] for r in (0, 2, 4)])
+    with jax.enable_x64(True):
+        found = operations.average_pool(jnp.asarray(x), window=3, stride=2)
+    np.testing.assert_allclose(found, expected.transpose(2, 0, 1, 3), rtol=1e-14)
+
+
+@both_forms
+def test_a_locally_connected_layer_has_a_kernel_at_every_place(operations):
+    x, kernel = images(2, 4, 5, 3), RANDOM.standard_normal((4, 5, 3 * 3 * 3, 6))
+    padded = np.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
+    expected = np.zeros((2, 4, 5, 6))
+    for r in range(4):
+        for c in range(5):
+            for i, j, channel in np.ndindex(3, 3, 3):
+                weights = kernel[r, c, (i * 3 + j) * 3 + channel]
+                expected[:, r, c] += padded[:, r + i, c + j, channel, None] * weights
+    with jax.enable_x64(True):
+        found = operations.local_convolution(jnp.asarray(x), jnp.asarray(kernel), side=3, padding=((1, 1), (1, 1)))
+    np.testing.assert_allclose(found, expected, rtol=1e-11, atol=1e-11)
+
+
+@both_forms
 def test_max_pool_sends_the_gradient_to_the_first_of_equal_maxima(operations):
     x = jnp.zeros((1, 3, 3, 1)).at[0, 0, 2].set(5).at[0, 2, 0].set(5)
     gradient = jax.grad(lambda a: operations.max_pool(a, window=3, stride=2).sum())(x)
@@ -148,6 +186,8 @@ BLOCKS = {
     'pool, even size': ('max_pool', [(2, 12, 14, 4)], {'window': 3, 'stride': 2}),
     'pool, no overlap': ('max_pool', [(2, 12, 11, 4)], {'window': 2, 'stride': 2}),
     'pool, stride 1': ('max_pool', [(2, 7, 8, 4)], {'window': 3, 'stride': 1}),
+    'pool, partial': ('max_pool', [(2, 8, 9, 4)], {'window': 3, 'stride': 2, 'partial': True}),
+    'bias of every place': ('add_bias', [(3, 4, 5, 8), (4, 5, 8)], {}),
     'pool, gaps': ('max_pool', [(2, 17, 18, 4)], {'window': 2, 'stride': 3}),
 }
 

@@ -55,6 +55,22 @@ def test_200_steps_across_two_drops_equal_the_recurrence(bias_rate):
         np.testing.assert_allclose(found['layer']['bias'], bias, rtol=0, atol=1e-12)
 
 
+def test_each_layer_decays_as_much_as_is_said_of_it():
+    start, gradients = problem()
+    start, gradients = ([dict.fromkeys('abc', tree['layer']) for tree in trees] for trees in ([start], gradients))
+    optimizer = paper_sgd(momentum=0.9, weight_decay=0.004, bias_rate=2.0, decays={'a': 0.0, 'c': 250.0})
+    with jax.enable_x64(True):
+        update = jax.jit(lambda g, s, p, rate: optimizer.update(g, s, p, learning_rate=jnp.asarray(rate, jnp.float64)))
+        path = run(update, optimizer.init(jax.tree.map(jnp.asarray, start[0])), start[0], gradients)
+    for layer, decay in {'a': 0.0, 'b': 0.004, 'c': 1.0}.items():
+        own = [{'layer': tree[layer]} for tree in (*start, *gradients)]
+        kernels = recurrence(own[0], own[1:], 'kernel', rate_factor=1, decay=decay)
+        biases = recurrence(own[0], own[1:], 'bias', rate_factor=2, decay=0)
+        for found, kernel, bias in zip(path, kernels, biases, strict=True):
+            np.testing.assert_allclose(found[layer]['kernel'], kernel, rtol=0, atol=1e-12)
+            np.testing.assert_allclose(found[layer]['bias'], bias, rtol=0, atol=1e-12)
+
+
 def test_float32_stays_within_1e_6_of_the_recurrence():
     start, gradients = problem()
     optimizer = paper_sgd(momentum=0.9, weight_decay=5e-4, bias_rate=1.0)
