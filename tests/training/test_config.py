@@ -225,6 +225,43 @@ def test_the_ablations_are_valid_runs_each_another_network_or_other_images():
     assert len(points) == 3 * len(variants) == 3 * (1 + len(ABLATIONS) + 1)  # seeds; the whole one, and 8 crops
 
 
+@pytest.mark.parametrize(
+    ('network', 'epochs', 'drops'),
+    [  # the heads of CHM example-layers/layer-params-80sec.cfg, -18pct.cfg and -conv-local-11pct.cfg
+        (None, 10, (8,)),
+        ('80sec', 10, (8,)),
+        ('18pct', 140, (120, 130)),
+        ('19pct', 140, (120, 130)),
+        ('11pct', 470, (450, 460)),
+        ('13pct', 470, (450, 460)),
+    ],
+)
+def test_each_network_for_cifar10_has_its_file_s_schedule(network, epochs, drops):
+    config_file = runpy.run_path(str(PACKAGE.parent / 'configs/cifar10.py'))
+    config = config_file['get_config'](*filter(None, [network]))
+    validate(config)
+    assert (config.variant, config.dataset, config.mesh) == (f'cifar10_{network or "80sec"}', 'cifar10', (1, 1))
+    assert (config.epochs, config.drop_epochs, config.schedule, config.drop_factor) == (epochs, drops, 'steps', 0.1)
+    update = (config.learning_rate, config.momentum, config.weight_decay, config.batch_size)
+    assert update == (0.001, 0.9, 0.004, 128)  # epsW, momW, wc of conv1
+    for point in config_file['sweep']():
+        config.update(point)
+        validate(config)
+
+
+def test_a_network_for_cifar10_that_is_none_is_refused():
+    config_file = runpy.run_path(str(PACKAGE.parent / 'configs/cifar10.py'))
+    with pytest.raises(
+        InputError, match=r'configs/cifar10.py:17pct: there is no such network; use one of 80sec, 19pct,'
+    ):
+        config_file['get_config']('17pct')
+
+
+def test_one_weird_trick_needs_two_hidden_layers_to_split():
+    with pytest.raises(InputError, match=r'config.variant cifar10_80sec has no fc6 and fc7 for one weird trick'):
+        validate(changed(variant='cifar10_80sec', parallelism='one_weird_trick'))
+
+
 def test_the_recipe_for_imagenet_is_the_paper_s():
     """Section 5 for the update, 3.5 for the size, 4.1 for the lighting."""
     assert recipe('imagenet2012', mesh=(1, 2)).to_dict() == {
