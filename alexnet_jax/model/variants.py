@@ -137,7 +137,8 @@ class Variant:
     Attributes:
       source: where it is from.
       sources: (point, where that is written) of single points, as the table of docs/fidelity.md names them.
-      input_size: side of the crops that it reads, cut out of records of 256x256.
+      input_size: side of the crops that it reads.
+      record_size: side of the records that they are cut out of.
       pixel_std: what each RGB channel is divided by once the mean is subtracted, 0..255 units.
       dropout_rate: probability that a hidden unit of fc6 and fc7 is dropped (paper section 4.2).
       drops: what dropout is applied to: the outputs of fc6 and fc7, or their inputs.
@@ -161,6 +162,7 @@ class Variant:
     bias_rate: float
     slowed: tuple[Slowed, ...] = ()
     input_size: int = 224  # paper section 4.1: "random 224x224 patches"
+    record_size: int = RECORD_SIZE
     pixel_std: tuple[float, float, float] = (1.0, 1.0, 1.0)
     dropout_rate: float = 0.5
     drops: Literal['outputs', 'inputs'] = 'outputs'

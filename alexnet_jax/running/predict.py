@@ -13,10 +13,9 @@ from jax.sharding import Mesh
 from alexnet_jax import InputError
 from alexnet_jax.data.photo import square_image
 from alexnet_jax.data.photo_files import PhotoFiles, open_photos
-from alexnet_jax.data.pipeline import window_of
+from alexnet_jax.data.pipeline import whole
 from alexnet_jax.data.progress import shown_progress
-from alexnet_jax.data.source import Dataset, Records, open_dataset
-from alexnet_jax.data.statistics import IMAGE_SHAPE
+from alexnet_jax.data.source import Dataset, open_dataset
 from alexnet_jax.evaluation.features import features, stage_of
 from alexnet_jax.evaluation.predictions import predict_split
 from alexnet_jax.evaluation.tables import aligned
@@ -73,7 +72,9 @@ def predict(
     network, mesh = source.open_one(), make_mesh(1, 1)
     config = network.about.get('config', {})
     data_dir = data_dir or config.get('data_dir', 'data')
-    searched = None if neighbours is None else open_dataset(neighbours, data_dir=data_dir)
+    searched = None
+    if neighbours is not None:
+        searched = open_dataset(neighbours, data_dir=data_dir).read_by(network.variant)
     photos = open_photos(names, network.classes)
     if not photos.names:
         return Outcome({'predictions': []}, '', photos.unusable)
@@ -146,22 +147,19 @@ def _draw(
 ) -> None:
     from alexnet_jax.figures.predictions import Neighbour, Predicted, draw  # here, because few ask for it
 
-    shown = []
+    shown, size = [], network.variant.record_size
     for entry, label in zip(entries, photos.labels, strict=True):
-        image = square_image(pathlib.Path(entry['image']).read_bytes())
+        image = square_image(pathlib.Path(entry['image']).read_bytes(), record_size=size)
         true = None if label is None else network.classes[label]
         shown.append(Predicted(image, true, [(one['class'], one['probability']) for one in entry['top5']]))
     near = None
     if searched is not None:
         records = searched.records('train')
         near = [
-            [Neighbour(_pixels(records, one['record']), one['class'], one['distance']) for one in entry['neighbours']]
+            [
+                Neighbour(whole(records, one['record'], record_size=size), one['class'], one['distance'])
+                for one in entry['neighbours']
+            ]
             for entry in entries
         ]
     draw(path, shown, near)
-
-
-def _pixels(records: Records, record: int) -> np.ndarray:
-    out = np.empty(IMAGE_SHAPE, np.uint8)
-    window_of(records)(records[record][0], out)
-    return out
