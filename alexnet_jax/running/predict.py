@@ -109,10 +109,10 @@ def _predictions(network: Network, mesh: Mesh, photos: PhotoFiles, protocol: str
 def _add_neighbours(
     entries: list[dict[str, Any]], network: Network, mesh: Mesh, photos: PhotoFiles, dataset: Dataset
 ) -> None:
-    """To each entry its nearest training images, by the last hidden layer."""
+    """To each entry its nearest training images, by what fc8 reads."""
     from alexnet_jax.evaluation.neighbours import nearest  # here, because scikit-learn takes a second to load
 
-    stage = stage_of(network.variant, network.variant.dense[-2].name)
+    stage = stage_of(network.variant, network.variant.layers[-2].name)
     options: dict[str, Any] = {'stage': stage, 'dtype': precision_of(network)}
     own = features(network, mesh, photos.records, batch_size=_batch_for(len(photos.names)), **options)
     queries = np.concatenate([rows.reshape(len(rows), -1) for rows, _ in own])
