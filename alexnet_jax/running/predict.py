@@ -123,7 +123,7 @@ def _add_neighbours(
             report(f'features of {dataset.name}', done, len(records))
 
         batches = features(network, mesh, records, batch_size=default_batch([network]), progress=told, **options)
-        distances, places = nearest(queries, (rows for rows, _ in batches))
+        distances, places = nearest(queries, (rows.reshape(len(rows), -1) for rows, _ in batches))
     for entry, far, where in zip(entries, distances, places, strict=True):
         entry['neighbours'] = [
             {'record': int(record), 'class': dataset.classes[records[int(record)][1]], 'distance': float(distance)}
