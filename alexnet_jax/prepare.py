@@ -1,4 +1,4 @@
-"""Makes a dataset ready for training: 256 x 256 JPEG records, mean image, RGB covariance.
+"""Makes a dataset ready for training: square JPEG records, mean image, RGB covariance.
 
 python -m alexnet_jax.prepare --dataset=demo                          the embedded dataset
 python -m alexnet_jax.prepare --images=DIR --name=NAME                DIR/{train,validation}/<class>/<image>
@@ -24,9 +24,8 @@ _REQUEST = (
     flags.DEFINE_string('tfds_dir', '~/tensorflow_datasets', 'Where TFDS keeps its datasets.'),
     flags.DEFINE_string('manual_dir', None, 'Archives that cannot be downloaded, such as ImageNet.'),
     flags.DEFINE_integer('quality', 95, 'JPEG quality of records; not of demo.', lower_bound=1, upper_bound=100),
-    flags.DEFINE_bool(
-        'keep_originals', False, 'Statistics only: training then reads the images that TFDS has (slower).'
-    ),
+    flags.DEFINE_integer('size', 256, 'Side of records in pixels; not of demo.', lower_bound=16, upper_bound=1024),
+    flags.DEFINE_bool('keep_originals', False, 'Statistics only: training reads the images that TFDS has (slower).'),
 )
 _DATA_DIR = flags.DEFINE_string('data_dir', 'data', 'Prepared datasets; the result is DATA_DIR/NAME.')
 _ON_ERROR = flags.DEFINE_enum('on_error', 'fail', ['fail', 'skip'], 'What to do about unusable images.')

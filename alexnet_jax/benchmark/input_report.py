@@ -13,6 +13,7 @@ from alexnet_jax.benchmark.measure import Progress, measure_input
 from alexnet_jax.benchmark.protocol import Setting
 from alexnet_jax.benchmark.report import noise, spread
 from alexnet_jax.data.source import open_dataset
+from alexnet_jax.model.catalogue import PAPER
 
 _TF = {'default': 'tf.data, its default transform', 'accurate': 'tf.data, INTEGER_ACCURATE'}
 
@@ -41,7 +42,7 @@ def measured(
     Raises:
       InputError: no such dataset, no photographs, or this machine has not what is needed.
     """
-    open_dataset(setting.dataset, data_dir=setting.data_dir)
+    open_dataset(setting.dataset, data_dir=setting.data_dir).read_by(PAPER)
     with tempfile.TemporaryDirectory() as folder:
         if images is None:
             write_photos(pathlib.Path(folder))

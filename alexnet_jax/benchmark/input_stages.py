@@ -16,12 +16,12 @@ from PIL import Image
 from alexnet_jax import InputError
 from alexnet_jax.benchmark.protocol import Setting
 from alexnet_jax.benchmark.sampling import Program
-from alexnet_jax.data.augment import CROP, OFFSETS, RECORD, draw, lighting_basis
+from alexnet_jax.data.augment import CROP, OFFSETS, draw, lighting_basis
 from alexnet_jax.data.decode import copy_window, record_window
-from alexnet_jax.data.photo import SIDE, photo_to_jpeg, photo_window, square_image
+from alexnet_jax.data.photo import photo_to_jpeg, photo_window, square_image
 from alexnet_jax.data.pipeline import READ_AHEAD, HostBatch, TrainingBatches
 from alexnet_jax.data.source import Records, open_dataset
-from alexnet_jax.data.statistics import Statistics
+from alexnet_jax.data.statistics import RECORD, Statistics
 from alexnet_jax.parallel.mesh import make_mesh, place_batch
 from alexnet_jax.training.step import Batch
 
@@ -142,7 +142,7 @@ def _photo_stages(size: int, photos: Files) -> dict[str, Program]:
 
     return {
         'photo_read': Program(lambda: [photos[i % len(photos)] for i in range(size)], moved=sum(map(len, files))),
-        'photo_decode': Program(each(lambda f: simplejpeg.decode_jpeg(f, min_height=2 * SIDE, min_factor=2))),
+        'photo_decode': Program(each(lambda f: simplejpeg.decode_jpeg(f, min_height=2 * RECORD, min_factor=2))),
         'photo_square': Program(each(square_image)),
         'photo_prepare': Program(each(prepare)),
     }

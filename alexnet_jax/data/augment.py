@@ -13,12 +13,14 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-RECORD, CROP = 256, 224  # the paper's; Caffe's networks read crops of 227
+from alexnet_jax.data.statistics import RECORD
+
+CROP = 224  # the paper's; Caffe's networks read crops of 227
 
 
-def offsets_of(size: int) -> int:
-    """Places of a crop of `size` along each side of a record: of 224, 33, 0 to 32 inclusive."""
-    return RECORD - size + 1
+def offsets_of(size: int, *, record: int = RECORD) -> int:
+    """Places of a crop of `size` along each side of a record of `record`: of 224 out of 256, 33, 0 to 32 inclusive."""
+    return record - size + 1
 
 
 OFFSETS = offsets_of(CROP)
@@ -38,7 +40,7 @@ def draw(*, seed: int, epoch: int, record: int, crop_group: int | None = None, o
     """The augmentation of `record` in `epoch`: a pure function, the same on any host and for any worker count.
 
     Images of one `crop_group` of an epoch share crop and flip, never the normals; None: each record draws its own.
-    `offsets` are those of the crop's size (`offsets_of`).
+    `offsets` are those of the crop's size and the record's (`offsets_of`).
     """
     if crop_group is not None:
         shared = _group_draw(seed=seed, epoch=epoch, group=crop_group, offsets=offsets)
@@ -58,7 +60,7 @@ def _group_draw(*, seed: int, epoch: int, group: int, offsets: int) -> Draw:
 
 @functools.lru_cache(maxsize=4)
 def fixed_places(crops: int, *, seed: int, offsets: int = OFFSETS) -> tuple[tuple[int, int], ...]:
-    """(top, left) of `crops` different crops, 1 to 1089: the centre, and others drawn once, the same in every epoch."""
+    """(top, left) of `crops` different crops, or all there are: the centre, and others drawn once for all epochs."""
     edge = (offsets - 1) // 2
     # The third number keeps this stream apart from the order of the epochs.
     others = np.random.default_rng([seed, 0, 0xC209]).permutation(offsets**2)
@@ -77,9 +79,9 @@ def limited(chance: Draw, *, places: tuple[tuple[int, int], ...] | None, flips: 
     return chance if flips else dataclasses.replace(chance, flip=False)
 
 
-def crop(image: np.ndarray, chance: Draw) -> np.ndarray:
-    """uint8 (256, 256, 3) -> (224, 224, 3): the drawn crop, mirrored left to right where drawn."""
-    view = image[chance.top : chance.top + CROP, chance.left : chance.left + CROP]
+def crop(image: np.ndarray, chance: Draw, *, size: int = CROP) -> np.ndarray:
+    """uint8 (h, w, 3) -> (size, size, 3): the drawn crop, mirrored left to right where drawn."""
+    view = image[chance.top : chance.top + size, chance.left : chance.left + size]
     return view[:, ::-1] if chance.flip else view
 
 
@@ -104,8 +106,8 @@ def lighting_basis(rgb_covariance: np.ndarray, *, scale: str, strength: float) -
 
 
 def centre_crop(image: Array | np.ndarray, size: int = CROP) -> Array | np.ndarray:
-    """The middle size x size of (..., 256, 256, 3)."""
-    edge = (RECORD - size) // 2
+    """The middle size x size of (..., n, n, 3)."""
+    edge = (image.shape[-2] - size) // 2
     return image[..., edge : edge + size, edge : edge + size, :]
 
 

@@ -6,6 +6,7 @@ of the first epochs, and lighting as drawn and exaggerated. Above them the mean 
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import pathlib
 
@@ -13,10 +14,10 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from alexnet_jax import InputError
-from alexnet_jax.data.augment import CROP, crop, draw, lighting_basis
-from alexnet_jax.data.pipeline import epoch_order, window_of
+from alexnet_jax.data.augment import CROP, crop, draw, lighting_basis, offsets_of
+from alexnet_jax.data.pipeline import epoch_order, whole
 from alexnet_jax.data.source import Dataset, open_dataset
-from alexnet_jax.data.statistics import IMAGE_SHAPE
+from alexnet_jax.data.statistics import RECORD
 from alexnet_jax.model.catalogue import PAPER, RELEASED
 
 EPOCHS = 4  # columns of crops
@@ -24,7 +25,8 @@ EXAGGERATION = 8  # of lighting: 0.1 of a standard deviation becomes 0.8
 LIT = ((0, 1), (0, EXAGGERATION), (1, EXAGGERATION))  # columns of lighting: epoch, times its strength
 COLOURS = ('#e41a1c', '#1f78d4', '#2ca02c', '#ff8c00')  # of the epochs' crops
 INK, FAINT, WHITE = '#222222', '#666666', '#ffffff'
-SCALE = 0.75  # of every picture, so that crop and record compare
+SIDE = 192  # px, of a record; crops are drawn at its scale, so that they compare
+CROPS = {RECORD: CROP, 32: 24}  # of records of a size: the paper's, and those of Krizhevsky's networks for CIFAR-10
 GAP, LINE, MARGIN = 12, 17, 24  # px
 STRIP = (380, 34)  # px, of a principal component
 
@@ -46,16 +48,19 @@ def write_contact_sheet(dataset: Dataset, path: str | os.PathLike[str], *, seed:
       images: rows, at least 1; fewer where the split has fewer.
 
     Raises:
-      InputError: the file cannot be written, or a record is damaged.
+      InputError: the file cannot be written, a record is damaged, or no network crops records of this size.
     """
+    if dataset.record_size not in CROPS:
+        size, known = dataset.record_size, ' and '.join(f'{size}x{size}' for size in CROPS)
+        raise InputError(f'{dataset.name} has records of {size}x{size}: crops can be shown of {known} only')
+    form = _Form(dataset.record_size, CROPS[dataset.record_size])
     records = dataset.records('train')
     order = epoch_order(len(records), seed=seed, epoch=0)[:images]
-    rows = [_header(dataset, seed=seed), _headings()]
+    rows = [_header(dataset, form, seed=seed), _headings(form)]
     for record in map(int, order):
-        data, label = records[record]
-        whole = np.empty(IMAGE_SHAPE, np.uint8)
-        window_of(records)(data, whole)
-        rows.append(_row(whole, dataset, class_name=dataset.classes[label], record=record, seed=seed))
+        image = whole(records, record, record_size=form.record)
+        class_name = dataset.classes[records[record][1]]
+        rows.append(_row(image, dataset, form, class_name=class_name, record=record, seed=seed))
     sheet = _canvas(max(row.width for row in rows) + 2 * MARGIN, sum(row.height for row in rows) + 2 * MARGIN)
     top = MARGIN
     for row in rows:
@@ -67,17 +72,40 @@ def write_contact_sheet(dataset: Dataset, path: str | os.PathLike[str], *, seed:
         raise InputError(f'cannot write {path} ({error.strerror}): choose another file') from error
 
 
-def _header(dataset: Dataset, *, seed: int) -> Image.Image:
+@dataclasses.dataclass(frozen=True)
+class _Form:
+    """Sides of record and crop in their own pixels, and how large they are drawn."""
+
+    record: int
+    crop: int
+
+    def px(self, length: float) -> int:
+        """On the sheet."""
+        return round(length * SIDE / self.record)
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """Of the columns: the record, its crops, lighting."""
+        wide = self.px(self.crop)
+        return (SIDE + 2 * GAP, *[wide + GAP] * (EPOCHS - 1), wide + 2 * GAP, *[wide + GAP] * len(LIT))
+
+    def scaled(self, image: np.ndarray) -> Image.Image:
+        """A picture as it is drawn; enlarged, each pixel is a square."""
+        picture = Image.fromarray(_bytes(image))
+        return picture.resize((self.px(picture.width), self.px(picture.height)), Image.Resampling.BOX)
+
+
+def _header(dataset: Dataset, form: _Form, *, seed: int) -> Image.Image:
     """Title, mean image, principal components and how to read the rest."""
-    picture = _canvas(sum(_WIDTHS), 2 * LINE + _px(256) + 2 * LINE + GAP)
+    picture = _canvas(sum(form.widths), 2 * LINE + SIDE + 2 * LINE + GAP)
     brush = ImageDraw.Draw(picture)
     count, classes = len(dataset.records('train')), len(dataset.classes)
     brush.text((0, 0), f'{dataset.name}: {count:,} training images, {classes} classes', INK, _font(20))
     top = 2 * LINE
-    picture.paste(_scaled(dataset.mean_image), (0, top))
-    brush.text((0, top + _px(256) + 3), 'mean image', INK, _font(13))
+    picture.paste(form.scaled(dataset.mean_image), (0, top))
+    brush.text((0, top + SIDE + 3), 'mean image', INK, _font(13))
 
-    left = _px(256) + 2 * GAP
+    left = SIDE + 2 * GAP
     variances, axes = np.linalg.eigh(dataset.rgb_covariance)
     centre = dataset.mean_image.mean(axis=(0, 1))
     brush.text((left, top), 'Principal components of all RGB pixels: mean colour - 2 to + 2 sigma', INK, _font(13))
@@ -95,9 +123,10 @@ def _header(dataset: Dataset, *, seed: int) -> Image.Image:
         ', '.join(f'{size:.2f}' for size in np.linalg.norm(_basis(dataset, variant.lighting.scale), axis=0)[::-1])
         for variant in (RELEASED, PAPER)
     )
+    size, places = f'{form.crop} x {form.crop}', offsets_of(form.crop, record=form.record)
     lines = (
         f'A row is a training image: the first ones that a run with seed {seed} sees, after shuffling.',
-        'Its crops of four epochs: 224 x 224 pixels at any of 33 x 33 places, framed on the record in their',
+        f'Its crops of four epochs: {size} pixels at any of {places} x {places} places, framed on the record in their',
         'colour; half of all crops are mirrored, which the caption says. (One crop per image; variant released',
         'has 32 neighbours share one, unless told not to.)',
         'Lighting adds one colour to all pixels of an image: the sum of the components on the left, each times',
@@ -111,39 +140,43 @@ def _header(dataset: Dataset, *, seed: int) -> Image.Image:
     return picture
 
 
-def _headings() -> Image.Image:
+def _headings(form: _Form) -> Image.Image:
     """The names of the columns."""
-    picture = _canvas(sum(_WIDTHS), 2 * LINE)
+    widths = form.widths
+    picture = _canvas(sum(widths), 2 * LINE)
     brush = ImageDraw.Draw(picture)
     names = ['record', *(f'crop, epoch {epoch + 1}' for epoch in range(EPOCHS))]
     names += [f'lighting x {times}, epoch {epoch + 1}' for epoch, times in LIT]
     for i, name in enumerate(names):
-        brush.text((sum(_WIDTHS[:i]), LINE // 2), name, COLOURS[i - 1] if 0 < i <= EPOCHS else INK, _font(14))
+        brush.text((sum(widths[:i]), LINE // 2), name, COLOURS[i - 1] if 0 < i <= EPOCHS else INK, _font(14))
     return picture
 
 
-def _row(image: np.ndarray, dataset: Dataset, *, class_name: str, record: int, seed: int) -> Image.Image:
-    """One record, uint8 (256, 256, 3), and what becomes of it."""
-    chances = [draw(seed=seed, epoch=epoch, record=record) for epoch in range(EPOCHS)]
-    whole = _scaled(image)
-    brush = ImageDraw.Draw(whole)
+def _row(image: np.ndarray, dataset: Dataset, form: _Form, *, class_name: str, record: int, seed: int) -> Image.Image:
+    """One record, uint8 (h, w, 3), and what becomes of it."""
+    places = offsets_of(form.crop, record=form.record)
+    chances = [draw(seed=seed, epoch=epoch, record=record, offsets=places) for epoch in range(EPOCHS)]
+    drawn = form.scaled(image)
+    brush = ImageDraw.Draw(drawn)
+    rest = max(form.px(1), 1) - 1  # of a pixel that is enlarged, from its first
     for chance, colour in zip(chances, COLOURS, strict=True):
-        corners = (chance.left, chance.top, chance.left + CROP - 1, chance.top + CROP - 1)
-        brush.rectangle(tuple(_px(corner) for corner in corners), outline=colour, width=2)
-    tiles = [(whole, [class_name, f'record {record}'])]
+        first = form.px(chance.left), form.px(chance.top)
+        last = (form.px(corner + form.crop - 1) + rest for corner in (chance.left, chance.top))
+        brush.rectangle((*first, *last), outline=colour, width=2)
+    tiles = [(drawn, [class_name, f'record {record}'])]
     for chance in chances:
         caption = [f'{chance.top} down, {chance.left} right', '<-> mirrored' if chance.flip else '']
-        tiles.append((_scaled(crop(image, chance)), caption))
+        tiles.append((form.scaled(crop(image, chance, size=form.crop)), caption))
     basis = _basis(dataset, RELEASED.lighting.scale)
     for epoch, times in LIT:
         colour = times * (basis @ chances[epoch].normals)
-        lit = crop(image, chances[epoch]) + colour
-        tiles.append((_scaled(lit), ['R {:+d}  G {:+d}  B {:+d}'.format(*np.rint(colour).astype(int))]))
+        lit = crop(image, chances[epoch], size=form.crop) + colour
+        tiles.append((form.scaled(lit), ['R {:+d}  G {:+d}  B {:+d}'.format(*np.rint(colour).astype(int))]))
 
-    picture = _canvas(sum(_WIDTHS), _px(256) + 2 * LINE + GAP)
+    picture = _canvas(sum(form.widths), SIDE + 2 * LINE + GAP)
     brush = ImageDraw.Draw(picture)
     for i, (tile, caption) in enumerate(tiles):
-        left = sum(_WIDTHS[:i])
+        left = sum(form.widths[:i])
         picture.paste(tile, (left, 0))
         if 0 < i <= EPOCHS:
             brush.rectangle((left - 3, 0, left - 2, tile.height - 1), fill=COLOURS[i - 1])
@@ -154,18 +187,6 @@ def _row(image: np.ndarray, dataset: Dataset, *, class_name: str, record: int, s
 
 def _basis(dataset: Dataset, scale: str) -> np.ndarray:
     return lighting_basis(dataset.rgb_covariance, scale=scale, strength=RELEASED.lighting.strength)
-
-
-def _px(length: float) -> int:
-    return round(length * SCALE)
-
-
-_WIDTHS = (_px(256) + 2 * GAP, *[_px(CROP) + GAP] * (EPOCHS - 1), _px(CROP) + 2 * GAP, *[_px(CROP) + GAP] * len(LIT))
-
-
-def _scaled(image: np.ndarray) -> Image.Image:
-    picture = Image.fromarray(_bytes(image))
-    return picture.resize((_px(picture.width), _px(picture.height)), Image.Resampling.BOX)
 
 
 def _bytes(image: np.ndarray) -> np.ndarray:

@@ -43,9 +43,8 @@ def convert(
       summed: whether statistics are wanted.
       workers: processes.
     """
-    work = functools.partial(
-        _convert, plan.to_record, plan.decode, len(plan.classes) if summed else None, plan.originals is None
-    )
+    begin = functools.partial(Statistics, len(plan.classes), record_size=plan.record_size) if summed else None
+    work = functools.partial(_convert, plan.to_record, plan.decode, begin, plan.originals is None)
     chunks = iter(lambda: tuple(itertools.islice(items, CHUNK)), ())
     if min(workers, count // CHUNK) < 2:
         for chunk in chunks:
@@ -83,7 +82,7 @@ def _end_with_parent() -> None:
 def _convert(
     to_record: Callable[[Any], bytes],
     decode: Callable[[bytes], np.ndarray],
-    class_count: int | None,
+    begin: Callable[[], Statistics] | None,
     keep: bool,  # bound by partial, in order
     chunk: Sequence[Item],
 ) -> Converted:
@@ -92,7 +91,7 @@ def _convert(
     The statistics are of the decoded record, by the decoder that training uses, not of the pixels before compression:
     they describe what the network is shown.
     """
-    statistics = None if class_count is None else Statistics(class_count)
+    statistics = None if begin is None else begin()
     results: list[bytes | str] = []
     for item in chunk:
         try:

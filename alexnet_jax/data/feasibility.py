@@ -77,7 +77,8 @@ def check(plan: Plan, *, data_dir: str | os.PathLike[str], left: int | None = No
 
 def estimate(plan: Plan, *, data_dir: str | os.PathLike[str], left: int | None = None) -> Estimate:
     """Converts the first images of the training split and extrapolates, to the `left` images that are still to do."""
-    sizes, seconds, statistics = [], [], Statistics(len(plan.classes))
+    sizes, seconds = [], []
+    statistics = Statistics(len(plan.classes), record_size=plan.record_size)
     for item in itertools.islice(plan.splits['train'].items(), SAMPLE):
         start = time.perf_counter()
         try:

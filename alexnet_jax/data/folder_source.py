@@ -7,17 +7,19 @@ import pathlib
 from alexnet_jax import InputError
 from alexnet_jax.data.items import Item, ListedSplit, Plan, UnusableImage, recipe_of
 from alexnet_jax.data.photo import QUALITY, checked_size, photo_to_jpeg
+from alexnet_jax.data.statistics import RECORD
 
 IMAGE_EXTENSIONS = frozenset({'.jpg', '.jpeg', '.png', '.bmp', '.gif', '.webp', '.tif', '.tiff', '.ppm'})
 
 
-def plan(images: str | os.PathLike[str], *, name: str, quality: int = QUALITY) -> Plan:
+def plan(images: str | os.PathLike[str], *, name: str, quality: int = QUALITY, record_size: int = RECORD) -> Plan:
     """The dataset that a folder would make; looks at the names and sizes of its files and reads no image.
 
     Args:
       images: the folder; its classes are the folders in train/, in sorted order.
       name: of the dataset.
       quality: JPEG quality of the records, 1..100.
+      record_size: their side in pixels.
 
     Raises:
       InputError: anything that is wrong with the folder.
@@ -29,22 +31,23 @@ def plan(images: str | os.PathLike[str], *, name: str, quality: int = QUALITY) -
         name=name,
         classes=tuple(classes),
         splits={split: ListedSplit(split, listed) for split, listed in items.items()},
-        to_record=functools.partial(file_to_jpeg, quality=quality),
-        recipe=recipe_of('folder', name, quality, facts),
+        to_record=functools.partial(file_to_jpeg, quality=quality, record_size=record_size),
+        record_size=record_size,
+        recipe=recipe_of('folder', name, quality, record_size, facts),
         unusable=tuple(strangers),
         notes=tuple(notes),
         every_class=True,
     )
 
 
-def file_to_jpeg(path: str, quality: int) -> bytes:
+def file_to_jpeg(path: str, quality: int, *, record_size: int = RECORD) -> bytes:
     """`photo_to_jpeg` of a file; one that cannot be read is unusable like any other."""
     try:
         checked_size(os.stat(path).st_size)
         data = pathlib.Path(path).read_bytes()
     except OSError as e:
         raise UnusableImage(e.strerror or str(e)) from e
-    return photo_to_jpeg(data, quality)
+    return photo_to_jpeg(data, quality, record_size=record_size)
 
 
 def _identity(path: str) -> tuple[int, int]:
@@ -60,9 +63,10 @@ def _splits_of(root: pathlib.Path) -> tuple[list[str], dict[str, list[Item]], li
     found = {path.name for path in root.iterdir() if path.is_dir()}
     for split in ('train', 'validation'):
         if split not in found:
+            remedy = f'rename test/, or `ln -s test {root}/validation`, to test on it; ' if 'test' in found else ''
             raise InputError(
                 f'{root} has no {split}/ folder (found: {", ".join(sorted(found)) or "none"}); '
-                f'expected {root}/{{train,validation}}/<class>/<image>'
+                f'{remedy * (split == "validation")}expected {root}/{{train,validation}}/<class>/<image>'
             )
     classes: list[str] = []
     splits: dict[str, list[Item]] = {}

@@ -21,6 +21,7 @@ import tensorflow_datasets as tfds
 from alexnet_jax import InputError
 from alexnet_jax.data.items import Item, Plan, UnusableImage, recipe_of
 from alexnet_jax.data.photo import QUALITY, checked_size, photo_to_jpeg
+from alexnet_jax.data.statistics import RECORD
 
 TRAIN, VALIDATION = 'ILSVRC2012_img_train.tar', 'ILSVRC2012_img_val.tar'
 
@@ -76,12 +77,12 @@ class TarSplit:
                 place += 1
 
 
-def piece_to_jpeg(piece: Piece, quality: int) -> bytes:
+def piece_to_jpeg(piece: Piece, quality: int, *, record_size: int = RECORD) -> bytes:
     """`photo_to_jpeg` of a piece of an archive."""
     data = os.pread(_opened(piece.path), checked_size(piece.size), piece.start)
     if len(data) < piece.size:
         raise UnusableImage('the archive ends within it')
-    return photo_to_jpeg(data, quality)
+    return photo_to_jpeg(data, quality, record_size=record_size)
 
 
 @functools.cache  # one for each archive and process, until the process ends
@@ -111,13 +112,20 @@ def members(path: pathlib.Path, *, start: int = 0, size: int | None = None) -> I
         raise InputError(f'{where} is not a whole tar archive ({reason}); download it again') from e
 
 
-def plan(manual_dir: str | os.PathLike[str], *, name: str = 'imagenet2012', quality: int = QUALITY) -> Plan:
+def plan(
+    manual_dir: str | os.PathLike[str],
+    *,
+    name: str = 'imagenet2012',
+    quality: int = QUALITY,
+    record_size: int = RECORD,
+) -> Plan:
     """The dataset that the archives in `manual_dir` would make; reads no image.
 
     Args:
       manual_dir: folder that holds both archives, official or a part of them in the same layout.
       name: of the dataset.
       quality: JPEG quality of the records, 1..100.
+      record_size: their side in pixels.
 
     Raises:
       InputError: an archive is missing, cut off, or not of the official layout, or its labels cannot be known.
@@ -141,8 +149,9 @@ def plan(manual_dir: str | os.PathLike[str], *, name: str = 'imagenet2012', qual
         name=name,
         classes=tuple(classes),
         splits=splits,
-        to_record=functools.partial(piece_to_jpeg, quality=quality),
-        recipe=recipe_of('imagenet', name, quality, files),
+        to_record=functools.partial(piece_to_jpeg, quality=quality, record_size=record_size),
+        record_size=record_size,
+        recipe=recipe_of('imagenet', name, quality, record_size, files),
         notes=tuple(_notes(folder)),
     )
 

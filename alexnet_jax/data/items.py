@@ -9,6 +9,8 @@ from typing import Any, Protocol
 import numpy as np
 import simplejpeg
 
+from alexnet_jax.data.statistics import RECORD
+
 # Libraries that decide the bytes of a record: work that a killed run left is used only with the same versions.
 ENCODERS = ('pillow', 'simplejpeg', 'cykooz-resizer', 'array_record')
 
@@ -86,9 +88,11 @@ class Plan:
       name: its TFDS name.
       classes: class names, in label order.
       splits: split name -> its items; 'train' and 'validation' at least.
-      to_record: a module-level function, an item's source -> the record's image, the bytes of a 256x256 RGB JPEG;
+      to_record: a module-level function, an item's source -> the record's image, the bytes of a square RGB JPEG;
         raises `UnusableImage` when the source is at fault. Runs in worker processes.
-      decode: a module-level function, the record's image -> the pixels that training will see, uint8 (256, 256, 3).
+      decode: a module-level function, the record's image -> the pixels that training will see, uint8
+        (record_size, record_size, 3).
+      record_size: side of the records.
       recipe: names everything that the records depend on. Work that a killed run has left is used under the same
         recipe only.
       unusable: 'split/file: reason' of what was found unusable without reading it.
@@ -103,6 +107,7 @@ class Plan:
     splits: Mapping[str, Split]
     to_record: Callable[[Any], bytes]
     decode: Callable[[bytes], np.ndarray] = simplejpeg.decode_jpeg
+    record_size: int = RECORD
     recipe: str
     unusable: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()

@@ -1,4 +1,4 @@
-"""Brings one photograph of any size to the 256 x 256 RGB that the paper trains on (section 2)."""
+"""Brings one photograph of any size to a square of RGB, 256 x 256 as the paper trains on (section 2) or another."""
 
 import io
 import struct
@@ -13,9 +13,8 @@ from PIL import ExifTags, Image, ImageOps
 from alexnet_jax import InputError
 from alexnet_jax.data.decode import copy_window
 from alexnet_jax.data.items import UnusableImage
-from alexnet_jax.data.statistics import IMAGE_SHAPE
+from alexnet_jax.data.statistics import RECORD
 
-SIDE = IMAGE_SHAPE[0]
 MIN_SIDE = 16  # shorter side in pixels; below it, enlarging to 256 invents more than 99.6 % of the pixels
 MAX_ASPECT = 10  # longer over shorter side; beyond it, the central square is under a tenth of the picture
 QUALITY = 95  # JPEG quality of the records: about 30 kB a photograph; docs/data.md has what others would give
@@ -47,19 +46,21 @@ class _Resizer(threading.local):
 _resizer = _Resizer()
 
 
-def photo_to_jpeg(data: bytes, quality: int = QUALITY) -> bytes:
+def photo_to_jpeg(data: bytes, quality: int = QUALITY, *, record_size: int = RECORD) -> bytes:
     """The JPEG of `square_image`, of the given quality (1..100).
 
     Chroma is kept at full resolution (4:4:4): every decoder then gives the same pixels, which 4:2:0 leaves to taste.
     """
-    return simplejpeg.encode_jpeg(square_image(data), quality, 'RGB', '444', fastdct=False)
+    return simplejpeg.encode_jpeg(square_image(data, record_size=record_size), quality, 'RGB', '444', fastdct=False)
 
 
-def photo_window(data: bytes, out: np.ndarray, *, top: int = 0, left: int = 0, mirrored: bool = False) -> None:
+def photo_window(
+    data: bytes, out: np.ndarray, *, top: int = 0, left: int = 0, mirrored: bool = False, record_size: int = RECORD
+) -> None:
     """A `decode.Window` of a photograph: that of `square_image`, without the loss of a record's JPEG."""
     try:
         order = 'BGR' if mirrored else 'RGB'  # see copy_window
-        pixels = square_image(data, top=top, left=left, side=out.shape[0], order=order)
+        pixels = square_image(data, top=top, left=left, side=len(out), order=order, record_size=record_size)
     except UnusableImage as error:
         raise InputError(
             f'an image cannot be used ({error}): repair or remove it, or prepare the dataset with --on_error=skip'
@@ -67,35 +68,44 @@ def photo_window(data: bytes, out: np.ndarray, *, top: int = 0, left: int = 0, m
     copy_window(pixels, out, mirrored=mirrored)
 
 
-def square_image(data: bytes, *, top: int = 0, left: int = 0, side: int = SIDE, order: str = 'RGB') -> np.ndarray:
-    """Shorter side to 256, centre 256 x 256; of that the window of `side` at (top, left), uint8 (side, side, 3).
+def square_image(
+    data: bytes,
+    *,
+    top: int = 0,
+    left: int = 0,
+    side: int | None = None,
+    order: str = 'RGB',
+    record_size: int = RECORD,
+) -> np.ndarray:
+    """Shorter side to `record_size`, centre square; of that the window of `side` at (top, left), uint8 (side, side, 3).
 
-    Only the window is computed. Resizing is bicubic with antialiasing. A large JPEG is first reduced while it is read,
-    never below twice the final size. EXIF orientation is applied; transparency is laid over white; CMYK becomes
-    r = (255 - c) * (255 - k) / 255.
+    Only the window is computed. Resizing is bicubic with antialiasing; what has the size already keeps its pixels. A
+    large JPEG is first reduced while it is read, never below twice the final size. EXIF orientation is applied;
+    transparency is laid over white; CMYK becomes r = (255 - c) * (255 - k) / 255.
 
     Args:
       data: an image file's bytes, 8 bits a channel; the content counts, not the file's name.
-      top: first row of the window, of 256.
+      top: first row of the window, of `record_size`.
       left: its first column.
-      side: its size.
+      side: its size; None: the whole square.
       order: 'RGB' or 'BGR', of the result.
+      record_size: side of the square.
 
     Raises:
       UnusableImage: with the reason, in a few words.
     """
     try:
-        pixels = _decode(data, order)
+        pixels = _decode(data, order, 2 * record_size)
     except (OSError, SyntaxError, ValueError, EOFError, struct.error) as e:
         raise UnusableImage(_one_line(e)) from e
-    return _window(pixels, top=top, left=left, side=side)
+    return _window(pixels, top=top, left=left, side=side or record_size, record_size=record_size)
 
 
-def _window(pixels: np.ndarray, *, top: int, left: int, side: int) -> np.ndarray:
-    """uint8 (h, w, 3) -> (side, side, 3) at the scale at which the central square of `pixels` is 256 wide."""
+def _window(pixels: np.ndarray, *, top: int, left: int, side: int, record_size: int) -> np.ndarray:
+    """uint8 (h, w, 3) -> (side, side, 3) at the scale at which the central square of `pixels` is `record_size` wide."""
     height, width, _ = pixels.shape
     square = min(height, width)
-    scale = square / SIDE
+    scale = square / record_size
     box = CropBox((width - square) / 2 + left * scale, (height - square) / 2 + top * scale, side * scale, side * scale)
     source = ImageData(width, height, PixelType.U8x3, pixels.tobytes())
     window = ImageData(side, side, PixelType.U8x3)
@@ -124,8 +134,8 @@ def checked_size(size: int) -> int:
     return size
 
 
-def _decode(data: bytes, order: str) -> np.ndarray:
-    """uint8 (h, w, 3), upright; neither side under 512 if the photograph's is not."""
+def _decode(data: bytes, order: str, least: int) -> np.ndarray:
+    """uint8 (h, w, 3), upright; neither side under `least` if the photograph's is not."""
     image = _opened(data)
     deep_png = data.startswith(b'\x89PNG') and data[24] > 8  # IHDR bit depth; Pillow hides that of RGB
     if deep_png or image.mode.startswith(('I', 'F')):
@@ -141,10 +151,10 @@ def _decode(data: bytes, order: str) -> np.ndarray:
     if data.startswith(b'\xff\xd8') and image.mode in ('RGB', 'L') and upright:
         try:
             # Same pixels as Pillow's, in two thirds of the time.
-            return simplejpeg.decode_jpeg(data, order, min_height=2 * SIDE, min_width=2 * SIDE, min_factor=2)
+            return simplejpeg.decode_jpeg(data, order, min_height=least, min_width=least, min_factor=2)
         except ValueError:
             pass  # simplejpeg takes any irregularity for an error; Pillow, below, tells stray bytes from lost ones
-    image.draft(None, (2 * SIDE, 2 * SIDE))
+    image.draft(None, (least, least))
     image = ImageOps.exif_transpose(image)
     if image.has_transparency_data:
         image = image.convert('RGBA')

@@ -16,9 +16,10 @@ import grain
 import numpy as np
 
 from alexnet_jax import InputError
-from alexnet_jax.data.augment import CROP, RECORD, draw, limited, offsets_of
+from alexnet_jax.data.augment import CROP, draw, limited, offsets_of
 from alexnet_jax.data.decode import Window, record_window
 from alexnet_jax.data.source import Records
+from alexnet_jax.data.statistics import RECORD
 
 READ_AHEAD = 4  # batches in flight: at 128 images 77 MB
 THREADS = 2  # decoding releases the GIL; two threads already outrun this network on any CPU that they share with it
@@ -31,6 +32,13 @@ def window_of(source: Records) -> Window:
     from alexnet_jax.data.photo import photo_window  # here, because prepared records need no Pillow
 
     return photo_window
+
+
+def whole(source: Records, index: int, *, record_size: int) -> np.ndarray:
+    """uint8 (record_size, record_size, 3) RGB of one image of `source`."""
+    pixels = np.empty((record_size, record_size, 3), np.uint8)
+    window_of(source)(source[index][0], pixels, record_size=record_size)
+    return pixels
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,6 +69,7 @@ class TrainingBatches:
       lighting_basis: float32 (3, 3) of `augment.lighting_basis`, or zeros for none.
       window: what reads the source's images, of `window_of`.
       crop_size: side of the crops.
+      record_size: side of the records that they are cut out of.
       rows: the rows of the global batch that this host makes; None: all of them.
       images_per_crop: how many neighbours in an epoch's order share crop and flip (model.variants.Variant).
       places: (top, left) of the crops to choose from; None: all.
@@ -75,6 +84,7 @@ class TrainingBatches:
     window: Window = record_window
     _: dataclasses.KW_ONLY
     crop_size: int = CROP
+    record_size: int = RECORD
     rows: range | None = None
     images_per_crop: int = 1
     places: tuple[tuple[int, int], ...] | None = None
@@ -95,7 +105,7 @@ class TrainingBatches:
         # Each kind of work for the whole batch at once: taking turns, each would find the processor's caches full of
         # the others' code and data, which costs 20 us an image on one thread, 70 on two.
         encoded = [self.source[record] for record in records]
-        chances, offsets = [], offsets_of(self.crop_size)
+        chances, offsets = [], offsets_of(self.crop_size, record=self.record_size)
         for (epoch, place), record in zip(places, records, strict=True):
             group = place // self.images_per_crop if self.images_per_crop > 1 else None
             chance = draw(seed=self.seed, epoch=epoch, record=record, crop_group=group, offsets=offsets)
@@ -104,7 +114,14 @@ class TrainingBatches:
         lighting = np.zeros((len(rows), 3), np.float32)
         for i, ((data, _), chance) in enumerate(zip(encoded, chances, strict=True)):
             with _naming(records[i]):
-                self.window(data, images[i], top=chance.top, left=chance.left, mirrored=chance.flip)
+                self.window(
+                    data,
+                    images[i],
+                    top=chance.top,
+                    left=chance.left,
+                    mirrored=chance.flip,
+                    record_size=self.record_size,
+                )
             if self.lit_steps is None or step < self.lit_steps:
                 lighting[i] = self.lighting_basis @ chance.normals
         labels = np.array([label for _, label in encoded], np.int32)
@@ -144,7 +161,7 @@ class EvaluationBatch:
     """Whole records in order, the last batch filled up.
 
     Attributes:
-      images: uint8 (b, 256, 256, 3), RGB; zeros where filled up.
+      images: uint8 (b, record_size, record_size, 3), RGB; zeros where filled up.
       labels: int32 (b,).
       valid: bool (b,), False where filled up.
     """
@@ -158,13 +175,14 @@ class EvaluationBatch:
 class EvaluationBatches:
     """Every record of a split exactly once, in order, in ceil(n / batch_size) batches of one shape.
 
-    `window` and `rows` as in `TrainingBatches`.
+    `window`, `record_size` and `rows` as in `TrainingBatches`.
     """
 
     source: Records
     batch_size: int
     window: Window = record_window
     _: dataclasses.KW_ONLY
+    record_size: int = RECORD
     rows: range | None = None
 
     def __len__(self) -> int:
@@ -172,14 +190,14 @@ class EvaluationBatches:
 
     def __getitem__(self, index: int) -> EvaluationBatch:
         rows = range(self.batch_size) if self.rows is None else self.rows
-        images = np.zeros((len(rows), RECORD, RECORD, 3), np.uint8)
+        images = np.zeros((len(rows), self.record_size, self.record_size, 3), np.uint8)
         labels = np.zeros(len(rows), np.int32)
         valid = np.zeros(len(rows), bool)
         start = index * self.batch_size + rows.start
         for row, record in enumerate(range(start, min(start + len(rows), len(self.source)))):
             jpeg, labels[row] = self.source[record]
             with _naming(record):
-                self.window(jpeg, images[row])
+                self.window(jpeg, images[row], record_size=self.record_size)
             valid[row] = True
         return EvaluationBatch(images, labels, valid)
 

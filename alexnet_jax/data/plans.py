@@ -6,11 +6,13 @@ import dataclasses
 import os
 import pathlib
 import re
+from typing import Any
 
 from alexnet_jax import InputError
 from alexnet_jax.data import folder_source, imagenet_source, tfds_source
 from alexnet_jax.data.items import Plan
 from alexnet_jax.data.photo import QUALITY
+from alexnet_jax.data.statistics import RECORD
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -24,6 +26,7 @@ class Request:
       tfds_dir: where TFDS keeps its datasets.
       manual_dir: folder of archives that TFDS cannot download.
       quality: JPEG quality of the records, 1..100.
+      size: their side in pixels.
       keep_originals: leave the images where TFDS has them.
     """
 
@@ -33,6 +36,7 @@ class Request:
     tfds_dir: str | os.PathLike[str] = '~/tensorflow_datasets'
     manual_dir: str | os.PathLike[str] | None = None
     quality: int = QUALITY
+    size: int = RECORD
     keep_originals: bool = False
 
     def __post_init__(self) -> None:
@@ -60,11 +64,14 @@ def plan_of(request: Request, *, make: bool = True) -> Plan:
     Raises:
       InputError: what the source of the images cannot do, as said there.
     """
-    dataset, name, quality = request.dataset, name_of(request), request.quality
+    dataset, name = request.dataset, name_of(request)
+    form: dict[str, Any] = {'quality': request.quality, 'record_size': request.size}
     if request.keep_originals and dataset in (None, 'demo'):
         raise InputError('--keep_originals is for TFDS datasets: a folder and demo must be prepared')
+    if dataset == 'demo' and request.size != RECORD:
+        raise InputError(f'--dataset=demo is drawn at {RECORD}x{RECORD}: leave --size out')
     if request.images is not None:
-        return folder_source.plan(request.images, name=name, quality=quality)
+        return folder_source.plan(request.images, name=name, **form)
     assert dataset is not None
     if dataset == 'demo':
         from alexnet_jax.data import demo  # here, because only this renders
@@ -74,7 +81,7 @@ def plan_of(request: Request, *, make: bool = True) -> Plan:
     from_archives = request.manual_dir is not None or not builder.is_prepared()
     if dataset == 'imagenet2012' and from_archives and not request.keep_originals:
         archives = request.manual_dir or pathlib.Path(request.tfds_dir) / 'downloads' / 'manual'  # as TFDS has it
-        return imagenet_source.plan(archives, name=name, quality=quality)
+        return imagenet_source.plan(archives, name=name, **form)
     if not make and not builder.is_prepared():
         size = builder.info.download_size
         raise InputError(
@@ -82,4 +89,4 @@ def plan_of(request: Request, *, make: bool = True) -> Plan:
             + (f', downloading {size}' if size else '')
         )
     tfds_source.make(builder, dataset=dataset, manual_dir=request.manual_dir)
-    return tfds_source.plan(builder, dataset=dataset, name=name, quality=quality, keep_originals=request.keep_originals)
+    return tfds_source.plan(builder, dataset=dataset, name=name, keep_originals=request.keep_originals, **form)

@@ -23,7 +23,7 @@ from tensorflow_datasets.core import example_serializer
 
 from alexnet_jax.data.conversion import convert
 from alexnet_jax.data.items import Plan
-from alexnet_jax.data.statistics import IMAGE_SHAPE, Statistics
+from alexnet_jax.data.statistics import Statistics
 
 SHARD = 8192  # items, some 400 MB of photographs: what a kill can cost at most, half a minute on a few cores
 
@@ -62,7 +62,7 @@ class Shards:
         self._plan = plan
         self._folder = folder
         self.splits = {split: SplitState() for split in plan.splits}
-        self.statistics = Statistics(len(plan.classes))
+        self.statistics = Statistics(len(plan.classes), record_size=plan.record_size)
         if not self._reload():
             shutil.rmtree(folder, ignore_errors=True)
             (folder / 'shards').mkdir(parents=True)
@@ -175,9 +175,10 @@ class Shards:
 
 def features_of(plan: Plan) -> Any:
     """The TFDS features of a prepared dataset."""
+    shape = (plan.record_size, plan.record_size, 3)
     return tfds.features.FeaturesDict(
         {
-            'image': tfds.features.Image(shape=IMAGE_SHAPE, encoding_format='jpeg'),
+            'image': tfds.features.Image(shape=shape, encoding_format='jpeg'),
             'label': tfds.features.ClassLabel(names=plan.classes),
         }
     )

@@ -3,6 +3,8 @@
 Reads a plain TFDS ArrayRecord dataset (docs/data.md has the layout) and never imports TensorFlow.
 """
 
+from __future__ import annotations
+
 import dataclasses
 import functools
 import os
@@ -16,7 +18,7 @@ import tensorflow_datasets as tfds
 
 from alexnet_jax import InputError
 from alexnet_jax.data.manifest import MANIFEST_FILE, damaged_files, fingerprint_of, read_manifest
-from alexnet_jax.data.statistics import IMAGE_SHAPE
+from alexnet_jax.model.variants import Variant
 
 VERSION = '1.0.0'  # the version folder's name
 STATISTICS_FILE = 'statistics.npz'
@@ -25,11 +27,11 @@ STATISTICS_FILE = 'statistics.npz'
 class Records:
     """The records of one split, by index: `len(records)`, `records[i] -> (jpeg, label)`.
 
-    `jpeg` is the bytes of a 256 x 256 RGB JPEG, or of an image of any size and format where `photos`; `label` an int in
+    `jpeg` is the bytes of a square RGB JPEG, or of an image of any size and format where `photos`; `label` an int in
     [0, classes). Any number of threads may read; a pickled copy opens its own files.
 
     Attributes:
-      photos: whether the images are as TFDS keeps them: training brings them to 256 x 256 each time.
+      photos: whether the images are as TFDS keeps them: training makes squares of them each time.
     """
 
     def __init__(
@@ -83,7 +85,7 @@ class Dataset:
       name: its TFDS name.
       directory: the version folder, such as data/demo/1.0.0.
       classes: class names, in label order.
-      mean_image: float32 (256, 256, 3), 0..255, the mean of the training split.
+      mean_image: float32 (record_size, record_size, 3), 0..255, the mean of the training split.
       rgb_covariance: float64 (3, 3), units of 0..255 squared, over all pixels of the training split.
       fingerprint: sha256 in hex of everything that training reads (see `manifest.fingerprint_of`).
       originals: of a dataset whose images stay where TFDS keeps them, the manifest's entry: its directory, and for
@@ -97,6 +99,21 @@ class Dataset:
     rgb_covariance: np.ndarray
     fingerprint: str
     originals: dict[str, Any] | None = None
+
+    @property
+    def record_size(self) -> int:
+        """Side of the records in pixels."""
+        return len(self.mean_image)
+
+    def read_by(self, variant: Variant) -> Dataset:
+        """The dataset itself; `InputError` where its records are of another size than the network's crops come from."""
+        own, wanted = self.record_size, variant.record_size
+        if own != wanted:
+            raise InputError(
+                f'{self.name} has records of {own}x{own}, and {variant.name} reads {wanted}x{wanted}: prepare its '
+                f'images with --size={wanted}, or name another dataset or network'
+            )
+        return self
 
     @functools.cached_property
     def _builder(self) -> Any:
@@ -154,17 +171,18 @@ def open_dataset(name: str, *, data_dir: str | os.PathLike[str]) -> Dataset:
         raise InputError(f'{root / name} has no mean image and RGB covariance of ours; run `{prepare}`')
     again = f'prepare it again with `{prepare} --overwrite` (or --images, if it came from a folder)'
     manifest = read_manifest(directory, remedy=again)
+    mean_image, rgb_covariance = _statistics(directory / STATISTICS_FILE, remedy=again)
     if originals := manifest.get('originals'):
         builder = _opened_originals(originals, remedy=again)
     else:
         builder = tfds.builder_from_directory(directory)
         image = builder.info.features['image']
-        if image.shape != IMAGE_SHAPE or image.encoding_format != 'jpeg':
-            raise InputError(f'{directory} holds {image.shape} {image.encoding_format}, not 256 x 256 JPEG; {again}')
+        if image.shape != mean_image.shape or image.encoding_format != 'jpeg':
+            wanted = f'{len(mean_image)}x{len(mean_image)} JPEG like its mean image'
+            raise InputError(f'{directory} holds {image.shape} {image.encoding_format}, not {wanted}; {again}')
         for split in ('train', 'validation'):
             if split not in builder.info.splits:
                 raise InputError(f'{directory} has no {split} split; {again}')
-    mean_image, rgb_covariance = _statistics(directory / STATISTICS_FILE, remedy=again)
     return Dataset(
         name=name,
         directory=directory,
@@ -182,7 +200,7 @@ def _statistics(path: pathlib.Path, *, remedy: str) -> tuple[np.ndarray, np.ndar
         with np.load(path, allow_pickle=False) as statistics:
             mean_image, rgb_covariance = statistics['mean_image'], statistics['rgb_covariance']
             shapes, kinds = (mean_image.shape, rgb_covariance.shape), mean_image.dtype.kind + rgb_covariance.dtype.kind
-            if shapes != (IMAGE_SHAPE, (3, 3)) or kinds != 'ff':
+            if shapes != ((*2 * mean_image.shape[:1], 3), (3, 3)) or not mean_image.size or kinds != 'ff':
                 raise ValueError(f'it has {shapes} of {kinds}')
     # The middle ones are what NumPy makes of one array, or of none, in place of several.
     except (

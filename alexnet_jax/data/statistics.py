@@ -9,37 +9,39 @@ over however many processes, the images were added.
 
 import numpy as np
 
-IMAGE_SHAPE = (256, 256, 3)  # section 2: every image is brought to 256 x 256 first
+RECORD = 256  # side of a record where nothing else is asked for; section 2: every image is brought to 256 x 256 first
 
 
 class Statistics:
     """Running sums over images, mergeable between processes.
 
     int64 is wide enough: the largest sum is of squares, at most 256 * 256 * 255**2 an image, which fills 63
-    bits after 2e9 images.
+    bits after 2e9 images; of records of 1024 after 1e8.
 
     Attributes:
-      image_sum: int64 (256, 256, 3), the sum of all images added.
+      image_sum: int64 (record_size, record_size, 3), the sum of all images added.
       product_sum: int64 (3, 3), the sum over all pixels of the outer product of RGB with itself.
       class_counts: int64 (classes,), images of each class.
     """
 
-    def __init__(self, class_count: int) -> None:
+    def __init__(self, class_count: int, *, record_size: int = RECORD) -> None:
         """Starts from no images.
 
         Args:
           class_count: number of classes.
+          record_size: side of the images.
         """
-        self.image_sum = np.zeros(IMAGE_SHAPE, np.int64)
+        self.image_sum = np.zeros((record_size, record_size, 3), np.int64)
         self.product_sum = np.zeros((3, 3), np.int64)
         self.class_counts = np.zeros(class_count, np.int64)
 
     def add(self, image: np.ndarray, label: int) -> None:
-        """Adds one image, uint8 (256, 256, 3) RGB, of class `label`."""
-        if image.shape != IMAGE_SHAPE or image.dtype != np.uint8:
-            raise ValueError(f'expected a uint8 image of {IMAGE_SHAPE}, got {image.dtype} {image.shape}')
-        # Half the bytes of int64, and wide enough for one image: 256 * 256 * 255**2 is under 2**32.
-        pixels = image.reshape(-1, 3).T.astype(np.uint32, order='C')
+        """Adds one image, uint8 (record_size, record_size, 3) RGB, of class `label`."""
+        if image.shape != self.image_sum.shape or image.dtype != np.uint8:
+            raise ValueError(f'expected a uint8 image of {self.image_sum.shape}, got {image.dtype} {image.shape}')
+        # Half the bytes of int64, and wide enough for one image of 256: 256 * 256 * 255**2 is under 2**32.
+        width: type[np.integer] = np.uint32 if len(image) <= 256 else np.int64
+        pixels = image.reshape(-1, 3).T.astype(width, order='C')
         self.image_sum += image
         self.product_sum += np.einsum('cn,dn->cd', pixels, pixels)
         self.class_counts[label] += 1
@@ -56,7 +58,7 @@ class Statistics:
         return int(self.class_counts.sum())
 
     def mean_image(self) -> np.ndarray:
-        """The mean image: float64 (256, 256, 3), 0..255."""
+        """The mean image: float64 (record_size, record_size, 3), 0..255."""
         return self.image_sum / self.images
 
     def rgb_covariance(self) -> np.ndarray:
@@ -65,7 +67,7 @@ class Statistics:
         Divided by the number of pixels, not by one less: this is the paper's description of the training set,
         not an estimate. The subtraction is made in whole numbers, where nothing cancels.
         """
-        pixels = self.images * IMAGE_SHAPE[0] * IMAGE_SHAPE[1]
+        pixels = self.images * self.image_sum[..., 0].size
         channel_sum = self.image_sum.sum(axis=(0, 1)).astype(object)
         scaled = pixels * self.product_sum.astype(object) - np.outer(channel_sum, channel_sum)
         return (scaled / pixels**2).astype(np.float64)

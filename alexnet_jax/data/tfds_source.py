@@ -15,6 +15,7 @@ import tensorflow_datasets as tfds
 from alexnet_jax import InputError
 from alexnet_jax.data.items import Item, Originals, Plan, hashed_order, recipe_of
 from alexnet_jax.data.photo import QUALITY, photo_to_jpeg, square_image
+from alexnet_jax.data.statistics import RECORD
 
 TENSORFLOW = 'run `pip install tensorflow-cpu` (needed only for this)'
 
@@ -72,14 +73,23 @@ def stored_as_array_record(builder: Any) -> bool:
     return builder.info.file_format == tfds.core.FileFormat.ARRAY_RECORD
 
 
-def plan(builder: Any, *, dataset: str, name: str, quality: int = QUALITY, keep_originals: bool = False) -> Plan:
-    """The 256x256 dataset that a TFDS dataset would make; 'validation' is its validation split, or else its test split.
+def plan(
+    builder: Any,
+    *,
+    dataset: str,
+    name: str,
+    quality: int = QUALITY,
+    record_size: int = RECORD,
+    keep_originals: bool = False,
+) -> Plan:
+    """The dataset that a TFDS dataset would make; 'validation' is its validation split, or else its test split.
 
     Args:
       builder: of the dataset, prepared.
       dataset: its name, for messages.
       name: of the result.
       quality: JPEG quality of the records, 1..100.
+      record_size: their side in pixels; of originals, the side of the squares that training makes of them.
       keep_originals: leave the images where they are: only their statistics are wanted, and which are unusable.
 
     Raises:
@@ -104,11 +114,19 @@ def plan(builder: Any, *, dataset: str, name: str, quality: int = QUALITY, keep_
         name=name,
         classes=tuple(label.names),
         splits=splits,
-        to_record=bytes if originals else functools.partial(photo_to_jpeg, quality=quality),
-        decode=square_image if originals else simplejpeg.decode_jpeg,
+        to_record=bytes if originals else functools.partial(photo_to_jpeg, quality=quality, record_size=record_size),
+        decode=functools.partial(square_image, record_size=record_size) if originals else simplejpeg.decode_jpeg,
+        record_size=record_size,
         originals=originals,
         recipe=recipe_of(
-            'tfds', name, quality, keep_originals, builder.info.full_name, os.fspath(builder.data_dir), sizes
+            'tfds',
+            name,
+            quality,
+            record_size,
+            keep_originals,
+            builder.info.full_name,
+            os.fspath(builder.data_dir),
+            sizes,
         ),
         notes=tuple(notes),
     )

@@ -16,7 +16,7 @@ from alexnet_jax.data.pipeline import HostBatch
 # Images looked at, at most: of more, decoding would take most of the minute that a diagnosis may. Of many classes more,
 # because the probe learns nothing of a class that it has seen once.
 IMAGES, MOST_IMAGES, OF_EACH_CLASS = 2000, 4000, 4
-SIDE = 14  # of the thumbnails, which is 16 pixels of a 224 crop each
+SIDE = 14  # of the thumbnails, a pixel of which is 16 of a 224 crop
 CELLS, DIRECTIONS = 4, 8  # of the histograms of edges
 PERMUTATIONS = 20
 _RIDGE = 0.1  # of the probe, in multiples of the mean square of its features over all images
@@ -175,6 +175,8 @@ def describe(images: np.ndarray) -> np.ndarray:
 
 def _shrunk(images: np.ndarray, side: int) -> np.ndarray:
     """float32 (b, side, side, 3): means over squares of the middle of uint8 (b, h, w, 3)."""
+    if images.shape[1] < side:  # crops of 24 and 32 become whole multiples of 56
+        images = images.repeat(7, axis=1).repeat(7, axis=2)
     square = images.shape[1] // side
     edge = (images.shape[1] - square * side) // 2
     middle = images[:, edge : edge + square * side, edge : edge + square * side].astype(np.float32)

@@ -15,6 +15,7 @@ from alexnet_jax.diagnosis.subject import Subject, config_of, mesh_shape, of_con
 from alexnet_jax.diagnosis.verdict import findings, notes
 from alexnet_jax.parallel.devices import prepare_backend
 from alexnet_jax.training import config as configs
+from alexnet_jax.training.recipe import variant_of
 from alexnet_jax.training.workdir import open_or_render
 
 STEPS = 20  # a rate a hundred times too large shows after 6
@@ -63,7 +64,7 @@ def examine_config(
     """`examine` of what `config` would train; `InputError` where it, its dataset or the devices cannot be used."""
     configs.validate(config)
     prepare_backend(mesh_shape(config), deterministic=config.deterministic)
-    dataset = open_or_render(config.dataset, config.data_dir)
+    dataset = open_or_render(config.dataset, config.data_dir).read_by(variant_of(config))
     return examine(of_config(config, dataset, name=name), steps=steps, say=say)
 
 
@@ -75,5 +76,5 @@ def examine_workdir(workdir: pathlib.Path, *, steps: int = STEPS, say: Callable[
     """
     config = config_of(workdir)
     prepare_backend(mesh_shape(config), deterministic=config.deterministic)
-    dataset = open_or_render(config.dataset, config.data_dir)
+    dataset = open_or_render(config.dataset, config.data_dir).read_by(variant_of(config))
     return examine(of_workdir(workdir, config, dataset), steps=steps, say=say)

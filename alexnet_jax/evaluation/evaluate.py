@@ -1,7 +1,7 @@
 """Centre and ten-view testing of every image, exactly once.
 
-The whole 256x256 records go to the devices; the views are cut there. One compiled program serves both protocols: it
-takes the view as an argument and is called once or ten times.
+The whole records go to the devices; the views are cut there. One compiled program serves both protocols: it
+takes the view as an argument and is called once for each.
 """
 
 from __future__ import annotations
@@ -65,8 +65,10 @@ class Evaluator:
         self.examples = len(records)
         self._mesh = mesh
         self._batch_size, rows = batch_size, local_rows(mesh, batch_size)
-        self._batches = EvaluationBatches(records, batch_size, window_of(records), rows=rows)
-        self._num_classes, self._crop_size = num_classes, variant.input_size
+        self._batches = EvaluationBatches(
+            records, batch_size, window_of(records), record_size=variant.record_size, rows=rows
+        )
+        self._num_classes, self._variant = num_classes, variant
         self._add_view = _make_add_view(variant, mesh, num_classes=num_classes, dtype=dtype)
         # On every device, so that every process can read it.
         self._count = jax.jit(_count, out_shardings=NamedSharding(mesh, REPLICATED))
@@ -117,7 +119,7 @@ class Evaluator:
         progress: Callable[[int], None] | None,
     ) -> None:
         """Calls take(averaged probabilities (b, classes), labels (b,), valid (b,)) with every batch, on the mesh."""
-        views = views_of(protocol, self._crop_size)
+        views = views_of(protocol, self._variant.input_size, record=self._variant.record_size)
         weight = np.asarray(1 / len(views), mean_image.dtype)
         placed = [replicate(self._mesh, (weight, *map(np.int32, view))) for view in views]
         with jax.transfer_guard('disallow'):
@@ -136,7 +138,7 @@ class Evaluator:
 
 
 def _make_add_view(variant: Variant, mesh: Mesh, *, num_classes: int, dtype: DTypeLike | None) -> Callable[..., Array]:
-    """(total, params, images (b, 256, 256, 3), mean_image, weight, *view) -> total + weight * softmax, jitted."""
+    """(total, params, images (b, h, w, 3), mean_image, weight, *view) -> total + weight * softmax, jitted."""
     model = model_on(mesh, variant, num_classes=num_classes, dtype=dtype)
 
     def device_add_view(

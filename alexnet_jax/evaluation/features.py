@@ -86,7 +86,8 @@ def features(
     params = place(mesh, network.params, parameter_specs(mesh, network.params))
     mean_image = replicate(mesh, network.mean_image)
     done = 0
-    for batch in EvaluationBatches(records, batch_size, window_of(records)).read():
+    record_size = network.variant.record_size
+    for batch in EvaluationBatches(records, batch_size, window_of(records), record_size=record_size).read():
         images = place_batch(mesh, batch.images)
         rows = np.asarray(jax.device_get(program(params, images, mean_image)), np.float32)[batch.valid]
         done += len(rows)
@@ -96,10 +97,10 @@ def features(
 
 
 def _make_features(network: Network, mesh: Mesh, stage: str, *, dtype: DTypeLike | None) -> Callable[..., Array]:
-    """(params, images (b, 256, 256, 3), mean_image) -> (b, ...), jitted; what comes after `stage` is not computed."""
+    """(params, whole records (b, h, w, 3), mean_image) -> (b, ...), jitted; what is after `stage` is not computed."""
     variant, classes = network.variant, len(network.classes)
     model = model_on(mesh, variant, num_classes=classes, dtype=dtype)
-    (view,) = views_of('centre', variant.input_size)
+    (view,) = views_of('centre', variant.input_size, record=variant.record_size)
     *places, _ = stage_shapes(variant, num_classes=classes)[stage]
     rows = batch_spec(mesh)
     # Each device of a pair has the channels of its tower, but for those that both compute.

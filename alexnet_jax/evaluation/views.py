@@ -8,10 +8,11 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from alexnet_jax.data.augment import CROP, offsets_of
+from alexnet_jax.data.statistics import RECORD
 
 
 class View(NamedTuple):
-    """A crop at (top, left), of 224x224 each 0..32, mirrored left to right where `flip`."""
+    """A crop at (top, left), of 224x224 out of 256x256 each 0..32, mirrored left to right where `flip`."""
 
     top: int
     left: int
@@ -21,19 +22,22 @@ class View(NamedTuple):
 PROTOCOLS = ('centre', 'ten_view')
 
 
-def views_of(protocol: str, size: int = CROP) -> tuple[View, ...]:
-    """The views of size x size that 'centre' (one) or 'ten_view' (ten) averages over."""
-    end = offsets_of(size) - 1
+def views_of(protocol: str, size: int = CROP, *, record: int = RECORD) -> tuple[View, ...]:
+    """The views of size x size, out of record x record, that 'centre' (one) or 'ten_view' (ten) averages over.
+
+    Of a network that reads whole records the ten are two, as they are and mirrored: views that are the same come once.
+    """
+    end = offsets_of(size, record=record) - 1
     middle = end // 2
     if protocol == 'centre':
         return (View(middle, middle, flip=False),)
     # "the four corner patches and the center patch as well as their horizontal reflections"
     places = ((0, 0), (0, end), (end, 0), (end, end), (middle, middle))
-    return tuple(View(top, left, flip) for flip in (False, True) for top, left in places)
+    return tuple(dict.fromkeys(View(top, left, flip) for flip in (False, True) for top, left in places))
 
 
 def cut(images: Array, top: Array, left: Array, flip: Array, *, size: int = CROP) -> Array:
-    """uint8 (b, 256, 256, 3) -> (b, size, size, 3), the same view of every image; the view may be traced."""
+    """uint8 (b, h, w, 3) -> (b, size, size, 3), the same view of every image; the view may be traced."""
     b, _, _, channels = images.shape
     none = jnp.zeros_like(top)
     view = lax.dynamic_slice(images, (none, top, left, none), (b, size, size, channels))

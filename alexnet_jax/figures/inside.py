@@ -176,7 +176,7 @@ def mistakes(
       run: whose.
       predictions: of its validation split.
       protocol: under which, for people.
-      picture_of: gives an image of that split, uint8 (256, 256, 3).
+      picture_of: gives an image of that split, uint8 (h, w, 3).
       album: for the pictures.
     """
     names = run.network.classes

@@ -58,7 +58,7 @@ class _Listening:
 
 
 def maps_of(network: Network, image: np.ndarray) -> list[LayerMaps]:
-    """The maps of a record, uint8 (256, 256, 3), seen through its centre crop."""
+    """The maps of a record, uint8 (h, w, 3), seen through its centre crop."""
     variant = network.variant
 
     def forward(params: Any, crop: Array, mean: Array) -> list[Array]:

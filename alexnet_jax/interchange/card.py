@@ -18,11 +18,10 @@ from alexnet_jax.interchange.tree import MAX_WIDTH
 from alexnet_jax.model.ablations import ABLATIONS
 from alexnet_jax.model.catalogue import NETWORKS
 from alexnet_jax.model.network import Network, NetworkName
-from alexnet_jax.model.variants import RECORD_SIZE
 from alexnet_jax.training.digests import digest, tree_hash
 
 KEY, FORMAT = 'alexnet_jax', 'weights 1'  # what says that a file has a card, and in which form
-RESIZE = 'shorter side to 256, bicubic with antialiasing; centre 256x256'  # data/photo.py square_image
+RESIZE = 'shorter side to {0}, bicubic with antialiasing; centre {0}x{0}'  # data/photo.py square_image
 MAX_CLASSES = 1_000_000
 
 
@@ -65,8 +64,8 @@ def written(network: Network) -> dict[str, str]:
         'width': repr(float(network.name.width)),
         'without': json.dumps(list(network.name.without)),
         'input_size': str(variant.input_size),
-        'record_size': str(RECORD_SIZE),
-        'resize': RESIZE,
+        'record_size': str(variant.record_size),
+        'resize': RESIZE.format(variant.record_size),
         'crop': 'centre',
         'channel_order': 'RGB',
         'pixel_range': '[0, 255]',

@@ -39,7 +39,8 @@ def open_weights(path: pathlib.Path | str, *, variant: str | None = None, mean: 
         raise InputError(f'{path} holds {network.name.variant}, not --variant={variant}')
     if mean is None:
         return network
-    return dataclasses.replace(network, mean_image=mean_image(mean, network.variant.input_size))
+    image = mean_image(mean, network.variant.input_size, record_size=network.variant.record_size)
+    return dataclasses.replace(network, mean_image=image)
 
 
 def _opened(path: pathlib.Path, variant: str | None) -> Network:

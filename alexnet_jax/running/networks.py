@@ -57,7 +57,7 @@ def dataset_of(networks: Sequence[Network], *, name: str | None, data_dir: str |
     """The dataset called `name`, or where that is None the one that all `networks` were trained on.
 
     Raises:
-      InputError: it is not prepared, they were trained on different ones, or their classes are not its.
+      InputError: it is not prepared, they were trained on different ones, or their classes or records are not its.
     """
     configs = [network.about['config'] for network in networks if 'config' in network.about]
     names = {config['dataset'] for config in configs} if name is None else {name}
@@ -68,7 +68,7 @@ def dataset_of(networks: Sequence[Network], *, name: str | None, data_dir: str |
     folder = data_dir or next((config['data_dir'] for config in configs), 'data')
     dataset = open_dataset(names.pop(), data_dir=folder)
     for network in networks:
-        _check_classes(network, dataset)
+        _check_classes(network, dataset.read_by(network.variant))
     return dataset
 
 

@@ -13,10 +13,9 @@ from jax.sharding import Mesh
 from alexnet_jax import InputError
 from alexnet_jax.data.photo import square_image
 from alexnet_jax.data.photo_files import PhotoFiles, open_photos
-from alexnet_jax.data.pipeline import window_of
+from alexnet_jax.data.pipeline import whole
 from alexnet_jax.data.progress import shown_progress
-from alexnet_jax.data.source import Dataset, Records, open_dataset
-from alexnet_jax.data.statistics import IMAGE_SHAPE
+from alexnet_jax.data.source import Dataset, open_dataset
 from alexnet_jax.evaluation.features import features, stage_of
 from alexnet_jax.evaluation.predictions import predict_split
 from alexnet_jax.evaluation.tables import aligned
@@ -73,7 +72,9 @@ def predict(
     network, mesh = source.open_one(), make_mesh(1, 1)
     config = network.about.get('config', {})
     data_dir = data_dir or config.get('data_dir', 'data')
-    searched = None if neighbours is None else open_dataset(neighbours, data_dir=data_dir)
+    searched = None
+    if neighbours is not None:
+        searched = open_dataset(neighbours, data_dir=data_dir).read_by(network.variant)
     photos = open_photos(names, network.classes)
     if not photos.names:
         return Outcome({'predictions': []}, '', photos.unusable)
@@ -108,10 +109,10 @@ def _predictions(network: Network, mesh: Mesh, photos: PhotoFiles, protocol: str
 def _add_neighbours(
     entries: list[dict[str, Any]], network: Network, mesh: Mesh, photos: PhotoFiles, dataset: Dataset
 ) -> None:
-    """To each entry its nearest training images, by the last hidden layer."""
+    """To each entry its nearest training images, by what fc8 reads."""
     from alexnet_jax.evaluation.neighbours import nearest  # here, because scikit-learn takes a second to load
 
-    stage = stage_of(network.variant, network.variant.dense[-2].name)
+    stage = stage_of(network.variant, network.variant.layers[-2].name)
     options: dict[str, Any] = {'stage': stage, 'dtype': precision_of(network)}
     own = features(network, mesh, photos.records, batch_size=_batch_for(len(photos.names)), **options)
     queries = np.concatenate([rows.reshape(len(rows), -1) for rows, _ in own])
@@ -122,7 +123,7 @@ def _add_neighbours(
             report(f'features of {dataset.name}', done, len(records))
 
         batches = features(network, mesh, records, batch_size=default_batch([network]), progress=told, **options)
-        distances, places = nearest(queries, (rows for rows, _ in batches))
+        distances, places = nearest(queries, (rows.reshape(len(rows), -1) for rows, _ in batches))
     for entry, far, where in zip(entries, distances, places, strict=True):
         entry['neighbours'] = [
             {'record': int(record), 'class': dataset.classes[records[int(record)][1]], 'distance': float(distance)}
@@ -146,22 +147,19 @@ def _draw(
 ) -> None:
     from alexnet_jax.figures.predictions import Neighbour, Predicted, draw  # here, because few ask for it
 
-    shown = []
+    shown, size = [], network.variant.record_size
     for entry, label in zip(entries, photos.labels, strict=True):
-        image = square_image(pathlib.Path(entry['image']).read_bytes())
+        image = square_image(pathlib.Path(entry['image']).read_bytes(), record_size=size)
         true = None if label is None else network.classes[label]
         shown.append(Predicted(image, true, [(one['class'], one['probability']) for one in entry['top5']]))
     near = None
     if searched is not None:
         records = searched.records('train')
         near = [
-            [Neighbour(_pixels(records, one['record']), one['class'], one['distance']) for one in entry['neighbours']]
+            [
+                Neighbour(whole(records, one['record'], record_size=size), one['class'], one['distance'])
+                for one in entry['neighbours']
+            ]
             for entry in entries
         ]
     draw(path, shown, near)
-
-
-def _pixels(records: Records, record: int) -> np.ndarray:
-    out = np.empty(IMAGE_SHAPE, np.uint8)
-    window_of(records)(records[record][0], out)
-    return out

@@ -13,9 +13,8 @@ import jax
 import numpy as np
 
 from alexnet_jax import InputError
-from alexnet_jax.data.pipeline import window_of
+from alexnet_jax.data.pipeline import whole
 from alexnet_jax.data.source import Records, open_dataset
-from alexnet_jax.data.statistics import IMAGE_SHAPE
 from alexnet_jax.evaluation.predictions import Predictions, predict_split
 from alexnet_jax.figures import inside, learning
 from alexnet_jax.figures.album import Album
@@ -38,15 +37,17 @@ class _Tested:
 
     Attributes:
       records: the images.
+      record_size: their side.
       predictions: in their order.
     """
 
     records: Records
+    record_size: int
     predictions: Predictions
 
     def picture(self, index: int) -> np.ndarray:
-        """uint8 (256, 256, 3) of an image."""
-        return _decoded(self.records, self.records[index][0])
+        """uint8 (record_size, record_size, 3) of an image."""
+        return whole(self.records, index, record_size=self.record_size)
 
 
 def write_report(
@@ -163,14 +164,15 @@ def _of_run(
 def _tested(run: Run, *, data_dir: str | None, protocol: str) -> tuple[_Tested | None, str]:
     """The run's network on its validation split; or why not: the dataset is not here, and the report says so."""
     try:
-        records = open_dataset(run.config.dataset, data_dir=data_dir or run.config.data_dir).records('validation')
+        dataset = open_dataset(run.config.dataset, data_dir=data_dir or run.config.data_dir)
+        records = dataset.read_by(run.network.variant).records('validation')
     except InputError as error:
         _say(f'{run.name}: {error}; the report leaves out what needs the images')
         return None, str(error)
     _say(f'{run.name}: testing {len(records):,} images, {protocol.replace("_", "-")}')
     mesh = make_mesh(1, 1, devices=jax.devices()[:1])
     found = predict_split(run.network, mesh, records, protocol=protocol, batch_size=_BATCH)
-    return _Tested(records, found), ''
+    return _Tested(records, dataset.record_size, found), ''
 
 
 def _image(run: Run, tested: _Tested | None, image: pathlib.Path | None) -> tuple[np.ndarray | None, str]:
@@ -180,7 +182,7 @@ def _image(run: Run, tested: _Tested | None, image: pathlib.Path | None) -> tupl
         from alexnet_jax.data.photo import square_image
 
         try:
-            return square_image(image.read_bytes()), f'{image.name}.'
+            return square_image(image.read_bytes(), record_size=run.network.variant.record_size), f'{image.name}.'
         except OSError as error:
             raise InputError(f'cannot read {image}: {error.strerror}') from error
         except UnusableImage as error:
@@ -193,12 +195,6 @@ def _image(run: Run, tested: _Tested | None, image: pathlib.Path | None) -> tupl
     name, answer = (run.network.classes[which[index]] for which in (labels, called))
     verdict = 'which the network calls that too' if right.size else f'which the network calls {answer}'
     return tested.picture(index), f'Validation image {index}, of class {name}, {verdict}.'
-
-
-def _decoded(records: Records, data: bytes) -> np.ndarray:
-    pixels = np.empty(IMAGE_SHAPE, np.uint8)
-    window_of(records)(data, pixels)
-    return pixels
 
 
 def _foot(workdirs: Sequence[pathlib.Path]) -> Html:

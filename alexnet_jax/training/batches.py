@@ -53,7 +53,7 @@ def batches_of(
     """
     variant = variant_of(config)
     records = dataset.records('train')
-    offsets = offsets_of(variant.input_size)
+    offsets = offsets_of(variant.input_size, record=variant.record_size)
     basis = lighting_basis(dataset.rgb_covariance, scale=variant.lighting.scale, strength=variant.lighting.strength)
     return TrainingBatches(
         records,
@@ -62,6 +62,7 @@ def batches_of(
         basis,
         window_of(records),
         crop_size=variant.input_size,
+        record_size=variant.record_size,
         rows=rows,
         images_per_crop=variant.images_per_crop,
         places=None if variant.crops is None else fixed_places(variant.crops, seed=config.seed, offsets=offsets),

@@ -115,7 +115,7 @@ def test_the_same_arguments_give_the_same_file_and_another_seed_another(sheet, t
 def test_a_split_of_fewer_images_gives_fewer_rows_and_a_bad_path_a_line(tiny, sheet, tmp_path):
     there = tfds.builder_from_directory(tiny.directory).as_data_source('train', decoders=UNDECODED)
     first = Records('tiny', 'train', data_source=there, class_count=3, excluded=range(2, len(there)))
-    small = types.SimpleNamespace(**vars(tiny) | {'records': lambda split: first})
+    small = types.SimpleNamespace(**vars(tiny) | {'records': lambda split: first, 'record_size': 256})
     write_contact_sheet(small, tmp_path / 'two.png', images=8)
     write_contact_sheet(small, tmp_path / 'one.png', images=1)
     three, two, one = (Image.open(path).height for path in (sheet, tmp_path / 'two.png', tmp_path / 'one.png'))

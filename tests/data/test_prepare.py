@@ -18,6 +18,7 @@ from PIL import Image
 
 from alexnet_jax import InputError, prepare
 from alexnet_jax.data import conversion, demo, feasibility, folder_source, photo, plans, progress, writer
+from alexnet_jax.data.pipeline import EvaluationBatches, window_of
 from alexnet_jax.data.source import open_dataset
 
 
@@ -280,7 +281,14 @@ FOLDER_FAULTS = {
         lambda root: (root / 'train').rename(root / 'training'),
         'has no train/ folder (found: training',
     ),
-    'no validation': (lambda root: (root / 'validation').rename(root / 'val'), 'has no validation/ folder'),
+    'no validation': (
+        lambda root: (root / 'validation').rename(root / 'val'),
+        'has no validation/ folder (found: train, val); expected',
+    ),
+    'a test split only': (
+        lambda root: (root / 'validation').rename(root / 'test'),
+        'has no validation/ folder (found: test, train); rename test/, or `ln -s test ',
+    ),
     'one class': (lambda root: remove(root / 'train' / 'dog'), "only one class, 'cat'"),
     'no classes': (
         lambda root: [remove(root / 'train' / name) for name in ('cat', 'dog')],
@@ -329,6 +337,7 @@ def test_a_data_dir_that_cannot_be_written_is_one_clear_line(folder, tmp_path, c
         ({'images': 'x', 'dataset': 'demo'}, 'give --images=DIR --name=NAME, or --dataset=NAME'),
         ({'images': 'x'}, '--images needs --name'),
         ({'dataset': 'demo', 'name': 'mine'}, '--dataset=demo keeps its name'),
+        ({'dataset': 'demo', 'size': 32}, '--dataset=demo is drawn at 256x256: leave --size out'),
     ],
 )
 def test_flags_that_do_not_go_together(tmp_path, capsys, options, message):
@@ -551,6 +560,19 @@ def test_kept_originals_are_read_where_tfds_has_them_with_statistics_of_what_tra
     np.testing.assert_allclose(dataset.mean_image, 100)  # the mean of 0, 40, ..., 200, of plain images
     np.testing.assert_allclose(dataset.rgb_covariance, np.var(40 * np.arange(6)))
     assert dataset.examples('validation') == len(dataset.records('validation')) == 6  # its test split
+
+
+def test_kept_originals_may_become_squares_of_another_size(tmp_path, capsys):
+    code, _, _ = keep_originals('small_digits', tmp_path, capsys, size=32)
+
+    assert code == 0, code
+    dataset = open_dataset('small_digits', data_dir=tmp_path / 'data')
+    assert dataset.record_size == 32
+    np.testing.assert_allclose(dataset.mean_image, 100)
+    records = dataset.records('train')
+    (batch,) = EvaluationBatches(records, 6, window_of(records), record_size=32).read()
+    assert batch.images.shape == (6, 32, 32, 3)
+    assert sorted(batch.images[:, 31, 31, 0].tolist()) == [0, 40, 80, 120, 160, 200]
 
 
 def test_unusable_originals_are_named_and_then_left_out(tmp_path, capsys):

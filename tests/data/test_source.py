@@ -164,7 +164,7 @@ def change(directory, file, edit):
         (lose_a_size, 'manifest.json is damaged; '),
         (name_a_file_elsewhere, 'manifest.json is damaged; '),
         (change_the_labels, 'label.labels.txt has changed since it was written'),
-        (shrink_the_images, r'holds \(224, 224, 3\) jpeg, not 256 x 256 JPEG'),
+        (shrink_the_images, r'holds \(224, 224, 3\) jpeg, not 256x256 JPEG like its mean'),
         (drop_validation, 'has no validation split'),
     ],
 )

@@ -1,13 +1,13 @@
 import numpy as np
 import pytest
 
-from alexnet_jax.data.statistics import IMAGE_SHAPE, Statistics
+from alexnet_jax.data.statistics import RECORD, Statistics
 
 
 def images(count, seed=0):
     rng = np.random.default_rng(seed)
     base = rng.integers(0, 256, (count, 1, 1, 3))  # correlated pixels, so that the covariance is far from diagonal
-    return np.clip(base + rng.integers(-40, 41, (count, *IMAGE_SHAPE)), 0, 255).astype(np.uint8)
+    return np.clip(base + rng.integers(-40, 41, (count, RECORD, RECORD, 3)), 0, 255).astype(np.uint8)
 
 
 def test_mean_image_and_covariance_equal_two_passes_of_numpy():
@@ -42,7 +42,7 @@ def test_a_tiny_variance_on_bright_pixels_survives_a_million_images():
     # As many images as ImageNet, all 254 or 255: the variance is 1/4 beside squares of 65,000.
     statistics = Statistics(1)
     half = 640_000
-    pixels = 2 * half * IMAGE_SHAPE[0] * IMAGE_SHAPE[1]
+    pixels = 2 * half * RECORD * RECORD
     statistics.class_counts[0] = 2 * half
     statistics.image_sum[:] = half * (254 + 255)
     statistics.product_sum[:] = pixels // 2 * (254**2 + 255**2)
@@ -50,7 +50,7 @@ def test_a_tiny_variance_on_bright_pixels_survives_a_million_images():
     assert statistics.rgb_covariance().tolist() == [[0.25] * 3] * 3
 
 
-@pytest.mark.parametrize('image', [np.zeros((224, 224, 3), np.uint8), np.zeros(IMAGE_SHAPE, np.float32)])
+@pytest.mark.parametrize('image', [np.zeros((224, 224, 3), np.uint8), np.zeros((256, 256, 3), np.float32)])
 def test_other_shapes_and_dtypes_are_refused(image):
     with pytest.raises(ValueError, match='expected a uint8 image'):
         Statistics(1).add(image, 0)
@@ -59,6 +59,6 @@ def test_other_shapes_and_dtypes_are_refused(image):
 def test_the_whitest_image_does_not_overflow():
     statistics = Statistics(1)
     for _ in range(3):
-        statistics.add(np.full(IMAGE_SHAPE, 255, np.uint8), 0)
+        statistics.add(np.full((256, 256, 3), 255, np.uint8), 0)
     assert statistics.product_sum.tolist() == [[3 * 256 * 256 * 255**2] * 3] * 3
     assert statistics.mean_image().min() == 255

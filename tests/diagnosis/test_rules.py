@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from alexnet_jax.diagnosis.case import Case
-from alexnet_jax.diagnosis.data import DataLook, Probe
+from alexnet_jax.diagnosis.data import DataLook, Probe, describe
 from alexnet_jax.diagnosis.dropout import DropoutLook
 from alexnet_jax.diagnosis.network import InputLook, LayerMoves, NetworkLook
 from alexnet_jax.diagnosis.subject import Subject
@@ -210,3 +210,14 @@ def test_what_is_no_cause_is_a_note(changed, words):
     assert causes(**changed) == []
     (note,) = notes(case(**changed))
     assert words in note
+
+
+@pytest.mark.parametrize('size', [24, 32, 224])
+def test_crops_of_any_size_are_described_alike(size):
+    """A thumbnail of 14x14 means, of small crops too; here of a ramp from left to right, whose middle is 100."""
+    ramp = np.linspace(0, 200, size).round().astype(np.uint8)
+    images = np.broadcast_to(ramp[None, None, :, None], (2, size, size, 3))
+    thumbnail = describe(images)[0, : 14 * 14 * 3].reshape(14, 14, 3)
+    expected = np.linspace(0, 200, 14 * 2 + 1)[1::2]
+    np.testing.assert_allclose(thumbnail, np.broadcast_to(expected[:, None], (14, 14, 3)), atol=5)
+    assert describe(images).shape == describe(np.zeros((2, 224, 224, 3), np.uint8)).shape

@@ -1,6 +1,9 @@
 """Both protocols against a slow computation: image by image, view by view, the plain network, NumPy's averages."""
 
+import dataclasses
+import functools
 import io
+import itertools
 import math
 
 import jax
@@ -9,11 +12,15 @@ import oracle
 import pytest
 from PIL import Image
 
+from alexnet_jax.data import folder_source
 from alexnet_jax.data.decode import decode
+from alexnet_jax.data.source import open_dataset
+from alexnet_jax.data.writer import prepare
 from alexnet_jax.evaluation import evaluate as evaluation
 from alexnet_jax.evaluation.evaluate import Evaluator, Result
 from alexnet_jax.model.alexnet import init_parameters
 from alexnet_jax.model.catalogue import VARIANTS
+from alexnet_jax.model.variants import Conv, Dense, Relu
 from alexnet_jax.parallel.mesh import make_mesh, parameter_specs, shardings
 
 WIDTH, CLASSES = 0.0625, 3
@@ -113,6 +120,47 @@ def test_each_record_goes_to_the_devices_once_for_all_its_views(constant, monkey
     assert [(images.shape, images.dtype) for images in sent] == [((8, 256, 256, 3), np.uint8)] * 2
     whole = np.stack([decode(jpeg) for jpeg, _ in constant.records])
     np.testing.assert_array_equal(np.concatenate(sent)[:13], whole)
+
+
+@pytest.mark.parametrize(('crop', 'places'), [(24, [(0, 0), (0, 8), (8, 0), (8, 8), (4, 4)]), (32, [(0, 0)])])
+def test_crops_of_records_of_32(tmp_path, crop, places):
+    """One convolution as large as the crop, fc7 and fc8: three products of matrices. 12 records in batches of 8."""
+    random = np.random.default_rng(crop)
+    for split, name in itertools.product(('train', 'validation'), ('cat', 'dog')):
+        (tmp_path / split / name).mkdir(parents=True)
+        for i in range(6):
+            noise = random.integers(0, 256, (8, 8, 3), np.uint8)
+            Image.fromarray(noise).resize((32, 32)).save(tmp_path / split / name / f'{i}.png')
+    prepare(folder_source.plan(tmp_path, name='small', record_size=32), data_dir=tmp_path, workers=1)
+    records = open_dataset('small', data_dir=tmp_path).records('validation')
+    images = np.stack([np.asarray(Image.open(io.BytesIO(jpeg)), np.float64) for jpeg, _ in records])
+    kernel, mean = random.normal(0, 1e-3, (crop, crop, 3, 5)), random.uniform(99, 120)
+    fc7, fc8 = random.normal(0, 1, (5, 6)), random.normal(0, 1, (6, 2))
+    params = {'conv1': kernel, 'fc7': fc7, 'fc8': fc8}
+    params = {name: {'kernel': weights, 'bias': np.zeros(weights.shape[-1])} for name, weights in params.items()}
+    convolution = Conv('conv1', 5, crop, 'image', ((0, 0), (0, 0)), (Relu(),), init_std=1.0, init_bias=0.0)
+    variant = dataclasses.replace(
+        VARIANTS['paper'],
+        convs=(convolution,),
+        dense=(Dense('fc7', 6, init_std=1.0, init_bias=0.0), Dense('fc8', 0, init_std=1.0, init_bias=0.0)),
+        dropout_rate=0.0,
+        input_size=crop,
+        record_size=32,
+        towers=1,
+    )
+    views, relu = [], functools.partial(np.maximum, 0)
+    for flip, (top, left) in itertools.product((1, -1), places):
+        x = images[:, top : top + crop, left : left + crop][:, :, ::flip] - mean
+        powers = np.exp(relu(relu(np.einsum('nhwc,hwcf->nf', x, kernel)) @ fc7) @ fc8)
+        views.append(powers / powers.sum(axis=1, keepdims=True))
+    mesh = make_mesh(1, 1)
+    with jax.enable_x64(True):
+        evaluate = Evaluator(variant, mesh, records, num_classes=2, batch_size=8)
+        arrays = placed(params, np.full((crop, crop, 3), mean), mesh)
+        ten, centre = (evaluate.probabilities(*arrays, protocol=protocol)[0] for protocol in ('ten_view', 'centre'))
+    np.testing.assert_allclose(ten, np.mean(views, axis=0), rtol=1e-9)
+    np.testing.assert_allclose(centre, views[len(places) - 1], rtol=1e-9)
+    assert np.abs(ten - centre).max() > 0.01
 
 
 def test_ties_are_errors(constant):

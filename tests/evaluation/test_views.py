@@ -43,3 +43,18 @@ def test_views_of_caffes_crops_of_227():
     patches = [IMAGES[:, top : top + 227, left : left + 227] for top in (0, 29) for left in (0, 29)]
     patches.append(IMAGES[:, 14 : 14 + 227, 14 : 14 + 227])
     assert found == {x.tobytes() for patch in patches for x in (patch, patch[:, :, ::-1])}
+
+
+def test_views_of_24_out_of_32_and_of_whole_records():
+    """The four corners, the centre 4 from each edge; of whole records, two in place of ten."""
+    small = IMAGES[:, :32, :32]
+    found = [np.asarray(cut(small, *view, size=24)) for view in views_of('ten_view', 24, record=32)]
+    patches = [small[:, :24, :24], small[:, :24, 8:], small[:, 8:, :24], small[:, 8:, 8:], small[:, 4:28, 4:28]]
+    expected = patches + [patch[:, :, ::-1] for patch in patches]
+    assert all(map(np.array_equal, found, expected)) and len(found) == 10
+    (centre,) = views_of('centre', 24, record=32)
+    assert np.array_equal(cut(small, *centre, size=24), small[:, 4:28, 4:28])
+
+    whole = [np.asarray(cut(small, *view, size=32)) for view in views_of('ten_view', 32, record=32)]
+    assert all(map(np.array_equal, whole, [small, small[:, :, ::-1]])) and len(whole) == 2
+    assert views_of('centre', 32, record=32) == ((0, 0, False),)

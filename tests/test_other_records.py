@@ -1,0 +1,88 @@
+"""A dataset whose records are of another size than a network reads is refused wherever the two meet, in one line."""
+
+import commands
+import numpy as np
+import pytest
+from PIL import Image
+from random_networks import CLASSES, network_of, save_run
+
+from alexnet_jax import InputError
+from alexnet_jax.benchmark.input_report import measured
+from alexnet_jax.benchmark.protocol import Setting
+from alexnet_jax.data import folder_source
+from alexnet_jax.data.writer import prepare
+from alexnet_jax.diagnosis import examine
+from alexnet_jax.running import features, predict, report
+from alexnet_jax.running.networks import Source, dataset_of
+from alexnet_jax.training.trained import load_config
+
+LINE = 'tiny has records of 32x32, and {} reads 256x256: prepare its images with --size=256, or name another'
+
+
+@pytest.fixture(scope='module')
+def data_dir(tmp_path_factory):
+    """Another 'tiny', of records of 32x32."""
+    images = tmp_path_factory.mktemp('images')
+    for index, name in enumerate(CLASSES * 2):
+        path = images / ('train', 'validation')[index // 3] / name / 'only.png'
+        path.parent.mkdir(parents=True)
+        Image.fromarray(np.random.default_rng(index).integers(0, 256, (32, 32, 3), np.uint8)).save(path)
+    data_dir = tmp_path_factory.mktemp('data')
+    prepare(folder_source.plan(images, name='tiny', record_size=32), data_dir=data_dir, workers=1)
+    return data_dir
+
+
+@pytest.fixture(scope='module')
+def workdir(tmp_path_factory, tiny, data_dir):
+    """A run that was trained before 'tiny' was prepared again."""
+    workdir = tmp_path_factory.mktemp('runs') / 'run'
+    save_run(network_of(), workdir, tiny, data_dir)
+    return workdir
+
+
+def neighbours(workdir, data_dir, tmp_path):
+    predict.predict(['photo.jpg'], Source(workdir=[str(workdir)]), protocol='centre', neighbours='tiny')
+
+
+def features_of(workdir, data_dir, tmp_path):
+    settings = features.Settings(layer='fc7', output=str(tmp_path / 'f.npz'), dataset='tiny')
+    features.write([], Source(workdir=[str(workdir)]), settings)
+
+
+WAYS = {
+    'evaluate': lambda workdir, data_dir, _: dataset_of([network_of()], name='tiny', data_dir=str(data_dir)),
+    'predict': neighbours,
+    'features': features_of,
+    'doctor of a run': lambda workdir, *_: examine.examine_workdir(workdir, say=print),
+    'doctor of a config': lambda workdir, *_: examine.examine_config(load_config(workdir), name='run', say=print),
+}
+
+
+@pytest.mark.parametrize('way', WAYS)
+def test_it_is_refused_by(way, workdir, data_dir, tmp_path, monkeypatch):
+    for module in (examine, features, predict):
+        monkeypatch.setattr(module, 'prepare_backend', lambda *_, **__: None)
+    with pytest.raises(InputError, match=LINE.format('released')):
+        WAYS[way](workdir, data_dir, tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_input_benchmark_refuses_what_it_cannot_crop(data_dir):
+    setting = Setting(batch=4, width=1.0, classes=3, allocator='tuned', dataset='tiny', data_dir=str(data_dir))
+    options = {'images': None, 'tf': False, 'appetite': 1.0, 'rounds': 1, 'seconds': 0.0, 'progress': print}
+    with pytest.raises(InputError, match=LINE.format('paper')):
+        measured(setting, **options)
+
+
+def test_a_report_leaves_out_what_needs_the_images_and_says_why(workdir, tmp_path, monkeypatch):
+    monkeypatch.setattr(report, 'prepare_backend', lambda mesh: None)
+    report.write_report([workdir], output=tmp_path / 'r.html')
+    assert LINE.format('released') in (tmp_path / 'r.html').read_text()
+
+
+def test_a_run_is_refused_before_it_has_a_folder(data_dir, tmp_path, program_cache):
+    given = ['--config=configs/one_device.py:tiny', f'--config.data_dir={data_dir}', f'--workdir={tmp_path / "run"}']
+    done = commands.run('main', *given, cache=program_cache)
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].startswith(f'error: {LINE.format("paper")}')
+    assert list(tmp_path.iterdir()) == []
