@@ -48,7 +48,7 @@ class _Listening:
 
         def noted(x: Array, *arguments: Any, **options: Any) -> Array:
             y = operation(x, *arguments, **options)
-            if name == 'convolution':
+            if name in ('convolution', 'local_convolution'):
                 self.blocks.append(y)
             elif y.ndim == 4:
                 self.blocks[-1] = y
