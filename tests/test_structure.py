@@ -130,8 +130,17 @@ def test_commands_are_short(name):
 
 
 def test_flags_are_defined_in_commands_only():
-    """Those of the process: with flag_values= something is only read by absl's rules."""
+    """Those of the process: with flag_values= something is only read by absl's rules.
+
+    What two commands share is defined where it is written once, when one of them asks for it.
+    """
+    shared = 'running/process_flags.py'
+    importers = {name for name, tree in TREES.items() if any('process_flags' in module for module in imported(tree))}
+    assert importers and importers <= set(COMMANDS)
+    assert not any(isinstance(node, ast.Assign) for node in TREES[shared].body)  # nothing is defined by importing it
     for name, tree in TREES.items():
+        if name == shared:
+            continue
         calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call)]
         own = [node for node in calls if 'flag_values' not in {keyword.arg for keyword in node.keywords}]
         defines = any('.DEFINE_' in ast.unparse(node.func) for node in own)

@@ -2,7 +2,6 @@
 
 import pathlib
 import sys
-import threading
 import time
 import types
 
@@ -73,16 +72,20 @@ def test_what_was_done_beforehand_is_not_counted():
     assert sample.seconds < 0.1
 
 
-def test_idle_is_when_no_thread_computes_any_more():
-    end = time.perf_counter() + 0.4
-
-    def work():
-        while time.perf_counter() < end:
-            pass
-
-    threading.Thread(target=work).start()
+def test_idle_is_when_no_thread_computes_any_more(monkeypatch):
+    # Looked at before and after each nap: busy for 50 ms, for 12 ms, for 7 ms.
+    own = iter([0.0, 0.05, 0.05, 0.062, 0.062, 0.069])
+    naps = []
+    fake = types.SimpleNamespace(perf_counter=lambda: 7.0, process_time=own.__next__, sleep=naps.append)
+    monkeypatch.setattr(sampling, 'time', fake)
     sampling.wait_until_idle()
-    assert time.perf_counter() >= end
-    began = time.perf_counter()
-    sampling.wait_until_idle()
-    assert time.perf_counter() - began < 0.3
+    assert naps == [0.05] * 3
+    assert next(own, None) is None
+
+
+def test_a_program_that_never_idles_is_not_waited_for_longer_than_is_said(monkeypatch):
+    wall, own = iter([10.0, 10.0, 11.0, 11.9, 12.0]), iter(range(100))
+    fake = types.SimpleNamespace(perf_counter=wall.__next__, process_time=own.__next__, sleep=lambda seconds: None)
+    monkeypatch.setattr(sampling, 'time', fake)
+    sampling.wait_until_idle(longest=2.0)
+    assert next(own) == 6  # three naps
