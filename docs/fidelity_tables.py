@@ -6,8 +6,12 @@ from collections.abc import Callable
 from alexnet_jax.evaluation.references import all_references
 from alexnet_jax.model.ablations import ABLATIONS
 from alexnet_jax.model.catalogue import VARIANTS
+from alexnet_jax.model.cifar10 import CIFAR10, DECAY
 from alexnet_jax.model.variants import (
+    AveragePool,
     ChannelNorm,
+    Conv,
+    Dense,
     MaxPool,
     Operation,
     Relu,
@@ -29,6 +33,8 @@ def _operation(operation: Operation) -> str:
             return 'tanh'
         case MaxPool(window, stride):
             return f'pool {window}/{stride}'
+        case AveragePool(window, stride):
+            return f'average {window}/{stride}'
         case ChannelNorm():
             return 'norm'
         case SpatialNorm():
@@ -95,7 +101,9 @@ def _dropout(variant: Variant) -> str:
 
 
 POINTS: dict[str, Callable[[Variant], str]] = {
-    'crop': lambda v: f'{v.input_size} of 256' + (f', {v.images_per_crop} images share it' * (v.images_per_crop > 1)),
+    'crop': lambda v: (
+        f'{v.input_size} of {v.record_size}' + (f', {v.images_per_crop} images share it' * (v.images_per_crop > 1))
+    ),
     'conv1': _padding,
     'kernels': lambda v: '-'.join(str(conv.features) for conv in v.convs),
     'towers': lambda v: f'{v.towers}' + (f', exchange before {" ".join(v.exchanges)}' if v.divisible else ''),
@@ -139,6 +147,30 @@ def ablations() -> str:
     return '\n'.join(lines)
 
 
+def _layer(layer: Conv | Dense) -> str:
+    """A layer of a network for CIFAR-10 in a few words, its initial weights and its weight decay."""
+    match layer:
+        case Conv():
+            kind = f'{layer.kernel}x{layer.kernel}' if layer.shared else f'local {layer.kernel}x{layer.kernel}'
+            what = ', '.join([f'{kind}-{layer.features}', *map(_operation, layer.then)])
+        case Dense():
+            what = f'{layer.features or 10}'
+    return f'{layer.name}: {what} *({layer.init_std:g}; {DECAY * layer.decay:g})*'
+
+
+def cifar10() -> str:
+    """The author's networks for CIFAR-10."""
+    lines = ['| network | crop | layers | norm | parameters | source |', '|---' * 6 + '|']
+    for name, variant in CIFAR10.items():
+        norms = [_norm(variant, kind) for kind in (ChannelNorm, SpatialNorm)]
+        norm = '; '.join(text for text in norms if text != 'none') or 'none'
+        layers = '; '.join(map(_layer, variant.layers))
+        parameters = sum(row.weights + row.biases for row in layer_sizes(variant, num_classes=10))
+        crop = POINTS['crop'](variant) + (', mirrored or not' if variant.flips else '')
+        lines.append(f'| `{name}` | {crop} | {layers} | {norm} | {parameters:,} | {variant.source} |')
+    return '\n'.join(lines)
+
+
 def _percent(error: float) -> str:
     """With as many decimals as were published, one at least."""
     percent = round(100 * error, 3)
@@ -157,7 +189,7 @@ def ledger() -> str:
     return '\n'.join(lines)
 
 
-TABLES = {'networks': networks, 'ablations': ablations, 'ledger': ledger}
+TABLES = {'networks': networks, 'ablations': ablations, 'cifar10': cifar10, 'ledger': ledger}
 
 
 def filled(document: str) -> str:
