@@ -53,6 +53,8 @@ def encoded(network: Network) -> Iterator[bytes | memoryview]:
     """The ModelProto of `save`, in pieces."""
     variant = network.variant
     size = variant.input_size
+    if local := [conv.name for conv in variant.convs if not conv.shared]:
+        raise InputError(f'ONNX has no locally connected layer, such as {local[0]}: use --to=stablehlo')
     graph = _Graph(variant, channels_first(network.name, network.params))
     graph.tensors[MEAN] = np.asarray(network.mean_image, np.float32).transpose(2, 0, 1)[None]
     x = graph.add('Sub', [INPUT, MEAN])
@@ -108,8 +110,6 @@ class _Graph:
 
     def convolution(self, conv: Conv, x: str) -> str:
         """A convolution; its padding may be uneven, as conv1's is."""
-        if not conv.shared:
-            raise InputError(f'ONNX has no locally connected layer, such as {conv.name}: use --to=stablehlo')
         (top, bottom), (left, right) = conv.padding
         return self.add(
             'Conv',

@@ -56,7 +56,8 @@ def load(path: pathlib.Path) -> Network:
 
 def _own(model: Model, path: pathlib.Path) -> Network:
     card = cards.understood(model.metadata, path=path)
-    arrays = {f'{layer}/{part}': model.array(f'{layer}/{part}') for layer in LAYERS for part in ('kernel', 'bias')}
+    names = [f'{layer.name}/{part}' for layer in card.name.build().layers for part in ('kernel', 'bias')]
+    arrays = {name: model.array(name) for name in names}
     params = channels_last(card.name, arrays, source=path)
     mean, size = model.array(MEAN), card.name.build().input_size
     if mean.shape != (1, 3, size, size) or mean.dtype != np.float32:

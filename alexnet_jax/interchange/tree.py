@@ -20,8 +20,7 @@ from alexnet_jax.model.network import NetworkName
 from alexnet_jax.model.variants import layer_sizes
 
 Params = dict[str, dict[str, np.ndarray]]
-LAYERS = ('conv1', 'conv2', 'conv3', 'conv4', 'conv5', 'fc6', 'fc7', 'fc8')  # of every variant, in order
-FC6 = 'fc6/kernel'
+LAYERS = ('conv1', 'conv2', 'conv3', 'conv4', 'conv5', 'fc6', 'fc7', 'fc8')  # of every AlexNet, in order
 MAX_WIDTH = 8.0  # of a network in a file; a wider one is a mistake
 
 
@@ -71,9 +70,10 @@ def named(variant: str, arrays: Mapping[str, np.ndarray]) -> NetworkName:
 def channels_first(name: NetworkName, params: Params) -> dict[str, np.ndarray]:
     """Parameters by flat name with their axes in the order of PyTorch, Caffe and ONNX, contiguous."""
     arrays = flat(params)
-    rows, columns, channels = _fc6_reads(name)
-    kernel = arrays[FC6].reshape(rows, columns, channels, -1)
-    arrays[FC6] = kernel.transpose(2, 0, 1, 3).reshape(-1, kernel.shape[-1])
+    rows, columns, channels = _first_dense_reads(name)
+    first = f'{name.build().dense[0].name}/kernel'
+    kernel = arrays[first].reshape(rows, columns, channels, -1)
+    arrays[first] = kernel.transpose(2, 0, 1, 3).reshape(-1, kernel.shape[-1])
     axes = {4: (3, 2, 0, 1), 2: (1, 0), 1: (0,)}
     return {path: np.ascontiguousarray(array.transpose(axes[array.ndim])) for path, array in arrays.items()}
 
@@ -87,9 +87,10 @@ def channels_last(name: NetworkName, arrays: Mapping[str, np.ndarray], *, source
     axes = {4: (2, 3, 1, 0), 2: (1, 0)}
     turned = {path: array.transpose(axes.get(array.ndim)) for path, array in arrays.items()}
     params = checked(name, nested(turned), source=source)
-    rows, columns, channels = _fc6_reads(name)
-    kernel = params['fc6']['kernel'].reshape(channels, rows, columns, -1)
-    params['fc6']['kernel'] = kernel.transpose(1, 2, 0, 3).reshape(-1, kernel.shape[-1])
+    rows, columns, channels = _first_dense_reads(name)
+    first = params[name.build().dense[0].name]
+    kernel = first['kernel'].reshape(channels, rows, columns, -1)
+    first['kernel'] = kernel.transpose(1, 2, 0, 3).reshape(-1, kernel.shape[-1])
     return params
 
 
@@ -105,8 +106,8 @@ def numbered(outputs: int) -> tuple[str, ...]:
     return tuple(str(index) for index in range(outputs))
 
 
-def _fc6_reads(name: NetworkName) -> tuple[int, int, int]:
-    """(rows, columns, channels) that one of fc6's units reads: of both towers, or of its own."""
+def _first_dense_reads(name: NetworkName) -> tuple[int, int, int]:
+    """(rows, columns, channels) that a unit of the first fully connected layer reads: of both towers, or of its own."""
     variant = name.build()
     rows, columns, channels = layer_sizes(variant, num_classes=1)[len(variant.convs) - 1].output
     return rows, columns, channels // (variant.towers if variant.dense[0].reads == 'tower' else 1)

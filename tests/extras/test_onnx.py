@@ -23,7 +23,8 @@ reference = extra('onnx.reference')
 OpRun = extra('onnx.reference.op_run').OpRun
 
 LIGHT = pathlib.Path(onnx.__file__).parent / 'backend/test/data/light'
-CASES = [(variant, ()) for variant in VARIANTS] + [('released', (part,)) for part in ABLATIONS]
+CASES = [(variant, ()) for variant in (*VARIANTS, 'cifar10_80sec', 'cifar10_18pct')]
+CASES += [('released', (part,)) for part in ABLATIONS]
 
 
 class LRN(OpRun):

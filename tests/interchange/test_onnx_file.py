@@ -16,12 +16,22 @@ from alexnet_jax.model.catalogue import VARIANTS
 
 @pytest.mark.parametrize(
     ('variant', 'without'),
-    [*((variant, ()) for variant in VARIANTS), ('paper', ('conv3_exchange', 'dropout')), ('caffenet', ('towers',))],
+    [
+        *((variant, ()) for variant in (*VARIANTS, 'cifar10_18pct')),
+        ('paper', ('conv3_exchange', 'dropout')),
+        ('caffenet', ('towers',)),
+    ],
 )
 def test_a_network_comes_back_bit_for_bit(tmp_path, variant, without):
     saved = network(variant, without=without)
     onnx_graph.save(saved, tmp_path / 'w.onnx')
     same(open_weights(tmp_path / 'w.onnx'), saved)
+
+
+def test_a_locally_connected_layer_is_refused(tmp_path):
+    with pytest.raises(InputError, match='ONNX has no locally connected layer, such as local3: use --to=stablehlo'):
+        onnx_graph.save(network('cifar10_13pct'), tmp_path / 'w.onnx')
+    assert not [*tmp_path.iterdir()]
 
 
 def test_the_metadata_says_how_images_are_wanted(tmp_path):

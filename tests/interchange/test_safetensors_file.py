@@ -11,9 +11,9 @@ from interchange.networks import network, same
 from alexnet_jax import InputError
 from alexnet_jax.interchange import safetensors_file
 from alexnet_jax.interchange.weights import open_weights
-from alexnet_jax.model.catalogue import VARIANTS
+from alexnet_jax.model.catalogue import NETWORKS
 
-CASES = [*((variant, ()) for variant in VARIANTS), ('released', ('norm2', 'overlap')), ('caffenet', ('exchange',))]
+CASES = [*((variant, ()) for variant in NETWORKS), ('released', ('norm2', 'overlap')), ('caffenet', ('exchange',))]
 
 
 @pytest.mark.parametrize(('variant', 'without'), CASES)
