@@ -119,7 +119,8 @@ class _SealArgs(ocp.args.CheckpointArgs):
 
 
 def _no_stack_of_a_save(record: logging.LogRecord) -> bool:
-    return '_SignalingThread.run() raised an exception' not in record.getMessage()
+    stacks = ('_SignalingThread.run() raised an exception', 'callback in background save thread')
+    return not any(stack in record.getMessage() for stack in stacks)
 
 
 def _silence_abandoned_reads() -> tuple[Any, Any]:

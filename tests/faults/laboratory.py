@@ -91,6 +91,13 @@ class Laboratory:
             time.sleep(0.02)
         return float(self.mark.read_text())
 
+    def wait_for_checkpoint(self, step, *, timeout=30):
+        """Until it is written: what is begun at a step is on disk some steps later."""
+        deadline = time.monotonic() + timeout
+        while not (self.workdir / f'checkpoints/{step}').exists():
+            assert time.monotonic() < deadline, self.everything()
+            time.sleep(0.02)
+
     def end(self, process, *, timeout=90):
         """Waits for a process that nobody disturbs any more."""
         try:

@@ -298,6 +298,7 @@ def disk_full(lab):
     with lab.small_disk(megabytes=80) as disk:
         process = lab.start(fault={'moment': 'step', 'at': 10, 'do': 'sleep5'})
         lab.wait_for_fault()
+        lab.wait_for_checkpoint(9)
         fill_up(disk / 'filler')
         ended = lab.end(process)
         assert ended.code == 1, ended.err
@@ -315,6 +316,7 @@ def disk_full_for_a_while(lab):
         fault = {'moment': 'step', 'at': [10, 14], 'do': 'sleep8'}
         process = lab.start('--config.on_failed_save=continue', fault=fault)
         lab.wait_for_fault()
+        lab.wait_for_checkpoint(9)
         fill_up(disk / 'filler')
         deadline = time.monotonic() + 60
         while 'WARNING: checkpoint' not in lab.everything() and time.monotonic() < deadline:
@@ -335,6 +337,7 @@ def disk_full_for_the_log(lab):
     with lab.small_disk(megabytes=80) as disk:
         process = lab.start(*LOG_SOON, fault={'moment': 'step', 'at': 10, 'do': 'sleep5'})
         lab.wait_for_fault()
+        lab.wait_for_checkpoint(8)
         fill_up(disk / 'filler')
         ended = lab.end(process)
         assert ended.code == 1, ended.err
@@ -351,6 +354,7 @@ def disk_full_for_the_log_for_a_while(lab):
         options = (*LOG_SOON, '--config.on_failed_save=continue')
         process = lab.start(*options, fault={'moment': 'step', 'at': [10, 15], 'do': 'sleep5'})
         lab.wait_for_fault()
+        lab.wait_for_checkpoint(8)
         fill_up(disk / 'filler')
         deadline = time.monotonic() + 60
         while 'WARNING: ' not in lab.everything() and time.monotonic() < deadline:

@@ -346,7 +346,7 @@ def test_a_save_that_the_disk_has_no_room_for_leaves_the_older_ones(tmp_path, mo
     assert_equal_to(tmp_path, 3)
 
 
-def test_a_save_that_fails_in_the_background_leaves_the_older_ones(tmp_path, monkeypatch):
+def test_a_save_that_fails_in_the_background_leaves_the_older_ones(tmp_path, monkeypatch, caplog):
     def digest(value):
         raise OSError(28, 'No space left on device')
 
@@ -356,6 +356,7 @@ def test_a_save_that_fails_in_the_background_leaves_the_older_ones(tmp_path, mon
         checkpoints.save(trained((1, 2), 5)[0])
         with pytest.raises(NotSaved, match='No space left on device'):
             checkpoints.wait()
+        assert [record.getMessage() for record in caplog.records if record.exc_info] == []  # no pages beside the line
         monkeypatch.undo()
         checkpoints.save(trained((1, 2), 6)[0])
         checkpoints.wait()
