@@ -13,9 +13,9 @@ BIN := $(VENV)/bin
 train: $(VENV)/installed
 	$(BIN)/python -m alexnet_jax.main --config=configs/two_device.py --workdir=runs/two_device_demo
 
-# Two processes, each with whole files: most tests wait for a compiler or for another process half of the time.
+# Two processes, each with whole files, in their order: those with the fewest tests are the longest.
 test: $(VENV)/installed
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 faults: $(VENV)/installed
 	FAULTS=all FAULTS_TABLE=docs/reliability.md $(BIN)/python -m pytest tests/faults
