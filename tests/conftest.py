@@ -42,7 +42,7 @@ def tiny(tiny_dir):
 
 @pytest.fixture(scope='session')
 def program_cache(tmp_path_factory):
-    """XDG_CACHE_HOME of all processes that tests start: what one compiles, the next finds, whoever tests beside this."""
+    """XDG_CACHE_HOME of all processes that tests start: what one compiles, the next finds, also of another worker."""
     base = tmp_path_factory.getbasetemp()
     cache = (base.parent if 'PYTEST_XDIST_WORKER' in os.environ else base) / 'cache'
     cache.mkdir(exist_ok=True)
