@@ -18,7 +18,7 @@ test: $(VENV)/installed
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 faults: $(VENV)/installed
-	FAULTS=all FAULTS_TABLE=docs/reliability.md $(BIN)/python -m pytest tests/faults
+	FAULTS=all FAULTS_TABLE=docs/reliability.md $(BIN)/python -m pytest -n 2 --dist loadgroup tests/faults
 
 lint: $(VENV)/installed
 	$(BIN)/ruff check .

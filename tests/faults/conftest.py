@@ -9,7 +9,7 @@ import pytest
 from faults.laboratory import Laboratory, outcome
 
 TABLE = os.environ.get('FAULTS_TABLE')  # where the table goes; see the Makefile
-ROWS = {}
+ROWS = []  # as the reports of all workers bring them
 BEGIN, END = '<!-- fault matrix: begin -->', '<!-- fault matrix: end -->'
 
 
@@ -30,18 +30,16 @@ def lab(tiny_dir, program_cache, tmp_path, undisturbed):
     laboratory.clean()
 
 
-@pytest.fixture
-def record():
-    """Takes a row of the table."""
-    return ROWS.__setitem__
+def pytest_runtest_logreport(report):
+    ROWS.extend(row for name, row in report.user_properties if name == 'row' and report.when == 'call')
 
 
 def pytest_sessionfinish(session, exitstatus):
-    if not TABLE or exitstatus:
+    if not TABLE or exitstatus or hasattr(session.config, 'workerinput'):
         return
     path = commands.ROOT / TABLE
     lines = ['| fault | what the user sees | seconds to exit | recovered state |', '|---|---|---|---|']
-    for name, (sees, seconds, state) in ROWS.items():
+    for _, name, sees, seconds, state in sorted(ROWS, key=lambda row: row[0]):
         shown = re.sub(r'/\S*/(?=(?:run|data|disk|other)\b)', '', sees).replace('|', r'\|')
         shown = re.sub(r'/\S*pytest-[^\s);]*', 'FOLDER', shown)  # where the message was cut within it
         shown = re.sub(r'pid \d+', 'pid N', re.sub(r'\d{8}T\d{6}', 'TIME', shown))

@@ -14,6 +14,7 @@ import subprocess
 import time
 from collections.abc import Callable
 
+import pytest
 from faults.laboratory import free_port, outcome
 
 HEARTBEAT, GRACE = 10, 5  # seconds: of main's default, and what a process may take besides
@@ -25,16 +26,17 @@ class Row:
     name: str
     inflict: Callable  # (lab) -> (what the user sees, seconds to exit, what became of the state)
     fast: bool = False
+    group: str | None = None
 
 
 ROWS = []
 
 
-def row(name, *, fast=False, **arguments):
+def row(name, *, fast=False, group=None, **arguments):
     """The decorated function as a row of the matrix; with `arguments`, called with them."""
 
     def add(function):
-        ROWS.append(Row(name.format(**arguments), lambda lab: function(lab, **arguments), fast))
+        ROWS.append(Row(name.format(**arguments), lambda lab: function(lab, **arguments), fast, group))
         return function
 
     return add
@@ -42,13 +44,18 @@ def row(name, *, fast=False, **arguments):
 
 def pytest_generate_tests(metafunc):
     rows = [row for row in ROWS if ALL or row.fast]
-    metafunc.parametrize('row_', rows, ids=lambda row: row.name.replace(' ', '_'))
+    # Rows that compare with each other stay in one process: --dist loadgroup.
+    marks = [[pytest.mark.xdist_group(row.group)] if row.group else [] for row in rows]
+    metafunc.parametrize(
+        'row_',
+        [pytest.param(row, marks=mark, id=row.name.replace(' ', '_')) for row, mark in zip(rows, marks, strict=True)],
+    )
 
 
-def test_fault(row_, lab, record):
+def test_fault(row_, lab, record_property):
     sees, seconds, state = row_.inflict(lab)
     assert state.startswith(('equal', 'refused')), state
-    record(row_.name, (sees, seconds, state))
+    record_property('row', (ROWS.index(row_), row_.name, sees, seconds, state))
 
 
 # Two processes, one of which is lost
@@ -562,12 +569,12 @@ def never_comes(lab):
 BITS = {}  # sha256 of the parameters by mesh: one for each, whatever the number of processes
 
 
-@row('killed in step 10 on 1x2, resumed on {mesh}', mesh='1,1')
-@row('killed in step 10 on 1x2, resumed on {mesh}', mesh='2,1')
-@row('killed in step 10 on 1x2, resumed on {mesh}', mesh='2,2')
-@row('killed in step 10 on 1x2, resumed by two processes on {mesh}', mesh='1,2', processes=2)
-@row('killed in step 10 on 1x2, resumed by two processes on {mesh}', mesh='2,2', processes=2)
-@row('killed in step 10 on 1x2, resumed by four processes on {mesh}', mesh='2,2', processes=4)
+@row('killed in step 10 on 1x2, resumed on {mesh}', mesh='1,1', group='meshes')
+@row('killed in step 10 on 1x2, resumed on {mesh}', mesh='2,1', group='meshes')
+@row('killed in step 10 on 1x2, resumed on {mesh}', mesh='2,2', group='meshes')
+@row('killed in step 10 on 1x2, resumed by two processes on {mesh}', mesh='1,2', processes=2, group='meshes')
+@row('killed in step 10 on 1x2, resumed by two processes on {mesh}', mesh='2,2', processes=2, group='meshes')
+@row('killed in step 10 on 1x2, resumed by four processes on {mesh}', mesh='2,2', processes=4, group='meshes')
 def other_mesh(lab, *, mesh, processes=1):
     process = lab.start(fault={'moment': 'step', 'at': 10, 'do': 'SIGKILL'})
     lab.wait_for_fault()
