@@ -1,6 +1,6 @@
 # make train   trains the two-tower network on the embedded dataset (sets up this machine first)
 # make test    runs the tests (sets up this machine first)
-# make faults  injects every fault of docs/reliability.md into real runs and rewrites its table, 20 minutes
+# make faults  injects every fault of docs/reliability.md into real runs and rewrites its table, 15 minutes
 # make lint    runs the linters of Python, shell and the Dockerfile, and the type checker
 # make clean   removes the environment; datasets (data/) and runs (runs/) stay
 
