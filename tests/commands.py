@@ -6,12 +6,16 @@ import subprocess
 import sys
 
 ROOT = pathlib.Path(__file__).parents[1]
+# Most of the time of the tests was compilation, of programs that run for less: with these and with JAX's
+# jax_disable_most_optimizations a fifth of it is left. `make faults` has the programs that users have.
+COMPILE_LESS = {'XLA_FLAGS': '--xla_cpu_use_fusion_emitters=false', 'JAX_DISABLE_MOST_OPTIMIZATIONS': '1'}
 
 
 def environment(cache):
-    """What a user's processes find: no setting of JAX or XLA of this one, compiled programs in `cache`."""
+    """What a user's processes find: of JAX's and XLA's settings COMPILE_LESS alone; compiled programs in `cache`."""
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(('JAX_', 'XLA_', 'PJRT_'))}
-    return inherited | {'JAX_PLATFORMS': 'cpu', 'XDG_CACHE_HOME': str(cache)}
+    settings = {} if os.environ.get('FAULTS') == 'all' else COMPILE_LESS
+    return inherited | settings | {'JAX_PLATFORMS': 'cpu', 'XDG_CACHE_HOME': str(cache)}
 
 
 def start(module, *options, cache):

@@ -2,6 +2,8 @@
 
 import os
 
+import commands
+import jax
 import numpy as np
 import pytest
 from PIL import Image
@@ -11,7 +13,8 @@ from alexnet_jax.data.source import open_dataset
 from alexnet_jax.data.writer import prepare
 from alexnet_jax.parallel.devices import prepare_backend
 
-os.environ['JAX_PLATFORMS'] = 'cpu'
+os.environ |= {'JAX_PLATFORMS': 'cpu', 'XLA_FLAGS': commands.COMPILE_LESS['XLA_FLAGS']}
+jax.config.update('jax_disable_most_optimizations', True)
 prepare_backend((4, 2))
 
 TINY_COLOURS = {'blue': (50, 50, 200), 'green': (50, 200, 50), 'red': (200, 50, 50)}
@@ -47,3 +50,13 @@ def program_cache(tmp_path_factory):
     cache = (base.parent if 'PYTEST_XDIST_WORKER' in os.environ else base) / 'cache'
     cache.mkdir(exist_ok=True)
     return cache
+
+
+@pytest.fixture(scope='module')
+def optimised():
+    """Programs as XLA compiles them by default: for what compares bits of two programs, or runs for long in float64."""
+    jax.clear_caches()
+    jax.config.update('jax_disable_most_optimizations', False)
+    yield
+    jax.config.update('jax_disable_most_optimizations', True)
+    jax.clear_caches()

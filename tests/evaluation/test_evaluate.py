@@ -23,6 +23,8 @@ from alexnet_jax.model.catalogue import VARIANTS
 from alexnet_jax.model.variants import Conv, Dense, Relu
 from alexnet_jax.parallel.mesh import make_mesh, parameter_specs, shardings
 
+pytestmark = pytest.mark.usefixtures('optimised')
+
 WIDTH, CLASSES = 0.0625, 3
 MEAN = np.random.default_rng(1).uniform(90, 130, (224, 224, 3))
 CORNERS = [(0, 0), (0, 32), (32, 0), (32, 32), (16, 16)]
@@ -50,7 +52,7 @@ def placed(params, mean, mesh):
 
 
 @pytest.fixture(scope='module', params=['paper', 'released'])
-def slow(request, validation):
+def slow(request, validation, optimised):
     """(variant, params, {protocol: (loss, top-1 error)}) by the plain network."""
     params = parameters(request.param)
     images = np.stack([decode(jpeg) for jpeg, _ in validation])

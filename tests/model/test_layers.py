@@ -10,6 +10,8 @@ import pytest
 
 from alexnet_jax.model import cpu_layers, layers
 
+pytestmark = pytest.mark.usefixtures('optimised')
+
 RANDOM = np.random.default_rng(0)
 
 both_forms = pytest.mark.parametrize('operations', [layers, cpu_layers], ids=['plain', 'cpu'])

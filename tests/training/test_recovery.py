@@ -23,6 +23,8 @@ from alexnet_jax.training.recipe import layer_factors_of, optimizer_of, schedule
 from alexnet_jax.training.state import create_state
 from alexnet_jax.training.step import Batch, cross_entropy, make_train_step
 
+pytestmark = pytest.mark.usefixtures('optimised')
+
 BAD = 5  # the step whose batch is spoilt
 OPTIONS = {'steps': 9, 'checkpoint_every': 3, 'evaluate_every': 9, 'log_every': 1}
 

@@ -10,6 +10,8 @@ from alexnet_jax.parallel.mesh import make_mesh
 from alexnet_jax.training.optimizer import paper_sgd
 from alexnet_jax.training.state import create_state
 
+pytestmark = pytest.mark.usefixtures('optimised')
+
 VARIANT = VARIANTS['released'].scaled(0.125)
 
 
