@@ -18,6 +18,8 @@ from alexnet_jax.running import evaluate as running
 from alexnet_jax.running.ending import Ending
 from alexnet_jax.running.networks import Source, dataset_of, remarks_of
 
+pytestmark = pytest.mark.usefixtures('optimised')
+
 PROTOCOLS = ('centre', 'ten_view')
 
 

@@ -10,6 +10,8 @@ import pytest
 
 from alexnet_jax.diagnosis.network import train_and_look
 
+pytestmark = pytest.mark.usefixtures('optimised')
+
 # Released divides by LIT where it adds lighting. A small rate, because float32 finds another maximum in a pool now and
 # then, and steps make much of it.
 STEPS, RATE, LIT = 3, 3e-4, 1.1

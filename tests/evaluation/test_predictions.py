@@ -8,6 +8,8 @@ from alexnet_jax import InputError
 from alexnet_jax.evaluation.predictions import Predictor, predict_split
 from alexnet_jax.parallel.mesh import make_mesh
 
+pytestmark = pytest.mark.usefixtures('optimised')
+
 
 @pytest.fixture(scope='module')
 def validation(tiny):
