@@ -212,7 +212,7 @@ def launcher_told_to_stop(lab):
 # Time
 
 
-@row('kill -9 in step 10', fast=True, moment='step', at=10)
+@row('kill -9 in step 10', moment='step', at=10)
 @row('kill -9 while checkpoint 12 is written', moment='save', at=12)
 @row('kill -9 in the test after step 16, where the rate drops', moment='evaluation', at=16)
 def killed(lab, *, moment, at):
