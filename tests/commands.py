@@ -6,8 +6,8 @@ import subprocess
 import sys
 
 ROOT = pathlib.Path(__file__).parents[1]
-# Most of the time of the tests was compilation, of programs that run for less: with these and with JAX's
-# jax_disable_most_optimizations a fifth of it is left. `make faults` has the programs that users have.
+# Most of the time of the tests would be compilation, of programs that run for less: with these a fifth of it is left.
+# `make faults` has the programs that users have.
 COMPILE_LESS = {'XLA_FLAGS': '--xla_cpu_use_fusion_emitters=false', 'JAX_DISABLE_MOST_OPTIMIZATIONS': '1'}
 
 

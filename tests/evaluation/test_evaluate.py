@@ -52,7 +52,7 @@ def placed(params, mean, mesh):
 
 
 @pytest.fixture(scope='module', params=['paper', 'released'])
-def slow(request, validation, optimised):
+def slow(request, validation):
     """(variant, params, {protocol: (loss, top-1 error)}) by the plain network."""
     params = parameters(request.param)
     images = np.stack([decode(jpeg) for jpeg, _ in validation])
