@@ -7,14 +7,13 @@ import sys
 
 ROOT = pathlib.Path(__file__).parents[1]
 # Most of the time of the tests would be compilation, of programs that run for less: with these a fifth of it is left.
-# `make faults` has the programs that users have.
 COMPILE_LESS = {'XLA_FLAGS': '--xla_cpu_use_fusion_emitters=false', 'JAX_DISABLE_MOST_OPTIMIZATIONS': '1'}
 
 
-def environment(cache):
-    """What a user's processes find: of JAX's and XLA's settings COMPILE_LESS alone; compiled programs in `cache`."""
+def environment(cache, *, compile_less=True):
+    """What a user's processes find: of JAX's and XLA's settings COMPILE_LESS at most; compiled programs in `cache`."""
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(('JAX_', 'XLA_', 'PJRT_'))}
-    settings = {} if os.environ.get('FAULTS') == 'all' else COMPILE_LESS
+    settings = COMPILE_LESS if compile_less else {}
     return inherited | settings | {'JAX_PLATFORMS': 'cpu', 'XDG_CACHE_HOME': str(cache)}
 
 

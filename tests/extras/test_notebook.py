@@ -42,7 +42,7 @@ def executed(saved, program_cache):
     notebook.cells.append(nbformat.v4.new_code_cell(ASKED))
     where = {'metadata': {'path': str(NOTEBOOK.parent)}}
     client = nbclient.NotebookClient(notebook, timeout=900, kernel_name='python3', resources=where)
-    client.execute(env=commands.environment(program_cache))
+    client.execute(env=commands.environment(program_cache, compile_less=False))  # it trains for long
     return notebook, json.loads(text_of(notebook.cells.pop()))
 
 

@@ -15,10 +15,9 @@ import time
 from collections.abc import Callable
 
 import pytest
-from faults.laboratory import free_port, outcome
+from faults.laboratory import ALL, free_port, outcome
 
 HEARTBEAT, GRACE = 10, 5  # seconds: of main's default, and what a process may take besides
-ALL = os.environ.get('FAULTS') == 'all'
 
 
 @dataclasses.dataclass(frozen=True)
