@@ -96,6 +96,12 @@ def by_hand(tiny, *, without=(), rates=None, clip_norm=None):
     return hashes
 
 
+@pytest.fixture(scope='module')
+def undisturbed(optimised, tiny):
+    """sha256 of the parameters that nine good steps come to."""
+    return by_hand(tiny)[9]
+
+
 def bad_numbers(workdir):
     return [json.loads(line) for line in (workdir / 'bad_numbers.jsonl').read_text().splitlines()]
 
@@ -105,7 +111,7 @@ def steps_of_log(workdir):
     return [line['step'] for line in lines if line['split'] == 'train']
 
 
-def test_it_stops_with_the_state_before_saved_and_the_images_named(spoilt, tiny, tmp_path):
+def test_it_stops_with_the_state_before_saved_and_the_images_named(undisturbed, spoilt, tiny, tmp_path):
     with pytest.raises(InputError, match='the loss is nan at step 5: stopped; the state before it is checkpoint 4'):
         run(tiny, tmp_path / 'run', **OPTIONS)
     assert sorted(path.name for path in (tmp_path / 'run/checkpoints').iterdir()) == ['3', '4']
@@ -115,24 +121,24 @@ def test_it_stops_with_the_state_before_saved_and_the_images_named(spoilt, tiny,
     assert steps_of_log(tmp_path / 'run') == [1, 2, 3, 4]
     spoilt.undo()
     # What was saved is the state after 4 steps and nothing else: going on from it comes to an undisturbed run's end.
-    assert run(tiny, tmp_path / 'run', **OPTIONS)['params_sha256'] == by_hand(tiny)[9]
+    assert run(tiny, tmp_path / 'run', **OPTIONS)['params_sha256'] == undisturbed
 
 
-def test_skipping_leaves_out_that_batch_and_nothing_else(spoilt, tiny, tmp_path, capsys):
+def test_skipping_leaves_out_that_batch_and_nothing_else(undisturbed, spoilt, tiny, tmp_path, capsys):
     result = run(tiny, tmp_path / 'run', on_bad_numbers='skip', **OPTIONS)
-    assert result['params_sha256'] == by_hand(tiny, without={5})[9] != by_hand(tiny)[9]
+    assert result['params_sha256'] == by_hand(tiny, without={5})[9] != undisturbed
     assert result['steps'] == 9
     assert 'the loss is nan at step 5: its batch is left out' in capsys.readouterr().err
     assert steps_of_log(tmp_path / 'run') == [1, 2, 3, 4, 6, 7, 8, 9]
     assert [line['action'] for line in bad_numbers(tmp_path / 'run')] == ['skip']
 
 
-def test_rolling_back_goes_on_from_the_last_checkpoint_with_other_images(spoilt, tiny, tmp_path, capsys):
+def test_rolling_back_goes_on_from_the_last_checkpoint_with_other_images(undisturbed, spoilt, tiny, tmp_path, capsys):
     result = run(tiny, tmp_path / 'run', on_bad_numbers='roll_back', **OPTIONS)
     assert result['steps'] == 9
     assert 'the loss is nan at step 5: back to step 3, with another order of the images' in capsys.readouterr().err
     assert steps_of_log(tmp_path / 'run') == [1, 2, 3, 4, 5, 6, 7, 8, 9]
-    assert result['params_sha256'] != by_hand(tiny)[9]
+    assert result['params_sha256'] != undisturbed
     seal = json.loads((tmp_path / 'run/checkpoints/9/hashes/metadata').read_text())
     assert seal['data_order'] == 1
     # Started again from a checkpoint of the second order, it keeps to it.
@@ -161,7 +167,7 @@ def test_it_stops_when_it_happens_too_often(tiny, tmp_path, monkeypatch, policy)
     assert actions == [policy, policy, 'stop']
 
 
-def test_an_update_that_is_no_number_is_named_by_its_step(tiny, tmp_path):
+def test_an_update_that_is_no_number_is_named_by_its_step(undisturbed, tiny, tmp_path):
     """A rate so high that finite gradients make infinite parameters: the loss of the next step shows it."""
     with pytest.raises(InputError, match=r'step 2: stopped; the update of step 1 spoilt .* before it is checkpoint 0,'):
         run(tiny, tmp_path / 'run', learning_rate=3e38, **OPTIONS)
@@ -169,10 +175,10 @@ def test_an_update_that_is_no_number_is_named_by_its_step(tiny, tmp_path):
     assert line['step'] == 1
     assert [path.name for path in (tmp_path / 'run/checkpoints').iterdir()] == ['0']
     # What was saved is the state at the beginning.
-    assert run(tiny, tmp_path / 'run', **OPTIONS)['params_sha256'] == by_hand(tiny)[9]
+    assert run(tiny, tmp_path / 'run', **OPTIONS)['params_sha256'] == undisturbed
 
 
-def test_it_stops_with_the_state_before_an_update_that_is_no_number(tiny, tmp_path, monkeypatch, capsys):
+def test_it_stops_with_the_state_before_an_update_that_is_no_number(undisturbed, tiny, tmp_path, monkeypatch, capsys):
     spoil_update(monkeypatch, 8)
     options = {**OPTIONS, 'checkpoint_every': 5}
     with pytest.raises(InputError, match=r'the update of step 8 spoilt the parameters, the .* it is checkpoint 7, '):
@@ -183,7 +189,7 @@ def test_it_stops_with_the_state_before_an_update_that_is_no_number(tiny, tmp_pa
     second = np.random.default_rng([0, 1, 0x0DE4]).permutation(40)
     assert line['records'] == second[16:24].tolist()
     monkeypatch.undo()
-    assert run(tiny, tmp_path / 'run', **OPTIONS)['params_sha256'] == by_hand(tiny)[9]
+    assert run(tiny, tmp_path / 'run', **OPTIONS)['params_sha256'] == undisturbed
 
 
 def test_skipping_such_an_update_makes_the_steps_before_it_again_as_they_were(spoilt, tiny, tmp_path, capsys):
@@ -220,7 +226,7 @@ def test_the_steps_made_again_have_the_rates_that_they_had(tiny, tmp_path, monke
     assert result['params_sha256'] == by_hand(tiny, without={8}, rates=rates)[9]
 
 
-def test_of_several_steps_the_first_whose_update_is_none_is_named(tiny, tmp_path, monkeypatch):
+def test_of_several_steps_the_first_whose_update_is_none_is_named(undisturbed, tiny, tmp_path, monkeypatch):
     """A unit that is always off has an infinite bias from step 4 on, which no loss shows before step 8."""
 
     class Update:
@@ -246,7 +252,7 @@ def test_of_several_steps_the_first_whose_update_is_none_is_named(tiny, tmp_path
         run(tiny, tmp_path / 'run', **{**OPTIONS, 'checkpoint_every': 2})
     assert [line['step'] for line in bad_numbers(tmp_path / 'run')] == [4]
     monkeypatch.undo()
-    assert run(tiny, tmp_path / 'run', **OPTIONS)['params_sha256'] == by_hand(tiny)[9]
+    assert run(tiny, tmp_path / 'run', **OPTIONS)['params_sha256'] == undisturbed
 
 
 def test_the_last_step_is_tested_and_saved_where_its_batch_is_left_out(tiny, tmp_path, monkeypatch):
@@ -308,7 +314,9 @@ def test_a_frozen_state_is_changed_by_no_step(tiny):
 
 
 @pytest.mark.parametrize('policy', ['stop', 'roll_back'])
-def test_a_checkpoint_of_spoilt_parameters_is_not_gone_on_from(tiny, tmp_path, capsys, monkeypatch, policy):
+def test_a_checkpoint_of_spoilt_parameters_is_not_gone_on_from(
+    undisturbed, tiny, tmp_path, capsys, monkeypatch, policy
+):
     """Saved after every step, also after step 5, whose loss was a number and whose update was none."""
     options = {**OPTIONS, 'checkpoint_every': 1, 'keep_checkpoints': 1}
     spoil_update(monkeypatch, BAD)
@@ -321,5 +329,5 @@ def test_a_checkpoint_of_spoilt_parameters_is_not_gone_on_from(tiny, tmp_path, c
     assert said.count('back to step 4, with another order') == len(actions) - 1
     assert re.search(r'checkpoint 5 is damaged \(\S+ was NaN or infinite when it was saved\)', said)
     result = run(tiny, tmp_path / 'run', **options)
-    assert result['params_sha256'] == by_hand(tiny)[9]
+    assert result['params_sha256'] == undisturbed
     assert len(list((tmp_path / 'run/damaged_checkpoints').iterdir())) == len(actions)
