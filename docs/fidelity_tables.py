@@ -182,9 +182,10 @@ def ledger() -> str:
     lines = ['| run | change | images | protocol | top-1 | top-5 | source |', '|---' * 7 + '|']
     for row in all_references():
         part = f' (`without={row.without}`)' if row.without in ABLATIONS else ''
-        protocol = {'centre': 'centre', 'ten_view': 'ten views'}[row.protocol]
+        protocol = {'centre': 'centre', 'ten_view': 'ten views', 'nine_view': 'nine places'}[row.protocol]
         cells = (row.run, row.change + part, f'{row.dataset} {row.split}', protocol)
-        cells += (_percent(row.top1_error), _percent(row.top5_error), row.source)
+        top5 = '' if row.top5_error is None else _percent(row.top5_error)
+        cells += (_percent(row.top1_error), top5, row.source)
         lines.append(f'| {" | ".join(cells)} |')
     return '\n'.join(lines)
 

@@ -149,6 +149,7 @@ def _band(variant: str, protocol: str, place: int) -> tuple[float, float, str] |
     for row in all_references():
         if (row.variant, row.protocol, row.dataset) == (variant, protocol, 'ILSVRC-2012'):
             error = (row.top1_error, row.top5_error)[place]
+            assert error is not None, row  # every row of ILSVRC has both
             return error - SPREAD, error + SPREAD, row.source
     return None
 

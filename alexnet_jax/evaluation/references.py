@@ -7,11 +7,12 @@ import dataclasses
 import pathlib
 from collections.abc import Collection
 
-from alexnet_jax.model.catalogue import VARIANTS
-from alexnet_jax.model.variants import Variant
+from alexnet_jax.model.catalogue import NETWORKS
+from alexnet_jax.model.variants import RECORD_SIZE, Variant
 
-# What ILSVRC is called as a prepared dataset. That of 2010 has the same 1000 classes only in part, and other images.
-DATASETS = {'ILSVRC-2012': 'imagenet2012'}
+# What each is called as a prepared dataset, and which of its splits validates there. ILSVRC-2010 has the same 1000
+# classes only in part, and other images.
+DATASETS = {'ILSVRC-2012': ('imagenet2012', 'validation'), 'CIFAR-10': ('cifar10', 'test')}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,8 +27,8 @@ class Reference:
       without: the same as a name of model.ablations; '' for none, 'pretraining' for what has more data.
       models: how many networks' probabilities were averaged.
       dataset, split: what was tested.
-      protocol: 'centre' or 'ten_view'.
-      top1_error, top5_error: fractions, 0..1.
+      protocol: 'centre', 'ten_view', or 'nine_view' (nine places of the crop, none mirrored), which is not tested here.
+      top1_error, top5_error: fractions, 0..1; None where it was not published.
       source: where it is written.
     """
 
@@ -40,22 +41,24 @@ class Reference:
     split: str
     protocol: str
     top1_error: float
-    top5_error: float
+    top5_error: float | None
     source: str
 
     def is_of(self, networks: Collection[Variant]) -> bool:
         """Whether it is an error of one of `networks`, whatever they are called: of 'released' without norm too."""
-        own = VARIANTS.get(self.variant)
+        own = NETWORKS.get(self.variant)
         return own is not None and any(
             dataclasses.replace(n, name=own.name, source=own.source) == own for n in networks
         )
 
     def unlike(self, dataset: str, split: str) -> str:
         """Why an error on `split` of the prepared `dataset` cannot be compared with this one; '' where it can."""
-        if DATASETS.get(self.dataset) != dataset:
+        name, validates = DATASETS.get(self.dataset, ('', ''))
+        if name != dataset:
             other = 'the embedded dataset' if dataset == 'demo' else dataset
             return f'not comparable: {self.dataset}, not {other}'
-        return '' if split == self.split else f'not comparable: {self.split}, not {split}'
+        tested = validates if split == 'validation' else split
+        return '' if tested == self.split else f'not comparable: {self.split}, not {split}'
 
 
 def all_references() -> list[Reference]:
@@ -67,18 +70,23 @@ def all_references() -> list[Reference]:
 def references(protocol: str, *, networks: Collection[Variant] = (), models: int = 1) -> list[Reference]:
     """The rows of one protocol that belong beside `networks`, or an ensemble of `models`; those of the same come first.
 
-    Rows of what lacks a part (Krizhevsky's ablations) belong beside networks that lack it, all others beside any.
+    Rows of what lacks a part (Krizhevsky's ablations) belong beside networks that lack it, those of CIFAR-10 beside
+    networks for it, all others beside any other.
     """
+    small = {network.record_size < RECORD_SIZE for network in networks} or {False}
     without = {'', *(part for network in networks for part in network.without)}
     rows = [
         row
         for row in all_references()
-        if row.protocol == protocol and row.without in without and (row.models == 1 or models > 1)
+        if row.protocol == protocol
+        and row.without in without
+        and (row.dataset == 'CIFAR-10') in small
+        and (row.models == 1 or models > 1)
     ]
     return sorted(rows, key=lambda row: not row.is_of(networks))
 
 
 def _reference(row: dict[str, str]) -> Reference:
-    errors = [float(row.pop(name)) / 100 for name in ('top1', 'top5')]
-    models = int(row.pop('models'))
-    return Reference(**row, models=models, top1_error=errors[0], top5_error=errors[1])
+    top1, top5, models = (row.pop(name) for name in ('top1', 'top5', 'models'))
+    top5_error = float(top5) / 100 if top5 else None
+    return Reference(**row, models=int(models), top1_error=float(top1) / 100, top5_error=top5_error)

@@ -72,7 +72,7 @@ def error_table(
         text = f'loss {found["loss"]:.3f}, calibration error {found["calibration_error"]:.2%}'
         rows.append([f'  {name}', f'{dataset}, {split}', f'{found["examples"]:,}', *errors, text])
     for row in published:
-        errors = [f'{row[key]:.1%}' for key in ('top1_error', 'top5_error')]
+        errors = ['' if row[key] is None else f'{row[key]:.1%}' for key in ('top1_error', 'top5_error')]
         change = 'the same network' if row['same_network'] else row['change']
         words = '; '.join(part for part in (change, row['not_comparable']) if part)
         rows.append([f'  {row["run"]}', f'{row["dataset"]}, {row["split"]}', '', *errors, words])

@@ -197,7 +197,7 @@ def beside_the_paper(runs: Sequence[Run]) -> Html:
             what = row.run + (f': {row.change}' if row.change else '')
             comparable = any(not row.unlike(run.config.dataset, 'validation') for run in runs)
             tested = f'{row.dataset}, {row.split}' + ('' if comparable else ' (other images)')
-            errors = [f'{100 * error:.1f} %' for error in (row.top1_error, row.top5_error)]
+            errors = ['' if error is None else percent(error) for error in (row.top1_error, row.top5_error)]
             rows.append([what, tested, *errors, row.source])
         parts.append(element('h3', f'Protocol: {name}'))
         if not own:

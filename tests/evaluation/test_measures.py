@@ -148,6 +148,24 @@ def test_a_network_stands_beside_its_own_published_errors(name, protocol, first,
     assert {row.run for row in found} - {row.run for row in references(protocol)} == besides
 
 
+def test_networks_for_cifar_stand_beside_their_own_kind():
+    """26, 19 and 18 % of whole images (CHM example-layers/): beside each of these networks, and beside no other."""
+    for without in ((), ('norm',)):
+        rows = references('centre', networks=[NetworkName('cifar10_18pct', without=without).build()])
+        assert {row.run: row.top1_error for row in rows} == pytest.approx(
+            {'cuda-convnet 80sec': 0.26, 'cuda-convnet 19pct': 0.19, 'cuda-convnet 18pct': 0.18}
+        )
+    first = references('centre', networks=[NetworkName('cifar10_18pct').build()])[0]
+    assert (first.run, first.top5_error) == ('cuda-convnet 18pct', None)
+    assert first.unlike('cifar10', 'validation') == ''  # what TFDS and his data call the test images
+    assert first.unlike('cifar10', 'train') == 'not comparable: test, not train'
+    assert first.unlike('imagenet2012', 'validation') == 'not comparable: CIFAR-10, not imagenet2012'
+    assert not references('ten_view', networks=[NetworkName('cifar10_11pct').build()])  # he tested nine places
+    both = references('centre', networks=[NetworkName(name).build() for name in ('cifar10_18pct', 'released')])
+    assert {row.dataset for row in both} == {'CIFAR-10', 'ILSVRC-2010', 'ILSVRC-2012'}
+    assert 'CIFAR-10' not in {row.dataset for row in references('centre')}
+
+
 def test_another_dataset_or_split_is_said():
     row = next(row for row in references('ten_view') if row.run == 'paper, 1 CNN')
     assert row.unlike('imagenet2012', 'validation') == ''
