@@ -5,7 +5,7 @@
     python -m alexnet_jax.main --config=configs/cifar10.py:18pct
     python -m launch.sweep --config=configs/cifar10.py:80sec --workdir=runs/80sec    three seeds
 
-One device; --config.parallelism=data_parallel --config.mesh=2,1 shares the batch. docs/cifar10.md: what was measured.
+One device; --config.mesh=2,1 shares the batch of two. docs/cifar10.md: what was measured.
 """
 
 from collections.abc import Iterator

@@ -113,7 +113,7 @@ POINTS: dict[str, Callable[[Variant], str]] = {
     'spatial norm': lambda v: _norm(v, SpatialNorm),
     'initial weights': lambda v: _per_layer([layer.init_std for layer in (*v.convs, *v.dense)]),
     'initial biases': _initial_biases,
-    'bias rate': lambda v: f"{v.bias_rate:g} x the weights'",
+    'bias rate': lambda v: f"{v.bias_rate:g} x the weights'" + ' in the first step, never lowered' * (not v.bias_drops),
     'slowed': _slowed,
     'dropout': _dropout,
     'lighting': _lighting,

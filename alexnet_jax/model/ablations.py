@@ -1,7 +1,8 @@
 """AlexNet without one of its parts: variant in, variant out, everything else as it was.
 
-Most are Krizhevsky's own: CHM `layers/layers-N.cfg` (computerhistory/AlexNet-Source-Code), trained as the published
-network was. His errors beside the published network's 40.7 % top-1 and 18.2 % top-5 (validation of 2012, ten views):
+Most are Krizhevsky's own: CHM `layers/layers-N.cfg` (computerhistory/AlexNet-Source-Code), trained nearly as the
+published network was: layer-params-N.cfg says when the rate was lowered; 147 kept its colour noise, 167's rate fell all
+the time. His errors beside the published network's 40.7 % top-1 and 18.2 % top-5 (validation of 2012, ten views):
 
     norm       42.0 / 19.4    layers-148        towers     39.2 / 18.2, of 2010, beside 37.5 / 17.0   layers-145-half
     norm2      40.5 / 18.1    layers-167        exchange   41.8 / 19.3                                layers-150

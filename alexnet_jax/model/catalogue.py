@@ -2,7 +2,7 @@
 
 Sources: *paper* is Krizhevsky, Sutskever and Hinton (NIPS 2012), cited by section. *CHM* is the code of 2012
 released by the Computer History Museum (computerhistory/AlexNet-Source-Code), cited by file and line; its
-`layers/layers-145.cfg` is the network whose log equals the paper's results.
+`layers/layers-145.cfg` is the network whose log, in layer-params-145.cfg, equals the paper's results.
 """
 
 from __future__ import annotations
@@ -91,10 +91,12 @@ RELEASED = Variant(
         second=(Relu(), _RELEASED_NORM, _RELEASED_SPATIAL_NORM, MaxPool()),
     ),
     dense=_DENSE,
-    # CHM convdata_jpeg.py:155-179; off from epoch 67 of 91 on by layers-145.cfg's log.
+    # CHM convdata_jpeg.py:155-179; off from epoch 67 of 91 on by layer-params-145.cfg's log.
     lighting=Lighting('standard_deviation', divisor=1.1, until=66 / 91),
-    bias_rate=2.0,  # layer-params-145.cfg: epsB is twice epsW
-    # The log in layers-145.cfg: conv1 from 1e-4 to 1e-5 at epoch 67, and to 0 at epoch 72, of 91.
+    # layer-params-145.cfg: epsB is twice the first epsW, and stayed at 0.02 when that was lowered to 0.00001.
+    bias_rate=2.0,
+    bias_drops=False,
+    # The log in layer-params-145.cfg: conv1 from 1e-4 to 1e-5 at epoch 67, and to 0 at epoch 72, of 91.
     slowed=(Slowed('conv1', after=66 / 91, factor=0.1), Slowed('conv1', after=71 / 91, factor=0.0)),
     images_per_crop=32,  # CHM convdata_jpeg.py `crop_chunk`: a quarter of a batch of 128 at a time
     sources=(
@@ -108,7 +110,7 @@ RELEASED = Variant(
         ('initial weights', 'layers-145.cfg'),
         ('initial biases', 'layers-145.cfg'),
         ('bias rate', 'layer-params-145.cfg'),
-        ('slowed', 'layers-145.cfg, log'),
+        ('slowed', 'layer-params-145.cfg, log'),
         ('dropout', 'layers-145.cfg'),
         ('lighting', 'convdata_jpeg.py:155-179'),
     ),

@@ -40,6 +40,8 @@ def _network(name: str, files: str, convs: tuple[Conv, ...], dense: tuple[Dense,
         dense=dense,
         lighting=Lighting('standard_deviation', strength=0.0),  # none
         bias_rate=2.0,  # epsB is twice epsW
+        # layer-params-conv-local-11pct.cfg: "lower learning rates (epsW)"; 18pct's: "all learning rates".
+        bias_drops=crop == 32,
         input_size=crop,
         record_size=32,
         dropout_rate=0.0,

@@ -165,6 +165,7 @@ class Variant:
       inverted_dropout: True scales the kept units up in training and leaves testing alone; False keeps them as
         they are in training and multiplies all of them by 1 - dropout_rate in testing.
       bias_rate: learning rate of biases, in multiples of the weights'.
+      bias_drops: whether it falls with the weights'; False leaves it what it was in the first step.
       slowed: layers that learn more slowly late in a run, in order of time.
       images_per_crop: how many neighbours in an epoch's order share one crop offset and one flip.
       towers: 2, or 1 for a network in which every layer reads all of the one before.
@@ -180,6 +181,7 @@ class Variant:
     dense: tuple[Dense, ...]
     lighting: Lighting
     bias_rate: float
+    bias_drops: bool = True
     slowed: tuple[Slowed, ...] = ()
     input_size: int = 224  # paper section 4.1: "random 224x224 patches"
     record_size: int = RECORD_SIZE

@@ -40,9 +40,10 @@ def make_mesh(
     for axis, size in ((DATA, data), (second, tower)):
         if size < 1:
             raise InputError(f'mesh has a {axis} axis of {size}: it must be at least 1')
+    here = devices is None
     devices = jax.devices() if devices is None else devices
     if data * tower > len(devices):
-        fits = '--config.mesh=1,2' if len(devices) >= 2 else 'configs/one_device.py (or --config.mesh=1,1)'
+        fits = 'a mesh of 1,2' if len(devices) >= 2 else 'configs/one_device.py (or a mesh of 1,1)'
         raise InputError(
             f'a mesh of {data}x{tower} (data x {second}) needs {data * tower} devices, but {len(devices)} '
             f'{devices[0].platform.upper()} device(s) were found: use {fits}'
@@ -51,6 +52,13 @@ def make_mesh(
         raise InputError(
             f'a mesh of {data}x{tower} (data x {second}) would leave {len(devices) % (data * tower)} of {len(devices)} '
             f'devices idle: use one whose product divides {len(devices)}'
+        )
+    used = {device.process_index for device in devices[: data * tower]}
+    if here and len(used) < jax.process_count():
+        raise InputError(
+            f'a mesh of {data}x{tower} (data x {second}) takes {data * tower} of {len(devices)} devices, and none of '
+            f'process {min({*range(jax.process_count())} - used)}: use one that has devices of every process, such as '
+            f'{len(devices) // tower},{tower}'
         )
     # Auto axes: shard_map makes the program explicit, and takes inputs that are not placed yet.
     # `jax.make_mesh` would default to Explicit ones, with which shard_map refuses those.

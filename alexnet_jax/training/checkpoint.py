@@ -25,7 +25,7 @@ from alexnet_jax.parallel.processes import fetch, gather
 from alexnet_jax.training.digests import differing, leaf_hashes, pieces, shapes_of
 from alexnet_jax.training.logbook import to_stderr
 from alexnet_jax.training.schedule import Plateau
-from alexnet_jax.training.seal import Damaged, Seal, read_seal
+from alexnet_jax.training.seal import SEAL, Damaged, Seal, read_seal
 from alexnet_jax.training.state import TrainState
 from alexnet_jax.training.storage import TEMPORARY, Writer, described, first_line, read
 
@@ -103,6 +103,8 @@ class Checkpoints:
         step, tree = int(state.step), _tree(state)
         self._check_space(tree)
         if (self._folder / str(step)).exists():  # a resumed run saves again what it went on from
+            if top1_error is not None and jax.process_index() == 0:
+                self._note(step, top1_error)
             return
         seal = Seal(step, time.time(), shapes_of(tree), {}, top1_error, tested, data_order)
         try:
@@ -110,6 +112,22 @@ class Checkpoints:
         except Exception as error:  # as in `wait`
             self._clean()
             raise NotSaved(f'checkpoint {step} not written: {first_line(error)}') from error
+
+    def _note(self, step: int, top1_error: float) -> None:
+        """Writes into a seal what the test found that the run was told to stop before.
+
+        `tested` stays False: the rule for the rate has not learned of it in this checkpoint.
+        """
+        path = self._folder / str(step) / SEAL
+        seal = read_seal(self._folder / str(step))
+        if seal.old or seal.top1_error is not None:
+            return
+        half = path.with_name(f'.{path.name}.half')
+        try:
+            half.write_text(dataclasses.replace(seal, top1_error=top1_error).text())
+            half.replace(path)
+        except OSError as error:
+            raise NotSaved(f'the error of checkpoint {step} not noted in it: {error.strerror}') from error
 
     def restore_newest(self, like: TrainState, mesh: Mesh, *, say: Any) -> tuple[TrainState, Seal] | None:
         """The newest checkpoint that is whole, placed on `mesh`, and its seal; None where there is none.

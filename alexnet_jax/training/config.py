@@ -50,7 +50,7 @@ def recipe(
     config.dataset = dataset or DEMO
     config.data_dir = 'data'  # where prepared datasets are: DATA_DIR/DATASET/VERSION
     config.lighting = True  # RGB noise along the principal components, strength by variant
-    config.crops = config_dict.placeholder(int)  # offsets to crop at: the centre and others of the seed; None: 33 x 33
+    config.crops = config_dict.placeholder(int)  # offsets to crop at: the centre and others of the seed; None: all
     config.images_per_crop = config_dict.placeholder(int)  # that share crop and flip; None: 1 of paper, 32 of released
     # The run
     config.seed = 0
@@ -73,7 +73,7 @@ def recipe(
     config.weight_decay = 5e-4
     config.schedule = 'plateau'  # the paper's rule, or 'steps': drops at fixed epochs
     config.drop_factor = 0.1  # what a drop multiplies the learning rate by
-    config.drop_epochs = (25.0, 51.0, 79.0)  # of schedule 'steps' (CHM layers-145.cfg's log)
+    config.drop_epochs = (24.0, 50.0, 78.0)  # of schedule 'steps' (CHM layer-params-145.cfg: "epoch 25", 51, 79)
     config.patience = 5  # of schedule 'plateau': evaluations without a better error before a drop
     config.max_drops = 3  # of schedule 'plateau': "reduced three times prior to termination"
     config.clip_norm = config_dict.placeholder(float)  # gradients' norm is scaled down to this; None: never
@@ -164,7 +164,7 @@ _RULES = (
         'data_dir', 'a folder, of printable characters', lambda v: isinstance(v, str) and v != '' and v.isprintable()
     ),
     _Rule('lighting', 'True or False', _true_or_false),
-    _Rule('crops', 'a whole number from 1 to 1089', lambda v: v is None or (_whole(1)(v) and v <= 1089)),
+    _Rule('crops', f'a whole number, at least 1{_AT_MOST}', lambda v: v is None or _whole(1)(v)),
     _Rule('images_per_crop', f'a whole number, at least 1{_AT_MOST}', lambda v: v is None or _whole(1)(v)),
     _Rule('seed', 'a whole number from 0 to 2**31 - 1', _whole(0)),
     _Rule('batch_size', f'a whole number, at least 1{_AT_MOST}', _whole(1)),
@@ -294,6 +294,12 @@ def _check_parts(config: ml_collections.ConfigDict) -> None:
         raise InputError(
             f'config.without names towers, which leaves one, and config.mesh {tuple(config.mesh)} has devices for two: '
             f'use --config.mesh={config.mesh[0]},1'
+        )
+    offsets = (whole.record_size - whole.input_size + 1) ** 2
+    if config.crops is not None and config.crops > offsets:
+        raise InputError(
+            f'config.crops is {config.crops}: {whole.input_size} of {whole.record_size} pixels can be cropped at '
+            f'{offsets} offsets: use at most that'
         )
     if 'crops' in config.without and config.crops not in (None, 1):
         raise InputError(f'config.without names crops, and config.crops is {config.crops}: use one of them')

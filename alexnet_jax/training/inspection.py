@@ -119,8 +119,8 @@ def load(path: pathlib.Path) -> dict[str, Any]:
 def export(workdir: pathlib.Path, *, step: int | None, to: pathlib.Path) -> str:
     """Writes a checkpoint's weights and mean image, verified, to a NumPy archive; returns a line that says what it did.
 
-    The archive holds float32 arrays named like 'conv1/kernel' (height, width, in, out) and 'mean_image' (224, 224, 3),
-    and 'about', a JSON text with the step, the run's config and `params_sha256` as in result.json.
+    The archive holds float32 arrays named like 'conv1/kernel' (height, width, in, out) and 'mean_image' (the crop's
+    size, 224, 224, 3), and 'about', a JSON text with the step, the run's config and `params_sha256` as in result.json.
 
     Args:
       workdir: the run folder.

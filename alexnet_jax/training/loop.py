@@ -257,9 +257,14 @@ class _Run:
 
     def _leave(self, *, tested: bool) -> NoReturn:
         """Saves what there is and ends the run as it was told to."""
-        self._save(tested=tested)
-        self.saving.checkpoints.wait()  # here what is not saved is an error
+        self._save_at_last(tested=tested)
         raise Interrupted(f'saved step {int(self.state.step)}')
+
+    def _save_at_last(self, *, tested: bool) -> None:
+        """Saves what is not saved yet. Here a save that fails is an error, whatever `on_failed_save` says."""
+        self.saving.wait()
+        self.saving.checkpoints.save(self.state, data_order=self.recovery.data_order, tested=tested)
+        self.saving.checkpoints.wait()
 
     def _test(self, protocol: str) -> Any:
         began, step = time.perf_counter(), int(self.state.step)
@@ -286,6 +291,7 @@ class _Run:
         try:
             tests = [centre or self._test('centre'), self._test('ten_view')]
         except _Stopped:
+            self._save_at_last(tested=True)
             raise Interrupted('all steps are made and saved, testing them is left') from None
         result = {
             'centre': dataclasses.asdict(tests[0]),

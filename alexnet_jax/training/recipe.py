@@ -55,11 +55,13 @@ def dtype_of(config: ml_collections.ConfigDict) -> DTypeLike | None:
 
 def optimizer_of(config: ml_collections.ConfigDict) -> optax.GradientTransformationExtraArgs:
     """The update rule of a config."""
+    variant = NETWORKS[config.variant]
     return paper_sgd(
         momentum=config.momentum,
         weight_decay=config.weight_decay,
-        bias_rate=NETWORKS[config.variant].bias_rate,
-        decays=NETWORKS[config.variant].decays,
+        bias_rate=variant.bias_rate,
+        undropped=None if variant.bias_drops else learning_rate_of(config),
+        decays=variant.decays,
     )
 
 

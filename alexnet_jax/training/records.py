@@ -39,7 +39,9 @@ class MetricsFile:
         for line, entry in lines_until(path, until):
             kept.append(line + '\n')
             self.written.add((entry['step'], entry['split'], entry.get('protocol')))
-        path.write_text(''.join(kept))
+        half = path.with_name(f'.{path.name}.half')  # so that a kill or a power cut never leaves half of the lines
+        half.write_text(''.join(kept))
+        half.replace(path)
         self._descriptor = os.open(path, os.O_WRONLY | os.O_APPEND)
         self._end = os.fstat(self._descriptor).st_size
 

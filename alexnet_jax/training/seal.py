@@ -30,7 +30,7 @@ class Seal:
       pieces: {name: sha256} of `digests.pieces`, or NO_NUMBERS; of checkpoints before this format {leaf: sha256 of the
         whole}.
       top1_error: of the validation images at this step, 0..1; None: not tested.
-      tested: False where the run was told to stop before the test of this step.
+      tested: False where the run was told to stop before the test of this step; that may have come later.
       data_order: how often the run was rolled back; each time, its images come in another order.
       old: whether `pieces` are whole leaves.
     """

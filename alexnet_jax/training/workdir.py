@@ -79,7 +79,7 @@ def claim(workdir: pathlib.Path, config: ml_collections.ConfigDict, dataset: Dat
         write_json(path, {'identity': identity, 'classes': dataset.classes, **_circumstances(mesh)})
         settings, path = json.loads(json.dumps(config.to_dict())), workdir / 'config.json'
         if path.exists():
-            before = _SETTINGS_BEFORE | json.loads(path.read_text())
+            before = _SETTINGS_BEFORE | (_settings(path) or settings)
             changed = [
                 f'{key} {before.get(key)!r}, now {value!r}'
                 for key, value in settings.items()
@@ -90,6 +90,15 @@ def claim(workdir: pathlib.Path, config: ml_collections.ConfigDict, dataset: Dat
         write_json(path, settings)
     except OSError as error:
         raise InputError(f'cannot write to {workdir}: {error.strerror}; choose another --workdir') from error
+
+
+def _settings(path: pathlib.Path) -> dict[str, Any]:
+    """What config.json says; {} where it is damaged, which is no harm: run.json says whose run it is."""
+    try:
+        return dict(json.loads(path.read_text()))
+    except (ValueError, TypeError):
+        to_stderr(f'{path} is damaged: whether settings have changed is not known, and it is written anew')
+        return {}
 
 
 def _identity(path: pathlib.Path) -> dict[str, Any]:

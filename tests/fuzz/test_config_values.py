@@ -87,7 +87,7 @@ ADMITS = {
     'data_dir': lambda value: type(value) is str and value != '' and value.isprintable(),
     'lighting': lambda value: type(value) is bool,
     'without': known_parts,
-    'crops': optional(lambda value: int32(1)(value) and value <= 33 * 33),
+    'crops': optional(int32(1)),
     'images_per_crop': optional(int32(1)),
     'tracking': either('', 'wandb', 'mlflow', 'trackio'),
     'seed': int32(0),
@@ -144,6 +144,8 @@ def admitted(values):
         return False
     without = set(parts(values['without']))
     if any(set(pair) <= without for pair in CONTAINED) or ('crops' in without and values['crops'] not in (None, 1)):
+        return False
+    if (values['crops'] or 0) > (30**2 if values['variant'] in ('caffe_alexnet', 'caffenet') else 33**2):
         return False
     trick, mesh, batch = values['parallelism'] == 'one_weird_trick', values['mesh'], values['batch_size']
     replicas, second = mesh or {'data_parallel': (2, 1), 'hybrid': (2, 2)}.get(values['parallelism'], (1, 2))

@@ -79,6 +79,7 @@ def test_constants_of_the_files():
         whole = name not in ('cifar10_13pct', 'cifar10_11pct')
         assert (network.record_size, network.input_size) == (32, 32 if whole else 24)
         assert (network.crops, network.flips) == ((1, False) if whole else (None, True))
+        assert network.bias_drops == whole  # 11pct lowers epsW, 18pct all rates
         assert (network.bias_rate, network.dropout_rate, network.lighting.strength, network.towers) == (2, 0, 0, 1)
 
 

@@ -74,7 +74,7 @@ def test_constants_of_the_released_code():
     assert RELEASED.convs[0].then == (norm, MaxPool(3, 2), Relu())
     assert RELEASED.convs[1].then == (Relu(), norm, SpatialNorm(5, 1.0, 4e-5, 0.75), MaxPool(3, 2))
     assert [c.init_std for c in RELEASED.convs] == [0.01, 0.01, 0.03, 0.03, 0.03]
-    assert RELEASED.bias_rate == 2
+    assert (RELEASED.bias_rate, RELEASED.bias_drops, PAPER.bias_drops) == (2, False, True)
     assert RELEASED.lighting == Lighting('standard_deviation', strength=0.1, divisor=1.1, until=66 / 91)
     assert RELEASED.images_per_crop == RELEASED.scaled(0.25).images_per_crop == 32
 

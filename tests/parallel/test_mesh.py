@@ -1,3 +1,5 @@
+import types
+
 import jax
 import numpy as np
 import pytest
@@ -46,7 +48,7 @@ def test_with_one_weird_trick_the_hidden_layers_are_split_and_all_else_is_everyw
 @pytest.mark.parametrize(
     ('shape', 'message'),
     [
-        ((5, 2), r'needs 10 devices, but 8 CPU device\(s\) were found: use --config.mesh=1,2'),
+        ((5, 2), r'needs 10 devices, but 8 CPU device\(s\) were found: use a mesh of 1,2'),
         ((3, 2), 'would leave 2 of 8 devices idle: use one whose product divides 8'),
         ((1, 3), 'must be 1 or 2'),
         ((0, 2), 'at least 1'),
@@ -55,6 +57,17 @@ def test_with_one_weird_trick_the_hidden_layers_are_split_and_all_else_is_everyw
 def test_a_mesh_that_cannot_be_says_so(shape, message):
     with pytest.raises(InputError, match=message):
         make_mesh(*shape)
+
+
+def test_a_process_without_a_device_in_the_mesh_is_named(monkeypatch):
+    """Two hosts of four GPUs and the two devices of configs/two_device.py."""
+    gpus = [types.SimpleNamespace(platform='gpu', process_index=number // 4) for number in range(8)]
+    monkeypatch.setattr(jax, 'devices', lambda: gpus)
+    monkeypatch.setattr(jax, 'process_count', lambda: 2)
+    with pytest.raises(
+        InputError, match=r'1x2 .* takes 2 of 8 devices, and none of process 1: use one .*, such as 4,2$'
+    ):
+        make_mesh(1, 2)
 
 
 def test_too_few_accelerators_names_a_config_that_fits(monkeypatch):

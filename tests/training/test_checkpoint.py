@@ -126,6 +126,24 @@ def test_the_latest_and_the_best_are_kept(tmp_path):
     assert steps() == [5, 6]
 
 
+def test_the_best_is_kept_although_the_run_was_stopped_before_its_test(tmp_path):
+    """Started again, it tests step 2 first, and saves what is there already."""
+    state, values = trained((1, 2), 2)
+    with Checkpoints(tmp_path, keep=1) as checkpoints:
+        checkpoints.save(state, tested=False)
+    with Checkpoints(tmp_path, keep=1) as checkpoints:
+        checkpoints.save(state, top1_error=0.1)
+    written(tmp_path, 3, 4, keep=1, errors={3: 0.2, 4: 0.3})
+    folders = sorted((tmp_path / 'checkpoints').iterdir())
+    assert [folder.name for folder in folders] == ['2', '4']
+    seal = read_seal(folders[0])
+    # From it the test must come again: its own rule for the rate has not learned of the error.
+    assert (seal.top1_error, seal.tested) == (0.1, False)
+    with Checkpoints(tmp_path, keep=1) as checkpoints:
+        found, _ = checkpoints.restore(shapes((1, 2)), mesh_for((1, 2)), step=2)
+    jax.tree.map(np.testing.assert_array_equal, jax.device_get(found), values)
+
+
 def test_without_a_checkpoint_there_is_nothing_to_go_on_from(tmp_path):
     with Checkpoints(tmp_path, keep=1) as checkpoints:
         assert checkpoints.steps() == []

@@ -50,7 +50,7 @@ WRONG = {
     'lighting': [1, 'yes'],
     'images_per_crop': [0, -32, 1.5, True],
     'without': ['norm', ('lrn',), ('norm', 'norm'), ('norm,norm',), ('norm,',), ('',), (3,), 3, {'norm': 1}.keys()],
-    'crops': [0, 1090, 1.5, True],
+    'crops': [0, 1.5, True],
     'tracking': ['tensorboard', 'WANDB', True, None],
     'data_dir': ['', 3, 'two\nlines'],
 }
@@ -144,6 +144,16 @@ def test_parts_that_contradict_something_else_are_refused(values, line):
         validate(changed(**values))
     assert str(error.value) == line
     validate(changed(**values | {'without': ()}))
+
+
+@pytest.mark.parametrize(
+    ('variant', 'offsets'), [('paper', 33**2), ('caffenet', 30**2), ('cifar10_80sec', 1), ('cifar10_11pct', 9**2)]
+)
+def test_more_crops_than_a_network_has_offsets_are_refused(variant, offsets):
+    """224 of 256, 227 of 256, 32 of 32 and 24 of 32 pixels."""
+    validate(changed(variant=variant, mesh=(1, 1), crops=offsets))
+    with pytest.raises(InputError, match=rf'config.crops is {offsets + 1}: .* at {offsets} offsets: use at most that'):
+        validate(changed(variant=variant, mesh=(1, 1), crops=offsets + 1))
 
 
 @pytest.mark.parametrize('variant', ['caffe_alexnet', 'caffenet', 'one_weird_trick'])
@@ -286,7 +296,7 @@ def test_the_recipe_for_imagenet_is_the_paper_s():
         'weight_decay': 0.0005,
         'schedule': 'plateau',
         'drop_factor': 0.1,
-        'drop_epochs': (25.0, 51.0, 79.0),
+        'drop_epochs': (24.0, 50.0, 78.0),
         'patience': 5,
         'max_drops': 3,
         'evaluate_every': 0,

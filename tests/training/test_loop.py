@@ -3,6 +3,7 @@
 import gzip
 import json
 import re
+import shutil
 import time
 import types
 
@@ -12,6 +13,7 @@ import pytest
 from alexnet_jax.evaluation.evaluate import Evaluator
 from alexnet_jax.parallel.mesh import make_mesh
 from alexnet_jax.training import batches, loop, metrics, origin
+from alexnet_jax.training.checkpoint import NotSaved
 from alexnet_jax.training.config import recipe, validate
 from alexnet_jax.training.interruption import Interruption
 from alexnet_jax.training.logbook import Logbook, Stopwatch
@@ -21,7 +23,7 @@ from alexnet_jax.training.startup import StartUp
 COMPILED = '/jax/core/compile/backend_compile_duration'  # jax.monitoring, also where the cache has the program
 
 
-def run(tiny, workdir, *, after_test=lambda protocol: None, **values):
+def run(tiny, workdir, *, after_test=lambda protocol: None, interruption=None, **values):
     """loop.run on the tiny dataset and two devices; `after_test` is told of each test that ended."""
     config = recipe('tiny', mesh=(1, 2))
     config.update(variant='released', width=0.0625, batch_size=8, schedule='steps', **values)
@@ -42,7 +44,7 @@ def run(tiny, workdir, *, after_test=lambda protocol: None, **values):
         evaluate=evaluate,
         workdir=workdir,
         start_up=StartUp(),
-        interruption=Interruption(print),
+        interruption=interruption or Interruption(print),
     )
 
 
@@ -193,3 +195,18 @@ def test_the_profile_holds_whole_steps_by_number_and_the_exchanges_by_name(tiny,
     scattered = [event for event in events if str(event.get('args', {}).get('hlo_op')).startswith('reduce_scatter')]
     assert len(scattered) == 3 * 2 * len(traced)
     assert {event['args']['hlo_module'] for event in scattered} == {'jit_train_step'}
+
+
+@pytest.mark.parametrize('told', ['at once', 'in the last test'])
+def test_a_run_that_is_told_to_stop_and_cannot_save_never_says_that_it_did(tiny, tmp_path, monkeypatch, told):
+    """Although it may go on without: who stops it wants to know what is safe."""
+    usage, interruption = shutil.disk_usage(tmp_path), Interruption(print)
+    monkeypatch.setattr(shutil, 'disk_usage', lambda path: usage._replace(free=10_000))
+    if told == 'at once':
+        interruption.name = 'SIGTERM'
+
+    def after_test(protocol):
+        interruption.name = 'SIGTERM'
+
+    with pytest.raises(NotSaved, match='checkpoint not written: 0 MB are free'):
+        run(tiny, tmp_path, after_test=after_test, interruption=interruption, on_failed_save='continue', steps=1)

@@ -55,6 +55,26 @@ def test_200_steps_across_two_drops_equal_the_recurrence(bias_rate):
         np.testing.assert_allclose(found['layer']['bias'], bias, rtol=0, atol=1e-12)
 
 
+def test_biases_keep_their_rate_where_only_the_weights_is_lowered():
+    """CHM layer-params-145.cfg: epsW 0.00001 and epsB 0.02 in the end; its log lowers epsw alone, of conv1 too."""
+    start, gradients = problem()
+    optimizer = paper_sgd(momentum=0.9, weight_decay=5e-4, bias_rate=2.0, undropped=0.01)
+    with jax.enable_x64(True):
+        factors = {'layer': jnp.float64(0.5)}
+        update = jax.jit(
+            lambda g, s, p, rate: optimizer.update(
+                g, s, p, learning_rate=jnp.asarray(rate, jnp.float64), factors=factors
+            )
+        )
+        path = run(update, optimizer.init(jax.tree.map(jnp.asarray, start)), start, gradients)
+    kernels = recurrence(start, gradients, 'kernel', rate_factor=0.5, decay=5e-4)
+    own = [g['layer']['bias'] for g in gradients]
+    biases = oracle.paper_update(start['layer']['bias'], own, [0.02] * STEPS, decay=0)
+    for found, kernel, bias in zip(path, kernels, biases, strict=True):
+        np.testing.assert_allclose(found['layer']['kernel'], kernel, rtol=0, atol=1e-12)
+        np.testing.assert_allclose(found['layer']['bias'], bias, rtol=0, atol=1e-12)
+
+
 def test_each_layer_decays_as_much_as_is_said_of_it():
     start, gradients = problem()
     start, gradients = ([dict.fromkeys('abc', tree['layer']) for tree in trees] for trees in ([start], gradients))

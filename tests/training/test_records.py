@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import pathlib
 
 import pytest
 
@@ -76,6 +77,22 @@ def test_what_was_written_is_not_written_again_and_what_is_later_goes(tmp_path):
     assert [(line['step'], line['split'], line['loss']) for line in found] == [
         (1, 'train', 0.0), (2, 'train', 0.0), (3, 'train', 2.0), (3, 'validation', 1.0),
     ]  # fmt: skip
+
+
+def test_a_start_that_is_killed_while_it_drops_later_lines_loses_none(tmp_path, monkeypatch):
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    records = Records(tmp_path, until=0, patient=False, say=print)
+    for step in (1, 2, 3):
+        records.write(step, 'train', {'loss': 2.0})
+    records.close()
+    for moment in (pathlib.Path.write_text, pathlib.Path.replace):
+        monkeypatch.setattr(pathlib.Path, moment.__name__, killed)
+        with pytest.raises(KeyboardInterrupt):
+            Records(tmp_path, until=2, patient=False, say=print)
+        monkeypatch.undo()
+        assert lines(tmp_path / 'metrics.jsonl') == [1, 2, 3]
 
 
 def test_the_board_is_read_back_by_tensorboardx_s_own_messages(tmp_path):

@@ -1,4 +1,4 @@
-"""Run folders of earlier versions: taken over where the batches stay what they were."""
+"""Run folders of earlier versions and damaged ones: taken over where the batches stay what they were."""
 
 import json
 
@@ -45,3 +45,16 @@ def test_a_run_that_would_share_its_crops_from_now_on_is_refused(earlier, tiny):
 
     with pytest.raises(InputError, match=r'holds another run \(images_per_crop 1, not 32\)'):
         claim(folder, config_of(variant='released'), tiny, make_mesh(1, 2))
+
+
+@pytest.mark.parametrize('text', ['', '{"seed": 0,', '[1, 2]'])
+def test_a_damaged_config_is_said_and_written_anew(tiny, tmp_path, capsys, text):
+    """run.json says whose run it is; config.json is for comparing settings."""
+    claim(tmp_path / 'run', config_of(), tiny, make_mesh(1, 2))
+    path = tmp_path / 'run/config.json'
+    whole = path.read_text()
+    path.write_text(text)
+    claim(tmp_path / 'run', config_of(), tiny, make_mesh(1, 2))
+    assert path.read_text() == whole
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line == f'{path} is damaged: whether settings have changed is not known, and it is written anew'
