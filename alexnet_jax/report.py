@@ -14,7 +14,7 @@ import sys
 from absl import app, flags, logging
 
 from alexnet_jax import InputError
-from alexnet_jax.training.command_line import paths_of
+from alexnet_jax.training.command_line import parse_options, paths_of
 
 _WORKDIR = flags.DEFINE_multi_string('workdir', None, 'Run folder, or several: A,B or a flag for each.')
 _OUTPUT = flags.DEFINE_string('output', 'report.html', 'The file to write.')
@@ -48,4 +48,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == '__main__':
-    app.run(main)
+    app.run(main, flags_parser=parse_options)

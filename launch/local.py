@@ -5,8 +5,9 @@
 
 Everything after -- is for alexnet_jax.main. When a process is lost, those that are left leave with code 75, and with
 --restarts all are started again from the last whole checkpoint: the first time as many as the first number of
---processes says, then as the second, and so on; the last number stays. SIGTERM and SIGINT (Ctrl-C) are handed on once:
-the run saves and leaves with code 76, and is not started again. Exit code: that of the run. It needs nothing but this
+--processes says, then as the second, and so on; the last number stays. SIGTERM and SIGINT (Ctrl-C) are handed on once,
+as is the loss of the terminal (unless nohup hides it): the run saves and leaves with code 76, and is not started again.
+Exit code: that of the run. It needs nothing but this
 checkout and its environment, and costs this machine's cores, which the processes share.
 """
 
@@ -33,7 +34,6 @@ class Run:
 
     def __init__(self, count: int, arguments: list[str]) -> None:
         port = _free_port()
-        self.told: int | None = None  # the signal that was handed on
         command = [sys.executable, '-m', _MODULE.value, *arguments, f'--coordinator=127.0.0.1:{port}']
         self.processes = [
             # In sessions of their own, so that a terminal's Ctrl-C reaches them once, through this process.
@@ -43,7 +43,6 @@ class Run:
 
     def tell(self, number: int) -> None:
         """Hands a signal on."""
-        self.told = number
         for process in self.processes:
             if process.poll() is None:
                 process.send_signal(number)
@@ -86,23 +85,33 @@ def main(argv: list[str]) -> None:
     if not argv[1:]:
         sys.exit('error: nothing to run: put the options of alexnet_jax.main after --')
     run: Run | None = None
+    told: list[int] = []  # the signals that came
 
     def hand_on(number: int, _: object) -> None:
+        told.append(signal.SIGTERM if number == signal.SIGHUP else number)
         if run:
-            run.tell(number)
+            run.tell(told[-1])
 
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, hand_on)
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, hand_on)
     for start in range(_RESTARTS.value + 1):
         count = counts[min(start, len(counts) - 1)]
+        before = len(told)
         run = Run(count, argv[1:])
+        if told[before:]:  # while its processes were being started
+            run.tell(told[-1])
         code = run.end()
-        if code != LOST or run.told or start == _RESTARTS.value:
+        if code != LOST or told or start == _RESTARTS.value:
             sys.exit(code)
         left = _RESTARTS.value - start - 1
         again = counts[min(start + 1, len(counts) - 1)]
         print(f'launch.local: a process was lost; starting {again} again ({left} restarts left)', file=sys.stderr)
-        time.sleep(_PAUSE.value)
+        until = time.monotonic() + _PAUSE.value
+        while time.monotonic() < until and not told:
+            time.sleep(0.05)
+        if told:  # nothing runs, and the last checkpoint is whole
+            sys.exit(INTERRUPTED)
 
 
 def _free_port() -> int:

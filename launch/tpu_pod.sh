@@ -87,7 +87,7 @@ case "$command" in
             esac
         fi
         gcloud_run compute tpus queued-resources create "$name" --node-id="$name" "${place[@]}" \
-            --accelerator-type="$type" --runtime-version="$runtime" "${spot[@]}"
+            --accelerator-type="$type" --runtime-version="$runtime" ${spot[@]+"${spot[@]}"}
         ;;
     status)
         gcloud_run compute tpus queued-resources describe "$name" "${place[@]}" --format='value(state.state)'

@@ -135,11 +135,21 @@ def test_what_cannot_be_tested_is_one_line(evaluate, runs, tmp_path):
         ({'workdir': [workdir]}, {'protocols': ['center']}, "--protocols names 'center'"),
         ({'workdir': [workdir]}, {'split': 'test'}, "has no split 'test'"),
         ({'workdir': [workdir], 'step': 9}, {}, '9'),
+        ({'weights': ['w.safetensors'], 'step': 9}, {'output': str(tmp_path)}, '--step is for --workdir'),
         ({'workdir': [str(tmp_path / 'none')]}, {}, 'none'),
     ]
     for source, settings, words in cases:
         with pytest.raises(InputError, match=words):
             evaluate(Source(**source), **settings)
+
+
+def test_an_output_that_cannot_be_written_is_refused_before_the_test(evaluate, runs, monkeypatch, tmp_path):
+    """Which may take hours."""
+    monkeypatch.setattr(Source, 'open', None)
+    (tmp_path / 'file').write_text('')
+    for output in ('file', 'file/deeper/folder'):
+        with pytest.raises(InputError, match=rf'cannot write to .*/{output}: Not a directory; choose another --output'):
+            evaluate(Source(workdir=[next(iter(runs))]), output=str(tmp_path / output))
 
 
 def test_numbers_that_are_none_are_refused(evaluate, runs, tiny_dir, monkeypatch, tmp_path):

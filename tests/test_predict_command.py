@@ -120,6 +120,10 @@ def test_what_cannot_be_done_is_one_line(here, run, photos, tiny_dir):
         wiring.predict(image, Source(workdir=['a', 'b']), protocol='centre')
     with pytest.raises(InputError, match="no dataset 'nix'"):
         wiring.predict(image, run, protocol='centre', neighbours='nix')
+    with pytest.raises(InputError, match=r'--figure=nix/x.png: there is no folder nix$'):
+        wiring.predict(image, run, protocol='centre', figure='nix/x.png')
+    with pytest.raises(InputError, match='--figure draws at most 400 images, and 401 are named'):
+        wiring.predict(image * 401, run, protocol='centre', figure='x.png')
     outcome = wiring.predict([str(photos / 'text.jpg'), str(photos)], run, protocol='centre')
     assert outcome.fields == {'predictions': []}
     assert [line.split(': ')[1] for line in outcome.unusable] == ['not an image', 'Is a directory']

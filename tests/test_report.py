@@ -246,6 +246,8 @@ def test_mistakes_are_one_line(here, runs, tmp_path, program_cache):
     ):
         with pytest.raises(InputError, match=says):
             here(workdirs, **{'output': tmp_path / 'r.html', 'data_dir': 'nowhere'} | options)
+    process = commands.run('report', '--workdir=nowhere', 'stray', cache=program_cache)
+    assert process.stderr.startswith("error: unexpected argument 'stray'") and process.stderr.count('\n') == 1
     process = commands.run('report', '--workdir=nowhere', cache=program_cache)
     assert process.returncode == 1 and process.stdout == ''
     assert process.stderr.startswith('error: nowhere is no run folder') and process.stderr.count('\n') == 1

@@ -17,9 +17,9 @@ from alexnet_jax import InputError
 from alexnet_jax.benchmark.protocol import Setting
 from alexnet_jax.benchmark.sampling import Program
 from alexnet_jax.data.augment import CROP, OFFSETS, draw, lighting_basis
-from alexnet_jax.data.decode import copy_window, record_window
+from alexnet_jax.data.decode import copy_window
 from alexnet_jax.data.photo import photo_to_jpeg, photo_window, square_image
-from alexnet_jax.data.pipeline import READ_AHEAD, HostBatch, TrainingBatches
+from alexnet_jax.data.pipeline import READ_AHEAD, HostBatch, TrainingBatches, window_of
 from alexnet_jax.data.source import Records, open_dataset
 from alexnet_jax.data.statistics import RECORD, Statistics
 from alexnet_jax.parallel.mesh import make_mesh, place_batch
@@ -70,7 +70,7 @@ def programs(setting: Setting) -> dict[str, Program]:
     return {
         **_common_stages(setting.batch, basis),
         **_record_stages(setting.batch, records),
-        **_whole('', batches(records)),
+        **_whole('', batches(records, window=window_of(records))),
         **_photo_stages(setting.batch, photos),
         **_whole('photo_', batches(any_source, window=photo_window)),
     }
@@ -101,9 +101,9 @@ def _record_stages(size: int, records: Records) -> dict[str, Program]:
     order = np.random.default_rng(0).permutation(len(records))
     chosen = np.resize(order, size)
     jpegs = [records[int(i)][0] for i in chosen]
-    pixels = np.empty((size, RECORD, RECORD, 3), np.uint8)
+    pixels, window = np.empty((size, RECORD, RECORD, 3), np.uint8), window_of(records)
     for jpeg, image in zip(jpegs, pixels, strict=True):
-        record_window(jpeg, image)
+        window(jpeg, image)
     out = np.empty((size, CROP, CROP, 3), np.uint8)
     place = 0
 
@@ -115,7 +115,7 @@ def _record_stages(size: int, records: Records) -> dict[str, Program]:
 
     def decode() -> None:
         for jpeg, image in zip(jpegs, pixels, strict=True):
-            record_window(jpeg, image)
+            window(jpeg, image)
 
     def crop() -> None:
         for i, (image, target) in enumerate(zip(pixels, out, strict=True)):

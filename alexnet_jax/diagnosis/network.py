@@ -22,7 +22,7 @@ from alexnet_jax.diagnosis.watching import LayerLook, Watch
 from alexnet_jax.parallel.exchange import copy_to_towers
 from alexnet_jax.parallel.mesh import REPLICATED, batch_spec, parameter_specs, place_batch, replicate
 from alexnet_jax.training.schedule import layer_factors
-from alexnet_jax.training.step import Batch, compiler_options, make_gradients, model_on
+from alexnet_jax.training.step import Batch, compiler_options, make_gradients, model_on, rates_at
 
 # Images that are passed through the network as in testing, before the steps and after them. Of fewer a unit that fires
 # for one image in twenty would often look dead.
@@ -119,21 +119,24 @@ def train_and_look(
     state = dataclasses.replace(subject.state, step=replicate(subject.mesh, np.int32(start)))
     size = subject.config.batch_size
     looked_at = min(MOST_LOOKED_AT, math.ceil(LOOKED_AT / size))
-    host = list(itertools.islice(subject.batches(start), max(steps, looked_at)))
-    placed = [_placed(subject, batch) for batch in host[:looked_at]]
+    batches = iter(subject.batches(start))
+    first = list(itertools.islice(batches, looked_at))  # the others are read as they are wanted: all may be many GB
+    placed = [_placed(subject, batch) for batch in first]
     say('compiling what looks into the network')
     before = instruments.look(state, placed)
     rows: list[dict[str, Any]] = []
     inputs: list[Any] = []
     masks: list[dict[str, np.ndarray]] = []
+    pixels: list[np.ndarray] = []  # the mean of each batch, (3,)
     held: tuple[str, ...] = ()
-    for number, batch in enumerate(host[:steps], start=1):
+    for number, batch in enumerate(itertools.islice(itertools.chain(first, batches), steps), start=1):
         key = jax.random.fold_in(jax.random.key(subject.config.seed), state.step)
-        rate = subject.schedule(state.step, state.plateau)
+        rates = rates_at(state.step, state.plateau, schedule=subject.schedule, variant=subject.variant)
         factors = layer_factors(subject.slowed, state.step)
         held = tuple(layer for layer, factor in factors.items() if factor == 0)
-        state, found = instruments.step(state, _placed(subject, batch), key, rate, factors)
-        rows.append(jax.device_get(found) | {'rate': float(rate)})
+        state, found = instruments.step(state, _placed(subject, batch), key, rates, factors)
+        rows.append(jax.device_get(found) | {'rate': float(rates['learning_rate'])})
+        pixels.append(batch.images.mean((0, 1, 2), dtype=np.float64))
         heard = instruments.watch.settle()
         inputs += heard['input']
         masks.append({name.split()[1]: words[0][0] for name, words in heard.items() if name.startswith('masks ')})
@@ -146,7 +149,7 @@ def train_and_look(
         losses=[float(row['loss']) for row in rows],
         errors=[float(row['error']) for row in rows],
         rates=[row['rate'] for row in rows],
-        inputs=_inputs(inputs, host[: len(rows)], subject.variant.pixel_std),
+        inputs=_inputs(inputs, pixels, subject.variant.pixel_std),
         before=before,
         after=instruments.look(state, placed),
         moves={layer: _moves(rows, layer) for layer in before},
@@ -161,9 +164,9 @@ def _placed(subject: Subject, batch: HostBatch) -> Batch:
 
 
 def _make_step(subject: Subject, model: Any) -> Any:
-    """(state, batch, key, rate, factors) -> (state, numbers): training.step's, which gives norms and stops at no NaN.
+    """(state, batch, key, rates, factors) -> (state, numbers): training.step's, which gives norms and stops at no NaN.
 
-    Key, rate and factors are arguments where training computes them, so that one program serves many subjects.
+    Key, rates and factors are arguments where training computes them, so that one program serves many subjects.
     """
     gradients = make_gradients(
         subject.variant,
@@ -174,11 +177,9 @@ def _make_step(subject: Subject, model: Any) -> Any:
         model=model,
     )
 
-    def step(state: Any, batch: Batch, key: Array, rate: Array, factors: dict[str, Array]) -> Any:
+    def step(state: Any, batch: Batch, key: Array, rates: dict[str, Array], factors: dict[str, Array]) -> Any:
         (loss, error, *_), grads = gradients(state.params, batch, state.mean_image, key)
-        updates, opt_state = subject.optimizer.update(
-            grads, state.opt_state, state.params, learning_rate=rate, factors=factors
-        )
+        updates, opt_state = subject.optimizer.update(grads, state.opt_state, state.params, **rates, factors=factors)
         params = optax.apply_updates(state.params, updates)
         found: dict[str, Any] = {'loss': loss, 'error': error}
         found |= {'gradient': _norms(grads), 'update': _norms(updates), 'weight': _norms(state.params)}
@@ -207,13 +208,12 @@ def _make_test(subject: Subject, model: Any) -> Any:
     return jax.jit(test, compiler_options=compiler_options(mesh))
 
 
-def _inputs(words: list[Any], batches: list[HostBatch], pixel_std: tuple[float, ...]) -> InputLook:
+def _inputs(words: list[Any], pixels: list[np.ndarray], pixel_std: tuple[float, ...]) -> InputLook:
     std = np.asarray(pixel_std)
     mean, square = (np.mean([word[i] for word in words], axis=0, dtype=np.float64) for i in (0, 1))
-    pixels = np.mean([batch.images.mean((0, 1, 2), dtype=np.float64) for batch in batches], axis=0)
     return InputLook(
         mean=mean * std,
-        subtracted=pixels - mean * std,
+        subtracted=np.mean(pixels, axis=0) - mean * std,
         spread=float(np.sqrt((np.maximum(0, square - mean**2) * std**2).mean())),
         lowest=float(min(word[2] for word in words)),
         highest=float(max(word[3] for word in words)),

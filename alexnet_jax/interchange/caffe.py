@@ -60,7 +60,10 @@ def load(path: pathlib.Path, *, variant: str | None = None) -> Network:
     if variant not in (None, *BY_NAME.values()):
         raise InputError(f'{path} is a .caffemodel: it may be --variant={" or ".join(BY_NAME.values())}')
     if variant is None and said is None:
-        raise InputError(f'{path} does not say which network it is: add --variant={" or ".join(BY_NAME.values())}')
+        raise InputError(
+            f'{path} does not say which network it is: make it a file that does, python -m alexnet_jax.convert '
+            f'--weights={path} --variant={" or ".join(BY_NAME.values())} --to=safetensors'
+        )
     if variant and said and variant != said:
         raise InputError(f'{path} says that it is {said}, not --variant={variant}')
     found = named(variant or said or '', arrays)

@@ -7,6 +7,7 @@ import dataclasses
 import functools
 import pathlib
 import sys
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -70,6 +71,9 @@ def evaluate(
     ending.prepare(group, timeout=join_timeout)
     group = join(group, heartbeat=heartbeat, timeout=join_timeout)
     ending.watch(group, heartbeat=heartbeat)
+    problem = _refusal(output) if group.index == 0 else ''
+    if problem := next(filter(None, gather('output', problem)), ''):  # now, and not after hours
+        raise InputError(problem)
     networks = source.open()
     dataset = dataset_of(networks, name=settings.dataset, data_dir=settings.data_dir)
     agree({'weights': str([tree_hash(n.params) for n in networks])}, remedy='give all the same files')
@@ -203,6 +207,16 @@ def _text(result: dict[str, Any]) -> str:
     text = tables.aligned(rows[:-1], right=(2, 3, 4))
     unlike = any(row['not_comparable'] for rows in result['published'].values() for row in rows)
     return text + '\n\nOther images, or fewer classes, are easier or harder: those rows are for orientation.' * unlike
+
+
+def _refusal(output: pathlib.Path) -> str:
+    """Why the folder, or the one that it will be made in, cannot be written to; '' where it can."""
+    try:
+        folder = next(path for path in (output, *output.parents) if path.exists())
+        with tempfile.TemporaryFile(dir=folder):
+            return ''
+    except OSError as error:
+        return f'cannot write to {output}: {error.strerror}; choose another --output'
 
 
 def _write(output: pathlib.Path, result: dict[str, Any], files: dict[str, Any]) -> None:

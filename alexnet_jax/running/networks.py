@@ -37,6 +37,8 @@ class Source:
         """
         if not self.workdir and not self.weights:
             raise InputError('no network is named: give --workdir=runs/NAME, or --weights=FILE')
+        if self.step is not None and not self.workdir:
+            raise InputError('--step is for --workdir: a file of weights has one state')
         from alexnet_jax.training.trained import load_network
 
         found = [load_network(pathlib.Path(workdir), step=self.step) for workdir in self.workdir]

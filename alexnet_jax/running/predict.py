@@ -26,6 +26,7 @@ from alexnet_jax.running.networks import Source, default_batch, precision_of
 
 MOST = 5  # classes an image
 _MOST_AT_ONCE = 32
+_MOST_DRAWN = 400  # Matplotlib draws no picture of 65,536 pixels or more a side
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,6 +69,10 @@ def predict(
     """
     if not names:
         raise InputError('no image is named: give one or more files')
+    if figure is not None and not pathlib.Path(figure).parent.is_dir():
+        raise InputError(f'--figure={figure}: there is no folder {pathlib.Path(figure).parent}')
+    if figure is not None and len(names) > _MOST_DRAWN:
+        raise InputError(f'--figure draws at most {_MOST_DRAWN} images, and {len(names)} are named: leave some out')
     prepare_backend((1, 1))
     network, mesh = source.open_one(), make_mesh(1, 1)
     config = network.about.get('config', {})

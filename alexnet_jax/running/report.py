@@ -8,6 +8,7 @@ import os
 import pathlib
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import numpy as np
@@ -25,6 +26,7 @@ from alexnet_jax.figures.palette import RUN_COLOURS
 from alexnet_jax.figures.runs import Run, names_of, read_run
 from alexnet_jax.parallel.devices import prepare_backend
 from alexnet_jax.parallel.mesh import make_mesh
+from alexnet_jax.running.networks import precision_of
 from alexnet_jax.training.config import MESHES
 from alexnet_jax.training.trained import load_config
 
@@ -171,7 +173,8 @@ def _tested(run: Run, *, data_dir: str | None, protocol: str) -> tuple[_Tested |
         return None, str(error)
     _say(f'{run.name}: testing {len(records):,} images, {protocol.replace("_", "-")}')
     mesh = make_mesh(1, 1, devices=jax.devices()[:1])
-    found = predict_split(run.network, mesh, records, protocol=protocol, batch_size=_BATCH)
+    options: dict[str, Any] = {'batch_size': _BATCH, 'dtype': precision_of(run.network)}
+    found = predict_split(run.network, mesh, records, protocol=protocol, **options)
     return _Tested(records, dataset.record_size, found), ''
 
 

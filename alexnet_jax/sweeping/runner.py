@@ -201,7 +201,8 @@ class Runner:
 
     def _look_at(self, run: Run) -> None:
         if run.process is None:
-            self._begin(run)
+            if not self.told:
+                self._begin(run)
             return
         code = run.process.poll()
         if code is None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import itertools
 import os
 import pathlib
 from collections.abc import Iterator, Sequence
@@ -59,7 +60,10 @@ def shares(jobs: int) -> list[Share]:
     cores = sorted(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else []
     gpus = _gpus()
     if 0 < len(gpus) < jobs:
-        raise InputError(f'--jobs={jobs}: there are {len(gpus)} GPUs, and a run takes the memory of those it has')
+        raise InputError(
+            f'--jobs={jobs}: there are {len(gpus)} GPUs, and a run takes the memory of those it has; use fewer jobs, '
+            f'or JAX_PLATFORMS=cpu where the runs shall not use them'
+        )
     return [Share(tuple(_part(cores, job, jobs)), tuple(_part(gpus, job, jobs))) for job in range(jobs)]
 
 
@@ -75,5 +79,6 @@ def _gpus() -> list[str]:
         return []
     listed = os.environ.get('CUDA_VISIBLE_DEVICES')
     if listed is not None:
-        return [name for name in listed.split(',') if name]
+        names = listed.split(',')  # as CUDA reads it: those before the first that is none
+        return list(itertools.takewhile(lambda name: name not in ('', '-1'), names))
     return [str(i) for i, _ in enumerate(pathlib.Path('/proc/driver/nvidia/gpus').glob('*'))]

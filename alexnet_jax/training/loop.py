@@ -74,6 +74,8 @@ def run(
         start = int(state.step)
         if start and not silent:
             to_stderr(f'resuming from step {start} of {steps}')
+        if start < steps and not silent:  # of a run that was shorter: what is to come is not its result
+            (workdir / 'result.json').unlink(missing_ok=True)
         start_up.lap('state')
         with Tracking(config, workdir, start=start, silent=silent) as tracking, Logbook(
             workdir, start_step=start, total_steps=steps, batch_size=config.batch_size, silent=silent,

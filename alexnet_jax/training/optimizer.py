@@ -19,14 +19,12 @@ from jax import Array
 
 
 def paper_sgd(
-    *,
-    momentum: float,
-    weight_decay: float,
-    bias_rate: float,
-    undropped: float | None = None,
-    decays: Mapping[str, float] = MappingProxyType({}),
+    *, momentum: float, weight_decay: float, bias_rate: float, decays: Mapping[str, float] = MappingProxyType({})
 ) -> optax.GradientTransformationExtraArgs:
     """The update rule; call `update(gradients, state, parameters, learning_rate=..., factors={})`.
+
+    With `bias_learning_rate=...` too, that is what biases' rates are a multiple of, whatever their layer's factor: CHM
+    layer-params-145.cfg has drops of epsW alone, and epsB is 0.02 in the end.
 
     `factors`, {layer: 0-d array}, multiply the rate of some layers. A layer whose factor is 0 is not moved by its old
     momentum either: cuda-convnet leaves out its update (CHM weights.cu:146, `if (... && _epsW > 0)`).
@@ -35,14 +33,12 @@ def paper_sgd(
       momentum: 0.9 in the paper.
       weight_decay: 5e-4 in the paper, times the learning rate; on kernels only (CHM layer-params-145.cfg: wcB is 0).
       bias_rate: learning rate of biases in multiples of the kernels' (paper 1, CHM layer-params-145.cfg 2).
-      undropped: what biases' rates are a multiple of from the first step to the last; None: of `learning_rate`, and of
-        their layer's factor. CHM layer-params-145.cfg: drops were of epsW alone, and epsB is 0.02 in the end.
       decays: {layer: multiple of `weight_decay`}, of those where it is not 1.
     """
     return optax.chain(
         optax.masked(_add_decayed_weights(weight_decay, decays), lambda tree: _named(tree, 'kernel')),
         optax.masked(optax.scale(bias_rate), lambda tree: _named(tree, 'bias')),
-        _scale_by_given_rate(undropped),
+        _scale_by_given_rates(),
         optax.trace(momentum),
         _hold_frozen(),
     )
@@ -61,11 +57,8 @@ def _add_decayed_weights(weight_decay: float, decays: Mapping[str, float]) -> op
     return optax.GradientTransformation(lambda params: optax.EmptyState(), update)
 
 
-def _scale_by_given_rate(undropped: float | None) -> optax.GradientTransformationExtraArgs:
-    """Multiplies by -learning_rate, an argument of `update`: validation decides it, not only the step.
-
-    Biases are multiplied by -undropped where that is a number.
-    """
+def _scale_by_given_rates() -> optax.GradientTransformationExtraArgs:
+    """Multiplies by rates that are arguments of `update`: validation decides them, not only the step."""
 
     def update(
         updates: Any,
@@ -73,6 +66,7 @@ def _scale_by_given_rate(undropped: float | None) -> optax.GradientTransformatio
         params: Any = None,
         *,
         learning_rate: Array,
+        bias_learning_rate: Array | None = None,
         factors: Mapping[str, Array] = MappingProxyType({}),
         **extra: Any,
     ) -> tuple[Any, optax.EmptyState]:
@@ -80,9 +74,9 @@ def _scale_by_given_rate(undropped: float | None) -> optax.GradientTransformatio
 
         def scaled(path: Any, u: Array) -> Array:
             layer, name = (entry.key for entry in path[-2:])
-            if name == 'bias' and undropped is not None:
-                return -undropped * u
             rate = learning_rate * factors[layer] if layer in factors else learning_rate
+            if name == 'bias' and bias_learning_rate is not None:
+                rate = bias_learning_rate
             return -rate.astype(u.dtype) * u
 
         return jax.tree_util.tree_map_with_path(scaled, updates), state

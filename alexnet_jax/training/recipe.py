@@ -60,7 +60,6 @@ def optimizer_of(config: ml_collections.ConfigDict) -> optax.GradientTransformat
         momentum=config.momentum,
         weight_decay=config.weight_decay,
         bias_rate=variant.bias_rate,
-        undropped=None if variant.bias_drops else learning_rate_of(config),
         decays=variant.decays,
     )
 

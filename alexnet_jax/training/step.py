@@ -32,7 +32,7 @@ from alexnet_jax.parallel.exchange import (
     mean_over_batch,
 )
 from alexnet_jax.parallel.mesh import MODEL, REPLICATED, TOWER, batch_spec, local_towers, on_cpu, parameter_specs
-from alexnet_jax.training.schedule import LayerFactor, Schedule, layer_factors
+from alexnet_jax.training.schedule import LayerFactor, Plateau, Schedule, layer_factors
 from alexnet_jax.training.state import TrainState, frozen
 
 # XLA:CPU's newer library runs this network's grouped convolutions 4-5x slower than Eigen, and single matrix products
@@ -130,6 +130,14 @@ def make_gradients(
     return gradients
 
 
+def rates_at(step: Array, plateau: Plateau, *, schedule: Schedule, variant: Variant) -> dict[str, Array]:
+    """The rates that `optimizer.paper_sgd` wants at `step`: those of a schedule, and biases' where they never drop."""
+    rates = {'learning_rate': schedule(step, plateau)}
+    if not variant.bias_drops:
+        rates['bias_learning_rate'] = schedule(jnp.zeros_like(step), Plateau.start())
+    return rates
+
+
 def make_train_step(
     variant: Variant,
     optimizer: optax.GradientTransformationExtraArgs,
@@ -155,17 +163,15 @@ def make_train_step(
     def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, Array]]:
         key = jax.random.fold_in(jax.random.key(seed), state.step)
         (loss, error, *norm), grads = gradients(state.params, batch, state.mean_image, key)
-        rate = schedule(state.step, state.plateau)
+        rates = rates_at(state.step, state.plateau, schedule=schedule, variant=variant)
 
         def updated(state: TrainState) -> TrainState:
             factors = layer_factors(slowed, state.step)
-            updates, opt_state = optimizer.update(
-                grads, state.opt_state, state.params, learning_rate=rate, factors=factors
-            )
+            updates, opt_state = optimizer.update(grads, state.opt_state, state.params, **rates, factors=factors)
             params = optax.apply_updates(state.params, updates)
             return dataclasses.replace(state, step=state.step + 1, params=params, opt_state=opt_state)
 
-        metrics = {'loss': loss, 'top1_error': error, 'learning_rate': rate}
+        metrics = {'loss': loss, 'top1_error': error, 'learning_rate': rates['learning_rate']}
         healthy = jnp.isfinite(loss) & (state.step >= 0)  # the loss is the same on all devices: so is this
         if norm:
             metrics['gradient_norm'] = norm[0]

@@ -111,13 +111,31 @@ def test_an_error_or_a_wish_is_no_reason_to_start_again(launch, tmp_path, codes)
     assert starts(tmp_path) == ['0.0', '0.1']
 
 
-def test_a_signal_is_handed_on(launch, tmp_path):
+@pytest.fixture
+def terminal():
+    """Processes started now have the usual way with its loss, also where nohup started the tests."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
+@pytest.mark.usefixtures('terminal')
+@pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_is_handed_on(launch, tmp_path, number):
     process = launch('--processes=2', '--restarts=1', codes='t,t')
     deadline = time.monotonic() + 30
     while len(list(tmp_path.glob('ready*'))) < 2 and time.monotonic() < deadline:
         time.sleep(0.02)
-    process.send_signal(signal.SIGTERM)
+    process.send_signal(number)
     assert end(process) == (76, '')
+
+
+def test_a_signal_before_the_next_start_is_heard(launch, tmp_path):
+    process = launch('--processes=1', '--restarts=3', '--pause=50', codes='75/0')
+    assert process.stderr.readline().startswith('launch.local: a process was lost')
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(timeout=20) == 76
+    assert starts(tmp_path) == ['0.0']
 
 
 @pytest.mark.parametrize('processes', ['none', '0', '2,x', ''])

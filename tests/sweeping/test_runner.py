@@ -195,6 +195,30 @@ def test_what_another_sweep_runs_is_not_ours_to_stop(sweep, tmp_path):
     orphan.wait()
 
 
+def test_told_to_stop_it_begins_nothing_that_another_sweep_leaves_meanwhile(sweep, tmp_path):
+    program = programs.install(tmp_path, {'seed=0': ['wait']})
+    held = lock(sweep.root, 'seed=0')
+    orphan = subprocess.Popen([*program, f'--workdir={sweep.root / "seed=0"}'], stdout=held, stderr=held)
+    held.close()
+    programs.wait_for(sweep.root / 'seed=0' / 'start0')
+
+    def events():
+        programs.wait_for(sweep.root / 'seed=1' / 'start0')
+        os.kill(os.getpid(), signal.SIGTERM)  # which our own run takes its time to follow
+        time.sleep(0.5)
+        orphan.kill()
+        orphan.wait()
+        time.sleep(1)
+        (tmp_path / 'go').touch()
+
+    thread = threading.Thread(target=events)
+    thread.start()
+    code, _, _ = sweep({'seed=0': ['wait'], 'seed=1': ['deaf']}, shares=(Share(), Share()))
+    thread.join()
+    assert code == 76
+    assert len(programs.starts(sweep.root / 'seed=0')) == 1
+
+
 class Choosy(Listed):
     """Stops seed=0 as soon as there is a test of it."""
 

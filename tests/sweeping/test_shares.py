@@ -48,6 +48,14 @@ def test_gpus_are_shared_out(machine):
         shares(5)
 
 
+def test_gpus_that_are_hidden_count_for_nothing(machine):
+    """CUDA_VISIBLE_DEVICES=-1 hides all; CUDA reads the list up to the first that is none."""
+    machine(4, ['-1'])
+    assert [share.gpus for share in shares(2)] == [(), ()]
+    machine(4, ['3', '5', '-1', '7'])
+    assert [share.gpus for share in shares(2)] == [('3',), ('5',)]
+
+
 def test_threads_are_enough_for_the_devices(machine, monkeypatch):
     machine(8)
     assert Share(cores=(0, 1)).environment(2) == {'PJRT_NPROC': '3'}

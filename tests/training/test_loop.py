@@ -197,6 +197,21 @@ def test_the_profile_holds_whole_steps_by_number_and_the_exchanges_by_name(tiny,
     assert {event['args']['hlo_module'] for event in scattered} == {'jit_train_step'}
 
 
+def test_a_run_that_goes_on_for_longer_has_no_result_until_it_ends(tiny, tmp_path):
+    """Else the report and `compare` would take the shorter one's for it."""
+
+    def killed(protocol):
+        raise KeyboardInterrupt
+
+    run(tiny, tmp_path / 'run', steps=1)
+    assert (tmp_path / 'run/result.json').exists()
+    with pytest.raises(KeyboardInterrupt):
+        run(tiny, tmp_path / 'run', steps=2, after_test=killed)
+    assert not (tmp_path / 'run/result.json').exists()
+    run(tiny, tmp_path / 'run', steps=2)
+    assert json.loads((tmp_path / 'run/result.json').read_text())['steps'] == 2
+
+
 @pytest.mark.parametrize('told', ['at once', 'in the last test'])
 def test_a_run_that_is_told_to_stop_and_cannot_save_never_says_that_it_did(tiny, tmp_path, monkeypatch, told):
     """Although it may go on without: who stops it wants to know what is safe."""

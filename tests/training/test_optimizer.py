@@ -58,12 +58,12 @@ def test_200_steps_across_two_drops_equal_the_recurrence(bias_rate):
 def test_biases_keep_their_rate_where_only_the_weights_is_lowered():
     """CHM layer-params-145.cfg: epsW 0.00001 and epsB 0.02 in the end; its log lowers epsw alone, of conv1 too."""
     start, gradients = problem()
-    optimizer = paper_sgd(momentum=0.9, weight_decay=5e-4, bias_rate=2.0, undropped=0.01)
+    optimizer = paper_sgd(momentum=0.9, weight_decay=5e-4, bias_rate=2.0)
     with jax.enable_x64(True):
         factors = {'layer': jnp.float64(0.5)}
         update = jax.jit(
             lambda g, s, p, rate: optimizer.update(
-                g, s, p, learning_rate=jnp.asarray(rate, jnp.float64), factors=factors
+                g, s, p, learning_rate=jnp.asarray(rate), bias_learning_rate=jnp.asarray(0.01), factors=factors
             )
         )
         path = run(update, optimizer.init(jax.tree.map(jnp.asarray, start)), start, gradients)

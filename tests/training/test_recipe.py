@@ -8,8 +8,9 @@ import pytest
 from alexnet_jax.parallel.mesh import make_mesh
 from alexnet_jax.training.batches import batches_of, placed_batches
 from alexnet_jax.training.config import recipe, validate
-from alexnet_jax.training.recipe import layer_factors_of, lit_steps_of, optimizer_of, schedule_of
+from alexnet_jax.training.recipe import layer_factors_of, lit_steps_of, optimizer_of, schedule_of, variant_of
 from alexnet_jax.training.schedule import Plateau
+from alexnet_jax.training.step import rates_at
 
 
 def config_of(**values):
@@ -47,10 +48,12 @@ def test_the_released_conv1_is_slowed_at_epoch_67_and_frozen_at_72_of_91():
 @pytest.mark.parametrize(('variant', 'rate'), [('released', 0.02), ('paper', 1e-5), ('caffenet', 2e-5)])
 def test_the_released_biases_learn_at_their_first_rate_to_the_end(variant, rate):
     """At a weights' rate of 1e-5, the last one: CHM layer-params-145.cfg, [conv2a] epsW=0.00001 epsB=0.02."""
-    optimizer = optimizer_of(config_of(variant=variant, mesh=(1, 1), learning_rate=0.01))
-    params = {'conv2': {'kernel': jnp.zeros(3), 'bias': jnp.zeros(3)}}
+    config = config_of(variant=variant, mesh=(1, 1), learning_rate=0.01, schedule='steps', drop_epochs=(1.0, 2.0, 3.0))
+    schedule = schedule_of(config, examples=80)  # 10 steps an epoch
+    rates = rates_at(jnp.int32(30), Plateau.start(), schedule=schedule, variant=variant_of(config))
+    optimizer, params = optimizer_of(config), {'conv2': {'kernel': jnp.zeros(3), 'bias': jnp.zeros(3)}}
     gradients = jax.tree.map(jnp.ones_like, params)
-    updates, _ = optimizer.update(gradients, optimizer.init(params), params, learning_rate=jnp.float32(1e-5))
+    updates, _ = optimizer.update(gradients, optimizer.init(params), params, **rates)
     np.testing.assert_allclose(updates['conv2']['bias'], -rate, rtol=1e-6)
     np.testing.assert_allclose(updates['conv2']['kernel'], -1e-5, rtol=1e-6)
 
