@@ -17,7 +17,7 @@ def main(workdir: str, output: str) -> None:
     lines = [json.loads(line) for line in (run / 'metrics.jsonl').read_text().splitlines()]
     figure, axes = plt.subplots(figsize=(7, 4), layout='constrained')
     for name, chosen in (
-        ('training (augmented, with dropout)', [line for line in lines if line['split'] == 'train']),
+        ('training batches', [line for line in lines if line['split'] == 'train']),
         ('validation, centre', [line for line in lines if line.get('protocol') == 'centre']),
     ):
         seen = [line['step'] * config['batch_size'] for line in chosen]
