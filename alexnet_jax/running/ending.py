@@ -52,7 +52,7 @@ class Ending:
                 self._peers.blame()
             self._leave(f'error: {error}', FAILED)
         except KeyboardInterrupt:
-            self._leave('interrupted: the same command goes on from the last checkpoint', 130)
+            self._leave('interrupted: training goes on from its last checkpoint with the same command', 130)
         except Interrupted as stop:
             self._leave_together()
             self._leave(f'interrupted: {stop}; the same command goes on', INTERRUPTED)
