@@ -34,6 +34,7 @@ class Run:
 
     def __init__(self, count: int, arguments: list[str]) -> None:
         port = _free_port()
+        self.told = False  # whether a signal was handed on
         command = [sys.executable, '-m', _MODULE.value, *arguments, f'--coordinator=127.0.0.1:{port}']
         self.processes = [
             # In sessions of their own, so that a terminal's Ctrl-C reaches them once, through this process.
@@ -43,6 +44,7 @@ class Run:
 
     def tell(self, number: int) -> None:
         """Hands a signal on."""
+        self.told = True
         for process in self.processes:
             if process.poll() is None:
                 process.send_signal(number)
@@ -97,9 +99,8 @@ def main(argv: list[str]) -> None:
             signal.signal(number, hand_on)
     for start in range(_RESTARTS.value + 1):
         count = counts[min(start, len(counts) - 1)]
-        before = len(told)
         run = Run(count, argv[1:])
-        if told[before:]:  # while its processes were being started
+        if told and not run.told:  # it came while the processes were being started
             run.tell(told[-1])
         code = run.end()
         if code != LOST or told or start == _RESTARTS.value:

@@ -155,12 +155,18 @@ def test_a_second_signal_is_handed_on_too(sweep, tmp_path):
     assert log.read_text().count('told') == 2
 
 
-def test_what_another_sweep_left_running_is_waited_for(sweep, tmp_path):
-    program = programs.install(tmp_path, {'seed=0': ['wait']})
+def left_by_another(sweep, folder, script):
+    """The process of seed=0, running, whose sweep was killed: it alone holds the lock."""
+    program = programs.install(folder, script)
     held = lock(sweep.root, 'seed=0')
-    orphan = subprocess.Popen([*program, f'--workdir={sweep.root / "seed=0"}'], stdout=held, stderr=held)
-    held.close()  # as when the sweep is killed
+    process = subprocess.Popen([*program, f'--workdir={sweep.root / "seed=0"}'], stdout=held, stderr=held)
+    held.close()
     programs.wait_for(sweep.root / 'seed=0' / 'start0')
+    return process
+
+
+def test_what_another_sweep_left_running_is_waited_for(sweep, tmp_path):
+    orphan = left_by_another(sweep, tmp_path, {'seed=0': ['wait']})
     go = threading.Timer(1.0, lambda: (tmp_path / 'go').write_text(''))
     go.start()
     code, _, reports = sweep({'seed=0': ['wait']}, count=2)
@@ -171,11 +177,7 @@ def test_what_another_sweep_left_running_is_waited_for(sweep, tmp_path):
 
 
 def test_what_another_sweep_left_and_died_goes_on(sweep, tmp_path):
-    program = programs.install(tmp_path, {'seed=0': ['wait', 'done']})
-    held = lock(sweep.root, 'seed=0')
-    orphan = subprocess.Popen([*program, f'--workdir={sweep.root / "seed=0"}'], stdout=held, stderr=held)
-    held.close()
-    programs.wait_for(sweep.root / 'seed=0' / 'start0')
+    orphan = left_by_another(sweep, tmp_path, {'seed=0': ['wait', 'done']})
     threading.Timer(1.0, orphan.kill).start()
     code, runs, reports = sweep({'seed=0': ['wait', 'done']}, count=1)
     orphan.wait()
@@ -184,11 +186,7 @@ def test_what_another_sweep_left_and_died_goes_on(sweep, tmp_path):
 
 
 def test_what_another_sweep_runs_is_not_ours_to_stop(sweep, tmp_path):
-    program = programs.install(tmp_path, {'seed=0': ['wait']})
-    held = lock(sweep.root, 'seed=0')
-    orphan = subprocess.Popen([*program, f'--workdir={sweep.root / "seed=0"}'], stdout=held, stderr=held)
-    held.close()
-    programs.wait_for(sweep.root / 'seed=0' / 'start0')
+    orphan = left_by_another(sweep, tmp_path, {'seed=0': ['wait']})
     code, runs, _ = sweep({'seed=0': ['wait']}, count=2, told=('seed=0', 'elsewhere'))
     assert (code, runs[0].state, orphan.poll()) == (76, 'elsewhere', None)
     orphan.kill()
@@ -196,11 +194,7 @@ def test_what_another_sweep_runs_is_not_ours_to_stop(sweep, tmp_path):
 
 
 def test_told_to_stop_it_begins_nothing_that_another_sweep_leaves_meanwhile(sweep, tmp_path):
-    program = programs.install(tmp_path, {'seed=0': ['wait']})
-    held = lock(sweep.root, 'seed=0')
-    orphan = subprocess.Popen([*program, f'--workdir={sweep.root / "seed=0"}'], stdout=held, stderr=held)
-    held.close()
-    programs.wait_for(sweep.root / 'seed=0' / 'start0')
+    orphan = left_by_another(sweep, tmp_path, {'seed=0': ['wait']})
 
     def events():
         programs.wait_for(sweep.root / 'seed=1' / 'start0')
