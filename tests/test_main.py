@@ -105,6 +105,21 @@ def test_the_folder_says_what_was_run_and_with_what(straight, tiny):
     assert 'commit' in circumstances
 
 
+def test_started_twice_the_second_waits_and_finds_all_done(straight, train, tmp_path):
+    workdir = tmp_path / 'twice'
+    first = train(workdir=workdir, start=True)
+    while not (workdir / 'metrics.jsonl').exists() and first.poll() is None:
+        time.sleep(0.01)
+    second = train('--json', workdir=workdir)
+    assert first.communicate(timeout=60) and first.returncode == 0
+    assert second.returncode == 0, second.stderr
+    assert f'another process trains in {workdir}: waiting 60 s for its end\n' in second.stderr
+    assert 'resuming from step 20 of 20\n' in second.stderr
+    expected = read_json(straight[0] / 'result.json')['params_sha256']
+    assert json.loads(second.stdout)['params_sha256'] == expected
+    assert log(workdir) == log(straight[0])
+
+
 def test_killed_half_way_and_started_again_it_ends_bit_for_bit_the_same(straight, train, tmp_path):
     workdir = tmp_path / 'killed'
     process = train(workdir=workdir, start=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import pathlib
 from typing import Any
@@ -54,9 +55,10 @@ def train(
     if group.count > 1 and (text := table(mesh, group, heartbeat=heartbeat)) and group.index == 0:
         to_stderr(text)
     start_up.lap('devices')
-    with Interruption(to_stderr) as interruption:
+    with Interruption(to_stderr) as interruption, contextlib.ExitStack() as held:
         dataset = _open_in_turn(config, group)
         if group.index == 0:
+            held.enter_context(folders.alone(workdir))
             folders.claim(workdir, config, dataset, mesh)
         _prove_same(config, dataset, workdir, group)
         evaluate = Evaluator(

@@ -28,7 +28,7 @@ from alexnet_jax.training.logbook import Logbook, Stopwatch, clock, to_stderr
 from alexnet_jax.training.metrics import MetricsReader
 from alexnet_jax.training.origin import open_state
 from alexnet_jax.training.profiling import Profile
-from alexnet_jax.training.recipe import dtype_of, layer_factors_of, optimizer_of, schedule_of, variant_of
+from alexnet_jax.training.recipe import dtype_of, layer_factors_of, optimizer_of, plan_of, schedule_of, variant_of
 from alexnet_jax.training.recovery import Recovery
 from alexnet_jax.training.saving import Saving
 from alexnet_jax.training.startup import StartUp
@@ -74,8 +74,9 @@ def run(
         start = int(state.step)
         if start and not silent:
             to_stderr(f'resuming from step {start} of {steps}')
-        if start < steps and not silent:  # of a run that was shorter: what is to come is not its result
-            (workdir / 'result.json').unlink(missing_ok=True)
+        if start < steps and not silent:
+            to_stderr(plan_of(config, examples=dataset.examples('train')))
+            (workdir / 'result.json').unlink(missing_ok=True)  # of a run that was shorter: not of what is to come
         start_up.lap('state')
         with Tracking(config, workdir, start=start, silent=silent) as tracking, Logbook(
             workdir, start_step=start, total_steps=steps, batch_size=config.batch_size, silent=silent,

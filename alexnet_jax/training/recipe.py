@@ -68,6 +68,26 @@ def schedule_of(config: ml_collections.ConfigDict, *, examples: int) -> schedule
     """The learning-rate schedule of a config, for a training split of `examples` images."""
     if config.schedule == 'plateau':
         return schedule.on_plateau(learning_rate_of(config), factor=config.drop_factor)
-    steps = (math.ceil(epoch * examples / config.batch_size) for epoch in config.drop_epochs)
-    at_steps = tuple(min(step, MOST_STEPS) for step in steps)  # a step that no run reaches
+    at_steps = drop_steps_of(config, examples=examples)
     return schedule.fixed_drops(learning_rate_of(config), factor=config.drop_factor, at_steps=at_steps)
+
+
+def drop_steps_of(config: ml_collections.ConfigDict, *, examples: int) -> tuple[int, ...]:
+    """After how many steps the rate drops, of schedule 'steps'; a step that no run reaches is MOST_STEPS."""
+    steps = (math.ceil(epoch * examples / config.batch_size) for epoch in config.drop_epochs)
+    return tuple(min(step, MOST_STEPS) for step in steps)
+
+
+def plan_of(config: ml_collections.ConfigDict, *, examples: int) -> str:
+    """One line for the person who starts a run: how long it is and what its learning rate will do."""
+    steps = total_steps(config, examples)
+    epochs = steps * config.batch_size / examples
+    text = f'{steps} steps of {config.batch_size} images ({epochs:.3g} epochs): rate {learning_rate_of(config):.3g}'
+    if config.schedule == 'plateau':
+        tests = '1 test brings' if config.patience == 1 else f'{config.patience} tests in a row bring'
+        times = 'once' if config.max_drops == 1 else f'{config.max_drops} times'
+        when = f'when {tests} no lower error, at most {times}' if config.max_drops else ''
+    else:
+        drops = [str(step) for step in drop_steps_of(config, examples=examples) if step < steps]
+        when = f'after step{"s" if len(drops) > 1 else ""} {", ".join(drops)}' if drops else ''
+    return f'{text}, times {config.drop_factor:.3g} {when}' if when else f'{text} throughout'

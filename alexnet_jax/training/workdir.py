@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import json
 import os
 import pathlib
 import platform
 import subprocess
 import sys
+import time
+from collections.abc import Iterator
 from importlib import metadata
-from typing import Any
+from typing import IO, Any
 
 import jax
 import ml_collections
@@ -27,6 +31,8 @@ IDENTITY = ('variant', 'width', 'dataset', 'seed', 'batch_size')  # and what fol
 BEFORE: dict[str, Any] = {'images_per_crop': 1, 'crops': None, 'without': []}
 _SETTINGS_BEFORE: dict[str, Any] = {'without': [], 'tracking': ''}
 _HALF = '.half'  # of files that a killed run has not finished
+_LOCK = '.lock'
+_LEAVING = 60.0  # seconds that a process has to be gone: shared storage is told late that a host was lost
 PACKAGES = ('jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'grain', 'tensorflow-datasets', 'numpy')
 
 
@@ -43,6 +49,44 @@ def open_or_render(name: str, data_dir: str) -> Dataset:
         if subprocess.run(command, check=False, stdout=sys.stderr, stderr=sys.stderr).returncode:
             raise InputError(f'rendering the embedded dataset failed: {" ".join(command[1:])}')
     return open_dataset(name, data_dir=data_dir)
+
+
+@contextlib.contextmanager
+def alone(workdir: pathlib.Path, *, patience: float = _LEAVING) -> Iterator[None]:
+    """Holds `workdir`, which is made where it is missing, against other runs; waits for one `patience` seconds.
+
+    The lock is the kernel's: it goes with its process, however that ends. Storage that has no locks is used without.
+
+    Raises:
+      InputError: the folder cannot be written, or another process still holds it.
+    """
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+        file = (workdir / _LOCK).open('a')
+    except OSError as error:
+        raise InputError(f'cannot write to {workdir}: {error.strerror}; choose another --workdir') from error
+    with file:
+        until = time.monotonic() + patience
+        said = False
+        while not _locked(file):
+            if time.monotonic() > until:
+                raise InputError(f'another process trains in {workdir}: stop it, or choose another --workdir')
+            if not said:
+                to_stderr(f'another process trains in {workdir}: waiting {patience:.0f} s for its end')
+            said = True
+            time.sleep(0.1)
+        yield
+
+
+def _locked(file: IO[str]) -> bool:
+    """Takes the lock of `file`; False: another holds it."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:  # no locks here
+        return True
+    return True
 
 
 def claim(workdir: pathlib.Path, config: ml_collections.ConfigDict, dataset: Dataset, mesh: Mesh) -> None:
@@ -74,7 +118,7 @@ def claim(workdir: pathlib.Path, config: ml_collections.ConfigDict, dataset: Dat
                 raise InputError(
                     f'{workdir} holds another run ({"; ".join(other)}): choose another --workdir, or delete it'
                 )
-        elif any(file.suffix != _HALF for file in workdir.iterdir()):
+        elif any(file.suffix != _HALF and file.name != _LOCK for file in workdir.iterdir()):
             raise InputError(f'{workdir} is not empty and holds no run: choose another --workdir')
         write_json(path, {'identity': identity, 'classes': dataset.classes, **_circumstances(mesh)})
         settings, path = json.loads(json.dumps(config.to_dict())), workdir / 'config.json'

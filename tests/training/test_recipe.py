@@ -8,7 +8,7 @@ import pytest
 from alexnet_jax.parallel.mesh import make_mesh
 from alexnet_jax.training.batches import batches_of, placed_batches
 from alexnet_jax.training.config import recipe, validate
-from alexnet_jax.training.recipe import layer_factors_of, lit_steps_of, optimizer_of, schedule_of, variant_of
+from alexnet_jax.training.recipe import layer_factors_of, lit_steps_of, optimizer_of, plan_of, schedule_of, variant_of
 from alexnet_jax.training.schedule import Plateau
 from alexnet_jax.training.step import rates_at
 
@@ -83,3 +83,29 @@ def test_an_image_takes_150544_bytes_to_the_device(tiny):
     batch = next(placed_batches(config_of(variant='released', steps=3), tiny, make_mesh(1, 1), start=0))
     assert sum(leaf.nbytes for leaf in jax.tree.leaves(batch)) == 8 * (150_528 + 16)
     np.testing.assert_array_equal(batch.lighting, batches[0].lighting)
+
+
+@pytest.mark.parametrize(
+    ('values', 'plan'),
+    [
+        ({}, 'rate 0.01, times 0.1 when 5 tests in a row bring no lower error, at most 3 times'),
+        ({'drop_epochs': (1.0,)}, 'rate 0.01, times 0.1 when 5 tests in a row bring no lower error, at most 3 times'),
+        ({'patience': 1, 'max_drops': 1}, 'rate 0.01, times 0.1 when 1 test brings no lower error, at most once'),
+        ({'max_drops': 0}, 'rate 0.01 throughout'),
+        ({'schedule': 'steps', 'drop_epochs': (1.0, 2.5, 4.0)}, 'rate 0.01, times 0.1 after steps 10, 25'),
+        ({'schedule': 'steps', 'drop_epochs': (1.0,), 'drop_factor': 0.5}, 'rate 0.01, times 0.5 after step 10'),
+        ({'schedule': 'steps'}, 'rate 0.01 throughout'),  # 24 epochs are not reached
+        ({'rate_batch_size': 4}, 'rate 0.02, times 0.1 when 5 tests in a row bring no lower error, at most 3 times'),
+    ],
+)
+def test_a_run_says_at_its_start_what_its_rate_will_do(values, plan):
+    """Of two schedules' settings only those of the chosen one count; 80 images: 10 steps an epoch."""
+    assert plan_of(config_of(steps=30, **values), examples=80) == f'30 steps of 8 images (3 epochs): {plan}'
+
+
+def test_the_steps_after_which_the_rate_drops_are_those_that_are_said():
+    config = config_of(steps=30, schedule='steps', drop_epochs=(1.01, 2.5))
+    schedule = schedule_of(config, examples=80)
+    rates = [float(schedule(jnp.int32(made), Plateau.start())) for made in range(30)]  # of the step after `made`
+    np.testing.assert_allclose(rates, [0.01] * 11 + [0.001] * 14 + [0.0001] * 5, rtol=1e-6)
+    assert plan_of(config, examples=80).endswith('after steps 11, 25')

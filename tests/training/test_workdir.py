@@ -1,5 +1,6 @@
 """Run folders of earlier versions and damaged ones: taken over where the batches stay what they were."""
 
+import errno
 import json
 
 import pytest
@@ -7,7 +8,7 @@ import pytest
 from alexnet_jax import InputError
 from alexnet_jax.parallel.mesh import make_mesh
 from alexnet_jax.training.config import recipe, validate
-from alexnet_jax.training.workdir import claim
+from alexnet_jax.training.workdir import alone, claim
 
 
 def config_of(**values):
@@ -58,3 +59,29 @@ def test_a_damaged_config_is_said_and_written_anew(tiny, tmp_path, capsys, text)
     assert path.read_text() == whole
     (line,) = capsys.readouterr().err.splitlines()
     assert line == f'{path} is damaged: whether settings have changed is not known, and it is written anew'
+
+
+def test_a_folder_is_held_by_one_run_at_a_time(tmp_path, capsys):
+    folder = tmp_path / 'runs/one'
+    with alone(folder), alone(tmp_path / 'runs/two'):
+        wanted = f'another process trains in {folder}: stop it, or choose'
+        with pytest.raises(InputError, match=wanted), alone(folder, patience=0.3):
+            pytest.fail('two hold it')
+        assert capsys.readouterr().err == f'another process trains in {folder}: waiting 0 s for its end\n'
+    with alone(folder, patience=0.0):
+        assert capsys.readouterr().err == ''
+
+
+def test_a_folder_that_only_holds_a_lock_is_empty(tiny, tmp_path):
+    with alone(tmp_path / 'run'):
+        claim(tmp_path / 'run', config_of(), tiny, make_mesh(1, 2))
+    assert (tmp_path / 'run/run.json').exists()
+
+
+def test_storage_without_locks_is_used_without(tmp_path, monkeypatch):
+    def unknown(file, how):
+        raise OSError(errno.ENOLCK, 'No locks available')
+
+    monkeypatch.setattr('fcntl.flock', unknown)
+    with alone(tmp_path / 'run'):
+        assert (tmp_path / 'run').is_dir()
