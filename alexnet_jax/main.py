@@ -11,10 +11,13 @@ done, 1 error, 75 another process was lost (start all again), 76 told to stop an
 
 import json
 import pathlib
+import signal
+import sys
 
 from absl import app, flags, logging
 from ml_collections import config_flags
 
+from alexnet_jax import INTERRUPTED
 from alexnet_jax.parallel.allocator import tune_allocator
 from alexnet_jax.running import process_flags
 from alexnet_jax.running.ending import Ending
@@ -34,10 +37,16 @@ def main(argv: list[str]) -> None:
     """Checks the config, opens what the run needs and hands over to training.loop."""
     del argv
     logging.set_verbosity(logging.WARNING)  # Orbax and TFDS tell every step they take
+    signal.signal(signal.SIGTERM, _leave)  # until training takes it: a container's first process would not hear it
     ending = Ending()
     result = ending.of(lambda: _run(ending))
     if _JSON.value:
         print(json.dumps(result))
+
+
+def _leave(*_: object) -> None:
+    print('interrupted by SIGTERM: nothing new to save; the same command goes on', file=sys.stderr)
+    sys.exit(INTERRUPTED)
 
 
 def _run(ending: Ending) -> dict:

@@ -103,6 +103,8 @@ def main(argv: list[str]) -> None:
         if told and not run.told:  # it came while the processes were being started
             run.tell(told[-1])
         code = run.end()
+        if code == LOST and told:  # in the first seconds a signal ends a process before it can answer with a code
+            code = INTERRUPTED
         if code != LOST or told or start == _RESTARTS.value:
             sys.exit(code)
         left = _RESTARTS.value - start - 1

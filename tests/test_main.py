@@ -113,7 +113,7 @@ def test_started_twice_the_second_waits_and_finds_all_done(straight, train, tmp_
     second = train('--json', workdir=workdir)
     assert first.communicate(timeout=60) and first.returncode == 0
     assert second.returncode == 0, second.stderr
-    assert f'another process trains in {workdir}: waiting 60 s for its end\n' in second.stderr
+    assert f', pid {first.pid}) trains in {workdir}: waiting for its end, up to 120 s\n' in second.stderr
     assert 'resuming from step 20 of 20\n' in second.stderr
     expected = read_json(straight[0] / 'result.json')['params_sha256']
     assert json.loads(second.stdout)['params_sha256'] == expected

@@ -20,7 +20,7 @@ import threading
 import time
 from typing import NoReturn
 
-from alexnet_jax import LOST
+from alexnet_jax import FAILED, LOST
 from alexnet_jax.parallel.processes import Group, client
 
 _BEAT = 1.0  # seconds between two signs of life
@@ -37,7 +37,7 @@ class Peers:
         self._store = client()
         self._heard = {index: time.monotonic() for index in range(group.count) if index != group.index}
         self._hosts: dict[int, str] = {}
-        self._gone: dict[int, tuple[float, str]] = {}  # when it was noticed, and what they said
+        self._gone: dict[int, tuple[float, int, str]] = {}  # when it was noticed, their code, and what they said
         self._answered = time.monotonic()  # when the store last did
         self._ended = threading.Event()
         for watch in (self._exchange_signs, self._look):
@@ -63,7 +63,8 @@ class Peers:
             for key, word in left:
                 index = int(key.rpartition('/')[2])
                 if index != self._group.index:
-                    self._gone.setdefault(index, (now, word))
+                    code, _, reason = word.partition(' ')
+                    self._gone.setdefault(index, (now, int(code), reason))
             self._ended.wait(_BEAT)
 
     def _look(self) -> None:
@@ -76,7 +77,9 @@ class Peers:
             looked = now
             if now - self._answered > self._heartbeat:
                 self._leave(0, f'has not answered for {self._heartbeat:.0f} s')
-            for index, (since, reason) in list(self._gone.items()):
+            for index, (since, code, reason) in list(self._gone.items()):
+                if code == FAILED and now - since > _GRACE:
+                    self._fail(index, reason)
                 if reason and now - since > _GRACE:
                     self._leave(index, f'left: {reason}')
                 if now - since > self._heartbeat:
@@ -100,15 +103,22 @@ class Peers:
             time.sleep(_BEAT / 4)
 
     def _leave(self, index: int, why: str) -> NoReturn:
-        host = f' ({self._hosts[index]})' if index in self._hosts else ''
-        self.leave(f'lost process {index}')
-        exit_now(lost_line(f'{index}{host}', why), LOST)
+        self.leave(f'lost process {index}', LOST)
+        exit_now(lost_line(self._name(index), why), LOST)
 
-    def leave(self, reason: str) -> None:
-        """Tells the others that this process ends now, and why; '' for a good end."""
+    def _fail(self, index: int, reason: str) -> NoReturn:
+        """With the code of the other's error: a launcher that sees the highest code only must not start all again."""
+        self.leave(reason, FAILED)
+        exit_now(f'error: process {self._name(index)} has failed: {reason}', FAILED)
+
+    def _name(self, index: int) -> str:
+        return f'{index} ({self._hosts[index]})' if index in self._hosts else str(index)
+
+    def leave(self, reason: str, code: int) -> None:
+        """Tells the others that this process ends now, with which code and why; '' for a good end."""
         self._ended.set()
         # In a thread of its own: where the store is the one that is gone, the call may not return.
-        telling = threading.Thread(target=self._tell, args=(reason,), daemon=True)
+        telling = threading.Thread(target=self._tell, args=(f'{code} {reason[:300]}',), daemon=True)
         telling.start()
         telling.join(timeout=1.0)
 
@@ -119,9 +129,9 @@ class Peers:
             while len(self._store.key_value_dir_get('left/')) < self._group.count and time.monotonic() < deadline:
                 time.sleep(_BEAT / 4)
 
-    def _tell(self, reason: str) -> None:
+    def _tell(self, word: str) -> None:
         with contextlib.suppress(Exception):  # there may be nobody left to hear it
-            self._store.key_value_set(f'left/{self._group.index}', reason[:300], allow_overwrite=True)
+            self._store.key_value_set(f'left/{self._group.index}', word, allow_overwrite=True)
 
 
 def lost_line(name: str, why: str) -> str:
@@ -134,6 +144,8 @@ def lost_line(name: str, why: str) -> str:
 def exit_now(line: str, code: int) -> NoReturn:
     """Ends this process with one line, without waiting for threads or peers that may never answer."""
     with contextlib.suppress(OSError, ValueError):
+        if sys.stderr.isatty():  # the bar, which is not ended either, has hidden the cursor
+            sys.stderr.write('\r\x1b[K\x1b[?25h')
         print(line, file=sys.stderr, flush=True)
         sys.stdout.flush()
     os._exit(code)

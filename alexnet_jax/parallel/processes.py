@@ -90,6 +90,10 @@ def find_group(
         coordinator=coordinator or given.coordinator,
         found='flags' if given.count == 1 and processes else given.found,
     )
+    if processes is None and given.count == 1 and (coordinator or process_id is not None):
+        raise InputError(
+            '--coordinator or --process_id is given, but not how many processes there are: give --processes'
+        )
     if not 0 <= group.index < group.count:
         raise InputError(f'process {group.index} of {group.count} ({group.found}): --process_id counts from 0')
     if group.count > 1 and group.found != 'TPU':

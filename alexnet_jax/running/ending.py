@@ -64,7 +64,7 @@ class Ending:
                 sys.stderr.write(self._native.text())
             self._leave(traceback.format_exc(), FAILED)
         if self._peers is not None:
-            self._peers.leave('')
+            self._peers.leave('', 0)
         return result
 
     def _leave_together(self) -> None:
@@ -81,8 +81,8 @@ class Ending:
             sys.exit(code)
         from alexnet_jax.parallel.peers import exit_now
 
-        self._peers.leave('' if code == INTERRUPTED else line.splitlines()[-1])
+        self._peers.leave('' if code == INTERRUPTED else line.splitlines()[-1].removeprefix('error: '), code)
         if code == FAILED and self._index == 0:
             # Else they would lose the store before they hear why, and a launcher would start all again for nothing.
-            self._peers.wait_for_others(4.0)
+            self._peers.wait_for_others(6.0)
         exit_now(line, code)

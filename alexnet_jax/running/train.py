@@ -46,16 +46,17 @@ def train(
     """
     start_up.lap('imports')
     prepare_backend(config.mesh, processes=group.count, deterministic=config.deterministic)
-    ending.prepare(group, timeout=join_timeout)
-    group = join(group, heartbeat=heartbeat, timeout=join_timeout)
-    ending.watch(group, heartbeat=heartbeat)
-    if group.index == 0:
-        tracking.check(config.tracking)
-    mesh = mesh_of(config)
-    if group.count > 1 and (text := table(mesh, group, heartbeat=heartbeat)) and group.index == 0:
-        to_stderr(text)
-    start_up.lap('devices')
-    with Interruption(to_stderr) as interruption, contextlib.ExitStack() as held:
+    with Interruption(to_stderr, processes=group.count) as interruption, contextlib.ExitStack() as held:
+        ending.prepare(group, timeout=join_timeout)
+        group = join(group, heartbeat=heartbeat, timeout=join_timeout)
+        ending.watch(group, heartbeat=heartbeat)
+        interruption.meet()
+        if group.index == 0:
+            tracking.check(config.tracking)
+        mesh = mesh_of(config)
+        if group.count > 1 and (text := table(mesh, group, heartbeat=heartbeat)) and group.index == 0:
+            to_stderr(text)
+        start_up.lap('devices')
         dataset = _open_in_turn(config, group)
         if group.index == 0:
             held.enter_context(folders.alone(workdir))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import pathlib
@@ -230,7 +231,8 @@ class Runner:
         if run.log:
             if state != 'finished':
                 how = f'{state}, {_meaning(run.code)}' if state == 'failed' else state
-                run.log.write(f'{MARK}{how}\n')
+                with contextlib.suppress(OSError):  # a full disk, for which the run may have failed
+                    run.log.write(f'{MARK}{how}\n')
             self._close(run)
         if state != 'finished':
             run.says = ended_as(self._root / f'{run.point.name}.log')[1]
@@ -239,7 +241,8 @@ class Runner:
 
     def _close(self, run: Run) -> None:
         if run.log:
-            run.log.close()
+            with contextlib.suppress(OSError):  # as in `_end`: a line is written here at the latest
+                run.log.close()
             run.log = None
 
 

@@ -8,6 +8,7 @@ aside.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import math
 import pathlib
@@ -246,8 +247,9 @@ class Checkpoints:
         best = {min(errors, key=lambda step: errors[step])} if errors else set()
         for step in set(steps[: -self._keep]) - best:
             doomed = self._folder / f'{_DELETED}{step}'  # renamed first: half a checkpoint never has a step's name
-            (self._folder / str(step)).rename(doomed)
-            shutil.rmtree(doomed)
+            with contextlib.suppress(OSError):  # shared storage may refuse while somebody reads it: the next time then
+                (self._folder / str(step)).rename(doomed)
+            shutil.rmtree(doomed, ignore_errors=True)
 
     def _clean(self) -> None:
         """Deletes what saves and deletions that failed or were killed have left; what is in use yet, the next time."""

@@ -24,16 +24,18 @@ _KEY = 'alexnet/interrupted'
 class Interruption:
     """Whether this run was told to stop; a context manager, which takes the signals and gives them back.
 
-    Python runs signal handlers between its own instructions, so while XLA compiles, or a device is waited for, not at
-    all. Here the handlers do nothing, and a thread reads the signals' numbers from a pipe that C writes to.
+    Python runs signal handlers between its own instructions, so while XLA compiles, or a device or another process is
+    waited for, not at all. Here the handlers do nothing, and a thread reads the signals' numbers from a pipe that C
+    writes to.
     """
 
-    def __init__(self, say: Callable[[str], None]) -> None:
-        """`say` prints a line."""
+    def __init__(self, say: Callable[[str], None], *, processes: int = 1) -> None:
+        """`say` prints a line; of `processes` that have not met yet each leaves by itself, see `meet`."""
         self.say = say
+        self._several, self._met = processes > 1, False
         self.name = ''  # of the signal, or of where it came from
         self.idle = True  # no step was made since the last checkpoint: there is nothing to save, whatever goes on
-        self._polls, self._stop_at = 0, None if jax.process_count() > 1 else 0
+        self._polls, self._stop_at = 0, None if self._several else 0
         self._turn = threading.Lock()  # held while the processes agree on where they stop
         self._ended = threading.Event()
 
@@ -41,12 +43,20 @@ class Interruption:
         read, write = os.pipe()
         os.set_blocking(write, False)
         self._pipe = (read, write)
-        self._before: dict[int, Any] = {number: signal.signal(number, lambda *_: None) for number in _SIGNALS}
+        self._before = self._take_signals()
         self._wakeup = signal.set_wakeup_fd(write, warn_on_full_buffer=False)
         threading.Thread(target=self._listen, daemon=True, name='signals').start()
-        if jax.process_count() > 1:
-            threading.Thread(target=self._follow, daemon=True, name='interruption').start()
         return self
+
+    def _take_signals(self) -> dict[int, Any]:
+        return {number: signal.signal(number, lambda *_: None) for number in _SIGNALS}
+
+    def meet(self) -> None:
+        """From now on the processes, which have met, stop together."""
+        self._take_signals()  # again: where processes meet, JAX takes SIGTERM for a watch of its own
+        if self._several:
+            self._met = True
+            threading.Thread(target=self._follow, daemon=True, name='interruption').start()
 
     def __exit__(self, *exception: object) -> None:
         self._ended.set()
@@ -64,10 +74,10 @@ class Interruption:
             if told:
                 exit_now(f'{signal.Signals(number).name} again: left at once, without saving', 128 + number)
             self.name = told = signal.Signals(number).name
-            if self.idle and jax.process_count() == 1:
+            if self.idle and not self._met:
                 self._leave()
             self.say(f'{self.name}: saving at the next step, then leaving; a second one leaves at once')
-            if jax.process_count() > 1:
+            if self._met:
                 with contextlib.suppress(Exception):  # of a store that is gone: parallel.peers will say so
                     client().key_value_set(_KEY, f'{self.name} of process {jax.process_index()}', allow_overwrite=True)
         os.close(self._pipe[0])

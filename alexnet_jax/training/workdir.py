@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import json
+import math
 import os
 import pathlib
 import platform
 import subprocess
 import sys
-import time
-from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from importlib import metadata
-from typing import IO, Any
+from typing import Any
 
 import jax
 import ml_collections
@@ -22,6 +20,7 @@ from jax.sharding import Mesh
 from alexnet_jax import InputError
 from alexnet_jax.data.source import Dataset, open_dataset, prepared_datasets
 from alexnet_jax.training.config import DEMO
+from alexnet_jax.training.locks import held
 from alexnet_jax.training.logbook import to_stderr
 from alexnet_jax.training.recipe import variant_of
 
@@ -31,8 +30,8 @@ IDENTITY = ('variant', 'width', 'dataset', 'seed', 'batch_size')  # and what fol
 BEFORE: dict[str, Any] = {'images_per_crop': 1, 'crops': None, 'without': []}
 _SETTINGS_BEFORE: dict[str, Any] = {'without': [], 'tracking': ''}
 _HALF = '.half'  # of files that a killed run has not finished
-_LOCK = '.lock'
-_LEAVING = 60.0  # seconds that a process has to be gone: shared storage is told late that a host was lost
+LOCK = '.run.lock'
+_LEAVING = 120.0  # seconds that a process has to be gone: NFSv4 keeps the locks of a lost host for 90
 PACKAGES = ('jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'grain', 'tensorflow-datasets', 'numpy')
 
 
@@ -43,50 +42,28 @@ def open_or_render(name: str, data_dir: str) -> Dataset:
       InputError: not prepared, or rendering failed.
     """
     if name == DEMO and DEMO not in prepared_datasets(data_dir):
-        to_stderr(f'rendering the embedded dataset into {data_dir}/{DEMO}, once')
-        # In a process of its own: rendering takes a pool of processes, which must not inherit this one's threads.
-        command = [sys.executable, '-m', 'alexnet_jax.prepare', f'--dataset={DEMO}', f'--data_dir={data_dir}']
-        if subprocess.run(command, check=False, stdout=sys.stderr, stderr=sys.stderr).returncode:
-            raise InputError(f'rendering the embedded dataset failed: {" ".join(command[1:])}')
+        folder, lock = pathlib.Path(data_dir), f'.{DEMO}.first.lock'
+        with held(folder, lock, option='--config.data_dir', busy='renders the embedded dataset', patience=math.inf):
+            if DEMO not in prepared_datasets(data_dir):  # nobody else has, while this one waited
+                _render(data_dir)
     return open_dataset(name, data_dir=data_dir)
 
 
-@contextlib.contextmanager
-def alone(workdir: pathlib.Path, *, patience: float = _LEAVING) -> Iterator[None]:
-    """Holds `workdir`, which is made where it is missing, against other runs; waits for one `patience` seconds.
+def _render(data_dir: str) -> None:
+    to_stderr(f'rendering the embedded dataset into {data_dir}/{DEMO}, once')
+    # In a process of its own: rendering takes a pool of processes, which must not inherit this one's threads.
+    command = [sys.executable, '-m', 'alexnet_jax.prepare', f'--dataset={DEMO}', f'--data_dir={data_dir}']
+    if subprocess.run(command, check=False, stdout=sys.stderr, stderr=sys.stderr).returncode:
+        raise InputError(f'rendering the embedded dataset failed: {" ".join(command[1:])}')
 
-    The lock is the kernel's: it goes with its process, however that ends. Storage that has no locks is used without.
+
+def alone(workdir: pathlib.Path, *, patience: float = _LEAVING) -> AbstractContextManager[None]:
+    """Holds `workdir`, which is made where it is missing, against other runs; waits `patience` seconds for another.
 
     Raises:
-      InputError: the folder cannot be written, or another process still holds it.
+      InputError: on entering: the folder cannot be written, or another process still holds it.
     """
-    try:
-        workdir.mkdir(parents=True, exist_ok=True)
-        file = (workdir / _LOCK).open('a')
-    except OSError as error:
-        raise InputError(f'cannot write to {workdir}: {error.strerror}; choose another --workdir') from error
-    with file:
-        until = time.monotonic() + patience
-        said = False
-        while not _locked(file):
-            if time.monotonic() > until:
-                raise InputError(f'another process trains in {workdir}: stop it, or choose another --workdir')
-            if not said:
-                to_stderr(f'another process trains in {workdir}: waiting {patience:.0f} s for its end')
-            said = True
-            time.sleep(0.1)
-        yield
-
-
-def _locked(file: IO[str]) -> bool:
-    """Takes the lock of `file`; False: another holds it."""
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except OSError:  # no locks here
-        return True
-    return True
+    return held(workdir, LOCK, option='--workdir', busy='trains', patience=patience)
 
 
 def claim(workdir: pathlib.Path, config: ml_collections.ConfigDict, dataset: Dataset, mesh: Mesh) -> None:
@@ -118,7 +95,7 @@ def claim(workdir: pathlib.Path, config: ml_collections.ConfigDict, dataset: Dat
                 raise InputError(
                     f'{workdir} holds another run ({"; ".join(other)}): choose another --workdir, or delete it'
                 )
-        elif any(file.suffix != _HALF and file.name != _LOCK for file in workdir.iterdir()):
+        elif any(file.suffix != _HALF and file.name != LOCK for file in workdir.iterdir()):
             raise InputError(f'{workdir} is not empty and holds no run: choose another --workdir')
         write_json(path, {'identity': identity, 'classes': dataset.classes, **_circumstances(mesh)})
         settings, path = json.loads(json.dumps(config.to_dict())), workdir / 'config.json'

@@ -97,11 +97,20 @@ def out_of_memory(lab):
     worker, coordinator = lab.end(processes[1]), lab.end(processes[0])
     assert worker.code == 1
     assert worker.err.rstrip().splitlines()[-1] == 'MemoryError: Unable to allocate 64.0 GiB for an array'
-    assert coordinator.code == 75
+    assert coordinator.code == 1
     assert coordinator.seconds <= HEARTBEAT + GRACE
-    line = coordinator.line('lost process 1', 'Unable to allocate')
+    line = coordinator.line('error: process 1', 'has failed', 'Unable to allocate')
     lab.resume()
     return line, coordinator.seconds, 'equal'
+
+
+@row('two processes, the run folder holds another run, which only the coordinator sees', fast=True)
+def foreign_folder(lab):
+    shutil.copytree(lab.undisturbed, lab.workdir)
+    both = [lab.end(process) for process in lab.pair('--config.seed=9')]
+    assert [ended.code for ended in both] == [1, 1], lab.everything()
+    both[0].line('error: ', 'holds another run')
+    return both[1].line('error: process 0', 'has failed', 'holds another run'), None, 'refused'
 
 
 @row('two processes, kill -9 of the worker, started again as one by the launcher', counts='2,1')
@@ -163,6 +172,22 @@ def told_to_stop_compiling(lab):
     line = ended.line('interrupted by SIGTERM', 'nothing new to save')
     lab.resume()
     return line, ended.seconds, 'equal'
+
+
+@row('SIGTERM of the coordinator while it waits for the worker', fast=True)
+def told_to_stop_waiting(lab):
+    port = free_port()
+    process = lab.start(index=0, port=port)
+    while process.poll() is None:
+        with contextlib.suppress(ConnectionRefusedError), socket.create_connection(('127.0.0.1', port)):
+            break
+        time.sleep(0.1)
+    told = time.time()
+    process.terminate()
+    ended = lab.end(process)
+    assert ended.code == 76, lab.everything()
+    assert time.time() - told <= GRACE
+    return ended.line('interrupted by SIGTERM', 'nothing new to save'), time.time() - told, 'equal'
 
 
 @row('SIGTERM twice in step 10')

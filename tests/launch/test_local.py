@@ -14,7 +14,7 @@ import commands
 import pytest
 
 # Writes its flags to FOLDER/START.INDEX and leaves with what --codes says for this start and index; 't' waits for
-# SIGTERM and then leaves with 76, 'k' kills itself.
+# SIGTERM and then leaves with 76, 'd' does not and dies of it, 'k' kills itself.
 PROGRAM = """
 import os, pathlib, signal, sys, time
 given = dict(argument[2:].split('=', 1) for argument in sys.argv[1:])
@@ -26,6 +26,9 @@ while (folder / f'{start}.{index}').exists():
 code = given['codes'].split('/')[start].split(',')[index]
 if code == 't':
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(76))
+    (folder / f'ready{index}').write_text('')
+    time.sleep(60)
+elif code == 'd':
     (folder / f'ready{index}').write_text('')
     time.sleep(60)
 elif code == 'k':
@@ -120,9 +123,12 @@ def terminal():
 
 
 @pytest.mark.usefixtures('terminal')
-@pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGHUP])
-def test_a_signal_is_handed_on(launch, tmp_path, number):
-    process = launch('--processes=2', '--restarts=1', codes='t,t')
+@pytest.mark.parametrize(
+    ('number', 'codes'),
+    [(signal.SIGTERM, 't,t'), (signal.SIGHUP, 't,t'), (signal.SIGTERM, 'd,d')],
+)
+def test_a_signal_is_handed_on_and_the_code_says_so(launch, tmp_path, number, codes):
+    process = launch('--processes=2', '--restarts=1', codes=codes)
     deadline = time.monotonic() + 30
     while len(list(tmp_path.glob('ready*'))) < 2 and time.monotonic() < deadline:
         time.sleep(0.02)

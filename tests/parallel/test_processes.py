@@ -83,6 +83,8 @@ def test_flags_override_and_none_takes_only_them():
         ({'processes': 2, 'process_id': 0, 'coordinator': 'host'}, "they meet is 'host'"),
         ({'processes': 2, 'coordinator': 'host:1'}, 'give --process_id'),
         ({'processes': 2, 'process_id': 2, 'coordinator': 'host:1'}, 'process 2 of 2 .flags.: --process_id counts'),
+        ({'coordinator': 'host:1', 'process_id': 0}, 'not how many processes there are: give --processes'),
+        ({'process_id': 1}, 'not how many processes there are: give --processes'),
         ({'cluster': 'slurm'}, 'SLURM_JOB_ID, SLURM_PROCID, SLURM_STEP_NUM_TASKS, SLURM_STEP_NODELIST not set'),
         ({'cluster': 'kubernetes'}, 'JOB_COMPLETION_INDEX is not set'),
         ({'environment': {'JAX_NUM_PROCESSES': 'two', 'JAX_PROCESS_ID': '0'}}, "JAX_NUM_PROCESSES is 'two': it must"),

@@ -1,5 +1,6 @@
 """The runner, with a small program in place of training; with training itself in tests/launch/test_sweep.py."""
 
+import errno
 import os
 import signal
 import subprocess
@@ -91,6 +92,23 @@ def test_one_failing_does_not_stop_the_others(sweep):
     assert [run.says for run in runs] == ['start 0: 1', 'start 0: kill', 'start 0: 143', '']
     notes = [ended_as(sweep.root / f'seed={seed}.log')[0] for seed in range(4)]
     assert notes == ['failed, exit code 1', 'failed, ended by SIGKILL', 'failed, exit code 143', '']
+
+
+def test_a_log_that_the_disk_does_not_take_does_not_stop_the_others(sweep, monkeypatch):
+    class Full:
+        def __init__(self, file):
+            self.file, self.fileno = file, file.fileno
+
+        def write(self, text):
+            raise OSError(errno.ENOSPC, 'No space left on device')
+
+        def close(self):
+            self.file.close()
+            self.write('what was in the buffer')
+
+    monkeypatch.setattr('alexnet_jax.sweeping.runner.lock', lambda root, name: Full(lock(root, name)))
+    code, runs, _ = sweep({'seed=0': ['1']})
+    assert (code, [run.state for run in runs]) == (1, ['failed', 'finished'])
 
 
 def test_what_failed_is_tried_again_by_the_next_start(sweep):

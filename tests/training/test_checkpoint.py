@@ -1,8 +1,10 @@
 """Checkpoints open on other meshes bit for bit, survive what comes after them, and are refused where damaged."""
 
 import dataclasses
+import errno
 import hashlib
 import json
+import pathlib
 import re
 import shutil
 
@@ -124,6 +126,28 @@ def test_the_latest_and_the_best_are_kept(tmp_path):
     assert steps() == [2, 4, 5]  # 2 is the best; 4 and 5, never tested, are the latest
     written(tmp_path, 6, keep=2, errors={6: 0.1})
     assert steps() == [5, 6]
+
+
+@pytest.mark.parametrize('refused', ['rename', 'rmtree'])
+def test_what_storage_does_not_delete_yet_is_deleted_the_next_time(tmp_path, monkeypatch, refused):
+    """NFS does so with what somebody reads."""
+
+    def refuse(path, *arguments, ignore_errors=False):
+        if not ignore_errors:
+            raise OSError(errno.ENOTEMPTY, 'Directory not empty', str(path))
+
+    where = pathlib.Path if refused == 'rename' else shutil
+    with monkeypatch.context() as patch:
+        rename = pathlib.Path.rename
+        patch.setattr(
+            where,
+            refused,
+            refuse if refused == 'rmtree' else lambda path, to: refuse(path) if path.name == '1' else rename(path, to),
+        )
+        written(tmp_path, 1, 2, keep=1)
+        assert len(list((tmp_path / 'checkpoints').iterdir())) == 2
+    written(tmp_path, 3, keep=1)
+    assert [path.name for path in (tmp_path / 'checkpoints').iterdir()] == ['3']
 
 
 def test_the_best_is_kept_although_the_run_was_stopped_before_its_test(tmp_path):

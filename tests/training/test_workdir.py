@@ -2,13 +2,20 @@
 
 import errno
 import json
+import os
+import re
+import shutil
+import socket
+import threading
+import time
 
 import pytest
 
 from alexnet_jax import InputError
 from alexnet_jax.parallel.mesh import make_mesh
 from alexnet_jax.training.config import recipe, validate
-from alexnet_jax.training.workdir import alone, claim
+from alexnet_jax.training.locks import held
+from alexnet_jax.training.workdir import alone, claim, open_or_render
 
 
 def config_of(**values):
@@ -64,10 +71,11 @@ def test_a_damaged_config_is_said_and_written_anew(tiny, tmp_path, capsys, text)
 def test_a_folder_is_held_by_one_run_at_a_time(tmp_path, capsys):
     folder = tmp_path / 'runs/one'
     with alone(folder), alone(tmp_path / 'runs/two'):
-        wanted = f'another process trains in {folder}: stop it, or choose'
-        with pytest.raises(InputError, match=wanted), alone(folder, patience=0.3):
+        other = f'another process ({socket.gethostname()}, pid {os.getpid()}) trains in {folder}'
+        says = f'^{re.escape(other)}: stop it, or .* gone, delete {folder}/.run.lock$'
+        with pytest.raises(InputError, match=says), alone(folder, patience=0.3):
             pytest.fail('two hold it')
-        assert capsys.readouterr().err == f'another process trains in {folder}: waiting 0 s for its end\n'
+        assert capsys.readouterr().err == f'{other}: waiting for its end, up to 0 s\n'
     with alone(folder, patience=0.0):
         assert capsys.readouterr().err == ''
 
@@ -85,3 +93,19 @@ def test_storage_without_locks_is_used_without(tmp_path, monkeypatch):
     monkeypatch.setattr('fcntl.flock', unknown)
     with alone(tmp_path / 'run'):
         assert (tmp_path / 'run').is_dir()
+
+
+def test_who_comes_while_another_renders_the_embedded_dataset_waits_for_it(tiny_dir, tmp_path, capsys):
+    """Another has the lock, makes the dataset (here a copy) and leaves; this one finds it."""
+    opened = []
+    waiting = threading.Thread(target=lambda: opened.append(open_or_render('demo', str(tmp_path))))
+    with held(tmp_path, '.demo.first.lock', option='', busy='', patience=0.0):
+        waiting.start()
+        while 'renders the embedded dataset' not in (said := capsys.readouterr().err):
+            assert waiting.is_alive()
+            time.sleep(0.01)
+        shutil.copytree(tiny_dir / 'tiny', tmp_path / 'demo')
+    waiting.join()
+    assert opened[0].examples('train') > 0
+    assert said.endswith(f' in {tmp_path}: waiting for its end\n')
+    assert 'rendering' not in capsys.readouterr().err
