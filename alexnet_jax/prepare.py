@@ -5,8 +5,9 @@ python -m alexnet_jax.prepare --images=DIR --name=NAME                DIR/{train
 python -m alexnet_jax.prepare --dataset=imagenet2012 --manual_dir=DIR    from the two official archives in DIR
 python -m alexnet_jax.prepare --dataset=NAME                          any TFDS image classification dataset
 
---check tells first what is missing, how much disk it takes and how long. Interrupted, the same command goes on. For a
-prepared dataset, --verify=NAME reads every byte again, --show=NAME draws examples.
+--check tells first what is missing, how much disk it takes and how long. Interrupted, the same command goes on from
+the last whole shard of 8,192 images. For a prepared dataset, --verify=NAME reads every byte again, --show=NAME draws
+examples.
 """
 
 import json
@@ -46,7 +47,7 @@ def main(argv: list[str]) -> None:
     except InputError as e:
         sys.exit(f'error: {e}')
     except KeyboardInterrupt:
-        sys.exit('interrupted: no dataset was changed; the same command goes on from here')
+        sys.exit('interrupted: no dataset was changed; the same command goes on from the last shard that was finished')
     print(text)
     if _JSON.value:
         print(json.dumps(fields))

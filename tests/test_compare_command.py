@@ -53,6 +53,16 @@ def test_a_run_that_stays_on_the_plateau_is_sent_to_the_doctor(folder, tmp_path_
     assert done.stdout.splitlines()[-1].startswith(f'OFF COURSE; python -m alexnet_jax.doctor --workdir={workdir}')
 
 
+@pytest.mark.parametrize('length', [{'epochs': 30.0}, {'steps': 300_275}])
+def test_a_shorter_run_is_said_to_be_one(folder, tmp_path_factory, length):
+    """300,275 steps of 128 are 30 epochs of 1,281,167 images."""
+    workdir = folder({'step': 20, 'learning_rate': 0.01, 'loss': 6.91}, drop_epochs=(10.0, 20.0), **length)
+    done = compare(workdir, tmp_path_factory)
+    assert done.returncode == 0
+    assert 'A run of 30 epochs: its last errors cannot be compared with those of 90.\n' in done.stdout
+    assert 'Unlike the recipe: drop_epochs=(10.0, 20.0) ((24.0, 50.0, 78.0)).\n' in done.stdout
+
+
 def test_what_cannot_be_compared_is_one_line(folder, tmp_path, tmp_path_factory):
     assert compare(tmp_path / 'none', tmp_path_factory).stderr.startswith('error: ')
     done = compare(folder(), tmp_path_factory)

@@ -69,8 +69,9 @@ def fixed_places(crops: int, *, seed: int, offsets: int = OFFSETS) -> tuple[tupl
 
 
 def limited(chance: Draw, *, places: tuple[tuple[int, int], ...] | None, flips: bool, offsets: int = OFFSETS) -> Draw:
-    """The draw with one of `places` for its offset (None: any), all equally likely, and mirrored only where `flips`.
+    """The draw with one of `places` for its offset (None: any), and mirrored only where `flips`.
 
+    Few places are equally likely; of many, which do not divide offsets**2 evenly, some are twice as likely as others.
     What is left to chance comes out as it would without the limits.
     """
     if places is not None:

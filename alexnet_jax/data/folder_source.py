@@ -89,7 +89,9 @@ def _splits_of(root: pathlib.Path) -> tuple[list[str], dict[str, list[Item]], li
             notes.append(f'{split}/ has no images of {", ".join(absent)}')
         splits[split] = []
         for folder in folders:
-            files = sorted(p for p in folder.rglob('*') if p.is_file() and not p.name.startswith('.'))
+            # What is hidden is no image of the user's: Jupyter keeps copies in .ipynb_checkpoints.
+            shown = (p for p in folder.rglob('*') if not any(n.startswith('.') for n in p.relative_to(folder).parts))
+            files = sorted(p for p in shown if p.is_file())
             usable = [p for p in files if p.suffix.lower() in IMAGE_EXTENSIONS]
             others = [p for p in files if p.suffix.lower() not in IMAGE_EXTENSIONS]
             strangers += [f'{p.relative_to(root)}: not an image extension' for p in others]

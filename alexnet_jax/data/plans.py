@@ -46,6 +46,8 @@ class Request:
 
 def name_of(request: Request) -> str:
     """What the result will be called; `InputError` if that is not known."""
+    if request.name == 'demo' and request.dataset != 'demo':
+        raise InputError('--name=demo is the embedded dataset, which configs take by default: choose another')
     if request.images is not None:
         if request.name is None:
             raise InputError('--images needs --name=NAME, what the dataset is to be called')

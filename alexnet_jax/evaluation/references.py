@@ -45,11 +45,12 @@ class Reference:
     source: str
 
     def is_of(self, networks: Collection[Variant]) -> bool:
-        """Whether it is an error of one of `networks`, whatever they are called: of 'released' without norm too."""
+        """Whether it is an error of one of `networks`, whatever they are called: of 'released' without norm too.
+
+        When its colour noise ends and conv1 is slowed does not matter: each of these runs has its own log.
+        """
         own = NETWORKS.get(self.variant)
-        return own is not None and any(
-            dataclasses.replace(n, name=own.name, source=own.source) == own for n in networks
-        )
+        return own is not None and any(_at_its_times(network, own) == own for network in networks)
 
     def unlike(self, dataset: str, split: str) -> str:
         """Why an error on `split` of the prepared `dataset` cannot be compared with this one; '' where it can."""
@@ -84,6 +85,12 @@ def references(protocol: str, *, networks: Collection[Variant] = (), models: int
         and (row.models == 1 or models > 1)
     ]
     return sorted(rows, key=lambda row: not row.is_of(networks))
+
+
+def _at_its_times(network: Variant, own: Variant) -> Variant:
+    lighting = dataclasses.replace(network.lighting, until=own.lighting.until)
+    named = dataclasses.replace(network, name=own.name, source=own.source, sources=own.sources)
+    return dataclasses.replace(named, lighting=lighting, slowed=own.slowed)
 
 
 def _reference(row: dict[str, str]) -> Reference:

@@ -72,13 +72,17 @@ def max_pool(x: Array, *, window: int, stride: int, partial: bool = False) -> Ar
 
 
 def average_pool(x: Array, *, window: int, stride: int, partial: bool = False) -> Array:
-    """The mean over the pixels of x in each window of `max_pool`, fewer at the edge where `partial`."""
+    """The mean over the pixels of x in each window of `max_pool`, fewer at the edge where `partial`.
+
+    Sums are at least float32, whatever x is.
+    """
     padding = past_end(x, window, stride) if partial else 'VALID'
 
     def summed(a: Array) -> Array:
         return lax.reduce_window(a, 0.0, lax.add, (1, window, window, 1), (1, stride, stride, 1), padding)
 
-    return summed(x) / summed(jnp.ones((1, *x.shape[1:3], 1), x.dtype))
+    wide = jnp.promote_types(x.dtype, jnp.float32)
+    return (summed(x.astype(wide)) / summed(jnp.ones((1, *x.shape[1:3], 1), wide))).astype(x.dtype)
 
 
 def past_end(x: Array, window: int, stride: int) -> tuple[tuple[int, int], ...]:

@@ -9,17 +9,18 @@ from typing import Any
 import ml_collections
 
 from alexnet_jax import InputError
-from alexnet_jax.evaluation.course import EPOCH, IMAGENET, Training, landmarks, on_course
+from alexnet_jax.evaluation.course import EPOCH, IMAGENET, LENGTH, Training, landmarks, on_course
 from alexnet_jax.evaluation.tables import aligned
-from alexnet_jax.training.config import MOST_STEPS, recipe
+from alexnet_jax.training.config import MOST_STEPS, recipe, total_steps
 from alexnet_jax.training.records import lines_until
 from alexnet_jax.training.trained import load_config
 
 # The recipe's numbers that make another course where they are others.
 _NUMBERS = (
     *('batch_size', 'learning_rate', 'rate_batch_size', 'momentum', 'weight_decay', 'drop_factor', 'clip_norm'),
-    *('crops', 'lighting', 'precision'),
+    *('crops', 'images_per_crop', 'lighting', 'precision'),
 )
+_RATES = {'steps': ('drop_epochs',), 'plateau': ('patience', 'max_drops')}  # of each schedule
 
 
 def compare(workdir: pathlib.Path) -> tuple[str, bool]:
@@ -41,6 +42,7 @@ def compare(workdir: pathlib.Path) -> tuple[str, bool]:
         batch_size=config.batch_size,
         losses=[(line['step'], line['learning_rate'], line['loss']) for line in lines if line['split'] == 'train'],
         errors=[(line['step'], line['top1_error']) for line in lines if line.get('protocol') == 'centre'],
+        epochs=_epochs(config),
         final={
             protocol: (result[protocol]['top1_error'], result[protocol]['top5_error'])
             for protocol in ('centre', 'ten_view')
@@ -64,6 +66,11 @@ def _heading(config: ml_collections.ConfigDict, step: int) -> str:
     return f'{config.dataset}, {config.variant}, step {step:,}{epochs}'
 
 
+def _epochs(config: ml_collections.ConfigDict) -> float:
+    """Of the whole run, were it ImageNet's."""
+    return total_steps(config, EPOCH) * config.batch_size / EPOCH
+
+
 def _unlike(config: ml_collections.ConfigDict) -> list[str]:
     """What makes the landmarks another run's."""
     said = []
@@ -72,7 +79,9 @@ def _unlike(config: ml_collections.ConfigDict) -> list[str]:
     if config.width != 1 or config.without:
         said.append('Not the whole network: its errors cannot be compared.')
     usual = recipe(IMAGENET)
-    other = [key for key in _NUMBERS if config[key] != usual[key]]
+    other = [key for key in (*_NUMBERS, *_RATES[config.schedule]) if config[key] != usual[key]]
+    if _epochs(config) < LENGTH:
+        said.append(f'A run of {_epochs(config):.3g} epochs: its last errors cannot be compared with those of 90.')
     if other:
         said.append('Unlike the recipe: ' + ', '.join(f'{key}={config[key]} ({usual[key]})' for key in other) + '.')
     return said

@@ -10,6 +10,7 @@ import dataclasses
 import math
 import re
 from collections.abc import Callable
+from fractions import Fraction
 from typing import Any
 
 import ml_collections
@@ -43,14 +44,14 @@ def recipe(
     """
     config = ml_collections.ConfigDict()
     # The network
-    config.variant = 'paper'  # the text; or 'released', CHM layers-145, and others: alexnet_jax/model/variants.py
+    config.variant = 'paper'  # the text; or 'released', CHM layers-145, and others: alexnet_jax/model/catalogue.py
     config.width = 1.0  # channels and units, as a fraction of the paper's
     config.without = ()  # parts to take away (--config.without=norm,overlap): alexnet_jax/model/ablations.py
     # The data
     config.dataset = dataset or DEMO
     config.data_dir = 'data'  # where prepared datasets are: DATA_DIR/DATASET/VERSION
     config.lighting = True  # RGB noise along the principal components, strength by variant
-    config.crops = config_dict.placeholder(int)  # offsets to crop at: the centre and others of the seed; None: all
+    config.crops = config_dict.placeholder(int)  # offsets to crop at, the centre and others; None: the variant's
     config.images_per_crop = config_dict.placeholder(int)  # that share crop and flip; None: 1 of paper, 32 of released
     # The run
     config.seed = 0
@@ -223,11 +224,17 @@ def validate(config: ml_collections.ConfigDict) -> None:
     if config.mesh is None:
         config.mesh = MESHES[config.parallelism]
     replicas, second = config.mesh
+    if config.parallelism in ('data_parallel', 'hybrid') and replicas == 1:
+        enough = ','.join(map(str, MESHES[config.parallelism]))
+        raise InputError(
+            f'config.parallelism is {config.parallelism}, and config.mesh {(replicas, second)} has one replica: use '
+            f'--config.mesh={enough} or more, or --config.parallelism=two_device'
+        )
     if config.parallelism == ONE_WEIRD_TRICK:
         if not {'fc6', 'fc7'} <= {layer.name for layer in NETWORKS[config.variant].dense}:
             raise InputError(
                 f'config.variant {config.variant} has no fc6 and fc7 for one weird trick to split: use '
-                f'--config.parallelism=data_parallel'
+                f'--config.parallelism=data_parallel --config.mesh=2,1'
             )
         if config.rate_batch_size is None:
             config.rate_batch_size = recipe(config.dataset if config.dataset != DEMO else None).batch_size
@@ -267,10 +274,15 @@ def _wants(key: str) -> str:
 def _check_parts(config: ml_collections.ConfigDict) -> None:
     """Makes `without` one name an entry, and checks what it says beside other keys."""
     config.without = tuple(_parts(config.without))
+    whole, trick = NETWORKS[config.variant], config.parallelism == ONE_WEIRD_TRICK
     for larger, smaller in CONTAINED:
         if {larger, smaller} <= set(config.without):
             raise InputError(f'config.without names {larger} and {smaller}, which {larger} is without too: name one')
-    whole, trick = NETWORKS[config.variant], config.parallelism == ONE_WEIRD_TRICK
+        if larger in config.without and smaller in whole.without:
+            raise InputError(
+                f'config.without names {larger}, and config.variant {whole.name} is without {smaller}, which {larger} '
+                f'takes away too: use --config.variant=released'
+            )
     for name in config.without:
         if whole.towers == 1 and name in ('towers', 'exchange', 'conv3_exchange'):
             raise InputError(
@@ -321,13 +333,18 @@ def total_steps(config: ml_collections.ConfigDict, examples: int) -> int:
     Raises:
       InputError: there are more than can be counted.
     """
-    steps = config.steps or math.ceil(config.epochs * examples / config.batch_size)
+    steps = config.steps or updates_in(config.epochs, config, examples)
     if steps > MOST_STEPS:
         raise InputError(
             f'config.epochs {config.epochs} are {steps:,} updates with this dataset, of which {MOST_STEPS:,} can be '
             f'counted: use fewer'
         )
     return steps
+
+
+def updates_in(epochs: float, config: ml_collections.ConfigDict, examples: int) -> int:
+    """Updates of so many epochs, rounded up: of the number as it is written, 1.1, which binary fractions exceed."""
+    return math.ceil(Fraction(repr(float(epochs))) * examples / config.batch_size)
 
 
 def steps_per_epoch(config: ml_collections.ConfigDict, examples: int) -> int:

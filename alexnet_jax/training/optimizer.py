@@ -27,7 +27,7 @@ def paper_sgd(
     layer-params-145.cfg has drops of epsW alone, and epsB is 0.02 in the end.
 
     `factors`, {layer: 0-d array}, multiply the rate of some layers. A layer whose factor is 0 is not moved by its old
-    momentum either: cuda-convnet leaves out its update (CHM weights.cu:146, `if (... && _epsW > 0)`).
+    momentum either: cuda-convnet leaves out its update (CHM weights.cu, Weights::update).
 
     Args:
       momentum: 0.9 in the paper.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 
 import jax.numpy as jnp
 import ml_collections
@@ -16,7 +15,7 @@ from alexnet_jax.model.network import NetworkName
 from alexnet_jax.model.variants import Variant
 from alexnet_jax.parallel.mesh import make_mesh
 from alexnet_jax.training import schedule
-from alexnet_jax.training.config import MOST_STEPS, ONE_WEIRD_TRICK, learning_rate_of, total_steps
+from alexnet_jax.training.config import MOST_STEPS, ONE_WEIRD_TRICK, learning_rate_of, total_steps, updates_in
 from alexnet_jax.training.optimizer import paper_sgd
 
 
@@ -74,7 +73,7 @@ def schedule_of(config: ml_collections.ConfigDict, *, examples: int) -> schedule
 
 def drop_steps_of(config: ml_collections.ConfigDict, *, examples: int) -> tuple[int, ...]:
     """After how many steps the rate drops, of schedule 'steps'; a step that no run reaches is MOST_STEPS."""
-    steps = (math.ceil(epoch * examples / config.batch_size) for epoch in config.drop_epochs)
+    steps = (updates_in(epoch, config, examples) for epoch in config.drop_epochs)
     return tuple(min(step, MOST_STEPS) for step in steps)
 
 

@@ -148,6 +148,16 @@ def test_a_folder_becomes_a_dataset_with_the_statistics_of_its_training_records(
     assert os.listdir(tmp_path / 'data') == ['pets']  # no lock, no hidden folder
 
 
+def test_what_is_hidden_is_no_image(folder, tmp_path):
+    for name in ('train/cat/.ipynb_checkpoints/0-checkpoint.jpg', 'train/cat/._0.jpg', 'train/.cache/x.jpg'):
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_bytes((folder / 'train/cat/0.jpg').read_bytes())
+    (folder / 'train/cat/more').mkdir()
+    (folder / 'train/cat/0.jpg').rename(folder / 'train/cat/more/0.jpg')  # folders that are not hidden count
+    writer.prepare(folder_source.plan(folder, name='pets'), data_dir=tmp_path / 'data')
+    assert len(read(open_dataset('pets', data_dir=tmp_path / 'data'), 'train')) == 6
+
+
 def test_every_record_carries_its_own_label(folder, tmp_path):
     writer.prepare(folder_source.plan(folder, name='pets'), data_dir=tmp_path / 'data')
 
@@ -337,6 +347,8 @@ def test_a_data_dir_that_cannot_be_written_is_one_clear_line(folder, tmp_path, c
         ({'images': 'x', 'dataset': 'demo'}, 'give --images=DIR --name=NAME, or --dataset=NAME'),
         ({'images': 'x'}, '--images needs --name'),
         ({'dataset': 'demo', 'name': 'mine'}, '--dataset=demo keeps its name'),
+        ({'images': 'x', 'name': 'demo'}, '--name=demo is the embedded dataset'),
+        ({'dataset': 'mnist', 'name': 'demo'}, '--name=demo is the embedded dataset'),
         ({'dataset': 'demo', 'size': 32}, '--dataset=demo is drawn at 256x256: leave --size out'),
     ],
 )

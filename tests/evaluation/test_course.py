@@ -17,6 +17,7 @@ GOOD = Training(
     losses=[(20, 0.01, 6.92), (3980, 0.01, 6.72), (4000, 0.01, 6.69), (250_000, 0.01, 2.9), (250_020, 0.001, 2.7)],
     errors=[(200_000, 0.9), (201_000, 0.55), (249_000, 0.53), (251_000, 0.47)],
     final={'centre': (0.427, 0.198), 'ten_view': (0.40664, 0.18210)},
+    epochs=91.0,
 )
 NAMES = ('start', 'plateau', 'early', 'drop', 'centre 1', 'centre 5', 'ten-view 1', 'ten-view 5')
 
@@ -66,6 +67,8 @@ def test_the_published_run_is_on_course():
         ({'variant': 'no_norm', 'final': {'ten_view': (0.42335, 0.2)}}, 'ten-view 1', 'off'),
         ({'whole': False}, 'ten-view 1', 'not comparable'),
         ({'dataset': 'clothing'}, 'ten-view 1', 'not comparable'),
+        ({'epochs': 30.0, 'final': {'centre': (0.5, 0.2)}}, 'centre 1', 'not comparable'),
+        ({'epochs': 80.0, 'final': {'centre': (0.5, 0.2)}}, 'centre 1', 'off'),
         ({'dataset': 'clothing'}, 'plateau', 'not comparable'),
     ],
 )

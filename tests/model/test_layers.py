@@ -100,6 +100,18 @@ def test_whole_windows_alone_are_averaged_where_nothing_is_said(operations):
 
 
 @both_forms
+def test_averages_of_bfloat16_are_summed_in_float32(operations):
+    x = jnp.asarray(images(2, 9, 9, 3), jnp.bfloat16)
+    exact = np.stack(
+        [[np.asarray(x, 'f8')[:, r : r + 3, c : c + 3].mean(axis=(1, 2)) for c in (0, 2, 4, 6)] for r in (0, 2, 4, 6)]
+    )
+    found = operations.average_pool(x, window=3, stride=2)
+    assert found.dtype == jnp.bfloat16
+    # Rounded once, to half of the last of 8 bits.
+    np.testing.assert_allclose(np.asarray(found, 'f8'), exact.transpose(2, 0, 1, 3), rtol=2**-8)
+
+
+@both_forms
 def test_a_locally_connected_layer_has_a_kernel_at_every_place(operations):
     x, kernel = images(2, 4, 5, 3), RANDOM.standard_normal((4, 5, 3 * 3 * 3, 6))
     padded = np.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))

@@ -1,5 +1,6 @@
 """Golden numbers: sizes, parameters and arithmetic of the published network, constants of both variants."""
 
+import dataclasses
 import math
 
 import jax
@@ -100,13 +101,30 @@ def test_the_author_s_own_ablations():
         rows = layer_sizes(VARIANTS[name], num_classes=1000)
         assert sum(row.weights + row.biases for row in rows) == count
         assert [row.output[0] for row in rows[:5]] == [27, 13, 13, 13, 6]
-        assert VARIANTS[name].slowed == RELEASED.slowed and VARIANTS[name].lighting == RELEASED.lighting
     assert [conv.features for conv in VARIANTS['half'].convs] == [48, 128, 192, 192, 256]
     assert not VARIANTS['half'].divisible
     assert VARIANTS['no_exchange'].exchanges == ('fc8',)
     assert not any(isinstance(o, ChannelNorm | SpatialNorm) for conv in VARIANTS['no_norm'].convs for o in conv.then)
     pools = {o for conv in VARIANTS['no_overlap'].convs for o in conv.then if isinstance(o, MaxPool)}
     assert pools == {MaxPool(2, 2)}
+
+
+@pytest.mark.parametrize(
+    ('name', 'ended', 'dark', 'slow', 'still'),
+    [
+        ('released', 91, 67, 67, 72),
+        ('half', 96, 66, 66, 72),
+        ('no_exchange', 92, 66, 66, 72),
+        ('no_norm', 97, 69, 69, 73),
+        ('no_overlap', 90, 91, None, 79),
+    ],
+)
+def test_what_the_log_of_each_run_says_of_colour_noise_and_conv1(name, ended, dark, slow, still):
+    """CHM layer-params-{145,145-half,150,148,147}.cfg; "at epoch N" is after N - 1 of those to `ended`, "killed"."""
+    variant = VARIANTS[name]
+    assert variant.lighting == dataclasses.replace(RELEASED.lighting, until=pytest.approx((dark - 1) / ended))
+    slowed = [(slow, 0.1), (still, 0.0)] if slow else [(still, 0.0)]
+    assert variant.slowed == tuple(Slowed('conv1', pytest.approx((at - 1) / ended), rate) for at, rate in slowed)
 
 
 def test_constants_of_the_released_schedule():

@@ -12,7 +12,7 @@ import alexnet_jax
 from alexnet_jax import InputError
 from alexnet_jax.model.ablations import ABLATIONS
 from alexnet_jax.training.config import learning_rate_of, recipe, steps_per_epoch, total_steps, validate
-from alexnet_jax.training.recipe import variant_of
+from alexnet_jax.training.recipe import drop_steps_of, variant_of
 
 PACKAGE = pathlib.Path(alexnet_jax.__file__).parent
 NAN, INF = math.nan, math.inf
@@ -137,6 +137,11 @@ def test_parts_to_be_without_are_one_name_an_entry_once_validated():
             'has them split otherwise: use --config.parallelism=two_device',
         ),
         ({'without': ('crops',), 'crops': 8}, 'config.without names crops, and config.crops is 8: use one of them'),
+        (
+            {'without': ('towers',), 'variant': 'no_exchange', 'mesh': (1, 1)},
+            'config.without names towers, and config.variant no_exchange is without exchange, which towers takes away '
+            'too: use --config.variant=released',
+        ),
     ],
 )
 def test_parts_that_contradict_something_else_are_refused(values, line):
@@ -144,6 +149,32 @@ def test_parts_that_contradict_something_else_are_refused(values, line):
         validate(changed(**values))
     assert str(error.value) == line
     validate(changed(**values | {'without': ()}))
+
+
+@pytest.mark.parametrize(
+    ('parallelism', 'mesh', 'enough'),
+    [('data_parallel', (1, 1), '2,1'), ('hybrid', (1, 1), '2,2'), ('hybrid', (1, 2), '2,2')],
+)
+def test_a_mesh_that_leaves_nothing_to_share_is_refused(parallelism, mesh, enough):
+    """configs/one_device.py and others name the mesh, so that parallelism alone would say nothing."""
+    with pytest.raises(InputError) as error:
+        validate(changed(parallelism=parallelism, mesh=mesh))
+    assert str(error.value) == (
+        f'config.parallelism is {parallelism}, and config.mesh {mesh} has one replica: use --config.mesh={enough} or '
+        f'more, or --config.parallelism=two_device'
+    )
+    validate(changed(parallelism=parallelism, mesh=(2, mesh[1])))
+
+
+@pytest.mark.parametrize(
+    ('epochs', 'steps'),
+    [(1.1, 550), (2.2, 1100), (4.4, 2200), (1.0, 500), (1.0001, 501), (0.001, 1), (1e-9, 1)],
+)
+def test_epochs_are_the_number_that_is_written(epochs, steps):
+    """Times 50,000 images in batches of 100; ceil(1.1 * 500) is 551."""
+    assert total_steps(changed(epochs=epochs, batch_size=100), 50_000) == steps
+    schedule = changed(batch_size=100, schedule='steps', drop_epochs=(epochs,))
+    assert drop_steps_of(schedule, examples=50_000) == (steps,)
 
 
 @pytest.mark.parametrize(
