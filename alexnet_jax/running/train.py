@@ -59,6 +59,7 @@ def train(
         start_up.lap('devices')
         dataset = _open_in_turn(config, group)
         if group.index == 0:
+            folders.check(workdir, config, dataset)  # before the lock: what is another's is left as it is
             held.enter_context(folders.alone(workdir))
             folders.claim(workdir, config, dataset, mesh)
         _prove_same(config, dataset, workdir, group)

@@ -66,37 +66,41 @@ def alone(workdir: pathlib.Path, *, patience: float = _LEAVING) -> AbstractConte
     return held(workdir, LOCK, option='--workdir', busy='trains', patience=patience)
 
 
+def check(workdir: pathlib.Path, config: ml_collections.ConfigDict, dataset: Dataset) -> None:
+    """Checks that `workdir` is this run's or free, and touches nothing.
+
+    Raises:
+      InputError: it holds another run (see IDENTITY), or something else.
+    """
+    identity, path = _identity_of(config, dataset), workdir / 'run.json'
+    try:
+        described = path.exists()
+        strange = [] if described or not workdir.is_dir() else [f for f in workdir.iterdir() if f.suffix != _HALF]
+    except OSError as error:
+        raise InputError(f'cannot read {workdir}: {error.strerror}; choose another --workdir') from error
+    if described:
+        before = BEFORE | _identity(path)
+        other = [
+            f'{key} {before.get(key)!r}, not {identity[key]!r}' for key in identity if before.get(key) != identity[key]
+        ]
+        if other:
+            raise InputError(
+                f'{workdir} holds another run ({"; ".join(other)}): choose another --workdir, or delete it'
+            )
+    elif any(file.name != LOCK for file in strange):
+        raise InputError(f'{workdir} is not empty and holds no run: choose another --workdir')
+
+
 def claim(workdir: pathlib.Path, config: ml_collections.ConfigDict, dataset: Dataset, mesh: Mesh) -> None:
     """Makes `workdir` this run's, or checks that it already is, and writes config.json and run.json to it.
 
     Raises:
-      InputError: the folder cannot be written, or holds another run (see IDENTITY).
+      InputError: the folder cannot be written, or as `check`.
     """
-    identity = {key: config[key] for key in IDENTITY}
-    variant = variant_of(config)
-    identity |= {
-        'lighting': variant.lighting.strength > 0,
-        'crops': variant.crops,
-        'images_per_crop': variant.images_per_crop,
-        'without': sorted({*config.without} - {'lighting', 'crops'}),  # which the two above are
-        'dataset_fingerprint': dataset.fingerprint,
-    }
     try:
         workdir.mkdir(parents=True, exist_ok=True)
-        path = workdir / 'run.json'
-        if path.exists():
-            before = BEFORE | _identity(path)
-            other = [
-                f'{key} {before.get(key)!r}, not {identity[key]!r}'
-                for key in identity
-                if before.get(key) != identity[key]
-            ]
-            if other:
-                raise InputError(
-                    f'{workdir} holds another run ({"; ".join(other)}): choose another --workdir, or delete it'
-                )
-        elif any(file.suffix != _HALF and file.name != LOCK for file in workdir.iterdir()):
-            raise InputError(f'{workdir} is not empty and holds no run: choose another --workdir')
+        check(workdir, config, dataset)
+        identity, path = _identity_of(config, dataset), workdir / 'run.json'
         write_json(path, {'identity': identity, 'classes': dataset.classes, **_circumstances(mesh)})
         settings, path = json.loads(json.dumps(config.to_dict())), workdir / 'config.json'
         if path.exists():
@@ -111,6 +115,17 @@ def claim(workdir: pathlib.Path, config: ml_collections.ConfigDict, dataset: Dat
         write_json(path, settings)
     except OSError as error:
         raise InputError(f'cannot write to {workdir}: {error.strerror}; choose another --workdir') from error
+
+
+def _identity_of(config: ml_collections.ConfigDict, dataset: Dataset) -> dict[str, Any]:
+    variant = variant_of(config)
+    return {key: config[key] for key in IDENTITY} | {
+        'lighting': variant.lighting.strength > 0,
+        'crops': variant.crops,
+        'images_per_crop': variant.images_per_crop,
+        'without': sorted({*config.without} - {'lighting', 'crops'}),  # which the two above are
+        'dataset_fingerprint': dataset.fingerprint,
+    }
 
 
 def _settings(path: pathlib.Path) -> dict[str, Any]:
