@@ -224,12 +224,6 @@ def validate(config: ml_collections.ConfigDict) -> None:
     if config.mesh is None:
         config.mesh = MESHES[config.parallelism]
     replicas, second = config.mesh
-    if config.parallelism in ('data_parallel', 'hybrid') and replicas == 1:
-        enough = ','.join(map(str, MESHES[config.parallelism]))
-        raise InputError(
-            f'config.parallelism is {config.parallelism}, and config.mesh {(replicas, second)} has one replica: use '
-            f'--config.mesh={enough} or more, or --config.parallelism=two_device'
-        )
     if config.parallelism == ONE_WEIRD_TRICK:
         if not {'fc6', 'fc7'} <= {layer.name for layer in NETWORKS[config.variant].dense}:
             raise InputError(

@@ -152,21 +152,6 @@ def test_parts_that_contradict_something_else_are_refused(values, line):
 
 
 @pytest.mark.parametrize(
-    ('parallelism', 'mesh', 'enough'),
-    [('data_parallel', (1, 1), '2,1'), ('hybrid', (1, 1), '2,2'), ('hybrid', (1, 2), '2,2')],
-)
-def test_a_mesh_that_leaves_nothing_to_share_is_refused(parallelism, mesh, enough):
-    """configs/one_device.py and others name the mesh, so that parallelism alone would say nothing."""
-    with pytest.raises(InputError) as error:
-        validate(changed(parallelism=parallelism, mesh=mesh))
-    assert str(error.value) == (
-        f'config.parallelism is {parallelism}, and config.mesh {mesh} has one replica: use --config.mesh={enough} or '
-        f'more, or --config.parallelism=two_device'
-    )
-    validate(changed(parallelism=parallelism, mesh=(2, mesh[1])))
-
-
-@pytest.mark.parametrize(
     ('epochs', 'steps'),
     [(1.1, 550), (2.2, 1100), (4.4, 2200), (1.0, 500), (1.0001, 501), (0.001, 1), (1e-9, 1)],
 )
