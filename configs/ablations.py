@@ -2,7 +2,7 @@
 
     python -m alexnet_jax.main --config=configs/ablations.py --config.without=norm           one row, embedded dataset
     python -m alexnet_jax.main --config=configs/ablations.py:NAME --config.without=norm,overlap
-    python -m launch.sweep --config=configs/ablations.py --workdir=runs/ablations            all rows and seeds
+    alexnet sweep --config=configs/ablations.py --workdir=runs/ablations            all rows and seeds
 
 Names and sources: alexnet_jax/model/ablations.py. One device, because one row is a network of one tower; the others run
 with --config.mesh=1,2 too, with the same results.

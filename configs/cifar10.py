@@ -1,9 +1,9 @@
 """Krizhevsky's own networks for CIFAR-10, with his schedules: 80sec, 19pct, 18pct, 13pct and 11pct.
 
-    python -m alexnet_jax.prepare --images=DIR --name=cifar10 --size=32         DIR/{train,validation}/<class>/<image>
+    alexnet prepare --images=DIR --name=cifar10 --size=32         DIR/{train,validation}/<class>/<image>
     python -m alexnet_jax.main --config=configs/cifar10.py                      80sec: ten epochs
     python -m alexnet_jax.main --config=configs/cifar10.py:18pct
-    python -m launch.sweep --config=configs/cifar10.py:80sec --workdir=runs/80sec    three seeds
+    alexnet sweep --config=configs/cifar10.py:80sec --workdir=runs/80sec    three seeds
 
 One device; --config.mesh=2,1 shares the batch of two. docs/cifar10.md: what was measured.
 """
@@ -13,7 +13,7 @@ from typing import Any
 
 import ml_collections
 
-from alexnet_jax import InputError
+from alexnet_jax.errors import InputError
 from alexnet_jax.model.cifar10 import CIFAR10, DECAY
 from alexnet_jax.training.config import recipe
 

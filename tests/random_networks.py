@@ -7,15 +7,15 @@ import jax
 import numpy as np
 import oracle
 
-from alexnet_jax.data.decode import decode
+from alexnet_jax.checkpoints.checkpointer import Checkpointer
+from alexnet_jax.data.decode import decode_record
 from alexnet_jax.model.alexnet import init_parameters
 from alexnet_jax.model.network import Network, NetworkName
-from alexnet_jax.parallel.mesh import make_mesh
-from alexnet_jax.training.checkpoint import Checkpoints
+from alexnet_jax.run.run_dir import claim_run_dir
+from alexnet_jax.sharding.mesh import make_mesh
+from alexnet_jax.training.build import optimizer_of, variant_of
 from alexnet_jax.training.config import recipe, validate
-from alexnet_jax.training.recipe import optimizer_of, variant_of
 from alexnet_jax.training.state import create_state
-from alexnet_jax.training.workdir import claim
 
 CLASSES = ('blue', 'green', 'red')
 
@@ -41,8 +41,8 @@ def save_run(network, workdir, dataset, data_dir):
     mesh, options = make_mesh(1, 1), {'num_classes': len(dataset.classes), 'mean_image': network.mean_image, 'seed': 0}
     state = create_state(variant_of(config), optimizer_of(config), mesh, **options)
     params = jax.tree.map(lambda new, old: jax.device_put(new, old.sharding), network.params, state.params)
-    claim(workdir, config, dataset, mesh)
-    with Checkpoints(workdir, keep=2) as checkpoints:
+    claim_run_dir(workdir, config, dataset, mesh)
+    with Checkpointer(workdir, keep=2) as checkpoints:
         checkpoints.save(dataclasses.replace(state, params=params), data_order=0)
 
 
@@ -64,7 +64,7 @@ def slow_probabilities(network, records, protocol, *, decoded=False):
         params = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), network.params)
         rows = []
         for image, _ in records:
-            image, found = (image if decoded else decode(image)).astype(np.float64), []
+            image, found = (image if decoded else decode_record(image)).astype(np.float64), []
             for top, left in [middle] if protocol == 'centre' else corners:
                 view = image[top : top + side, left : left + side]
                 for x in [view] if protocol == 'centre' else [view, view[:, ::-1]]:

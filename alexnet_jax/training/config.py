@@ -16,9 +16,9 @@ from typing import Any
 import ml_collections
 from ml_collections import config_dict
 
-from alexnet_jax import InputError
+from alexnet_jax.errors import InputError
 from alexnet_jax.model.ablations import ABLATIONS, CONTAINED, ablate
-from alexnet_jax.model.catalogue import NETWORKS
+from alexnet_jax.model.zoo import NETWORKS
 
 DEMO = 'demo'  # the embedded dataset's name
 ONE_WEIRD_TRICK = 'one_weird_trick'
@@ -44,7 +44,7 @@ def recipe(
     """
     config = ml_collections.ConfigDict()
     # The network
-    config.variant = 'paper'  # the text; or 'released', CHM layers-145, and others: alexnet_jax/model/catalogue.py
+    config.variant = 'paper'  # the text; or 'released', CHM layers-145, and others: alexnet_jax/model/zoo.py
     config.width = 1.0  # channels and units, as a fraction of the paper's
     config.without = ()  # parts to take away (--config.without=norm,overlap): alexnet_jax/model/ablations.py
     # The data
@@ -86,7 +86,7 @@ def recipe(
     config.on_bad_numbers = 'stop'  # a loss that is no number: or 'skip' that batch, or 'roll_back' and go another way
     config.max_bad_numbers = 3  # how often it may, before it stops after all
     config.on_failed_save = 'stop'  # what a disk does not take: or 'continue' without it, saying so
-    config.tracking = ''  # 'wandb', 'mlflow' or 'trackio' besides TensorBoard: alexnet_jax/training/tracking.py
+    config.tracking = ''  # 'wandb', 'mlflow' or 'trackio' besides TensorBoard: alexnet_jax/logs/tracking.py
     config.profile = 0  # steps to trace into WORKDIR/profile, once warm; 0: none
     if config.dataset == DEMO:
         # Minutes instead of days. The paper's initial weights would spend them near ln(10), as they do on ImageNet for

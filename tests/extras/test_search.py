@@ -7,15 +7,15 @@ import subprocess
 import sys
 import threading
 
-import commands
+import cli
 import pytest
 from extras.conftest import extra
-from sweeping import programs
+from sweep import programs
 
-from alexnet_jax import InputError
-from alexnet_jax.sweeping.runner import Runner
-from alexnet_jax.sweeping.search import Search, space_of
-from alexnet_jax.sweeping.shares import Share
+from alexnet_jax.errors import InputError
+from alexnet_jax.sweep.runner import Runner
+from alexnet_jax.sweep.search import Search, parse_space
+from alexnet_jax.sweep.shares import Share
 from alexnet_jax.training.config import recipe
 
 optuna = extra('optuna')
@@ -60,7 +60,7 @@ def search(tmp_path):
 
     def run(script, *, trials, shares=None):
         programs.rewrite(tmp_path, {'others': [[0.6, 0.3], ['done']]} | script)
-        source = Search(root, base, space_of(base, TEXTS), trials=trials, say=print, started=lambda point: None)
+        source = Search(root, base, parse_space(base, TEXTS), trials=trials, say=print, started=lambda point: None)
         runner = Runner(
             root,
             source,
@@ -142,7 +142,7 @@ def test_what_diverges_is_learned_from_and_what_fails_is_not(search):
 
 def test_points_stay_in_their_space(tmp_path):
     base = recipe(None)
-    source = Search(tmp_path, base, space_of(base, TEXTS), trials=30, say=print, started=lambda point: None)
+    source = Search(tmp_path, base, parse_space(base, TEXTS), trials=30, say=print, started=lambda point: None)
     points = list(iter(source.next, None))
     assert len(points) == 30
     for point in points:
@@ -169,7 +169,7 @@ def test_a_point_that_the_config_refuses_is_no_end(tmp_path):
 
 def test_one_search_at_a_time(tmp_path):
     base = recipe(None)
-    space = space_of(base, {'momentum': '0.1..0.2'})
+    space = parse_space(base, {'momentum': '0.1..0.2'})
     first = Search(tmp_path, base, space, trials=1, say=print, started=print)
     with pytest.raises(InputError, match='another process searches in'):
         Search(tmp_path, base, space, trials=1, say=print, started=print)
@@ -181,11 +181,18 @@ def test_the_command(tiny_dir, tmp_path):
     programs.rewrite(tmp_path, {'others': [[0.6, 0.3], ['done']], 'trial-0001': [[0.2], ['done']]})
     root = tmp_path / 'root'
     command = [
-        *(sys.executable, '-m', 'launch.sweep', '--config=configs/one_device.py:tiny', f'--config.data_dir={tiny_dir}'),
+        *(
+            sys.executable,
+            '-m',
+            'alexnet_jax',
+            'sweep',
+            '--config=configs/one_device.py:tiny',
+            f'--config.data_dir={tiny_dir}',
+        ),
         *(f'--workdir={root}', '--search=optuna', '--trials=3', '--sweep.momentum=0.1..0.9', '--module=program'),
     ]
-    environment = commands.environment(tmp_path) | {'PYTHONPATH': str(tmp_path)}
-    done = subprocess.run(command, cwd=commands.ROOT, env=environment, capture_output=True, text=True, timeout=120)
+    environment = cli.environment(tmp_path) | {'PYTHONPATH': str(tmp_path)}
+    done = subprocess.run(command, cwd=cli.ROOT, env=environment, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     assert 'trial-0002: finished, 30.00% validation error' in done.stderr and '[3 of 3]' in done.stderr
     record = json.loads((root / 'sweep.json').read_text())
@@ -194,6 +201,6 @@ def test_the_command(tiny_dir, tmp_path):
     best = [line for line in done.stdout.splitlines() if line.startswith('|')][2]
     assert best == f'| {record["points"]["trial-0001"]["momentum"]} | 1 | 20.00 |  | 20.00 |'
     other = [option.replace('0.1..0.9', '0.1..0.8') for option in command]
-    done = subprocess.run(other, cwd=commands.ROOT, env=environment, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(other, cwd=cli.ROOT, env=environment, capture_output=True, text=True, timeout=120)
     assert (done.returncode, done.stderr.count('\n')) == (1, 1)
     assert 'holds a sweep with search' in done.stderr

@@ -1,6 +1,6 @@
 """`validate` accepts what the statement below admits and nothing else; the command line ends in one line or in that.
 
-absl's flags are global: `parse` gets fresh ones here, for each input, with the config flag of alexnet_jax/main.py.
+absl.s flags are global: the parser gets fresh ones here, for each input, with the config flag of alexnet_jax/main.py.
 """
 
 import ast
@@ -18,13 +18,13 @@ from hypothesis import strategies as st
 from ml_collections import config_flags
 
 import alexnet_jax
-from alexnet_jax import InputError
-from alexnet_jax.data.source import open_dataset
+from alexnet_jax.commands import command_line
+from alexnet_jax.data.dataset import open_dataset
+from alexnet_jax.errors import InputError
 from alexnet_jax.model.ablations import ABLATIONS, CONTAINED
-from alexnet_jax.model.catalogue import VARIANTS
-from alexnet_jax.training import command_line
+from alexnet_jax.model.zoo import VARIANTS
+from alexnet_jax.training.build import dtype_of, lit_steps_of, optimizer_of, schedule_of, variant_of
 from alexnet_jax.training.config import recipe, steps_per_epoch, total_steps, validate
-from alexnet_jax.training.recipe import dtype_of, lit_steps_of, optimizer_of, schedule_of, variant_of
 from alexnet_jax.training.schedule import Plateau
 
 pytestmark = pytest.mark.filterwarnings('ignore:the load_module:DeprecationWarning')  # by which configs are read
@@ -257,7 +257,7 @@ def parsed(options, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(flags, 'FLAGS', fresh)
         config = config_flags.DEFINE_config_file('config', None, '', flag_values=fresh, sys_argv=argv)
-        assert command_line.parse(argv) == ['main']
+        assert command_line.parse_config_flags(argv) == ['main']
         validate(config.value)
         return config.value
 

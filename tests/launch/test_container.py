@@ -8,10 +8,10 @@ import re
 import subprocess
 
 import checkout
-import commands
+import cli
 import pytest
 
-LINES = (commands.ROOT / 'Dockerfile').read_text().splitlines()
+LINES = (cli.ROOT / 'Dockerfile').read_text().splitlines()
 
 
 def instruction(start):
@@ -23,10 +23,10 @@ def instruction(start):
 @pytest.fixture
 def context(tmp_path):
     """What .dockerignore leaves of the checkout: `COPY . .`."""
-    lines = (commands.ROOT / '.dockerignore').read_text().splitlines()
+    lines = (cli.ROOT / '.dockerignore').read_text().splitlines()
     assert '*' in lines  # everything is out but
     kept = [line[1:] for line in lines if line.startswith('!')]
-    names = [path.name for path in commands.ROOT.iterdir()]
+    names = [path.name for path in cli.ROOT.iterdir()]
     parts = [name for name in names if any(fnmatch.fnmatch(name, pattern) for pattern in kept)]
     assert '.git' not in parts and 'data' not in parts
     return checkout.copy(tmp_path, parts=parts)
@@ -75,7 +75,7 @@ def test_the_base_is_a_python_that_the_project_takes():
 @pytest.mark.parametrize('name', ['cuda', 'tpu'])
 def test_accelerators_get_the_pinned_jax(name):
     def pins(file):
-        lines = (commands.ROOT / file).read_text().splitlines()
+        lines = (cli.ROOT / file).read_text().splitlines()
         return dict(line.split()[0].split('==') for line in lines if line and not line.startswith('#'))
 
     ours, extra = pins('requirements.txt'), pins(f'requirements-{name}.txt')

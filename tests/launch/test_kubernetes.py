@@ -8,20 +8,20 @@ import re
 import subprocess
 
 import checkout
-import commands
+import cli
 import pytest
 import yaml
 from slurm_cluster import free_ports
 
-from alexnet_jax import FAILED, INTERRUPTED, LOST
-from alexnet_jax.parallel.processes import Group, find_group
+from alexnet_jax.distributed.hosts import ProcessGroup, find_process_group
+from alexnet_jax.errors import FAILED, INTERRUPTED, LOST
 
 JOBS = ('kubernetes.yaml', 'kubernetes_sweep.yaml')
 
 
 def documents(name):
     """{kind: resource} of a file, of claims {name: resource}."""
-    found = list(yaml.safe_load_all((commands.ROOT / 'launch' / name).read_text()))
+    found = list(yaml.safe_load_all((cli.ROOT / 'launch' / name).read_text()))
     return {each['metadata']['name'] if 'Claim' in each['kind'] else each['kind']: each for each in found}
 
 
@@ -77,7 +77,7 @@ def test_what_asks_for_a_new_start_gets_one_and_an_error_does_not(name):
 def test_pods_agree_with_the_image_and_the_claims(name):
     spec, pod, container = job(name)
     assert spec['completionMode'] == 'Indexed'
-    dockerfile = (commands.ROOT / 'Dockerfile').read_text()
+    dockerfile = (cli.ROOT / 'Dockerfile').read_text()
     assert f'USER {pod["securityContext"]["runAsUser"]}\n' in dockerfile
     top = re.search(r'^WORKDIR (\S+)$', dockerfile, re.MULTILINE)[1]
     claims = {volume['name']: volume.get('persistentVolumeClaim', {}).get('claimName') for volume in pod['volumes']}
@@ -97,7 +97,7 @@ def test_every_pod_finds_its_place_and_the_name_of_the_first():
     assert pod['subdomain'] == service['metadata']['name']
     assert spec['completions'] == spec['parallelism']
     for index in range(spec['completions']):
-        assert find_group(environment=pod_environment('kubernetes.yaml', index)) == Group(
+        assert find_process_group(environment=pod_environment('kubernetes.yaml', index)) == ProcessGroup(
             index=index,
             count=spec['completions'],
             coordinator=f'{name}-0.{pod["subdomain"]}:{port}',

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 
-import commands
+import cli
 import pytest
 
 # Writes its flags to FOLDER/START.INDEX and leaves with what --codes says for this start and index; 't' waits for
@@ -44,10 +44,10 @@ def launch(tmp_path):
     def start(*options, codes):
         return subprocess.Popen(
             [
-                *(sys.executable, '-m', 'launch.local', '--module=program', '--pause=0', *options, '--'),
+                *(sys.executable, '-m', 'alexnet_jax', 'launch', '--module=program', '--pause=0', *options, '--'),
                 *(f'--folder={tmp_path}', f'--codes={codes}'),
             ],
-            cwd=commands.ROOT,
+            cwd=cli.ROOT,
             env=os.environ | {'PYTHONPATH': str(tmp_path)},
             stderr=subprocess.PIPE,
             text=True,
@@ -97,8 +97,8 @@ def test_after_a_loss_it_starts_again_with_the_next_number(launch, tmp_path):
     assert code == 0
     assert starts(tmp_path) == ['0.0', '0.1', '1.0', '2.0']
     assert err.splitlines() == [
-        'launch.local: a process was lost; starting 1 again (2 restarts left)',
-        'launch.local: a process was lost; starting 1 again (1 restarts left)',
+        'alexnet launch: a process was lost; starting 1 again (2 restarts left)',
+        'alexnet launch: a process was lost; starting 1 again (1 restarts left)',
     ]
 
 
@@ -138,7 +138,7 @@ def test_a_signal_is_handed_on_and_the_code_says_so(launch, tmp_path, number, co
 
 def test_a_signal_before_the_next_start_is_heard(launch, tmp_path):
     process = launch('--processes=1', '--restarts=3', '--pause=50', codes='75/0')
-    assert process.stderr.readline().startswith('launch.local: a process was lost')
+    assert process.stderr.readline().startswith('alexnet launch: a process was lost')
     process.send_signal(signal.SIGTERM)
     assert process.wait(timeout=20) == 76
     assert starts(tmp_path) == ['0.0']

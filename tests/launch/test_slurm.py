@@ -9,7 +9,7 @@ import re
 import sys
 
 import checkout
-import commands
+import cli
 import pytest
 from slurm_cluster import Cluster, missing, wait_until
 
@@ -28,7 +28,7 @@ def cluster(tmp_path_factory, program_cache):
     if missing():
         reason = f'not installed: {", ".join(missing())}'
         pytest.fail(reason) if os.environ.get('SLURM') == 'required' else pytest.skip(reason)
-    cluster = Cluster(tmp_path_factory.mktemp('slurm'), environment=commands.environment(program_cache))
+    cluster = Cluster(tmp_path_factory.mktemp('slurm'), environment=cli.environment(program_cache))
     yield cluster
     cluster.stop()
 
@@ -109,7 +109,7 @@ def test_an_array_is_a_sweep(cluster, top, tiny_dir):
         *(f'--config.data_dir={tiny_dir}', '--config.dataset=tiny', '--config.variant=released'),
         *('--config.batch_size=8', '--config.steps=2', '--config.evaluate_every=2'),
     )
-    python = (sys.executable, '-m', 'launch.sweep', *sweep)
+    python = (sys.executable, '-m', 'alexnet_jax', 'sweep', *sweep)
     assert cluster.run(*python, '--count', cwd=top) == '2'
     job = cluster.run('sbatch', '--parsable', '--array=0-1', 'launch/slurm_sweep.sbatch', *sweep, cwd=top)
     assert end(cluster, job) == {'COMPLETED'}, [path.read_text() for path in top.glob('alexnet-sweep-*.log')]

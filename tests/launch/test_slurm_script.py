@@ -3,7 +3,7 @@
 import os
 import subprocess
 
-import commands
+import cli
 import pytest
 
 
@@ -21,7 +21,7 @@ def test_what_was_lost_or_told_to_stop_is_requeued(tmp_path, code, requeued):
         path.write_text(f'#!/bin/bash\n{text}\n')
         path.chmod(0o755)
     done = subprocess.run(
-        ['bash', commands.ROOT / 'launch/slurm.sbatch', '--config=x.py', '--workdir=a b'],
+        ['bash', cli.ROOT / 'launch/slurm.sbatch', '--config=x.py', '--workdir=a b'],
         cwd=tmp_path,
         env={'PATH': f'{tmp_path}:{os.environ["PATH"]}', 'SLURM_JOB_ID': '77'},
         capture_output=True,

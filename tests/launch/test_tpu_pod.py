@@ -6,11 +6,11 @@ import subprocess
 import sys
 
 import checkout
-import commands
+import cli
 import pytest
 from slurm_cluster import free_ports
 
-SCRIPT = commands.ROOT / 'launch/tpu_pod.sh'
+SCRIPT = cli.ROOT / 'launch/tpu_pod.sh'
 PLACE = ('--name=pod', '--zone=us-west4-a')
 
 # Keeps its arguments; what a worker is told to do is done in that worker's folder, on all workers at once.

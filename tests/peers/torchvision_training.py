@@ -22,13 +22,13 @@ from absl import app, flags
 from ml_collections import config_flags
 from torchvision_alexnet import Alexnet
 
+from alexnet_jax.commands.command_line import parse_config_flags
 from alexnet_jax.data.augment import centre_crop
-from alexnet_jax.data.pipeline import EvaluationBatches, window_of
-from alexnet_jax.data.source import open_dataset
-from alexnet_jax.training.batches import batches_of
-from alexnet_jax.training.command_line import parse
+from alexnet_jax.data.dataset import open_dataset
+from alexnet_jax.data.pipeline import EvaluationBatches, get_crop_decoder
+from alexnet_jax.run.batches import batches_of
+from alexnet_jax.training.build import variant_of
 from alexnet_jax.training.config import total_steps, validate
-from alexnet_jax.training.recipe import variant_of
 
 _CONFIG = config_flags.DEFINE_config_file('config', help_string='As of alexnet_jax.main.')
 _WORKDIR = flags.DEFINE_string('workdir', None, 'Folder of result.json.')
@@ -65,7 +65,7 @@ def test(network: Alexnet, records: Any, prepare: Normaliser, size: int, protoco
     network.eval()
     probabilities, labels = [], []
     with torch.inference_mode():
-        for batch in EvaluationBatches(records, 32, window_of(records)).read():
+        for batch in EvaluationBatches(records, 32, get_crop_decoder(records)).read():
             rows = [torch.softmax(network(prepare(view)), 1) for view in views(batch.images, size, protocol)]
             probabilities.append(torch.stack(rows).mean(0).numpy()[batch.valid])
             labels.append(batch.labels[batch.valid])
@@ -124,4 +124,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == '__main__':
-    app.run(main, flags_parser=parse)
+    app.run(main, flags_parser=parse_config_flags)

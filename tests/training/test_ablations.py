@@ -8,20 +8,20 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from alexnet_jax import InputError
-from alexnet_jax.data.augment import draw, fixed_places, limited
-from alexnet_jax.data.decode import decode
+from alexnet_jax.communication.audit import abstract_batch, exchange_bytes
+from alexnet_jax.communication.messages import compiled_schedule, expected_schedule, traced_schedule
+from alexnet_jax.data.augment import choose_offsets, restrict_augmentation, sample_augmentation
+from alexnet_jax.data.decode import decode_record
+from alexnet_jax.errors import InputError
 from alexnet_jax.model.alexnet import init_parameters
-from alexnet_jax.parallel.mesh import TOWER, make_mesh, parameter_specs, place_batch, shardings
-from alexnet_jax.parallel.schedule import compiled_schedule, expected_schedule, traced_schedule
-from alexnet_jax.training.audit import abstract_batch, exchange_bytes
-from alexnet_jax.training.batches import batches_of
+from alexnet_jax.run.batches import batches_of
+from alexnet_jax.run.run_dir import claim_run_dir
+from alexnet_jax.sharding.mesh import TOWER, make_mesh, parameter_specs, place_batch, shardings
+from alexnet_jax.training.build import optimizer_of, variant_of
 from alexnet_jax.training.config import recipe, validate
-from alexnet_jax.training.recipe import optimizer_of, variant_of
 from alexnet_jax.training.schedule import Plateau, fixed_drops
 from alexnet_jax.training.state import TrainState, abstract_state
 from alexnet_jax.training.step import Batch, make_train_step
-from alexnet_jax.training.workdir import claim
 
 CLASSES, ROWS = 3, 4
 # Those that change what a device has or says; the others only leave out or replace what happens within a tower.
@@ -103,7 +103,7 @@ def test_without_crops_training_sees_the_centre_and_its_mirror_image(tiny):
     batches, mirrored = batches_of(config_of('crops'), tiny), 0
     for step in (0, 7):
         for image, record in zip(batches[step].images, batches[step].records, strict=True):
-            centre = decode(tiny.records('train')[int(record)][0])[16:240, 16:240]
+            centre = decode_record(tiny.records('train')[int(record)][0])[16:240, 16:240]
             flip = not np.array_equal(image, centre)
             np.testing.assert_array_equal(image, centre[:, ::-1] if flip else centre)
             mirrored += flip
@@ -122,19 +122,19 @@ def test_crops_and_flips_leave_everything_else_as_it_was(tiny):
 
 
 def test_places_are_the_centre_and_others_of_the_seed():
-    assert fixed_places(1, seed=5) == ((16, 16),)
-    eight = fixed_places(8, seed=5)
+    assert choose_offsets(1, seed=5) == ((16, 16),)
+    eight = choose_offsets(8, seed=5)
     assert eight[0] == (16, 16)
     assert len(set(eight)) == 8
-    assert eight != fixed_places(8, seed=6)
-    assert eight == fixed_places(100, seed=5)[:8]
-    assert set(fixed_places(1089, seed=0)) == {(top, left) for top in range(33) for left in range(33)}
+    assert eight != choose_offsets(8, seed=6)
+    assert eight == choose_offsets(100, seed=5)[:8]
+    assert set(choose_offsets(1089, seed=0)) == {(top, left) for top in range(33) for left in range(33)}
 
 
 def test_every_place_is_as_likely_and_flips_and_lighting_stay():
-    places = fixed_places(8, seed=5)
-    whole = [draw(seed=1, epoch=2, record=record) for record in range(8000)]
-    few = [limited(chance, places=places, flips=True) for chance in whole]
+    places = choose_offsets(8, seed=5)
+    whole = [sample_augmentation(seed=1, epoch=2, record=record) for record in range(8000)]
+    few = [restrict_augmentation(chance, places=places, flips=True) for chance in whole]
     counts = Counter((chance.top, chance.left) for chance in few)
     assert set(counts) == set(places)
     assert all(880 < count < 1120 for count in counts.values())  # 1000, and four standard deviations of 29.6
@@ -143,22 +143,22 @@ def test_every_place_is_as_likely_and_flips_and_lighting_stay():
 
 def test_crops_of_a_config_are_the_places_also_after_a_roll_back(tiny):
     config = config_of(crops=8, seed=3)
-    assert batches_of(config, tiny).places == batches_of(config, tiny, data_order=1).places == fixed_places(8, seed=3)
+    assert batches_of(config, tiny).places == batches_of(config, tiny, data_order=1).places == choose_offsets(8, seed=3)
     assert batches_of(config_of(), tiny).places is None
 
 
 @pytest.fixture
 def folder(tiny, tmp_path):
-    claim(tmp_path / 'run', config_of('norm', 'overlap'), tiny, make_mesh(1, 1))
+    claim_run_dir(tmp_path / 'run', config_of('norm', 'overlap'), tiny, make_mesh(1, 1))
     return tmp_path / 'run'
 
 
 def test_a_folder_holds_one_ablation(folder, tiny):
-    claim(folder, config_of('overlap', 'norm'), tiny, make_mesh(1, 1))
+    claim_run_dir(folder, config_of('overlap', 'norm'), tiny, make_mesh(1, 1))
     with pytest.raises(InputError, match=r"holds another run \(without \['norm', 'overlap'\], not \['norm'\]\)"):
-        claim(folder, config_of('norm'), tiny, make_mesh(1, 1))
+        claim_run_dir(folder, config_of('norm'), tiny, make_mesh(1, 1))
     with pytest.raises(InputError, match=r'holds another run \(crops None, not 8\)'):
-        claim(folder, config_of('norm', 'overlap', crops=8), tiny, make_mesh(1, 1))
+        claim_run_dir(folder, config_of('norm', 'overlap', crops=8), tiny, make_mesh(1, 1))
 
 
 @pytest.mark.parametrize(
@@ -166,19 +166,19 @@ def test_a_folder_holds_one_ablation(folder, tiny):
 )
 def test_two_ways_to_say_the_same_are_the_same_run(values, others, tiny, tmp_path):
     assert variant_of(config_of(**values)) == variant_of(config_of(*others))
-    claim(tmp_path / 'run', config_of(**values), tiny, make_mesh(1, 1))
-    claim(tmp_path / 'run', config_of(*others), tiny, make_mesh(1, 1))
+    claim_run_dir(tmp_path / 'run', config_of(**values), tiny, make_mesh(1, 1))
+    claim_run_dir(tmp_path / 'run', config_of(*others), tiny, make_mesh(1, 1))
 
 
 def test_a_folder_from_before_there_were_ablations_goes_on_without_a_word(tiny, tmp_path, capsys):
-    claim(tmp_path / 'run', config_of(), tiny, make_mesh(1, 1))
+    claim_run_dir(tmp_path / 'run', config_of(), tiny, make_mesh(1, 1))
     for name, keys in {'run.json': ('without', 'crops'), 'config.json': ('without', 'crops', 'tracking')}.items():
         content = json.loads((tmp_path / 'run' / name).read_text())
         for key in keys:
             del content.get('identity', content)[key]
         (tmp_path / 'run' / name).write_text(json.dumps(content))
-    claim(tmp_path / 'run', config_of(), tiny, make_mesh(1, 1))
+    claim_run_dir(tmp_path / 'run', config_of(), tiny, make_mesh(1, 1))
     assert capsys.readouterr().err == ''
     assert json.loads((tmp_path / 'run' / 'run.json').read_text())['identity']['without'] == []
     with pytest.raises(InputError, match=r"another run \(without \[\], not \['norm'\]\)"):
-        claim(tmp_path / 'run', config_of('norm'), tiny, make_mesh(1, 1))
+        claim_run_dir(tmp_path / 'run', config_of('norm'), tiny, make_mesh(1, 1))

@@ -9,10 +9,10 @@ import runpy
 import pytest
 
 import alexnet_jax
-from alexnet_jax import InputError
+from alexnet_jax.errors import InputError
 from alexnet_jax.model.ablations import ABLATIONS
+from alexnet_jax.training.build import drop_steps_of, variant_of
 from alexnet_jax.training.config import learning_rate_of, recipe, steps_per_epoch, total_steps, validate
-from alexnet_jax.training.recipe import drop_steps_of, variant_of
 
 PACKAGE = pathlib.Path(alexnet_jax.__file__).parent
 NAN, INF = math.nan, math.inf

@@ -8,7 +8,7 @@ import oracle
 import pytest
 
 from alexnet_jax.training.optimizer import paper_sgd
-from alexnet_jax.training.schedule import LayerFactor, layer_factors
+from alexnet_jax.training.schedule import LayerLRMultiplier, get_lr_multipliers
 
 STEPS, DROPS = 200, (70, 140)
 RATES = [0.01 * 0.1 ** sum(step >= drop for drop in DROPS) for step in range(STEPS)]
@@ -124,14 +124,14 @@ def test_a_slowed_layer_follows_its_own_rate_and_a_frozen_one_stays_where_it_is(
     start, gradients = problem()
     names = {'conv1': start['layer'], 'conv2': start['layer']}
     optimizer = paper_sgd(momentum=0.9, weight_decay=5e-4, bias_rate=2.0)
-    changes = (LayerFactor('conv1', 70, 0.1), LayerFactor('conv1', 140, 0.0))
+    changes = (LayerLRMultiplier('conv1', 70, 0.1), LayerLRMultiplier('conv1', 140, 0.0))
     with jax.enable_x64(True):
         params = jax.tree.map(jnp.asarray, names)
         state = optimizer.init(params)
 
         @jax.jit
         def update(params, state, g, step):
-            factors = layer_factors(changes, step)
+            factors = get_lr_multipliers(changes, step)
             updates, state = optimizer.update(g, state, params, learning_rate=jnp.float64(0.01), factors=factors)
             return optax.apply_updates(params, updates), state
 

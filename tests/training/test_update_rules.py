@@ -1,13 +1,13 @@
-"""The recurrences of docs/update_rules.py against the programs that they stand for."""
+"""The recurrences of experiments/update_rules.py against the programs that they stand for."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from docs.update_rules import RULES, caffe, cuda_convnet2, descend, noisy_valley, paper, pytorch
 
 from alexnet_jax.training.optimizer import paper_sgd
-from docs.update_rules import RULES, caffe, cuda_convnet2, descend, noisy_valley, paper, pytorch
 
 RATES = [0.02] * 20 + [0.002] * 20
 
