@@ -134,7 +134,7 @@ def test_after_kill_9_the_same_command_finishes_the_sweep(tiny_dir, tmp_path):
     (tmp_path / 'go').write_text('')
     _, err = second.communicate(timeout=60)
     assert second.returncode == 0, err
-    assert 'seed=0: finished' in err and 'seed=1: elsewhere' in err
+    assert 'seed=0: finished' in err and 'seed=1: external' in err
     assert [len(programs.starts(root / f'seed={seed}')) for seed in range(4)] == [1, 1, 2, 1]
     assert {row['state'] for row in csv.DictReader((root / 'results.csv').read_text().splitlines())} == {'finished'}
 
@@ -181,7 +181,7 @@ def test_the_array_script_runs_one_point_and_requeues_what_can_go_on(tmp_path, c
     )
     assert done.returncode == code
     lines = done.stdout.splitlines()
-    assert lines[0] == 'alexnet sweep --config=x.py --workdir=a b --index=5'
+    assert lines[0] == 'python -m alexnet_jax sweep --config=x.py --workdir=a b --index=5'
     assert lines[1:] == ([f'ended with code {code}: requeued', 'scontrol requeue 77'] if requeued else [])
 
 

@@ -13,9 +13,9 @@ from extras.conftest import extra
 from sweep import programs
 
 from alexnet_jax.errors import InputError
+from alexnet_jax.sweep.resources import Resources
 from alexnet_jax.sweep.runner import Runner
-from alexnet_jax.sweep.search import Search, parse_space
-from alexnet_jax.sweep.shares import Share
+from alexnet_jax.sweep.search import OptunaSearch, parse_space
 from alexnet_jax.training.config import recipe
 
 optuna = extra('optuna')
@@ -58,9 +58,9 @@ def search(tmp_path):
     (tmp_path / 'program.py').write_text(PROGRAM)
     base = recipe(None)
 
-    def run(script, *, trials, shares=None):
+    def run(script, *, trials, resources=None):
         programs.rewrite(tmp_path, {'others': [[0.6, 0.3], ['done']]} | script)
-        source = Search(root, base, parse_space(base, TEXTS), trials=trials, say=print, started=lambda point: None)
+        source = OptunaSearch(root, base, parse_space(base, TEXTS), trials=trials, on_start=lambda point: None)
         runner = Runner(
             root,
             source,
@@ -69,12 +69,12 @@ def search(tmp_path):
                 *(*point.options, f'--workdir={root / point.name}'),
             ],
             steps=lambda point: 100,
-            shares=shares or [Share()],
+            resources=resources or [Resources()],
             report=lambda run: None,
             show=lambda runs: None,
         )
         code = runner.run()
-        source._held.close()  # as at the end of the process
+        source._lock.close()  # as at the end of the process
         study = optuna.load_study(study_name='sweep', storage=f'sqlite:///{root}/optuna.db')
         return code, runner.runs, study.trials
 
@@ -87,7 +87,7 @@ def names(trials):
 
 
 def test_trials_are_runs_and_their_errors_are_what_optuna_learns(search):
-    code, runs, trials = search({'trial-0001': [[0.9, 0.1], ['done']]}, trials=3, shares=[Share(), Share()])
+    code, runs, trials = search({'trial-0001': [[0.9, 0.1], ['done']]}, trials=3, resources=[Resources(), Resources()])
     assert (code, [run.point.name for run in runs]) == (0, ['trial-0000', 'trial-0001', 'trial-0002'])
     assert names(trials) == ['COMPLETE'] * 3
     assert [trial.value for trial in trials] == [0.3, 0.1, 0.3]
@@ -142,8 +142,8 @@ def test_what_diverges_is_learned_from_and_what_fails_is_not(search):
 
 def test_points_stay_in_their_space(tmp_path):
     base = recipe(None)
-    source = Search(tmp_path, base, parse_space(base, TEXTS), trials=30, say=print, started=lambda point: None)
-    points = list(iter(source.next, None))
+    source = OptunaSearch(tmp_path, base, parse_space(base, TEXTS), trials=30, on_start=lambda point: None)
+    points = list(iter(source.next_point, None))
     assert len(points) == 30
     for point in points:
         assert 1e-4 <= point.overrides['learning_rate'] <= 1e-1
@@ -158,11 +158,12 @@ def test_points_stay_in_their_space(tmp_path):
     assert min(point.overrides['learning_rate'] for point in points) < 1e-3  # evenly in the logarithm
 
 
-def test_a_point_that_the_config_refuses_is_no_end(tmp_path):
-    base, said = recipe(None), []
+def test_a_point_that_the_config_refuses_is_no_end(tmp_path, capsys):
+    base = recipe(None)
     space = {'mesh': [(1, 1), (3, 1)], 'batch_size': [32]}  # 32 images do not divide over three
-    source = Search(tmp_path, base, space, trials=12, say=said.append, started=lambda point: None)
-    points = list(iter(source.next, None))
+    source = OptunaSearch(tmp_path, base, space, trials=12, on_start=lambda point: None)
+    points = list(iter(source.next_point, None))
+    said = capsys.readouterr().err.splitlines()
     assert 0 < len(points) < 12 and len(points) + len(said) == 12
     assert all('does not divide' in line for line in said)
 
@@ -170,10 +171,10 @@ def test_a_point_that_the_config_refuses_is_no_end(tmp_path):
 def test_one_search_at_a_time(tmp_path):
     base = recipe(None)
     space = parse_space(base, {'momentum': '0.1..0.2'})
-    first = Search(tmp_path, base, space, trials=1, say=print, started=print)
+    first = OptunaSearch(tmp_path, base, space, trials=1, on_start=print)
     with pytest.raises(InputError, match='another process searches in'):
-        Search(tmp_path, base, space, trials=1, say=print, started=print)
-    first._held.close()
+        OptunaSearch(tmp_path, base, space, trials=1, on_start=print)
+    first._lock.close()
 
 
 def test_the_command(tiny_dir, tmp_path):

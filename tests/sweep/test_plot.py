@@ -5,11 +5,12 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from alexnet_jax.sweep import plot
-from alexnet_jax.sweep.results import Setting
+from alexnet_jax.sweep.results import Row, Setting
 
 
 def setting(centre, **overrides):
-    return Setting(overrides=overrides, centre=centre, ten_view=centre, asked=len(centre), earlier=False)
+    results = [{'centre': {'top1_error': error}} for error in centre]
+    return Setting(overrides, [Row('', overrides, 'finished', '', 1, result, {}, False) for result in results])
 
 
 @pytest.fixture
@@ -20,7 +21,7 @@ def rates():
 
 
 def test_numbers_are_an_axis_and_the_rest_lines(rates):
-    axis, lines = plot._layout(rates)
+    axis, lines = plot._choose_layout(rates)
     assert axis == 'learning_rate'
     assert {name: len(line) for name, line in lines.items()} == {'momentum 0.0': 3, 'momentum 0.9': 3}
 
@@ -37,12 +38,12 @@ def test_numbers_are_an_axis_and_the_rest_lines(rates):
     ],
 )
 def test_anything_else_is_rows(settings):
-    assert (plot._layout(settings)[0] is None) == (len(settings) < 10)
+    assert (plot._choose_layout(settings)[0] is None) == (len(settings) < 10)
 
 
 def test_lines_have_means_in_percent_from_left_to_right(rates):
     axes = Figure().subplots()
-    plot._draw_lines(axes, *plot._layout(rates))
+    plot._draw_lines(axes, *plot._choose_layout(rates))
     assert axes.get_xscale() == 'log'
     line = axes.containers[0].lines[0]
     assert list(line.get_xdata()) == [0.01, 0.1, 0.5]

@@ -27,12 +27,12 @@ def record(root, seeds, **settings):
 
 def test_points_come_and_go_and_are_remembered(tmp_path):
     first = record(tmp_path / 'a', [0, 1])
-    assert (first.new, list(first.points), first.earlier) == (2, ['seed=0', 'seed=1'], {})
+    assert (first.new, list(first.points), first.previous_points) == (2, ['seed=0', 'seed=1'], {})
     second = record(tmp_path / 'a', [1, 2])
     assert (second.new, list(second.points)) == (1, ['seed=1', 'seed=2'])
-    assert second.earlier == {'seed=0': {'seed': 0}}
+    assert second.previous_points == {'seed=0': {'seed': 0}}
     third = record(tmp_path / 'a', [0, 1, 2])
-    assert (third.new, list(third.points), third.earlier) == (0, ['seed=0', 'seed=1', 'seed=2'], {})
+    assert (third.new, list(third.points), third.previous_points) == (0, ['seed=0', 'seed=1', 'seed=2'], {})
     assert json.loads((tmp_path / 'a' / 'sweep.json').read_text())['points'] == third.points
 
 

@@ -7,10 +7,10 @@ import json
 import pytest
 from PIL import Image
 
+from alexnet_jax.sweep.execute import write_results
 from alexnet_jax.sweep.plan import Plan, check_points
 from alexnet_jax.sweep.record import SweepRecord, lock_point
 from alexnet_jax.sweep.results import choose_best_runs, format_mean, group_by_setting, load_rows
-from alexnet_jax.sweep.start import write_results
 from alexnet_jax.training.config import recipe
 
 
@@ -46,7 +46,7 @@ def record(tmp_path):
 
 
 def test_states_are_read_from_folders_and_logs(record):
-    states = {row.name: (row.state, row.says) for row in load_rows(record)}
+    states = {row.name: (row.state, row.last_line) for row in load_rows(record)}
     assert states['learning_rate=0.1,seed=0'] == ('finished', '')
     assert states['learning_rate=0.2,seed=2'] == ('failed, exit code 1', 'error: a | b')
     assert states['learning_rate=0.3,seed=0'] == ('waiting', '')
@@ -57,7 +57,7 @@ def test_states_are_read_from_folders_and_logs(record):
 
 
 def test_settings_are_sorted_by_their_mean(record):
-    found = [(one.overrides, one.centre, one.asked) for one in group_by_setting(load_rows(record))]
+    found = [(one.overrides, one.get_errors(), len(one.rows)) for one in group_by_setting(load_rows(record))]
     assert found == [
         ({'learning_rate': 0.2}, [0.04, 0.06], 3),
         ({'learning_rate': 0.1}, [0.10, 0.20, 0.30], 3),

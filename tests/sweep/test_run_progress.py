@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from alexnet_jax.sweep.run_progress import MARK, RunProgress, read_log_end, read_result
+from alexnet_jax.sweep.run_progress import NOTE, RunProgress, read_log_end, read_result
 
 
 def train(step, loss):
@@ -60,9 +60,9 @@ def test_a_result_is_whole_or_none(tmp_path, text, whole):
 @pytest.mark.parametrize(
     ('text', 'found'),
     [
-        ('step 1\nerror: too bad\n' + MARK + 'failed, exit code 1\n', ('failed, exit code 1', 'error: too bad')),
-        ('step 1\n' + MARK + 'stopped\nresuming\nstep 2\n', ('', 'step 2')),  # it went on
-        ('a\n' + MARK + 'stopped\n' + MARK + 'stopped\n\n', ('stopped', 'a')),
+        ('step 1\nerror: too bad\n' + NOTE + 'failed, exit code 1\n', ('failed, exit code 1', 'error: too bad')),
+        ('step 1\n' + NOTE + 'stopped\nresuming\nstep 2\n', ('', 'step 2')),  # it went on
+        ('a\n' + NOTE + 'stopped\n' + NOTE + 'stopped\n\n', ('stopped', 'a')),
         ('', ('', '')),
     ],
 )

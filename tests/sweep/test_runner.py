@@ -12,12 +12,12 @@ from sweep import programs
 
 from alexnet_jax.sweep.plan import check_points, make_point
 from alexnet_jax.sweep.record import lock_point
+from alexnet_jax.sweep.resources import Resources
 from alexnet_jax.sweep.run_progress import read_log_end
-from alexnet_jax.sweep.runner import TRIES, ListedPoints, Runner
-from alexnet_jax.sweep.shares import Share
+from alexnet_jax.sweep.runner import MAX_ATTEMPTS, PointSource, Runner
 from alexnet_jax.training.config import recipe
 
-ALL = (Share(),)
+ALL = (Resources(),)
 
 
 @pytest.fixture
@@ -31,7 +31,7 @@ def sweep(tmp_path, monkeypatch):
     root.mkdir()
     points = check_points(recipe(None), [{'seed': seed} for seed in range(4)])
 
-    def run(script, *, count=2, shares=ALL, source=None, told=None):
+    def run(script, *, count=2, resources=ALL, source=None, told=None):
         program = programs.install(tmp_path, script)
         reports = []
 
@@ -42,10 +42,10 @@ def sweep(tmp_path, monkeypatch):
 
         runner = Runner(
             root,
-            source or ListedPoints(points[:count]),
+            source or PointSource(points[:count]),
             command=lambda point: [*program, *point.options, f'--workdir={root / point.name}'],
             steps=lambda point: 10,
-            shares=shares,
+            resources=resources,
             report=report,
             show=lambda runs: None,
         )
@@ -89,7 +89,7 @@ def test_one_failing_does_not_stop_the_others(sweep):
     code, runs, _ = sweep({'seed=0': [1], 'seed=1': ['kill'], 'seed=2': [143]}, count=4)
     assert code == 1
     assert [run.state for run in runs] == ['failed', 'failed', 'failed', 'finished']
-    assert [run.says for run in runs] == ['start 0: 1', 'start 0: kill', 'start 0: 143', '']
+    assert [run.last_line for run in runs] == ['start 0: 1', 'start 0: kill', 'start 0: 143', '']
     notes = [read_log_end(sweep.root / f'seed={seed}.log')[0] for seed in range(4)]
     assert notes == ['failed, exit code 1', 'failed, ended by SIGKILL', 'failed, exit code 143', '']
 
@@ -124,19 +124,19 @@ def test_a_run_that_ends_well_without_a_result_has_failed(sweep):
 
 def test_a_loss_is_tried_again_and_not_for_ever(sweep):
     code, runs, _ = sweep({'seed=0': [75, 75, 'done']}, count=1)
-    assert (code, runs[0].state, runs[0].tries) == (0, 'finished', 3)
+    assert (code, runs[0].state, runs[0].attempts) == (0, 'finished', 3)
     code, runs, _ = sweep({'seed=1': [75]}, count=2)
     assert (code, runs[1].state) == (75, 'failed')
-    assert len(programs.starts(sweep.root / 'seed=1')) == TRIES
+    assert len(programs.starts(sweep.root / 'seed=1')) == MAX_ATTEMPTS
 
 
 def test_jobs_go_at_the_same_time_each_with_its_share(sweep):
     cores = sorted(os.sched_getaffinity(0))
-    shares = [Share(cores=(cores[0],)), Share(cores=(cores[-1],))]
+    resources = [Resources(cores=(cores[0],)), Resources(cores=(cores[-1],))]
     both = (sweep.root / 'seed=0' / 'start0', sweep.root / 'seed=1' / 'start0')
     go = threading.Thread(target=lambda: (programs.wait_for(*both), (sweep.root.parent / 'go').write_text('')))
     go.start()  # neither ends before both have begun
-    code, _, _ = sweep({'seed=0': ['wait'], 'seed=1': ['wait']}, count=3, shares=shares)
+    code, _, _ = sweep({'seed=0': ['wait'], 'seed=1': ['wait']}, count=3, resources=resources)
     go.join()
     assert code == 0
     said = [programs.starts(sweep.root / f'seed={seed}')[0] for seed in range(2)]
@@ -190,7 +190,7 @@ def test_what_another_sweep_left_running_is_waited_for(sweep, tmp_path):
     code, _, reports = sweep({'seed=0': ['wait']}, count=2)
     orphan.wait()
     assert code == 0
-    assert reports[:2] == [('seed=0', 'elsewhere'), ('seed=0', 'finished')]
+    assert reports[:2] == [('seed=0', 'external'), ('seed=0', 'finished')]
     assert len(programs.starts(sweep.root / 'seed=0')) == 1  # never two at once, and not again
 
 
@@ -200,13 +200,13 @@ def test_what_another_sweep_left_and_died_goes_on(sweep, tmp_path):
     code, runs, reports = sweep({'seed=0': ['wait', 'done']}, count=1)
     orphan.wait()
     assert (code, runs[0].state) == (0, 'finished')
-    assert [state for _, state in reports] == ['elsewhere', 'running', 'finished']
+    assert [state for _, state in reports] == ['external', 'running', 'finished']
 
 
 def test_what_another_sweep_runs_is_not_ours_to_stop(sweep, tmp_path):
     orphan = left_by_another(sweep, tmp_path, {'seed=0': ['wait']})
-    code, runs, _ = sweep({'seed=0': ['wait']}, count=2, told=('seed=0', 'elsewhere'))
-    assert (code, runs[0].state, orphan.poll()) == (76, 'elsewhere', None)
+    code, runs, _ = sweep({'seed=0': ['wait']}, count=2, told=('seed=0', 'external'))
+    assert (code, runs[0].state, orphan.poll()) == (76, 'external', None)
     orphan.kill()
     orphan.wait()
 
@@ -225,21 +225,21 @@ def test_told_to_stop_it_begins_nothing_that_another_sweep_leaves_meanwhile(swee
 
     thread = threading.Thread(target=events)
     thread.start()
-    code, _, _ = sweep({'seed=0': ['wait'], 'seed=1': ['deaf']}, shares=(Share(), Share()))
+    code, _, _ = sweep({'seed=0': ['wait'], 'seed=1': ['deaf']}, resources=(Resources(), Resources()))
     thread.join()
     assert code == 76
     assert len(programs.starts(sweep.root / 'seed=0')) == 1
 
 
-class Choosy(ListedPoints):
+class Choosy(PointSource):
     """Stops seed=0 as soon as there is a test of it."""
 
     heard: list
 
-    def watch(self, run):
+    def should_prune(self, run):
         return run.point.name == 'seed=0' and run.progress.error is not None
 
-    def ended(self, run):
+    def record_end(self, run):
         self.heard = [*getattr(self, 'heard', []), (run.point.name, run.state)]
 
 

@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from alexnet_jax.errors import InputError
-from alexnet_jax.sweep.search import Range, Search, format_space, parse_space
+from alexnet_jax.sweep.search import OptunaSearch, Range, format_space, parse_space
 from alexnet_jax.training.config import recipe
 
 
@@ -60,4 +60,4 @@ def test_without_optuna_it_is_one_line(tmp_path, monkeypatch):
     base = recipe(None)
     space = parse_space(base, {'momentum': '0.1..0.2'})
     with pytest.raises(InputError, match=r'needs Optuna: pip install -r requirements-search\.txt'):
-        Search(tmp_path, base, space, trials=1, say=print, started=print)
+        OptunaSearch(tmp_path, base, space, trials=1, on_start=print)

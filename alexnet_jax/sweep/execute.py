@@ -1,0 +1,117 @@
+"""Runs a sweep, or one of its points, and writes its results."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+
+from alexnet_jax.console import info
+from alexnet_jax.errors import InputError
+from alexnet_jax.files import write_file
+from alexnet_jax.sweep.display import Display
+from alexnet_jax.sweep.plan import Plan, Point, count_steps
+from alexnet_jax.sweep.plot import plot_sweep
+from alexnet_jax.sweep.record import SweepRecord, lock_point
+from alexnet_jax.sweep.resources import split_machine
+from alexnet_jax.sweep.results import choose_best_runs, format_csv, format_markdown, group_by_setting, load_rows
+from alexnet_jax.sweep.run_progress import read_result
+from alexnet_jax.sweep.runner import PointSource, Runner
+from alexnet_jax.sweep.search import OptunaSearch, Space
+
+REPORTED_RUNS = 6  # on one page: more cannot be told apart there
+Command = Callable[[Point], list[str]]
+
+
+def exec_point(record: SweepRecord, points: Sequence[Point], index: int, *, command: Command) -> None:
+    """Replaces this process by the run of one point, so that its signals and exit codes are the run's own.
+
+    Returns if the run is finished. For a task of a job array, or a pod of an indexed job.
+
+    Raises:
+      InputError: another process runs the point.
+    """
+    point = points[index]
+    if read_result(record.root / point.name):
+        info(f'{point.name}: finished before')
+        return
+    log = lock_point(record.root, point.name)
+    if log is None:
+        raise InputError(f'{point.name} is being run by another process: wait for it, or stop it')
+    os.set_inheritable(log.fileno(), True)  # the run holds the lock as long as it lives
+    info(f'{point.name}: running')
+    argv = command(point)
+    os.execv(argv[0], argv)
+
+
+def run_sweep(
+    record: SweepRecord,
+    plan: Plan,
+    points: Sequence[Point],
+    space: Space | None,
+    *,
+    command: Command,
+    jobs: int,
+    trials: int,
+) -> int:
+    """Runs the points that are not finished, `jobs` at the same time.
+
+    Args:
+      record: the sweep's record, which a search adds its points to.
+      plan: what all runs have in common.
+      points: the points to run; empty for a search.
+      space: the values to search; None for points.
+      command: returns the command that runs a point.
+      jobs: number of runs at the same time.
+      trials: number of points of a search, those of earlier starts included.
+
+    Returns:
+      The exit code, see `Runner.run`.
+
+    Raises:
+      InputError: a dataset is not prepared, or the machine cannot be split into so many parts.
+    """
+    resources = split_machine(jobs)
+    for point in points:
+        count_steps(point)  # opens or renders datasets before the first run
+    if record.previous_points:
+        info(
+            f'{record.new} points are new; {len(record.previous_points)} of earlier starts are no longer asked for: '
+            f'they stay in the table, marked'
+        )
+    source, total = PointSource(points), len(points)
+    if space is not None:
+        source = search = OptunaSearch(record.root, plan.base, space, trials=trials, on_start=record.add)
+        total = search.left
+    with Display(total, jobs=jobs) as display:
+        return Runner(
+            record.root,
+            source,
+            command=command,
+            steps=count_steps,
+            resources=resources,
+            report=display.report,
+            show=display.show,
+        ).run()
+
+
+def write_results(record: SweepRecord, *, title: str, command: str) -> str:
+    """Writes ROOT/results.csv, results.md and, if a run is finished, results.png; returns the Markdown."""
+    rows = load_rows(record)
+    text = format_markdown(rows, title=title, command=command)
+    if settings := [setting for setting in group_by_setting(rows) if setting.get_errors()]:
+        plot_sweep(settings, record.root / 'results.png', searched=list(record.search or ()))
+    write_file(record.root / 'results.csv', format_csv(rows))
+    write_file(record.root / 'results.md', text)
+    return text
+
+
+def write_report(record: SweepRecord) -> None:
+    """Writes ROOT/report.html, which compares the best runs, by a process of `alexnet report`."""
+    names = choose_best_runs(load_rows(record), REPORTED_RUNS)
+    if not names:
+        info('no report: no run is finished')
+        return
+    command = [sys.executable, '-m', 'alexnet_jax', 'report', f'--output={record.root / "report.html"}']
+    subprocess.run([*command, *(f'--workdir={record.root / name}' for name in names)], check=False)
