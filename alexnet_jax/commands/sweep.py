@@ -14,7 +14,6 @@ again skips finished runs and resumes the others. At the end: results.csv, resul
 Exit codes are alexnet_jax.main's: 0 all finished, 1 some failed, 75 lost, 76 told to stop. docs/sweeps.md has more.
 """
 
-import functools
 import pathlib
 import shlex
 import sys
@@ -65,9 +64,9 @@ def main(argv: list[str]) -> None:
 
 
 def _main(options: dict[str, str]) -> int:
-    flag = flags.FLAGS['config']
+    flag, root = flags.FLAGS['config'], pathlib.Path(_WORKDIR.value or '')
     common = format_options(config_flags.get_override_values(flag))
-    plan = Plan(config_flags.get_config_filename(flag), common, _CONFIG.value)
+    plan = Plan(root, config_flags.get_config_filename(flag), common, _CONFIG.value, _MODULE.value)
     if _SEARCH.value:
         if _COUNT.value or _DRY_RUN.value or _INDEX.value is not None:
             raise InputError('--search makes its points up as it goes: no --count, --dry_run or --index')
@@ -80,12 +79,10 @@ def _main(options: dict[str, str]) -> int:
         return 0
     if not _WORKDIR.value:
         raise InputError('--workdir is missing: the folder of the sweep')
-    root = pathlib.Path(_WORKDIR.value)
-    command = functools.partial(plan.make_command, root=root, module=_MODULE.value)
     if _DRY_RUN.value:
         for index, point in enumerate(points):
             print(f'{index}  {point.name}')
-        print(f'the first: {shlex.join(["python", *command(points[0])[1:]])}')
+        print(f'the first: {shlex.join(["python", *plan.make_command(points[0])[1:]])}')
         return 0
     if _INDEX.value is not None and _INDEX.value >= len(points):
         raise InputError(f'--index={_INDEX.value}: there are {len(points)} points, the last is {len(points) - 1}')
@@ -93,15 +90,15 @@ def _main(options: dict[str, str]) -> int:
     from alexnet_jax.sweep.search import format_space, parse_space
 
     space = parse_space(plan.base, options) if _SEARCH.value else None
-    record = SweepRecord(root, plan, points, search=None if space is None else format_space(space))
+    record = SweepRecord(plan, points, search=None if space is None else format_space(space))
     if _INDEX.value is not None:
-        execute.exec_point(record, points, _INDEX.value, command=command)
+        execute.exec_point(plan, points[_INDEX.value])
         return 0
     code = 0
     if not _TABLE.value:
-        code = execute.run_sweep(record, plan, points, space, command=command, jobs=_JOBS.value, trials=_TRIALS.value)
-    started_by = shlex.join(['alexnet', 'sweep', *(arg for arg in sys.argv[1:] if arg != '--table')])
-    print(execute.write_results(record, title=root.name, command=started_by), flush=True)
+        code = execute.run_sweep(plan, record, points, space, jobs=_JOBS.value, trials=_TRIALS.value)
+    command = shlex.join(['alexnet', 'sweep', *(arg for arg in sys.argv[1:] if arg != '--table')])
+    print(execute.write_results(record, title=root.name, command=command), flush=True)
     if _REPORT.value and code != INTERRUPTED:
         execute.write_report(record)
     if code == INTERRUPTED:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from alexnet_jax.console import info
 from alexnet_jax.errors import InputError
@@ -21,10 +21,9 @@ from alexnet_jax.sweep.runner import PointSource, Runner
 from alexnet_jax.sweep.search import OptunaSearch, Space
 
 REPORTED_RUNS = 6  # on one page: more cannot be told apart there
-Command = Callable[[Point], list[str]]
 
 
-def exec_point(record: SweepRecord, points: Sequence[Point], index: int, *, command: Command) -> None:
+def exec_point(plan: Plan, point: Point) -> None:
     """Replaces this process by the run of one point, so that its signals and exit codes are the run's own.
 
     Returns if the run is finished. For a task of a job array, or a pod of an indexed job.
@@ -32,45 +31,28 @@ def exec_point(record: SweepRecord, points: Sequence[Point], index: int, *, comm
     Raises:
       InputError: another process runs the point.
     """
-    point = points[index]
-    if read_result(record.root / point.name):
+    if read_result(plan.root / point.name):
         info(f'{point.name}: finished before')
         return
-    log = lock_point(record.root, point.name)
+    log = lock_point(plan.root, point.name)
     if log is None:
         raise InputError(f'{point.name} is being run by another process: wait for it, or stop it')
     os.set_inheritable(log.fileno(), True)  # the run holds the lock as long as it lives
     info(f'{point.name}: running')
-    argv = command(point)
+    argv = plan.make_command(point)
     os.execv(argv[0], argv)
 
 
 def run_sweep(
-    record: SweepRecord,
-    plan: Plan,
-    points: Sequence[Point],
-    space: Space | None,
-    *,
-    command: Command,
-    jobs: int,
-    trials: int,
+    plan: Plan, record: SweepRecord, points: Sequence[Point], space: Space | None, *, jobs: int, trials: int
 ) -> int:
-    """Runs the points that are not finished, `jobs` at the same time.
-
-    Args:
-      record: the sweep's record, which a search adds its points to.
-      plan: what all runs have in common.
-      points: the points to run; empty for a search.
-      space: the values to search; None for points.
-      command: returns the command that runs a point.
-      jobs: number of runs at the same time.
-      trials: number of points of a search, those of earlier starts included.
+    """Runs `points`, or a search of `space` until it has `trials` in all, `jobs` runs at a time.
 
     Returns:
       The exit code, see `Runner.run`.
 
     Raises:
-      InputError: a dataset is not prepared, or the machine cannot be split into so many parts.
+      InputError: a dataset is not prepared, or the machine cannot be split between so many jobs.
     """
     resources = split_machine(jobs)
     for point in points:
@@ -82,13 +64,13 @@ def run_sweep(
         )
     source, total = PointSource(points), len(points)
     if space is not None:
-        source = search = OptunaSearch(record.root, plan.base, space, trials=trials, on_start=record.add)
+        source = search = OptunaSearch(record, plan.base, space, trials=trials)
         total = search.left
     with Display(total, jobs=jobs) as display:
         return Runner(
-            record.root,
+            plan.root,
             source,
-            command=command,
+            command=plan.make_command,
             steps=count_steps,
             resources=resources,
             report=display.report,

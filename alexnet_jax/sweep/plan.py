@@ -30,42 +30,27 @@ _OPTION = re.compile(r'--?sweep\.([a-zA-Z_]\w*)(?:=(.*))?', re.DOTALL | re.ASCII
 
 @dataclasses.dataclass(frozen=True)
 class Point:
-    """One run of a sweep.
+    """One run of a sweep."""
 
-    Attributes:
-      name: the run's folder under the sweep's.
-      overrides: {key: value} by which the run differs from the sweep's config, of the config's types.
-      config: the whole config of the run, validated.
-    """
-
-    name: str
-    overrides: dict[str, Any]
-    config: ml_collections.ConfigDict = dataclasses.field(compare=False, repr=False)
-
-    @property
-    def options(self) -> tuple[str, ...]:
-        """The overrides as options of alexnet_jax.main."""
-        return format_options(self.overrides)
+    name: str  # of its folder under the sweep's
+    overrides: dict[str, Any]  # what differs from the sweep's config, of the config's types
+    config: ml_collections.ConfigDict = dataclasses.field(compare=False, repr=False)  # whole and validated
 
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """What all runs of a sweep have in common.
+    """What all runs of a sweep have in common."""
 
-    Attributes:
-      file: FILE or FILE:DATASET of --config.
-      common: options --config.KEY=VALUE of all runs.
-      base: the config with those options, not validated.
-    """
+    root: pathlib.Path  # the sweep's folder
+    file: str  # FILE or FILE:DATASET of --config
+    common: tuple[str, ...]  # options --config.KEY=VALUE of all runs
+    base: ml_collections.ConfigDict  # the config with those options, not validated
+    module: str = 'alexnet_jax.main'  # runs a point
 
-    file: str
-    common: tuple[str, ...]
-    base: ml_collections.ConfigDict
-
-    def make_command(self, point: Point, root: pathlib.Path, *, module: str = 'alexnet_jax.main') -> list[str]:
-        """Makes the command that runs `point` in its folder under `root`."""
-        options = (f'--config={self.file}', *self.common, *point.options, f'--workdir={root / point.name}')
-        return [sys.executable, '-m', module, *options]
+    def make_command(self, point: Point) -> list[str]:
+        """Makes the command that runs `point`, from its start or its last checkpoint."""
+        options = (*self.common, *format_options(point.overrides), f'--workdir={self.root / point.name}')
+        return [sys.executable, '-m', self.module, f'--config={self.file}', *options]
 
 
 def split_options(argv: list[str]) -> tuple[list[str], dict[str, str]]:

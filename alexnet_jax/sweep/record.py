@@ -22,31 +22,28 @@ class SweepRecord:
 
     Attributes:
       root: the sweep's folder.
+      search: {key: text} of a search's space; None where points are listed.
       points: {name: overrides} requested by the last start.
       previous_points: {name: overrides} that only earlier starts requested.
       new: number of points that no start requested before.
-      search: {key: text} of a search's space; None where points are listed.
     """
 
-    def __init__(
-        self, root: pathlib.Path, plan: Plan, points: Iterable[Point], *, search: dict[str, str] | None = None
-    ) -> None:
-        """Makes `root` the folder of this sweep, or checks that it is.
+    def __init__(self, plan: Plan, points: Iterable[Point], *, search: dict[str, str] | None = None) -> None:
+        """Makes the plan's folder that of this sweep, or checks that it is.
 
         Args:
-          root: the sweep's folder; made where it is missing.
-          plan: what all runs have in common.
+          plan: what all runs have in common; its folder is made where it is missing.
           points: the points requested now; empty for a search, which adds its points.
           search: {key: text} of a search's space; like the config, it must be the same at every start.
 
         Raises:
           InputError: the folder cannot be written, or holds something else.
         """
-        self.root, self.search = root, search
+        self.root, self.search = plan.root, search
         fixed = {'config': plan.file, 'settings': plan.base.to_dict(), 'search': search}
         self._fixed = json.loads(json.dumps(fixed))
         requested = {point.name: point.overrides for point in points}
-        with _lock_folder(root):
+        with _lock_folder(self.root):
             saved = self._load()
             known = saved.get('points', {}) | saved.get('earlier', {})
             self.points = requested or known

@@ -15,15 +15,10 @@ from alexnet_jax.errors import InputError
 
 @dataclasses.dataclass(frozen=True)
 class Resources:
-    """The part of the machine that one job has.
+    """The part of the machine that one job has."""
 
-    Attributes:
-      cores: CPU cores; empty: all, as the system schedules them.
-      gpus: names for CUDA_VISIBLE_DEVICES; empty: the variable stays as it is.
-    """
-
-    cores: tuple[int, ...] = ()
-    gpus: tuple[str, ...] = ()
+    cores: tuple[int, ...] = ()  # empty: all, as the system schedules them
+    gpus: tuple[str, ...] = ()  # names for CUDA_VISIBLE_DEVICES; empty: the variable stays as it is
 
     def make_environment(self, devices: int) -> dict[str, str]:
         """Makes the variables for a run of `devices` devices; a variable that the user has set stays."""

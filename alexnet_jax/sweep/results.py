@@ -13,46 +13,30 @@ from typing import Any
 
 from alexnet_jax.sweep.plan import format_value
 from alexnet_jax.sweep.record import SweepRecord, lock_point
-from alexnet_jax.sweep.run_progress import RunProgress, read_json, read_log_end, read_result
+from alexnet_jax.sweep.run_progress import load_progress, read_json, read_log_end, read_result
 
 _TESTS = [(protocol, number) for protocol in ('centre', 'ten_view') for number in ('top1_error', 'top5_error', 'loss')]
 
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """A run, as its folder has it.
-
-    Attributes:
-      name: the run's folder.
-      overrides: {key: value} of the run's point.
-      state: 'finished', 'running', 'waiting', or the note in its log ('failed, exit code 1', 'stopped', ...).
-      last_line: last line of the log of a run that ended without a result.
-      step: number of updates made.
-      result: result.json of a finished run.
-      run: run.json of a run that has begun.
-      previous: whether only an earlier start of the sweep requested the run.
-    """
+    """A run, as its folder has it."""
 
     name: str
     overrides: dict[str, Any]
-    state: str
-    last_line: str
-    step: int
-    result: dict[str, Any] | None
-    run: dict[str, Any]
-    previous: bool
+    state: str  # 'finished', 'running', 'waiting', or the note in its log: 'failed, exit code 1', 'stopped', ...
+    last_line: str  # of the log of a run that ended without a result
+    step: int  # number of updates made
+    result: dict[str, Any] | None  # result.json of a finished run
+    run: dict[str, Any]  # run.json of a run that has begun
+    previous: bool  # whether only an earlier start of the sweep requested the run
 
 
 @dataclasses.dataclass(frozen=True)
 class Setting:
-    """Runs that differ in nothing but their seed.
+    """Runs that differ in nothing but their seed, finished or not."""
 
-    Attributes:
-      overrides: {key: value} that the runs have in common.
-      rows: the runs, finished or not.
-    """
-
-    overrides: dict[str, Any]
+    overrides: dict[str, Any]  # common to the runs
     rows: list[Row]
 
     def get_errors(self, protocol: str = 'centre') -> list[float]:
@@ -73,8 +57,7 @@ def load_rows(record: SweepRecord) -> list[Row]:
 
 def _load_row(root: pathlib.Path, name: str, overrides: dict[str, Any], previous: bool) -> Row:
     folder, log = root / name, root / f'{name}.log'
-    result, progress, state, last_line = read_result(folder), RunProgress(folder), 'finished', ''
-    progress.refresh()
+    result, state, last_line = read_result(folder), 'finished', ''
     if result is None:
         note, last_line = read_log_end(log)
         lock = lock_point(root, name) if log.exists() else None
@@ -83,8 +66,8 @@ def _load_row(root: pathlib.Path, name: str, overrides: dict[str, Any], previous
         elif log.exists():
             note, last_line = 'running', ''
         state = note or ('left unfinished' if folder.exists() or log.exists() else 'waiting')
-    run = read_json(folder / 'run.json') or {}
-    return Row(name, overrides, state, last_line, progress.step, result, run, previous)
+    step, run = load_progress(folder).step, read_json(folder / 'run.json')
+    return Row(name, overrides, state, last_line, step, result, run, previous)
 
 
 def group_by_setting(rows: list[Row]) -> list[Setting]:

@@ -17,7 +17,7 @@ from alexnet_jax.errors import FAILED, INTERRUPTED, LOST
 from alexnet_jax.sweep.plan import Point
 from alexnet_jax.sweep.record import lock_point
 from alexnet_jax.sweep.resources import Resources
-from alexnet_jax.sweep.run_progress import NOTE, RunProgress, read_log_end, read_result
+from alexnet_jax.sweep.run_progress import NOTE, RunProgress, load_progress, read_log_end, read_result
 
 MAX_ATTEMPTS = 3  # of a run that ends with code 75: it lost another of its processes
 _POLL_SECONDS = 0.2  # between checks of the processes
@@ -27,30 +27,18 @@ ENDED = ('finished', 'failed', 'stopped', 'pruned')
 
 @dataclasses.dataclass
 class SweepRun:
-    """The run of a point in this start of the sweep.
-
-    Attributes:
-      point: the point that is run.
-      steps: updates of the whole run.
-      progress: the numbers in the run's folder.
-      state: 'waiting', 'running', 'external' (a process that an earlier start left runs the point), or one of ENDED.
-      last_line: last line of the log of a run that ended without a result.
-      code: exit code of the run's process.
-      seconds: duration of the run's processes in this start.
-      started: time.monotonic() when the last process was started.
-      attempts: number of processes started.
-    """
+    """The run of a point in this start of the sweep."""
 
     point: Point
-    steps: int
+    steps: int  # updates of the whole run
     progress: RunProgress
-    state: str = 'waiting'
-    last_line: str = ''
-    code: int | None = None
-    seconds: float = 0.0
-    started: float = 0.0
-    attempts: int = 0
-    resources: Resources | None = None
+    state: str = 'waiting'  # or 'running', 'external' (in a process that an earlier start left), or one of ENDED
+    last_line: str = ''  # of the log of a run that ended without a result
+    code: int | None = None  # of the last process's exit
+    seconds: float = 0.0  # duration of the processes in this start
+    started: float = 0.0  # time.monotonic() at the start of the last process
+    attempts: int = 0  # number of processes started
+    resources: Resources | None = None  # while the run is active
     process: subprocess.Popen | None = None
     log: IO[str] | None = None
 
@@ -64,11 +52,11 @@ class PointSource:
     """Gives the points of a list; a search overrides the methods."""
 
     def __init__(self, points: Iterable[Point] = ()) -> None:
-        self._points = deque(points)
+        self._points = iter(points)
 
     def next_point(self) -> Point | None:
         """Returns the next point to run; None where there is none now."""
-        return self._points.popleft() if self._points else None
+        return next(self._points, None)
 
     def should_prune(self, run: SweepRun) -> bool:
         """Returns whether a run that goes on is to be stopped for good."""
@@ -80,32 +68,20 @@ class PointSource:
 
 @dataclasses.dataclass
 class Runner:
-    """Runs the points of a source.
+    """Runs the points of a source."""
 
-    Attributes:
-      root: the sweep's folder.
-      source: gives the points.
-      command: returns the command that starts or resumes a point's run.
-      steps: returns the number of updates of a point's run.
-      resources: parts of the machine, one for each run at the same time.
-      report: called with each run that starts, and again when it ends.
-      show: called about every second with all runs.
-      runs: all runs so far, in the order of their points.
-      stop_signal: the signal that asked this process to stop; 0 before.
-    """
-
-    root: pathlib.Path
+    root: pathlib.Path  # the sweep's folder
     source: PointSource
     _: dataclasses.KW_ONLY
-    command: Callable[[Point], Sequence[str]]
-    steps: Callable[[Point], int]
-    resources: Sequence[Resources]
-    report: Callable[[SweepRun], None]
-    show: Callable[[list[SweepRun]], None]
+    command: Callable[[Point], Sequence[str]]  # returns what starts or resumes a point's run
+    steps: Callable[[Point], int]  # returns the number of updates of a point's run
+    resources: Sequence[Resources]  # one part of the machine for each run at the same time
+    report: Callable[[SweepRun], None]  # called with each run that starts, and again when it ends
+    show: Callable[[list[SweepRun]], None]  # called about every second with all runs
 
     def __post_init__(self) -> None:
-        self.runs: list[SweepRun] = []
-        self.stop_signal = 0
+        self.runs: list[SweepRun] = []  # in the order of their points
+        self.stop_signal = 0  # the signal that asked this process to stop
         self._free = list(self.resources)
         self._signals: deque[int] = deque()
         self._refreshed = 0.0
@@ -135,13 +111,13 @@ class Runner:
         for run in self._list_active():
             self._poll_run(run)
         while self._free and not self.stop_signal and (point := self.source.next_point()):
-            run = SweepRun(point, self.steps(point), RunProgress(self.root / point.name))
+            run = SweepRun(point, self.steps(point), RunProgress())
             self.runs.append(run)
             self._start(run)
         if time.monotonic() - self._refreshed > _REFRESH_SECONDS:
             self._refreshed = time.monotonic()
             for run in self._list_active():
-                run.progress.refresh()
+                run.progress = load_progress(self.root / run.point.name)
                 if run.state == 'running' and self.source.should_prune(run):
                     run.state = 'pruned'
                     run.send_signal(signal.SIGTERM)
@@ -210,7 +186,7 @@ class Runner:
         if run.resources is not None:
             self._free.append(run.resources)
         run.state, run.resources = state, None
-        run.progress.refresh()
+        run.progress = load_progress(self.root / run.point.name)
         if state != 'finished':
             reason = f', {_format_exit(run.code)}' if state == 'failed' else ''
             if run.log:

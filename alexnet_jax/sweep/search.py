@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import pathlib
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import ml_collections
@@ -20,6 +19,7 @@ from alexnet_jax.errors import FAILED, InputError
 from alexnet_jax.files import try_lock
 from alexnet_jax.run.recovery import FILE as NON_FINITE_FILE
 from alexnet_jax.sweep.plan import Point, check_key, format_value, make_point, parse_values
+from alexnet_jax.sweep.record import SweepRecord
 from alexnet_jax.sweep.runner import PointSource, SweepRun
 
 _STARTUP_TRIALS = 5  # before any is pruned
@@ -75,29 +75,16 @@ def format_space(space: Space) -> dict[str, str]:
 
 
 class OptunaSearch(PointSource):
-    """Gives the points of an Optuna study.
+    """Gives the points of an Optuna study."""
 
-    Attributes:
-      left: number of trials that this start is to run.
-    """
-
-    def __init__(
-        self,
-        root: pathlib.Path,
-        base: ml_collections.ConfigDict,
-        space: Space,
-        *,
-        trials: int,
-        on_start: Callable[[Point], None],
-    ) -> None:
+    def __init__(self, record: SweepRecord, base: ml_collections.ConfigDict, space: Space, *, trials: int) -> None:
         """Opens ROOT/optuna.db, or makes it.
 
         Args:
-          root: the sweep's folder.
+          record: the sweep's record; each point is added to it before it is run.
           base: the config that trials override.
           space: the values to search.
           trials: number of trials in all, those of earlier starts included.
-          on_start: called with each point before it is run.
 
         Raises:
           InputError: Optuna is not installed, or another process searches in this folder.
@@ -108,14 +95,13 @@ class OptunaSearch(PointSource):
             raise InputError('--search=optuna needs Optuna: pip install -r requirements-search.txt') from error
         # One process at a time, so SQLite needs no locks between hosts. Optuna's journal file is no replacement: a line
         # that a full disk cuts off makes every later start fail (optuna 5.0.0), where SQLite rolls back.
-        self._lock = try_lock(root / '.search')
+        self._lock = try_lock(record.root / '.search')
         if self._lock is None:
-            raise InputError(f'another process searches in {root}: wait for it, or stop it')
+            raise InputError(f'another process searches in {record.root}: wait for it, or stop it')
         optuna.logging.set_verbosity(optuna.logging.WARNING)
-        self._optuna, self._root, self._base, self._space = optuna, root, base, space
-        self._limit, self._on_start = trials, on_start
+        self._optuna, self._record, self._base, self._space, self._limit = optuna, record, base, space, trials
         self._study = optuna.create_study(
-            storage=f'sqlite:///{root.absolute() / "optuna.db"}',
+            storage=f'sqlite:///{record.root.absolute() / "optuna.db"}',
             study_name='sweep',
             load_if_exists=True,
             direction='minimize',
@@ -125,7 +111,7 @@ class OptunaSearch(PointSource):
         # The same seed at every start would sample the same first points again.
         self._study.sampler = optuna.samplers.TPESampler(seed=base.seed + len(known))
         self._unfinished = deque(trial for trial in known if trial.state == optuna.trial.TrialState.RUNNING)
-        self.left = max(0, trials - len(known)) + len(self._unfinished)
+        self.left = max(0, trials - len(known)) + len(self._unfinished)  # for this start
         self._trials: dict[str, Any] = {}
         self._distributions = {key: self._make_distribution(domain) for key, domain in space.items()}
 
@@ -152,7 +138,7 @@ class OptunaSearch(PointSource):
                 self._study.tell(trial.number, state=self._optuna.trial.TrialState.FAIL)
                 continue
             self._trials[point.name] = trial
-            self._on_start(point)
+            self._record.add(point)
             return point
 
     def _make_point(self, trial: Any) -> Point:
@@ -182,7 +168,7 @@ class OptunaSearch(PointSource):
     def record_end(self, run: SweepRun) -> None:
         """Reports a run's end to Optuna; the trial of a run that can be resumed stays open for the next start."""
         states, number = self._optuna.trial.TrialState, self._trials[run.point.name].number
-        folder = self._root / run.point.name
+        folder = self._record.root / run.point.name
         self._report_tests(run)
         if run.state == 'finished':
             result = json.loads((folder / 'result.json').read_text())

@@ -13,9 +13,11 @@ from extras.conftest import extra
 from sweep import programs
 
 from alexnet_jax.errors import InputError
+from alexnet_jax.sweep.plan import Plan, format_options
+from alexnet_jax.sweep.record import SweepRecord
 from alexnet_jax.sweep.resources import Resources
 from alexnet_jax.sweep.runner import Runner
-from alexnet_jax.sweep.search import OptunaSearch, parse_space
+from alexnet_jax.sweep.search import OptunaSearch, format_space, parse_space
 from alexnet_jax.training.config import recipe
 
 optuna = extra('optuna')
@@ -50,6 +52,12 @@ test = {'loss': 0.5, 'top1_error': errors[-1], 'top5_error': 0.0, 'examples': 4}
 TEXTS = {'learning_rate': 'log:1e-4..1e-1', 'batch_size': '16..64', 'mesh': '1,1;1,2', 'lighting': 'true,false'}
 
 
+def make_search(root, base, space, *, trials):
+    """Opens the search of `space` in `root`."""
+    record = SweepRecord(Plan(root, 'x.py', (), base), [], search=format_space(space))
+    return OptunaSearch(record, base, space, trials=trials)
+
+
 @pytest.fixture
 def search(tmp_path):
     """Searches as the script says, up to so many trials; returns (exit code, runs, the study's trials)."""
@@ -60,13 +68,13 @@ def search(tmp_path):
 
     def run(script, *, trials, resources=None):
         programs.rewrite(tmp_path, {'others': [[0.6, 0.3], ['done']]} | script)
-        source = OptunaSearch(root, base, parse_space(base, TEXTS), trials=trials, on_start=lambda point: None)
+        source = make_search(root, base, parse_space(base, TEXTS), trials=trials)
         runner = Runner(
             root,
             source,
             command=lambda point: [
                 *(sys.executable, '-S', str(tmp_path / 'program.py')),
-                *(*point.options, f'--workdir={root / point.name}'),
+                *(*format_options(point.overrides), f'--workdir={root / point.name}'),
             ],
             steps=lambda point: 100,
             resources=resources or [Resources()],
@@ -142,7 +150,7 @@ def test_what_diverges_is_learned_from_and_what_fails_is_not(search):
 
 def test_points_stay_in_their_space(tmp_path):
     base = recipe(None)
-    source = OptunaSearch(tmp_path, base, parse_space(base, TEXTS), trials=30, on_start=lambda point: None)
+    source = make_search(tmp_path, base, parse_space(base, TEXTS), trials=30)
     points = list(iter(source.next_point, None))
     assert len(points) == 30
     for point in points:
@@ -161,7 +169,7 @@ def test_points_stay_in_their_space(tmp_path):
 def test_a_point_that_the_config_refuses_is_no_end(tmp_path, capsys):
     base = recipe(None)
     space = {'mesh': [(1, 1), (3, 1)], 'batch_size': [32]}  # 32 images do not divide over three
-    source = OptunaSearch(tmp_path, base, space, trials=12, on_start=lambda point: None)
+    source = make_search(tmp_path, base, space, trials=12)
     points = list(iter(source.next_point, None))
     said = capsys.readouterr().err.splitlines()
     assert 0 < len(points) < 12 and len(points) + len(said) == 12
@@ -171,9 +179,9 @@ def test_a_point_that_the_config_refuses_is_no_end(tmp_path, capsys):
 def test_one_search_at_a_time(tmp_path):
     base = recipe(None)
     space = parse_space(base, {'momentum': '0.1..0.2'})
-    first = OptunaSearch(tmp_path, base, space, trials=1, on_start=print)
+    first = make_search(tmp_path, base, space, trials=1)
     with pytest.raises(InputError, match='another process searches in'):
-        OptunaSearch(tmp_path, base, space, trials=1, on_start=print)
+        make_search(tmp_path, base, space, trials=1)
     first._lock.close()
 
 

@@ -13,11 +13,9 @@ from alexnet_jax.training.config import recipe
 
 
 @pytest.fixture
-def run(tmp_path):
+def run():
     def make(seed=0, state='running', **more):
-        progress = RunProgress(tmp_path)
-        progress.step, progress.loss, progress.errors = 20, 1.23456, {10: 0.5, 20: 0.0425}
-        progress.images_per_second = 16.0
+        progress = RunProgress(20, 1.23456, {10: 0.5, 20: 0.0425}, 16.0)
         return SweepRun(make_point(recipe(None), {'seed': seed}), 100, progress, state=state, **more)
 
     return make

@@ -14,15 +14,15 @@ from alexnet_jax.sweep.record import SweepRecord, lock_point
 from alexnet_jax.training.config import recipe
 
 
-def plan_of(**settings):
+def make_plan(root, **settings):
     base = recipe(None)
     base.update(settings)
-    return Plan('configs/two_device.py', (), base)
+    return Plan(root, 'configs/two_device.py', (), base)
 
 
 def record(root, seeds, **settings):
-    plan = plan_of(**settings)
-    return SweepRecord(root, plan, check_points(plan.base, [{'seed': seed} for seed in seeds]))
+    plan = make_plan(root, **settings)
+    return SweepRecord(plan, check_points(plan.base, [{'seed': seed} for seed in seeds]))
 
 
 def test_points_come_and_go_and_are_remembered(tmp_path):
@@ -44,13 +44,13 @@ def test_other_settings_are_another_sweep(tmp_path):
 
 
 def test_a_search_is_not_a_sweep_and_keeps_its_ranges(tmp_path):
-    plan = plan_of()
-    found = SweepRecord(tmp_path, plan, [], search={'width': '0.1..1.0'})
+    plan = make_plan(tmp_path)
+    found = SweepRecord(plan, [], search={'width': '0.1..1.0'})
     found.add(check_points(plan.base, [{'width': 0.5}])[0])
-    assert SweepRecord(tmp_path, plan, [], search={'width': '0.1..1.0'}).points == {'width=0.5': {'width': 0.5}}
+    assert SweepRecord(plan, [], search={'width': '0.1..1.0'}).points == {'width=0.5': {'width': 0.5}}
     for other in ({'width': '0.1..2.0'}, None):
         with pytest.raises(InputError, match='holds a sweep with search'):
-            SweepRecord(tmp_path, plan, [], search=other)
+            SweepRecord(plan, [], search=other)
 
 
 def test_a_folder_of_something_else_is_refused(tmp_path):

@@ -31,7 +31,7 @@ def record(tmp_path):
     sweep = [{'learning_rate': rate, 'seed': seed} for rate in (0.1, 0.2) for seed in range(3)]
     sweep += [{'learning_rate': 0.3, 'seed': seed} for seed in range(2)]
     root = tmp_path / 'rates'
-    record = SweepRecord(root, Plan('x.py', (), base), check_points(base, sweep))
+    record = SweepRecord(Plan(root, 'x.py', (), base), check_points(base, sweep))
     for name, centre, ten_view in (
         ('learning_rate=0.1,seed=0', 0.10, 0.11),
         ('learning_rate=0.1,seed=1', 0.20, 0.21),
@@ -115,14 +115,14 @@ def test_the_csv_has_a_line_for_each_run(record):
 def test_what_is_no_longer_asked_for_is_marked(record):
     base = recipe(None)
     points = check_points(base, [{'learning_rate': 0.1, 'seed': seed} for seed in range(3)])
-    text = write_results(SweepRecord(record.root, Plan('x.py', (), base), points), title='', command='')
+    text = write_results(SweepRecord(Plan(record.root, 'x.py', (), base), points), title='', command='')
     assert '| 0.2 (earlier) | 2 of 3 | 5.00 ± 1.41 |' in text
     assert '| 0.1 | 3 | 20.00 ± 10.00 |' in text
 
 
 def test_nothing_finished_has_a_table_and_no_picture(tmp_path):
     base = recipe(None)
-    record = SweepRecord(tmp_path / 'a', Plan('x.py', (), base), check_points(base, [{'seed': 0}, {'seed': 1}]))
+    record = SweepRecord(Plan(tmp_path / 'a', 'x.py', (), base), check_points(base, [{'seed': 0}, {'seed': 1}]))
     text = write_results(record, title='a', command='')
     assert '| base | 0 of 2 |' in text
     assert 'results.png' not in text and not (record.root / 'results.png').exists()
@@ -132,7 +132,7 @@ def test_nothing_finished_has_a_table_and_no_picture(tmp_path):
 def test_the_picture_is_drawn_as_rows_and_as_lines(tmp_path, rates):
     base = recipe(None)
     points = check_points(base, [{'learning_rate': rate, 'momentum': m} for rate in rates for m in (0.0, 0.9)])
-    record = SweepRecord(tmp_path / 'a', Plan('x.py', (), base), points)
+    record = SweepRecord(Plan(tmp_path / 'a', 'x.py', (), base), points)
     for i, point in enumerate(points):
         finish(record.root / point.name, 0.1 * i, 0.0)
     write_results(record, title='a', command='')

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from alexnet_jax.sweep.run_progress import NOTE, RunProgress, read_log_end, read_result
+from alexnet_jax.sweep.run_progress import NOTE, load_progress, read_log_end, read_result
 
 
 def train(step, loss):
@@ -15,30 +15,17 @@ def validation(step, error, protocol='centre'):
     return json.dumps({'step': step, 'split': 'validation', 'protocol': protocol, 'top1_error': error}) + '\n'
 
 
-def test_only_whole_lines_count_and_only_new_ones_are_read(tmp_path):
-    file, progress = tmp_path / 'metrics.jsonl', RunProgress(tmp_path)
-    progress.refresh()
+def test_load_progress_skips_half_a_line(tmp_path):
+    file = tmp_path / 'metrics.jsonl'
+    progress = load_progress(tmp_path)
     assert (progress.step, progress.loss, progress.error) == (0, None, None)
     file.write_text(train(10, 2.5) + validation(10, 0.8) + train(20, 1.5)[:15])
-    progress.refresh()
+    progress = load_progress(tmp_path)
     assert (progress.step, progress.loss, progress.error, progress.images_per_second) == (10, 2.5, 0.8, 100.0)
     with file.open('a') as more:
         more.write(train(20, 1.5)[15:] + validation(20, 0.4) + validation(20, 0.3, 'ten_view'))
-    progress.refresh()
+    progress = load_progress(tmp_path)
     assert (progress.step, progress.loss, progress.errors) == (20, 1.5, {10: 0.8, 20: 0.4})
-
-
-def test_a_resumed_run_writes_its_last_lines_again(tmp_path):
-    file, progress = tmp_path / 'metrics.jsonl', RunProgress(tmp_path)
-    file.write_text(train(10, 2.5) + validation(10, 0.8) + train(20, 1.5))
-    progress.refresh()
-    file.write_text(train(10, 2.5))
-    progress.refresh()
-    assert (progress.step, progress.loss) == (10, 2.5)
-    with file.open('a') as more:
-        more.write(train(15, 2.0))
-    progress.refresh()
-    assert (progress.step, progress.loss) == (15, 2.0)
 
 
 @pytest.mark.parametrize(

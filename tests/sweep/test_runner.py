@@ -10,7 +10,7 @@ import time
 import pytest
 from sweep import programs
 
-from alexnet_jax.sweep.plan import check_points, make_point
+from alexnet_jax.sweep.plan import check_points, format_options, make_point
 from alexnet_jax.sweep.record import lock_point
 from alexnet_jax.sweep.resources import Resources
 from alexnet_jax.sweep.run_progress import read_log_end
@@ -43,7 +43,7 @@ def sweep(tmp_path, monkeypatch):
         runner = Runner(
             root,
             source or PointSource(points[:count]),
-            command=lambda point: [*program, *point.options, f'--workdir={root / point.name}'],
+            command=lambda point: [*program, *format_options(point.overrides), f'--workdir={root / point.name}'],
             steps=lambda point: 10,
             resources=resources,
             report=report,

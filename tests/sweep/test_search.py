@@ -6,6 +6,8 @@ import sys
 import pytest
 
 from alexnet_jax.errors import InputError
+from alexnet_jax.sweep.plan import Plan
+from alexnet_jax.sweep.record import SweepRecord
 from alexnet_jax.sweep.search import OptunaSearch, Range, format_space, parse_space
 from alexnet_jax.training.config import recipe
 
@@ -59,5 +61,6 @@ def test_without_optuna_it_is_one_line(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, 'optuna', None)  # what makes its import fail
     base = recipe(None)
     space = parse_space(base, {'momentum': '0.1..0.2'})
+    record = SweepRecord(Plan(tmp_path, 'x.py', (), base), [], search=format_space(space))
     with pytest.raises(InputError, match=r'needs Optuna: pip install -r requirements-search\.txt'):
-        OptunaSearch(tmp_path, base, space, trials=1, on_start=print)
+        OptunaSearch(record, base, space, trials=1)
