@@ -26,6 +26,8 @@ from alexnet_jax.errors import INTERRUPTED, InputError
 from alexnet_jax.sweep.plan import Plan, check_points, format_options, load_sweep, parse_values, split_options
 from alexnet_jax.sweep.points import each, product
 from alexnet_jax.sweep.record import SweepRecord
+from alexnet_jax.sweep.runner import exec_point
+from alexnet_jax.sweep.search import format_space, parse_space
 
 _CONFIG = config_flags.DEFINE_config_file('config', None, 'Config file, FILE.py or FILE.py:DATASET.')
 _WORKDIR = flags.DEFINE_string('workdir', None, 'Folder of the sweep: a run folder for each point, and the results.')
@@ -86,14 +88,13 @@ def _main(options: dict[str, str]) -> int:
         return 0
     if _INDEX.value is not None and _INDEX.value >= len(points):
         raise InputError(f'--index={_INDEX.value}: there are {len(points)} points, the last is {len(points) - 1}')
-    from alexnet_jax.sweep import execute  # after the checks, which need no JAX
-    from alexnet_jax.sweep.search import format_space, parse_space
-
     space = parse_space(plan.base, options) if _SEARCH.value else None
     record = SweepRecord(plan, points, search=None if space is None else format_space(space))
     if _INDEX.value is not None:
-        execute.exec_point(plan, points[_INDEX.value])
+        exec_point(plan, points[_INDEX.value])
         return 0
+    from alexnet_jax.sweep import execute  # after the checks, because it imports Matplotlib
+
     code = 0
     if not _TABLE.value:
         code = execute.run_sweep(plan, record, points, space, jobs=_JOBS.value, trials=_TRIALS.value)

@@ -1,46 +1,23 @@
-"""Runs a sweep, or one of its points, and writes its results."""
+"""Runs a sweep, or a search, and writes its results."""
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from collections.abc import Sequence
 
 from alexnet_jax.console import info
-from alexnet_jax.errors import InputError
 from alexnet_jax.files import write_file
 from alexnet_jax.sweep.display import Display
 from alexnet_jax.sweep.plan import Plan, Point, count_steps
 from alexnet_jax.sweep.plot import plot_sweep
-from alexnet_jax.sweep.record import SweepRecord, lock_point
+from alexnet_jax.sweep.record import SweepRecord
 from alexnet_jax.sweep.resources import split_machine
 from alexnet_jax.sweep.results import choose_best_runs, format_csv, format_markdown, group_by_setting, load_rows
-from alexnet_jax.sweep.run_progress import read_result
 from alexnet_jax.sweep.runner import PointSource, Runner
 from alexnet_jax.sweep.search import OptunaSearch, Space
 
 REPORTED_RUNS = 6  # on one page: more cannot be told apart there
-
-
-def exec_point(plan: Plan, point: Point) -> None:
-    """Replaces this process by the run of one point, so that its signals and exit codes are the run's own.
-
-    Returns if the run is finished. For a task of a job array, or a pod of an indexed job.
-
-    Raises:
-      InputError: another process runs the point.
-    """
-    if read_result(plan.root / point.name):
-        info(f'{point.name}: finished before')
-        return
-    log = lock_point(plan.root, point.name)
-    if log is None:
-        raise InputError(f'{point.name} is being run by another process: wait for it, or stop it')
-    os.set_inheritable(log.fileno(), True)  # the run holds the lock as long as it lives
-    info(f'{point.name}: running')
-    argv = plan.make_command(point)
-    os.execv(argv[0], argv)
 
 
 def run_sweep(

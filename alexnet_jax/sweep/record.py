@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import json
+import math
 import pathlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
+from contextlib import AbstractContextManager
 from typing import IO, Any
 
 from alexnet_jax.errors import InputError
-from alexnet_jax.files import try_lock, write_json
+from alexnet_jax.files import hold_lock, try_lock, write_json
 from alexnet_jax.sweep.plan import Plan, Point
 
 FILE = 'sweep.json'
@@ -43,7 +43,7 @@ class SweepRecord:
         fixed = {'config': plan.file, 'settings': plan.base.to_dict(), 'search': search}
         self._fixed = json.loads(json.dumps(fixed))
         requested = {point.name: point.overrides for point in points}
-        with _lock_folder(self.root):
+        with self._lock():
             saved = self._load()
             known = saved.get('points', {}) | saved.get('earlier', {})
             self.points = requested or known
@@ -53,9 +53,13 @@ class SweepRecord:
 
     def add(self, point: Point) -> None:
         """Adds a point of a search."""
-        with _lock_folder(self.root):
+        with self._lock():
             self.points[point.name] = point.overrides
             self._write()
+
+    def _lock(self) -> AbstractContextManager[None]:
+        """Lets one task of a job array at a time read and write sweep.json."""
+        return hold_lock(self.root, '.lock', option='--workdir', busy=f'writes {FILE}', patience=math.inf)
 
     def _load(self) -> dict[str, Any]:
         path = self.root / FILE
@@ -82,21 +86,6 @@ class SweepRecord:
 
     def _write(self) -> None:
         write_json(self.root / FILE, self._fixed | {'points': self.points, 'earlier': self.previous_points})
-
-
-@contextlib.contextmanager
-def _lock_folder(root: pathlib.Path) -> Iterator[None]:
-    """Lets one task of a job array at a time read and write sweep.json.
-
-    Refuses storage without locks, where `files.hold_lock` would go on: two tasks that write at once lose points.
-    """
-    try:
-        root.mkdir(parents=True, exist_ok=True)
-        with (root / '.lock').open('a') as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
-            yield
-    except OSError as error:
-        raise InputError(f'cannot write to {root}: {error.strerror}; choose another --workdir') from error
 
 
 def lock_point(root: pathlib.Path, name: str) -> IO[str] | None:

@@ -13,8 +13,9 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from typing import IO
 
-from alexnet_jax.errors import FAILED, INTERRUPTED, LOST
-from alexnet_jax.sweep.plan import Point
+from alexnet_jax.console import info
+from alexnet_jax.errors import FAILED, INTERRUPTED, LOST, InputError
+from alexnet_jax.sweep.plan import Plan, Point
 from alexnet_jax.sweep.record import lock_point
 from alexnet_jax.sweep.resources import Resources
 from alexnet_jax.sweep.run_progress import NOTE, RunProgress, load_progress, read_log_end, read_result
@@ -203,6 +204,26 @@ class Runner:
             with contextlib.suppress(OSError):  # a full disk again: closing writes what is in the buffer
                 run.log.close()
             run.log = None
+
+
+def exec_point(plan: Plan, point: Point) -> None:
+    """Replaces this process by the run of one point, so that its signals and exit codes are the run's own.
+
+    Returns if the run is finished. For a task of a job array, or a pod of an indexed job.
+
+    Raises:
+      InputError: another process runs the point.
+    """
+    if read_result(plan.root / point.name):
+        info(f'{point.name}: finished before')
+        return
+    log = lock_point(plan.root, point.name)
+    if log is None:
+        raise InputError(f'{point.name} is being run by another process: wait for it, or stop it')
+    os.set_inheritable(log.fileno(), True)  # the run holds the lock as long as it lives
+    info(f'{point.name}: running')
+    argv = plan.make_command(point)
+    os.execv(argv[0], argv)
 
 
 def _format_exit(code: int | None) -> str:

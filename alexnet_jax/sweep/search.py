@@ -17,7 +17,6 @@ import ml_collections
 from alexnet_jax.console import info
 from alexnet_jax.errors import FAILED, InputError
 from alexnet_jax.files import try_lock
-from alexnet_jax.run.recovery import FILE as NON_FINITE_FILE
 from alexnet_jax.sweep.plan import Point, check_key, format_value, make_point, parse_values
 from alexnet_jax.sweep.record import SweepRecord
 from alexnet_jax.sweep.runner import PointSource, SweepRun
@@ -176,6 +175,8 @@ class OptunaSearch(PointSource):
         elif run.state == 'pruned':
             self._study.tell(number, state=states.PRUNED)
         elif run.code == FAILED:
+            from alexnet_jax.run.recovery import FILE  # here, because it imports JAX
+
             # Optuna learns from pruned trials, not from failed ones: a run that diverged counts as pruned.
-            non_finite = (folder / NON_FINITE_FILE).exists()
+            non_finite = (folder / FILE).exists()
             self._study.tell(number, state=states.PRUNED if non_finite else states.FAIL)

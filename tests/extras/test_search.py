@@ -59,8 +59,10 @@ def make_search(root, base, space, *, trials):
 
 
 @pytest.fixture
-def search(tmp_path):
+def search(tmp_path, monkeypatch):
     """Searches as the script says, up to so many trials; returns (exit code, runs, the study's trials)."""
+    monkeypatch.setattr('alexnet_jax.sweep.runner._POLL_SECONDS', 0.02)
+    monkeypatch.setattr('alexnet_jax.sweep.runner._REFRESH_SECONDS', 0.1)
     root = tmp_path / 'search'
     root.mkdir()
     (tmp_path / 'program.py').write_text(PROGRAM)

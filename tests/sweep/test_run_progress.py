@@ -28,6 +28,19 @@ def test_load_progress_skips_half_a_line(tmp_path):
     assert (progress.step, progress.loss, progress.errors) == (20, 1.5, {10: 0.8, 20: 0.4})
 
 
+def test_load_progress_follows_a_resumed_run_that_writes_its_last_lines_again(tmp_path):
+    file = tmp_path / 'metrics.jsonl'
+    file.write_text(train(10, 2.5) + validation(10, 0.8) + train(20, 1.5))
+    assert load_progress(tmp_path).step == 20
+    file.write_text(train(10, 2.5))
+    progress = load_progress(tmp_path)
+    assert (progress.step, progress.loss) == (10, 2.5)
+    with file.open('a') as more:
+        more.write(train(15, 2.0))
+    progress = load_progress(tmp_path)
+    assert (progress.step, progress.loss) == (15, 2.0)
+
+
 @pytest.mark.parametrize(
     ('text', 'whole'),
     [

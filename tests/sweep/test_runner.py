@@ -27,6 +27,8 @@ def sweep(tmp_path, monkeypatch):
     `told`: the report at which this process is told to stop.
     """
     monkeypatch.delenv('PJRT_NPROC', raising=False)
+    monkeypatch.setattr('alexnet_jax.sweep.runner._POLL_SECONDS', 0.02)
+    monkeypatch.setattr('alexnet_jax.sweep.runner._REFRESH_SECONDS', 0.1)
     root = tmp_path / 'sweep'
     root.mkdir()
     points = check_points(recipe(None), [{'seed': seed} for seed in range(4)])
@@ -185,7 +187,7 @@ def left_by_another(sweep, folder, script):
 
 def test_what_another_sweep_left_running_is_waited_for(sweep, tmp_path):
     orphan = left_by_another(sweep, tmp_path, {'seed=0': ['wait']})
-    go = threading.Timer(1.0, lambda: (tmp_path / 'go').write_text(''))
+    go = threading.Timer(0.3, lambda: (tmp_path / 'go').write_text(''))
     go.start()
     code, _, reports = sweep({'seed=0': ['wait']}, count=2)
     orphan.wait()
@@ -196,7 +198,7 @@ def test_what_another_sweep_left_running_is_waited_for(sweep, tmp_path):
 
 def test_what_another_sweep_left_and_died_goes_on(sweep, tmp_path):
     orphan = left_by_another(sweep, tmp_path, {'seed=0': ['wait', 'done']})
-    threading.Timer(1.0, orphan.kill).start()
+    threading.Timer(0.3, orphan.kill).start()
     code, runs, reports = sweep({'seed=0': ['wait', 'done']}, count=1)
     orphan.wait()
     assert (code, runs[0].state) == (0, 'finished')
@@ -217,10 +219,10 @@ def test_told_to_stop_it_begins_nothing_that_another_sweep_leaves_meanwhile(swee
     def events():
         programs.wait_for(sweep.root / 'seed=1' / 'start0')
         os.kill(os.getpid(), signal.SIGTERM)  # which our own run takes its time to follow
-        time.sleep(0.5)
+        time.sleep(0.2)
         orphan.kill()
         orphan.wait()
-        time.sleep(1)
+        time.sleep(0.3)
         (tmp_path / 'go').touch()
 
     thread = threading.Thread(target=events)
