@@ -1,4 +1,4 @@
-"""What a person sees: a table on a terminal, lines elsewhere."""
+"""The display: a table on a terminal, lines elsewhere."""
 
 import io
 
@@ -27,13 +27,13 @@ def display(total=3, *, terminal=False, height=40):
     return Display(total, jobs=2, console=console), out
 
 
-def test_a_row(run):
+def test_format_cells_estimates_the_time_left(run):
     # 80 steps of 32 images at 16 images/s
     assert format_cells(run()) == ('seed=0', 'running', '20/100', '1.235', '4.25%', '2:40')
     assert format_cells(run(state='finished'))[-1] == ''
 
 
-def test_lines_where_there_is_no_terminal(run):
+def test_report_prints_lines_where_there_is_no_terminal(run):
     shown, out = display()
     with shown:
         shown.report(run(attempts=1))
@@ -51,25 +51,25 @@ def test_lines_where_there_is_no_terminal(run):
     ]
 
 
-def test_a_table_on_a_terminal(run):
+def test_show_draws_a_table_on_a_terminal(run):
     shown, out = display(terminal=True)
     with shown:
         shown.report(run())
         shown.show([run(), run(1, state='failed')])
-    text = out.getvalue()
-    for word in ('validation error', 'seed=0', '20/100', '2:40', 'seed=1', 'failed', '1 running, 1 waiting'):
-        assert word in text
-    assert 'seed=0: running' not in text  # the table says it
+    shown_text = out.getvalue()
+    for text in ('validation error', 'seed=0', '20/100', '2:40', 'seed=1', 'failed', '1 running, 1 waiting'):
+        assert text in shown_text
+    assert 'seed=0: running' not in shown_text  # the table has it
 
 
-def test_a_long_sweep_shows_what_goes_on_first(run):
+def test_make_table_prefers_active_and_failed_runs(run):
     shown, _ = display(50, terminal=True, height=12)
     runs = [run(seed, state='finished') for seed in range(30)] + [run(30, state='failed'), run(31)]
     rows = list(shown.make_table(runs).columns[0].cells)
     assert rows == ['seed=0', 'seed=1', 'seed=30', 'seed=31', 'and 28 more']
 
 
-def test_how_long_the_rest_may_take(run, monkeypatch):
+def test_format_summary_estimates_the_time_left(run, monkeypatch):
     monkeypatch.setattr('time.monotonic', lambda: 100.0)
     shown, _ = display(6)
     runs = [run(state='finished', attempts=1, seconds=50.0), run(1, state='finished', attempts=1, seconds=70.0)]

@@ -1,4 +1,4 @@
-"""What is read from run folders while they are written."""
+"""Reading run folders while they are written."""
 
 import json
 
@@ -28,7 +28,7 @@ def test_load_progress_skips_half_a_line(tmp_path):
     assert (progress.step, progress.loss, progress.errors) == (20, 1.5, {10: 0.8, 20: 0.4})
 
 
-def test_load_progress_follows_a_resumed_run_that_writes_its_last_lines_again(tmp_path):
+def test_load_progress_follows_a_resumed_run(tmp_path):
     file = tmp_path / 'metrics.jsonl'
     file.write_text(train(10, 2.5) + validation(10, 0.8) + train(20, 1.5))
     assert load_progress(tmp_path).step == 20
@@ -51,7 +51,7 @@ def test_load_progress_follows_a_resumed_run_that_writes_its_last_lines_again(tm
         ('', False),
     ],
 )
-def test_a_result_is_whole_or_none(tmp_path, text, whole):
+def test_read_result_returns_none_for_an_incomplete_file(tmp_path, text, whole):
     assert read_result(tmp_path) is None
     (tmp_path / 'result.json').write_text(text)
     assert (read_result(tmp_path) is not None) == whole
@@ -66,7 +66,7 @@ def test_a_result_is_whole_or_none(tmp_path, text, whole):
         ('', ('', '')),
     ],
 )
-def test_the_end_of_a_log(tmp_path, text, found):
+def test_read_log_end_returns_note_and_last_line(tmp_path, text, found):
     assert read_log_end(tmp_path / 'x.log') == ('', '')
     (tmp_path / 'x.log').write_text('x' * 10000 + '\n' + text if text else '')
     assert read_log_end(tmp_path / 'x.log') == found

@@ -1,4 +1,4 @@
-"""What is said of a search before Optuna is needed; the search itself is in tests/extras/test_search.py."""
+"""A search's space, which needs no Optuna; the search itself is in tests/extras/test_search.py."""
 
 import re
 import sys
@@ -12,7 +12,7 @@ from alexnet_jax.sweep.search import OptunaSearch, Range, format_space, parse_sp
 from alexnet_jax.training.config import recipe
 
 
-def test_ranges_and_choices():
+def test_parse_space_reads_ranges_and_choices():
     texts = {
         'learning_rate': 'log:1e-4..1e-1',
         'momentum': '0.8..0.99',
@@ -52,12 +52,12 @@ def test_ranges_and_choices():
         ({}, 'nothing to search'),
     ],
 )
-def test_what_is_no_space_is_one_line(texts, line):
+def test_parse_space_refuses_invalid_texts(texts, line):
     with pytest.raises(InputError, match=re.escape(line)):
         parse_space(recipe(None), texts)
 
 
-def test_without_optuna_it_is_one_line(tmp_path, monkeypatch):
+def test_search_without_optuna_is_refused(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, 'optuna', None)  # what makes its import fail
     base = recipe(None)
     space = parse_space(base, {'momentum': '0.1..0.2'})
