@@ -14,7 +14,7 @@ import alexnet_jax
 from alexnet_jax.benchmark.protocol import Setting, Subject
 from alexnet_jax.benchmark.sampling import Sample
 from alexnet_jax.errors import InputError
-from alexnet_jax.sharding.allocator import has_glibc
+from alexnet_jax.sharding.backend import has_glibc
 
 TORCH_FORMS = ('eager', 'eager_channels_last', 'compiled', 'best')
 TF_FORMS = ('default', 'accurate')  # of its JPEG decoder's transform: the second is the one that is used here

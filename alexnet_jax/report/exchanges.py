@@ -6,7 +6,7 @@ import math
 
 import jax
 
-from alexnet_jax.communication.audit import Schedules, readings, trace_step
+from alexnet_jax.communication.audit import Schedules, make_schedules, trace_step
 from alexnet_jax.communication.messages import Message, traced_schedule
 from alexnet_jax.model.spec import get_layer_sizes
 from alexnet_jax.report.album import Album
@@ -14,7 +14,8 @@ from alexnet_jax.report.charts import tower_diagram
 from alexnet_jax.report.page import Html, element, figure, paragraph, table
 from alexnet_jax.report.run_folder import RunFolder
 from alexnet_jax.sharding.mesh import MODEL, make_mesh
-from alexnet_jax.training.config import MESHES, ONE_WEIRD_TRICK
+from alexnet_jax.training.build import build_run
+from alexnet_jax.training.config import ONE_WEIRD_TRICK
 
 
 def megabytes(count: int) -> str:
@@ -24,14 +25,11 @@ def megabytes(count: int) -> str:
 
 def read_run_schedule(run: RunFolder) -> Schedules:
     """What the training step of a run sends on its own mesh, from the traced program: for CPUs, which say the same."""
-    config = run.config
-    shape = tuple(config.mesh or MESHES[config.parallelism])
-    devices = jax.devices('cpu')[: math.prod(shape)]
-    mesh = make_mesh(*shape, one_weird_trick=config.parallelism == ONE_WEIRD_TRICK, devices=devices)
-    classes = len(run.network.classes)
-    traced = trace_step(config, mesh, num_classes=classes)
-    messages = traced_schedule(traced.jaxpr, mesh)
-    return readings(config, mesh, num_classes=classes, traced=messages, compiled=[])
+    config, classes = run.config, len(run.network.classes)
+    devices = jax.devices('cpu')[: math.prod(config.mesh)]
+    mesh = make_mesh(*config.mesh, one_weird_trick=config.parallelism == ONE_WEIRD_TRICK, devices=devices)
+    built = build_run(config, num_classes=classes, examples=1, mesh=mesh)  # no data is read
+    return make_schedules(built, traced=traced_schedule(trace_step(built).jaxpr, mesh), compiled=[])
 
 
 def exchanges(run: RunFolder, album: Album) -> list[Html]:

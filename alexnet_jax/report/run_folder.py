@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import jax
-import ml_collections
 import numpy as np
 
 from alexnet_jax.checkpoints.inspect import list_steps
@@ -19,7 +18,7 @@ from alexnet_jax.logs.writers import iter_metrics
 from alexnet_jax.model.alexnet import init_parameters
 from alexnet_jax.model.colour import tower_colours
 from alexnet_jax.model.network import Network
-from alexnet_jax.training.config import MOST_STEPS
+from alexnet_jax.training.config import MAX_STEPS, Config
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -41,7 +40,7 @@ class RunFolder:
 
     name: str
     workdir: pathlib.Path
-    config: ml_collections.ConfigDict
+    config: Config
     circumstances: dict[str, Any]
     train: list[dict[str, Any]]
     centre: list[dict[str, Any]]
@@ -74,7 +73,7 @@ def load_run_folder(workdir: pathlib.Path, *, name: str) -> RunFolder:
       InputError: it is none, it has no checkpoint yet, or a file in it is damaged.
     """
     config, network = load_config(workdir), load_network(workdir)
-    lines = [entry for _, entry in iter_metrics(workdir / 'metrics.jsonl', MOST_STEPS)]
+    lines = [entry for _, entry in iter_metrics(workdir / 'metrics.jsonl', MAX_STEPS)]
     centre = [line for line in lines if line.get('protocol') == 'centre']
     create = jax.jit(lambda key: init_parameters(network.variant, key, num_classes=len(network.classes))['conv1'])
     start = np.asarray(create(jax.random.key(config.seed))['kernel'])

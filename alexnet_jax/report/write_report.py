@@ -28,7 +28,6 @@ from alexnet_jax.report.palette import RUN_COLOURS
 from alexnet_jax.report.run_folder import RunFolder, get_run_names, load_run_folder
 from alexnet_jax.sharding.backend import prepare_backend
 from alexnet_jax.sharding.mesh import make_mesh
-from alexnet_jax.training.config import MESHES
 
 _BATCH = 64  # images at once; changes no number that is shown
 
@@ -82,7 +81,7 @@ def write_report(
     if not output.parent.is_dir():
         raise InputError(f'cannot write {output}: there is no folder {output.parent}')
     configs = [load_config(workdir) for workdir in workdirs]
-    prepare_backend((max(math.prod(config.mesh or MESHES[config.parallelism]) for config in configs), 1))
+    prepare_backend((max(math.prod(config.mesh) for config in configs), 1))
     runs, album = [], Album()
     for workdir, name in zip(workdirs, get_run_names(workdirs), strict=True):
         info(f'reading {workdir}')

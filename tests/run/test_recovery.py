@@ -83,7 +83,7 @@ def by_hand(tiny, *, without=(), rates=None, clip_norm=None):
     if rates:
         schedule = lambda step, plateau: jnp.float32(rates)[step]  # noqa: E731
     step = make_train_step(
-        variant, optimizer, schedule, mesh, num_classes=3, seed=0, slowed=slowed, clip_norm=clip_norm
+        variant, optimizer, schedule, mesh, num_classes=3, seed=0, lr_multipliers=slowed, clip_norm=clip_norm
     )
     hashes = {}
     for number in range(1, 10):
@@ -302,7 +302,7 @@ def test_a_frozen_state_is_changed_by_no_step(tiny):
     state = create_state(variant, optimizer, mesh, num_classes=3, mean_image=mean, seed=0)
     slowed = layer_factors_of(config, examples=40)
     rates = schedule_of(config, examples=40)
-    step = make_train_step(variant, optimizer, rates, mesh, num_classes=3, seed=0, slowed=slowed)
+    step = make_train_step(variant, optimizer, rates, mesh, num_classes=3, seed=0, lr_multipliers=slowed)
     host = batches.batches_of(config, tiny)[0]
     before = jax.device_get(state)
     bad = place_batch(mesh, Batch(host.images, host.labels, np.full_like(host.lighting, np.inf)))
