@@ -19,8 +19,7 @@ from alexnet_jax.report import write_report as running
 from alexnet_jax.report.run_folder import load_run_folder
 from alexnet_jax.run.run_dir import claim_run_dir
 from alexnet_jax.sharding.mesh import make_mesh
-from alexnet_jax.training.build import optimizer_of, variant_of
-from alexnet_jax.training.config import recipe, validate
+from alexnet_jax.training.build import make_optimizer, make_variant
 from alexnet_jax.training.state import create_state
 
 CLASSES = ['<b>blue</b>', 'a$x_y$ & "b"', "<script>alert('c')</script>"]
@@ -29,16 +28,13 @@ TESTED = {'examples': 13, 'loss': 1.0, 'top1_error': 0.25, 'top5_error': 0.0}
 
 def folder(workdir, tiny, tiny_dir, *, logged, **values):
     """A run folder with a fresh network as checkpoint 4, and the log of a run; returns its config and first kernel."""
-    config = recipe('tiny', mesh=values.pop('mesh'))
-    config.update(width=0.0625, batch_size=8, data_dir=str(tiny_dir), **values)
-    validate(config)
-    claim_run_dir(workdir, config, tiny, make_mesh(1, 1))
+    built = dataclasses.replace(run_with(width=0.0625, data_dir=str(tiny_dir), **values), mesh=make_mesh(1, 1))
+    config = built.config
+    claim_run_dir(workdir, built, tiny)
     run = json.loads((workdir / 'run.json').read_text())
     (workdir / 'run.json').write_text(json.dumps(run | {'classes': CLASSES}))
     mean = np.asarray(centre_crop(tiny.mean_image, 224))
-    state = create_state(
-        variant_of(config), optimizer_of(config), make_mesh(1, 1), num_classes=3, mean_image=mean, seed=5
-    )
+    state = dataclasses.replace(built, config=dataclasses.replace(config, seed=5)).create_state(mean)
     with Checkpointer(workdir, keep=2) as checkpoints:
         checkpoints.save(state.__class__(**{**vars(state), 'step': state.step + 4}), data_order=0)
     train = {'loss': 1.1, 'top1_error': 0.6, 'learning_rate': 0.01, 'data_wait': 0.0, 'images_per_second': 16.0}

@@ -13,7 +13,7 @@ from alexnet_jax.errors import InputError, Interrupted
 from alexnet_jax.logs import tracking
 from alexnet_jax.logs.logger import RunLogger
 from alexnet_jax.logs.tracking import Tracking, check_tracker
-from alexnet_jax.training.config import recipe
+from alexnet_jax.training.config import make_config
 
 
 class Fake:
@@ -55,7 +55,7 @@ def fake(request, monkeypatch):
 
 
 def config(**values):
-    made = recipe(None, mesh=(1, 2))
+    made = make_config(None, mesh=(1, 2))
     made.update(tracking='mlflow', **values)
     return made
 
@@ -179,7 +179,7 @@ def test_a_tracker_that_hangs_does_not_hold_up_the_run(fake, tmp_path, monkeypat
 
 
 def test_other_processes_and_no_tracker_say_nothing(fake, tmp_path):
-    plain = recipe(None, mesh=(1, 2))
+    plain = make_config(None, mesh=(1, 2))
     for made, silent in [(config(), True), (plain, False)]:
         with Tracking(made, tmp_path, start=0, silent=silent) as track:
             track.log(1, 'train', {'loss': 1.0})
