@@ -40,9 +40,9 @@ def context(tmp_path):
 
 
 def test_container_entry_point_trains_with_what_is_copied(context, tiny_dir, program_cache):
-    command = [*checkout.entrypoint(), '--config=configs/two_device.py', f'--config.data_dir={tiny_dir}']
+    command = [*checkout.get_entrypoint(), '--config=configs/two_device.py', f'--config.data_dir={tiny_dir}']
     ((code, error),) = checkout.run_together(
-        [*command, *checkout.TINY, '--workdir=runs/a'], [checkout.environment(program_cache)], cwd=context
+        [*command, *checkout.TINY, '--workdir=runs/a'], [checkout.make_environment(program_cache)], cwd=context
     )
     assert code == 0, error
     assert json.loads((context / 'runs/a/result.json').read_text())['steps'] == 2
