@@ -4,7 +4,7 @@
 # make test-all    runs the tests, and then make test-extras: those of what only some users install
 # make faults      injects every fault of docs/reliability.md into real runs and rewrites its table, 15 minutes
 # make lint        runs the linters of Python, shell and the Dockerfile, and the type checker
-# make clean       removes the environment; datasets (data/) and runs (runs/) stay
+# make clean       removes the environment and what pip built; datasets (data/) and runs (runs/) stay
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -63,4 +63,4 @@ $(VENV)/installed-extras: $(VENV)/installed-dev
 	touch $@
 
 clean:
-	rm -rf $(VENV)
+	rm -rf $(VENV) build *.egg-info
