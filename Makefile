@@ -26,7 +26,7 @@ test-quick: $(VENV)/installed-dev
 
 # PyTorch's peers are skipped where it could not be installed; nothing else is.
 test-extras: $(VENV)/installed-extras
-	EXTRAS=required $(PYTEST) tests/peers tests/extras
+	EXTRAS=required $(PYTEST) tests/peers tests/extras tests/training/test_update_rules.py
 
 # In this order: some tests of the first half need a machine without the extras.
 test-all: test
