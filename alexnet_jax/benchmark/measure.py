@@ -61,7 +61,7 @@ def _check(setting: Setting, *, torch: bool) -> None:
     if setting.allocator == 'tuned' and not has_glibc():
         raise InputError("this system's C library is not glibc, whose allocator is tuned: give --allocator=default")
     if torch and importlib.util.find_spec('torch') is None:
-        raise InputError('--against=torch needs PyTorch: pip install -r requirements-bench.txt')
+        raise InputError("--against=torch needs PyTorch: pip install 'alexnet-jax[torch]'")
     if torch and not (shutil.which('g++') or shutil.which('clang++')):
         raise InputError('--against=torch needs a C++ compiler for torch.compile: install g++')
 
@@ -95,7 +95,7 @@ def measure_input(
     """
     _check(setting, torch=False)
     if tf and importlib.util.find_spec('tensorflow') is None:
-        raise InputError('--against=tf needs TensorFlow: pip install -r requirements-tensorflow.txt')
+        raise InputError("--against=tf needs TensorFlow: pip install 'alexnet-jax[tensorflow]'")
     names = ['input', *(f'tf_{form}' for form in TF_FORMS if tf), *['one_device'] * appetite]
     samples, versions = take_turns(names, setting, rounds=rounds, seconds=seconds, progress=progress)
     return Results(setting, samples, {}, versions)

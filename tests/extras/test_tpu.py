@@ -1,6 +1,6 @@
 """The real training step, compiled for TPU slices that are not here: it compiles, and its text shows the schedule.
 
-Needs requirements-tpu.txt; 90 s, most of them in the compiler. The widths are a sixteenth of the paper's.
+Needs the extra `tpu`; 90 s, most of them in the compiler. The widths are a sixteenth of the paper's.
 """
 
 import json

@@ -198,13 +198,15 @@ def test_a_damaged_tracking_json_is_one_line(fake, tmp_path):
 def test_a_missing_package_is_one_line_with_the_command(name, monkeypatch, tmp_path):
     monkeypatch.setattr(sys, 'path', [str(tmp_path)])
     monkeypatch.delitem(sys.modules, name, raising=False)
-    file = {'trackio': '--no-deps -r requirements-trackio.txt'}.get(name, '-r requirements-tracking.txt')
+    command = "pip install 'alexnet-jax[tracking]'"
+    if name == 'trackio':
+        command = "pip install 'alexnet-jax[trackio]' && pip install --no-deps trackio"
     for folder in (False, True):  # a folder that is called like it is not it
         if folder:
             (tmp_path / name).mkdir()
         with pytest.raises(InputError) as error:
             check_tracker(name)
-        assert str(error.value) == f'config.tracking is {name!r}, which is not installed: pip install {file}'
+        assert str(error.value) == f'config.tracking is {name!r}, which is not installed: {command}'
     (tmp_path / name / '__init__.py').write_text('raise AssertionError("imported")')
     check_tracker(name)
 
@@ -216,6 +218,6 @@ def test_a_run_without_its_tracker_s_package_ends_before_it_begins(tmp_path, pro
         '--config.tracking=trackio', f'--workdir={tmp_path / "run"}', cache=program_cache,
     )  # fmt: skip
     assert process.returncode == 1
-    wanted = 'pip install --no-deps -r requirements-trackio.txt'
+    wanted = "pip install 'alexnet-jax[trackio]' && pip install --no-deps trackio"
     assert process.stderr == f"error: config.tracking is 'trackio', which is not installed: {wanted}\n"
     assert not (tmp_path / 'run').exists()

@@ -6,7 +6,7 @@
 The same records in the same batches with the same crops and flips, which are functions of the seed and the step, and
 the same learning rate, momentum, weight decay, steps and drops. Network, initial weights, loss and update are
 PyTorch's: torch.optim.SGD, which decays biases too. Prints progress; writes WORKDIR/result.json, with fields as
-the project's has. PyTorch is that of requirements-bench.txt.
+the project's has. PyTorch is that of the extra `torch`.
 """
 
 import json

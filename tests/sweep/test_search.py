@@ -59,5 +59,5 @@ def test_without_optuna_it_is_one_line(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, 'optuna', None)  # what makes its import fail
     base = make_config(None)
     space = parse_space(base, {'momentum': '0.1..0.2'})
-    with pytest.raises(InputError, match=r'needs Optuna: pip install -r requirements-search\.txt'):
+    with pytest.raises(InputError, match=r"needs Optuna: pip install 'alexnet-jax\[sweep\]'"):
         Search(tmp_path, base, space, trials=1, say=print, started=print)
