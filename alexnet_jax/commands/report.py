@@ -13,7 +13,7 @@ import sys
 
 from absl import flags, logging
 
-from alexnet_jax.commands.command_line import split_paths
+from alexnet_jax.commands.command_line import parse_options, split_paths
 from alexnet_jax.errors import InputError
 
 _WORKDIR = flags.DEFINE_multi_string('workdir', None, 'Run folder, or several: A,B or a flag for each.')
@@ -25,6 +25,7 @@ _PROTOCOL = flags.DEFINE_enum(
     'protocol', 'centre', ['centre', 'ten_view'], 'Of what is confused; ten_view takes ten times as long.'
 )
 flags.mark_flag_as_required('workdir')
+parse = parse_options
 
 
 def main(argv: list[str]) -> None:
