@@ -6,7 +6,6 @@ import dataclasses
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 from matplotlib.patches import FancyArrowPatch, Rectangle
@@ -21,6 +20,8 @@ _CHART = (3.4, 2.6)  # inches, three to a line on a desktop; two to a line: _HAL
 _HALF = (4.6, 2.5)
 _MAX_TICKS = 6  # of a logarithmic axis, each with a label of its own
 _OVERLAP = math.log(1.5)  # tick labels overlap where they are nearer than this
+_STRONG = {'marker': 'o', 'markersize': 3, 'linewidth': 1.6}
+_THIN = {'linewidth': 1, 'alpha': 0.5}
 _CENTRED = {'ha': 'center', 'va': 'center'}
 
 
@@ -60,12 +61,9 @@ def draw_curves(
     """
     with new_axes(*(_HALF if half else _CHART)) as axes:
         for curve in curves:
-            options: dict[str, Any] = {'linewidth': 1, 'alpha': 0.5}
-            if curve.strong:
-                options = {'marker': 'o', 'markersize': 3, 'linewidth': 1.6}
-            if log:
-                options['drawstyle'] = 'steps-post'
-            axes.plot(curve.xs, curve.ys, color=curve.colour, label=curve.label or None, **options)
+            options = _STRONG if curve.strong else _THIN
+            drawstyle = 'steps-post' if log else 'default'
+            axes.plot(curve.xs, curve.ys, color=curve.colour, label=curve.label or None, drawstyle=drawstyle, **options)
         if level:
             axes.axhline(level[0], color=MUTED, linestyle=':', linewidth=1.2, label=level[1])
         if log:

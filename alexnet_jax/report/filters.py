@@ -25,8 +25,8 @@ class Specialisation:
     """
 
     shares: np.ndarray
-    means: tuple[float, float]
-    medians: tuple[float, float]
+    means: tuple[float, ...]
+    medians: tuple[float, ...]
     difference: float
     p: float
 
@@ -37,18 +37,12 @@ def measure_specialisation(kernel: np.ndarray, *, permutations: int = _PERMUTATI
     `p` is a two-sided permutation test's, (1 + as extreme) / (1 + permutations), with a fixed seed.
     """
     shares = split_towers(colour_shares(kernel))
-    first, second = (float(mean) for mean in shares.mean(axis=1))
-    rng, difference, half = np.random.default_rng(0), abs(second - first), shares.shape[1]
+    means, medians = (tuple(map(float, measure(shares, axis=1))) for measure in (np.mean, np.median))
+    rng, difference, half = np.random.default_rng(0), abs(means[1] - means[0]), shares.shape[1]
     permuted = rng.permuted(np.tile(shares.ravel(), (permutations, 1)), axis=1)
     differences = np.abs(permuted[:, half:].mean(axis=1) - permuted[:, :half].mean(axis=1))
     extreme = int((differences >= difference - 1e-12).sum())  # rounding must not part equal ones
-    return Specialisation(
-        shares=shares,
-        means=(first, second),
-        medians=(float(np.median(shares[0])), float(np.median(shares[1]))),
-        difference=difference,
-        p=(1 + extreme) / (1 + permutations),
-    )
+    return Specialisation(shares, means, medians, difference, p=(1 + extreme) / (1 + permutations))
 
 
 def measure_initial_share(kernel: np.ndarray, initial_kernel: np.ndarray) -> float:

@@ -26,7 +26,8 @@ class Section:
 
     Attributes:
       name: of its template, NAME.html, which sets `link` (for the navigation) and `title`; also its anchor.
-      data: the template's variables, besides `run`, all `runs`, `several` (whether there are more) and `protocols`.
+      data: the template's variables, besides `run`, all `runs`, `several` (whether there are more), `protocols` and
+        `ui` (macros.html).
       run: whose section it is; None for one of all runs.
     """
 
@@ -72,15 +73,10 @@ def render_page(runs: Sequence[RunFolder], sections: Sequence[Section]) -> str:
         'percent': format_percent,
         'standard_error': format_standard_error,
     }
-    several = len(runs) > 1
-    environment.globals |= {'runs': runs, 'several': several, 'protocols': PROTOCOLS}
-    parts = []
+    environment.globals |= {'runs': runs, 'several': len(runs) > 1, 'protocols': PROTOCOLS}
+    environment.globals['ui'] = environment.get_template('macros.html').module
+    modules = []
     for section in sections:
         template = environment.get_template(f'{section.name}.html')
-        content: Any = template.make_module({**section.data, 'run': section.run})
-        anchor, link, title = section.name, content.link, content.title
-        if several and section.run:
-            anchor, link = f'{anchor}{section.run.index}', f'{section.run.name}: {link}'
-            title = f'{section.run.name}: {title[0].lower()}{title[1:]}'
-        parts.append({'anchor': anchor, 'link': link, 'title': title, 'content': content})
-    return environment.get_template('page.html').render(sections=parts, colours=COLOURS)
+        modules.append((section, template.make_module({**section.data, 'run': section.run})))
+    return environment.get_template('page.html').render(sections=modules, colours=COLOURS)

@@ -161,8 +161,6 @@ def _read_colour_history(
 def _read_json(path: pathlib.Path) -> dict[str, Any] | None:
     """Reads a JSON file; None where there is none."""
     try:
-        return json.loads(path.read_text())
-    except FileNotFoundError:
-        return None
+        return json.loads(path.read_text()) if path.exists() else None
     except (OSError, ValueError) as error:
         raise InputError(f'{path} is damaged: {type(error).__name__} {error}') from error

@@ -19,19 +19,13 @@ from alexnet_jax.errors import InputError
 from alexnet_jax.evaluation.open_networks import get_dtype
 from alexnet_jax.evaluation.predictions import Predictions, predict_split
 from alexnet_jax.files import write_file
+from alexnet_jax.report import training_sections as training
 from alexnet_jax.report.exchanges import make_exchanges_section
 from alexnet_jax.report.figures import FigureCollection
 from alexnet_jax.report.network_sections import make_filters_section, make_maps_section, make_mistakes_section
 from alexnet_jax.report.page import PROTOCOLS, Section, render_page
 from alexnet_jax.report.palette import RUN_COLOURS
 from alexnet_jax.report.run_folder import RunFolder, load_run_folder, make_run_names
-from alexnet_jax.report.training_sections import (
-    make_facts_section,
-    make_learning_section,
-    make_paper_section,
-    make_result_section,
-    make_speed_section,
-)
 from alexnet_jax.sharding.backend import prepare_backend
 from alexnet_jax.sharding.mesh import make_mesh
 from alexnet_jax.training.config import MESHES
@@ -74,10 +68,11 @@ def write_report(
     for index, (workdir, name) in enumerate(zip(workdirs, make_run_names(workdirs), strict=True)):
         info(f'reading {workdir}')
         runs.append(load_run_folder(workdir, name=name, index=index))
-    sections = [make_result_section(runs), make_learning_section(runs, collection)]
+    sections = [training.make_result_section(runs), training.make_learning_section(runs, collection)]
     for run in runs:
         sections += _make_run_sections(run, collection, image=image, data_dir=data_dir, protocol=protocol)
-    sections += [make_paper_section(runs), make_speed_section(runs, collection), make_facts_section(runs)]
+    sections += [training.make_paper_section(runs), training.make_speed_section(runs, collection)]
+    sections.append(training.make_facts_section(runs))
     write_file(output, render_page(runs, sections))
     written = f', {collection.write(figures)} pictures in {figures}' if figures else ''
     return f'{output}: {output.stat().st_size / 1e6:.1f} MB{written}'
