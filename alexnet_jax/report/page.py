@@ -37,12 +37,12 @@ class Section:
 
 
 def format_number(value: float, digits: int = 0) -> str:
-    """Formats 1234.5 as '1,234'."""
+    """Formats 1234.2 as '1,234'."""
     return f'{value:,.{digits}f}'
 
 
 def format_percent(fraction: float | None) -> str:
-    """Formats 0.2345 as '23.5 %'."""
+    """Formats 0.234 as '23.4 %'."""
     return 'not measured' if fraction is None else f'{100 * fraction:.1f}\N{NO-BREAK SPACE}%'
 
 

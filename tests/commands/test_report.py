@@ -73,26 +73,16 @@ def write():
 
 
 @pytest.fixture(scope='module')
-def out(tmp_path_factory):
-    """Gives the folder of the reports."""
-    return tmp_path_factory.mktemp('report')
-
-
-@pytest.fixture(scope='module')
-def one(runs, program_cache, out):
-    """Writes the report of the first run by the command; gives the page and the folder of its figures."""
-    options = [f'--workdir={runs[0] / "one"}', f'--output={out / "one.html"}', f'--figures={out / "pngs"}']
-    process = cli.run('report', *options, cache=program_cache)
-    assert process.returncode == 0, process.stderr
-    assert re.fullmatch(r'\S+one\.html: 0\.\d MB, \d+ pictures in \S+pngs\n', process.stdout)
-    return out / 'one.html', out / 'pngs'
-
-
-@pytest.fixture(scope='module')
-def two(runs, write, out):
-    """Writes the report of both."""
-    write([runs[0] / 'one', runs[0] / 'two'], output=out / 'two.html')
-    return out / 'two.html'
+def pages(runs, write, program_cache, tmp_path_factory):
+    """Writes the report of the first run by the command, with its figures, and meanwhile that of both here."""
+    out, (root, _) = tmp_path_factory.mktemp('report'), runs
+    options = [f'--workdir={root / "one"}', f'--output={out / "one.html"}', f'--figures={out / "pngs"}']
+    with cli.start('report', *options, cache=program_cache) as process:
+        write([root / 'one', root / 'two'], output=out / 'two.html')
+        stdout, stderr = process.communicate(timeout=300)
+    assert process.returncode == 0, stderr
+    assert re.fullmatch(r'\S+one\.html: 0\.\d MB, \d+ pictures in \S+pngs\n', stdout)
+    return out / 'one.html', out / 'two.html'
 
 
 def read_text(path):
@@ -101,8 +91,8 @@ def read_text(path):
     return ' '.join(text.split())
 
 
-def test_report_shows_what_run_folder_holds(one, runs):
-    text = read_text(one[0])
+def test_report_shows_what_run_folder_holds(pages, runs):
+    text = read_text(pages[0])
     assert '12.5 % top-1 error, ten-view ± 9.2, standard error of 13 images' in text  # sqrt(.125 * .875 / 13)
     assert '25.0 % top-1 error, centre' in text
     # Two steps of 8 images at 16 a second, and two at 8: 3 s.
@@ -127,30 +117,32 @@ def test_load_run_folder_reads_colour_history(runs):
     assert not np.array_equal(run.initial_kernel, runs[1])
 
 
-def test_report_escapes_names(one, two):
-    for path in (one[0], two):
+def test_report_escapes_names(pages):
+    for path in pages:
         text = path.read_text()
         assert '<script' not in text and '<b>blue' not in text
         assert '&lt;b&gt;blue' in text and 'a$x_y$ &amp; ' in text
 
 
-def test_report_writes_figures(one):
-    names = sorted(path.name for path in one[1].iterdir())
-    assert {'loss.png', 'one_filters_tower0.png', 'one_confusion.png', 'one_towers.png'} <= set(names)
-    assert all((one[1] / name).read_bytes().startswith(b'\x89PNG') for name in names)
+def test_report_writes_figures(pages):
+    paths = list((pages[0].parent / 'pngs').iterdir())
+    assert {'loss.png', 'one_filters_tower0.png', 'one_confusion.png', 'one_towers.png'} <= {
+        path.name for path in paths
+    }
+    assert all(path.read_bytes().startswith(b'\x89PNG') for path in paths)
 
 
-def test_report_compares_runs(two):
-    text = read_text(two)
+def test_report_compares_runs(pages):
+    text = read_text(pages[1])
     assert text.startswith('2 runs compared') or '2 runs compared' in text[:200]
     assert 'one released, width 0.0625 tiny 4 x 8 12.5 % 25.0 %' in text
     assert 'two one_weird_trick, width 0.0625 tiny 4 x 8, not finished not measured 25.0 %' in text
     assert 'This network has no towers to specialise' in text
 
 
-def test_report_names_nothing_to_fetch(one, two):
+def test_report_names_nothing_to_fetch(pages):
     """Without a browser: everything that can make one fetch is data inside the file, or a place in it."""
-    for path in (one[0], two):
+    for path in pages:
         text = path.read_text()
         places = re.findall(r'(?:src|href|srcset|poster|data|action)\s*=\s*"([^"]{0,12})', text)
         assert len(places) > 20
@@ -161,17 +153,17 @@ def test_report_names_nothing_to_fetch(one, two):
 
 
 @pytest.fixture(scope='module')
-def open_pages(one, two):
+def open_pages(pages):
     """Gives a function that opens both pages in the browser, once for each width and preference."""
-    return functools.cache(lambda width, dark=False: browser.open_pages([one[0], two], width=width, dark=dark))
+    return functools.cache(lambda width, dark=False: browser.open_pages(pages, width=width, dark=dark))
 
 
 @pytest.mark.parametrize(('width', 'dark'), [(360, False), (360, True), (1200, False)])
 def test_browser_shows_all_and_fetches_nothing(open_pages, width, dark):
-    pages, console, requests = open_pages(width, dark)
+    found_pages, console, requests = open_pages(width, dark)
     assert console == []
     assert sorted(name for name in requests if 'frame' not in name) == ['/one.html', '/two.html']
-    for found in pages:
+    for found in found_pages:
         assert found['fetched'] == [] and found['scripts'] == 0
         assert found['width'] <= width  # nothing is wider than the screen
         assert found['pictures'] > 10 and found['broken'] == []
@@ -236,7 +228,7 @@ def test_report_refuses_damaged_run_folder(write, runs, tmp_path, damage, messag
     assert not (tmp_path / 'r.html').exists()
 
 
-def test_report_refuses_unusable_arguments(write, runs, tmp_path, program_cache):
+def test_report_refuses_unusable_arguments(write, runs, tmp_path):
     one = runs[0] / 'one'
     photo = tmp_path / 'photo.jpg'
     photo.write_bytes(b'no photograph')
@@ -246,12 +238,17 @@ def test_report_refuses_unusable_arguments(write, runs, tmp_path, program_cache)
         ([one], {'output': tmp_path / 'nowhere/r.html'}, 'there is no folder'),
         ([one], {'image': tmp_path / 'none.jpg'}, 'none.jpg: No such file'),
         ([one], {'image': photo}, 'cannot use .*photo.jpg: not an image; name another --image'),
-        ([one], {'figures': photo}, 'cannot write to'),
     ):
         with pytest.raises(InputError, match=message):
             write(workdirs, **{'output': tmp_path / 'r.html', 'data_dir': 'nowhere'} | options)
-    process = cli.run('report', '--workdir=nowhere', 'stray', cache=program_cache)
-    assert process.stderr.startswith("error: unexpected argument 'stray'") and process.stderr.count('\n') == 1
-    process = cli.run('report', '--workdir=nowhere', cache=program_cache)
-    assert process.returncode == 1 and process.stdout == ''
-    assert process.stderr.startswith('error: nowhere is no run folder') and process.stderr.count('\n') == 1
+
+
+def test_command_prints_error_on_one_line(program_cache):
+    with (
+        cli.start('report', '--workdir=nowhere', 'stray', cache=program_cache) as stray,
+        cli.start('report', '--workdir=nowhere', cache=program_cache) as missing,
+    ):
+        for process, message in ((stray, "unexpected argument 'stray'"), (missing, 'nowhere is no run folder')):
+            stdout, stderr = process.communicate(timeout=300)
+            assert process.returncode == 1 and stdout == ''
+            assert stderr.startswith(f'error: {message}') and stderr.count('\n') == 1
