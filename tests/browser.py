@@ -24,6 +24,7 @@ onload = () => {
     for (const details of page.querySelectorAll('details')) details.open = true;
     return {
       title: page.title,
+      available: frame.clientWidth,
       width: page.documentElement.scrollWidth,
       fetched: inner.performance.getEntriesByType('resource').map(entry => entry.name),
       scripts: page.scripts.length,
@@ -65,11 +66,11 @@ class _Handler(http.server.SimpleHTTPRequestHandler):
         pass
 
 
-def open_pages(paths, *, width, dark=False):
-    """Opens HTML files of one folder; returns what _FRAME tells of each, console lines and requested paths."""
+def open_pages(paths, *, widths, dark=False):
+    """Opens HTML files of one folder in frames of each width; returns what _FRAME tells, console and requests."""
     frame = paths[0].with_name('frame.html')
-    frames = (f'<iframe src="{path.name}" width="{width}" height="900" style="border: 0"></iframe>' for path in paths)
-    frame.write_text(_FRAME.replace('FRAMES', ''.join(frames)))
+    tag = '<iframe src="{}" width="{}" height="900" style="border: 0"></iframe>'
+    frame.write_text(_FRAME.replace('FRAMES', ''.join(tag.format(path.name, w) for path in paths for w in widths)))
     with _Server(frame.parent) as server, tempfile.TemporaryDirectory() as profile:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         command = [

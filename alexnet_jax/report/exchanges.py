@@ -11,7 +11,7 @@ import jax
 from alexnet_jax.communication.audit import Schedules, readings, trace_step
 from alexnet_jax.communication.messages import Message, traced_schedule
 from alexnet_jax.report.charts import draw_towers
-from alexnet_jax.report.figures import FigureCollection
+from alexnet_jax.report.figure_collection import FigureCollection
 from alexnet_jax.report.page import Section, format_megabytes
 from alexnet_jax.report.run_folder import RunFolder
 from alexnet_jax.sharding.mesh import MODEL, make_mesh

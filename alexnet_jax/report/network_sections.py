@@ -12,7 +12,7 @@ from alexnet_jax.evaluation.predictions import Predictions
 from alexnet_jax.model.colour import COLOURLESS_NOISE, split_towers
 from alexnet_jax.report.charts import Curve, draw_colour_shares, draw_confusion_matrix, draw_curves
 from alexnet_jax.report.drawing import Photo, Pixels
-from alexnet_jax.report.figures import FigureCollection
+from alexnet_jax.report.figure_collection import FigureCollection
 from alexnet_jax.report.filters import measure_initial_share, measure_specialisation, render_filters, tile_images
 from alexnet_jax.report.maps import compute_maps, render_maps
 from alexnet_jax.report.page import PROTOCOLS, Section

@@ -9,7 +9,7 @@ from typing import Any
 
 from alexnet_jax.evaluation.references import select_references
 from alexnet_jax.report.charts import Curve, draw_curves, get_uniform_loss
-from alexnet_jax.report.figures import FigureCollection
+from alexnet_jax.report.figure_collection import FigureCollection
 from alexnet_jax.report.page import PROTOCOLS, Section, format_number, format_percent
 from alexnet_jax.report.palette import RUN_COLOURS
 from alexnet_jax.report.run_folder import RunFolder

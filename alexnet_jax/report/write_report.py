@@ -21,7 +21,7 @@ from alexnet_jax.evaluation.predictions import Predictions, predict_split
 from alexnet_jax.files import write_file
 from alexnet_jax.report import training_sections as training
 from alexnet_jax.report.exchanges import make_exchanges_section
-from alexnet_jax.report.figures import FigureCollection
+from alexnet_jax.report.figure_collection import FigureCollection
 from alexnet_jax.report.network_sections import make_filters_section, make_maps_section, make_mistakes_section
 from alexnet_jax.report.page import PROTOCOLS, Section, render_page
 from alexnet_jax.report.palette import RUN_COLOURS

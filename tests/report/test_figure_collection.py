@@ -5,7 +5,7 @@ import pytest
 
 from alexnet_jax.errors import InputError
 from alexnet_jax.report.drawing import Pixels
-from alexnet_jax.report.figures import FigureCollection
+from alexnet_jax.report.figure_collection import FigureCollection
 
 
 @pytest.fixture
