@@ -6,15 +6,13 @@ import functools
 import jax
 import numpy as np
 import oracle
+from builders import run_with
 
 from alexnet_jax.checkpoints.checkpointer import Checkpointer
 from alexnet_jax.data.decode import decode_record
 from alexnet_jax.model.alexnet import init_parameters
 from alexnet_jax.model.network import Network, NetworkName
 from alexnet_jax.run.run_dir import claim_run_dir
-from alexnet_jax.sharding.mesh import make_mesh
-from alexnet_jax.training.build import make_optimizer, make_variant
-from alexnet_jax.training.state import create_state
 
 CLASSES = ('blue', 'green', 'red')
 
@@ -37,10 +35,9 @@ def save_run(network, workdir, dataset, data_dir):
     name, width = network.name.variant, network.name.width
     classes, settings = len(dataset.classes), {'mesh': (1, 1), 'data_dir': str(data_dir), 'batch_size': 4}
     run = run_with(dataset=dataset.name, num_classes=classes, variant=name, width=width, **settings)
-    mesh, options = make_mesh(1, 1), {'num_classes': len(dataset.classes), 'mean_image': network.mean_image, 'seed': 0}
-    state = create_state(make_variant(config), make_optimizer(config), mesh, **options)
+    state = run.create_state(network.mean_image)
     params = jax.tree.map(lambda new, old: jax.device_put(new, old.sharding), network.params, state.params)
-    claim_run_dir(workdir, config, dataset, mesh)
+    claim_run_dir(workdir, run, dataset)
     with Checkpointer(workdir, keep=2) as checkpoints:
         checkpoints.save(dataclasses.replace(state, params=params), data_order=0)
 

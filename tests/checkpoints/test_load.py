@@ -13,9 +13,6 @@ from alexnet_jax.checkpoints.load import load_network
 from alexnet_jax.data.augment import centre_crop
 from alexnet_jax.errors import InputError
 from alexnet_jax.run.run_dir import claim_run_dir
-from alexnet_jax.sharding.mesh import make_mesh
-from alexnet_jax.training.build import make_optimizer, make_variant
-from alexnet_jax.training.state import create_state
 
 
 @pytest.fixture

@@ -1,5 +1,6 @@
 """Tests the report of two run folders, whose class names contain HTML, in a browser too."""
 
+import dataclasses
 import functools
 import json
 import re
@@ -10,6 +11,7 @@ import cli
 import jax
 import numpy as np
 import pytest
+from builders import run_with
 
 from alexnet_jax.checkpoints.checkpointer import Checkpointer
 from alexnet_jax.data.augment import centre_crop
@@ -19,8 +21,6 @@ from alexnet_jax.report import write_report
 from alexnet_jax.report.run_folder import load_run_folder
 from alexnet_jax.run.run_dir import claim_run_dir
 from alexnet_jax.sharding.mesh import make_mesh
-from alexnet_jax.training.build import make_optimizer, make_variant
-from alexnet_jax.training.state import create_state
 
 CLASSES = ['<b>blue</b>', 'a$x_y$ & "b"', "<script>alert('c')</script>"]
 TESTED = {'examples': 13, 'loss': 1.0, 'top1_error': 0.25, 'top5_error': 0.0}

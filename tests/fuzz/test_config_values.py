@@ -23,7 +23,7 @@ from alexnet_jax.data.dataset import open_dataset
 from alexnet_jax.errors import InputError
 from alexnet_jax.model.ablations import ABLATIONS, CONTAINED
 from alexnet_jax.model.zoo import VARIANTS
-from alexnet_jax.training.build import dtype_of, lit_steps_of, make_optimizer, schedule_of, make_variant
+from alexnet_jax.training.build import dtype_of, lit_steps_of, make_optimizer, make_variant, schedule_of
 from alexnet_jax.training.config import make_config, steps_per_epoch, total_steps, validate
 from alexnet_jax.training.schedule import Plateau
 

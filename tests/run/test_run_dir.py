@@ -15,7 +15,6 @@ from builders import run_with
 from alexnet_jax.errors import InputError
 from alexnet_jax.files import hold_lock
 from alexnet_jax.run.run_dir import claim_run_dir, hold_run_dir, open_or_render
-from alexnet_jax.sharding.mesh import make_mesh
 
 
 @pytest.fixture

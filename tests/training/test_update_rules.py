@@ -5,9 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from docs.update_rules import RULES, caffe, cuda_convnet2, descend, noisy_valley, paper, pytorch
 
 from alexnet_jax.training.optimizer import paper_sgd
+from experiments.update_rules import RULES, caffe, cuda_convnet2, descend, noisy_valley, paper, pytorch
 
 RATES = [0.02] * 20 + [0.002] * 20
 
