@@ -1,6 +1,6 @@
 """How long a checkpoint of the full network holds up training, and how long writing it takes behind its back.
 
-python -m docs.save_pause [--folder=DIR]          about a minute; 60,965,224 parameters and as many momenta, 488 MB
+python -m experiments.save_pause [--folder=DIR]          about a minute; 60,965,224 parameters and as many momenta, 488 MB
 """
 
 import argparse
@@ -9,7 +9,7 @@ import statistics
 import tempfile
 import time
 
-from alexnet_jax.sharding.allocator import tune_allocator
+from alexnet_jax.sharding.backend import tune_allocator
 
 tune_allocator()
 

@@ -22,7 +22,8 @@ from absl import flags
 from ml_collections import config_flags
 
 from alexnet_jax.errors import InputError
-from alexnet_jax.training.config import total_steps, validate
+from alexnet_jax.training.config import Config
+from alexnet_jax.training.validation import validate_config
 
 MAX_NAME_LENGTH = 100  # characters; file systems take 255 bytes, and suffixes are added
 _OPTION = re.compile(r'--?sweep\.([a-zA-Z_]\w*)(?:=(.*))?', re.DOTALL | re.ASCII)
@@ -34,7 +35,7 @@ class Point:
 
     name: str  # of its folder under the sweep's
     overrides: dict[str, Any]  # what differs from the sweep's config, of the config's types
-    config: ml_collections.ConfigDict = dataclasses.field(compare=False, repr=False)  # whole and validated
+    config: Config = dataclasses.field(compare=False, repr=False)  # whole and validated
 
 
 @dataclasses.dataclass(frozen=True)
@@ -137,9 +138,9 @@ def check_points(base: ml_collections.ConfigDict, sweep: Iterable[dict[str, Any]
 def make_point(base: ml_collections.ConfigDict, overrides: dict[str, Any], *, name: str | None = None) -> Point:
     """Makes one point, called `name` or after its overrides; InputError as `check_points`."""
     try:
-        config = apply_overrides(base, overrides)
-        parsed = {key: config[key] for key in overrides}
-        validate(config)
+        raw = apply_overrides(base, overrides)
+        parsed = {key: raw[key] for key in overrides}
+        config = validate_config(raw)
     except InputError as error:
         raise InputError(f'point {_format_overrides(overrides)}: {error}') from error
     return Point(name or make_point_name(parsed), parsed, config)
@@ -177,7 +178,7 @@ def count_steps(point: Point) -> int:
     Raises:
       InputError: the dataset is not prepared.
     """
-    return total_steps(point.config, _count_examples(point.config.dataset, point.config.data_dir))
+    return point.config.get_total_steps(_count_examples(point.config.dataset, point.config.data_dir))
 
 
 def format_value(value: Any) -> str:

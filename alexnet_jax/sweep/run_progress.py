@@ -8,7 +8,7 @@ import pathlib
 from typing import Any
 
 from alexnet_jax.logs.writers import iter_metrics
-from alexnet_jax.training.config import MOST_STEPS
+from alexnet_jax.training.config import MAX_STEPS
 
 NOTE = 'alexnet sweep: '  # begins the line that a sweep appends to a run's log
 _TAIL_BYTES = 8192  # of a log, searched for its last lines
@@ -32,7 +32,7 @@ class RunProgress:
 def load_progress(folder: pathlib.Path) -> RunProgress:
     """Loads a run's progress; takes 14 ms for the 4,500 lines of 90 epochs of ImageNet."""
     progress = RunProgress()
-    for _, entry in iter_metrics(folder / 'metrics.jsonl', MOST_STEPS):
+    for _, entry in iter_metrics(folder / 'metrics.jsonl', MAX_STEPS):
         progress.step = entry['step']
         if entry['split'] == 'train':
             progress.loss, progress.images_per_second = entry['loss'], entry['images_per_second']

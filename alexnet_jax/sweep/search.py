@@ -91,7 +91,7 @@ class OptunaSearch(PointSource):
         try:
             import optuna
         except ImportError as error:
-            raise InputError('--search=optuna needs Optuna: pip install -r requirements-search.txt') from error
+            raise InputError("--search=optuna needs Optuna: pip install 'alexnet-jax[sweep]'") from error
         # One process at a time, so SQLite needs no locks between hosts. Optuna's journal file is no replacement: a line
         # that a full disk cuts off makes every later start fail (optuna 5.0.0), where SQLite rolls back.
         self._lock = try_lock(record.root / '.search')

@@ -18,7 +18,7 @@ from alexnet_jax.sweep.record import SweepRecord
 from alexnet_jax.sweep.resources import Resources
 from alexnet_jax.sweep.runner import Runner
 from alexnet_jax.sweep.search import OptunaSearch, format_space, parse_space
-from alexnet_jax.training.config import recipe
+from alexnet_jax.training.config import make_config
 
 optuna = extra('optuna')
 
@@ -42,7 +42,7 @@ with (folder / 'metrics.jsonl').open('w') as file:
 if end == 'wait':
     time.sleep(60)
 if end == 'diverge':
-    (folder / 'bad_numbers.jsonl').write_text('{}')
+    (folder / 'non_finite.jsonl').write_text('{}')
     sys.exit(1)
 if end != 'done':
     sys.exit(int(end))
@@ -66,7 +66,7 @@ def search(tmp_path, monkeypatch):
     root = tmp_path / 'search'
     root.mkdir()
     (tmp_path / 'program.py').write_text(PROGRAM)
-    base = recipe(None)
+    base = make_config(None)
 
     def run(script, *, trials, resources=None):
         programs.write_script(tmp_path, {'others': [[0.6, 0.3], ['done']]} | script)
@@ -151,7 +151,7 @@ def test_search_prunes_diverged_and_fails_failed_trials(search):
 
 
 def test_search_samples_within_the_space(tmp_path):
-    base = recipe(None)
+    base = make_config(None)
     source = make_search(tmp_path, base, parse_space(base, TEXTS), trials=30)
     points = list(iter(source.next_point, None))
     assert len(points) == 30
@@ -169,7 +169,7 @@ def test_search_samples_within_the_space(tmp_path):
 
 
 def test_search_goes_on_after_a_refused_point(tmp_path, capsys):
-    base = recipe(None)
+    base = make_config(None)
     space = {'mesh': [(1, 1), (3, 1)], 'batch_size': [32]}  # 32 images do not divide over three
     source = make_search(tmp_path, base, space, trials=12)
     points = list(iter(source.next_point, None))
@@ -179,7 +179,7 @@ def test_search_goes_on_after_a_refused_point(tmp_path, capsys):
 
 
 def test_search_refuses_a_second_process(tmp_path):
-    base = recipe(None)
+    base = make_config(None)
     space = parse_space(base, {'momentum': '0.1..0.2'})
     first = make_search(tmp_path, base, space, trials=1)
     with pytest.raises(InputError, match='another process searches in'):

@@ -9,14 +9,14 @@ from alexnet_jax.sweep.display import Display, format_cells
 from alexnet_jax.sweep.plan import make_point
 from alexnet_jax.sweep.run_progress import RunProgress
 from alexnet_jax.sweep.runner import SweepRun
-from alexnet_jax.training.config import recipe
+from alexnet_jax.training.config import make_config
 
 
 @pytest.fixture
 def run():
     def make(seed=0, state='running', **more):
         progress = RunProgress(20, 1.23456, {10: 0.5, 20: 0.0425}, 16.0)
-        return SweepRun(make_point(recipe(None), {'seed': seed}), 100, progress, state=state, **more)
+        return SweepRun(make_point(make_config(None), {'seed': seed}), 100, progress, state=state, **more)
 
     return make
 

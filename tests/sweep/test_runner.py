@@ -15,7 +15,7 @@ from alexnet_jax.sweep.record import lock_point
 from alexnet_jax.sweep.resources import Resources
 from alexnet_jax.sweep.run_progress import read_log_end
 from alexnet_jax.sweep.runner import MAX_ATTEMPTS, PointSource, Runner
-from alexnet_jax.training.config import recipe
+from alexnet_jax.training.config import make_config
 
 ALL = (Resources(),)
 
@@ -31,7 +31,7 @@ def sweep(tmp_path, monkeypatch):
     monkeypatch.setattr('alexnet_jax.sweep.runner._REFRESH_SECONDS', 0.1)
     root = tmp_path / 'sweep'
     root.mkdir()
-    points = check_points(recipe(None), [{'seed': seed} for seed in range(4)])
+    points = check_points(make_config(None), [{'seed': seed} for seed in range(4)])
 
     def run(script, *, count=2, resources=ALL, source=None, stop_at=None):
         program = programs.write_program(tmp_path, script)
@@ -246,7 +246,7 @@ class PruningSource(PointSource):
 
 
 def test_runner_prunes_a_run(sweep):
-    source = PruningSource([make_point(recipe(None), {'seed': seed}) for seed in range(2)])
+    source = PruningSource([make_point(make_config(None), {'seed': seed}) for seed in range(2)])
     code, _, _ = sweep({'seed=0': ['wait']}, source=source)
     assert code == 0
     assert source.ended == [('seed=0', 'pruned'), ('seed=1', 'finished')]
