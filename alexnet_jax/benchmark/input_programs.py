@@ -15,7 +15,7 @@ from PIL import Image
 
 from alexnet_jax.benchmark.protocol import Setting
 from alexnet_jax.benchmark.sampling import Program
-from alexnet_jax.data.augment import CROP, OFFSETS, lighting_basis, sample_augmentation
+from alexnet_jax.data.augment import CROP, OFFSET_COUNT, lighting_basis, sample_augmentation
 from alexnet_jax.data.dataset import DataSource, open_dataset
 from alexnet_jax.data.decode import copy_crop
 from alexnet_jax.data.photo import decode_photo_crop, photo_to_jpeg, square_image
@@ -70,9 +70,9 @@ def programs(setting: Setting) -> dict[str, Program]:
     return {
         **_common_stages(setting.batch, basis),
         **_record_stages(setting.batch, records),
-        **_whole('', batches(records, window=get_crop_decoder(records))),
+        **_whole('', batches(records, decode_crop=get_crop_decoder(records))),
         **_photo_stages(setting.batch, photos),
-        **_whole('photo_', batches(any_source, window=decode_photo_crop)),
+        **_whole('photo_', batches(any_source, decode_crop=decode_photo_crop)),
     }
 
 
@@ -119,7 +119,7 @@ def _record_stages(size: int, records: DataSource) -> dict[str, Program]:
 
     def crop() -> None:
         for i, (image, target) in enumerate(zip(pixels, out, strict=True)):
-            top, left = i % OFFSETS, 7 * i % OFFSETS
+            top, left = i % OFFSET_COUNT, 7 * i % OFFSET_COUNT
             copy_crop(image[top : top + CROP, left : left + CROP], target, mirrored=i % 2 == 1)
 
     return {'read': Program(read, moved=sum(map(len, jpegs))), 'decode': Program(decode), 'crop': Program(crop)}

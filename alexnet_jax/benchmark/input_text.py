@@ -42,7 +42,7 @@ def measure_input_pipeline(
     Raises:
       InputError: no such dataset, no photographs, or this machine has not what is needed.
     """
-    open_dataset(setting.dataset, data_dir=setting.data_dir).read_by(PAPER)
+    open_dataset(setting.dataset, data_dir=setting.data_dir).check_variant(PAPER)
     with tempfile.TemporaryDirectory() as folder:
         if images is None:
             write_photos(pathlib.Path(folder))

@@ -64,7 +64,7 @@ def examine_config(
     """`examine` of what `config` would train; `InputError` where it, its dataset or the devices cannot be used."""
     configs.validate(config)
     prepare_backend(mesh_shape(config), deterministic=config.deterministic)
-    dataset = open_or_render(config.dataset, config.data_dir).read_by(variant_of(config))
+    dataset = open_or_render(config.dataset, config.data_dir).check_variant(variant_of(config))
     return examine(make_snapshot(config, dataset, name=name), steps=steps, say=say)
 
 
@@ -76,5 +76,5 @@ def examine_workdir(workdir: pathlib.Path, *, steps: int = STEPS, say: Callable[
     """
     config = load_run_config(workdir)
     prepare_backend(mesh_shape(config), deterministic=config.deterministic)
-    dataset = open_or_render(config.dataset, config.data_dir).read_by(variant_of(config))
+    dataset = open_or_render(config.dataset, config.data_dir).check_variant(variant_of(config))
     return examine(load_snapshot(workdir, config, dataset), steps=steps, say=say)

@@ -167,7 +167,7 @@ def _tested(run: RunFolder, *, data_dir: str | None, protocol: str) -> tuple[_Te
     """The run's network on its validation split; or why not: the dataset is not here, and the report says so."""
     try:
         dataset = open_dataset(run.config.dataset, data_dir=data_dir or run.config.data_dir)
-        records = dataset.read_by(run.network.variant).records('validation')
+        records = dataset.check_variant(run.network.variant).records('validation')
     except InputError as error:
         info(f'{run.name}: {error}; the report leaves out what needs the images')
         return None, str(error)
@@ -181,8 +181,7 @@ def _tested(run: RunFolder, *, data_dir: str | None, protocol: str) -> tuple[_Te
 def _image(run: RunFolder, tested: _Tested | None, image: pathlib.Path | None) -> tuple[np.ndarray | None, str]:
     """The image for the feature maps, and what it is."""
     if image:
-        from alexnet_jax.data.photo import square_image
-        from alexnet_jax.data.preparing.dataset_spec import UnusableImage  # here, because they are rarely asked for
+        from alexnet_jax.data.photo import UnusableImage, square_image  # here, because they are rarely asked for
 
         try:
             return square_image(image.read_bytes(), record_size=run.network.variant.record_size), f'{image.name}.'

@@ -53,7 +53,7 @@ def batches_of(
     """
     variant = variant_of(config)
     records = dataset.records('train')
-    offsets = count_offsets(variant.input_size, record=variant.record_size)
+    offset_count = count_offsets(variant.input_size, record=variant.record_size)
     basis = lighting_basis(dataset.rgb_covariance, scale=variant.lighting.scale, strength=variant.lighting.strength)
     return TrainingBatches(
         records,
@@ -65,9 +65,11 @@ def batches_of(
         record_size=variant.record_size,
         rows=rows,
         images_per_crop=variant.images_per_crop,
-        places=None if variant.crops is None else choose_offsets(variant.crops, seed=config.seed, offsets=offsets),
+        offsets=None
+        if variant.crops is None
+        else choose_offsets(variant.crops, seed=config.seed, offset_count=offset_count),
         flips=variant.flips,
-        lit_steps=lit_steps_of(config, examples=dataset.examples('train')),
+        lighting_steps=lit_steps_of(config, examples=dataset.examples('train')),
     )
 
 

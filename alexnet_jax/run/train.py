@@ -90,7 +90,7 @@ def _open_in_turn(config: ml_collections.ConfigDict, group: ProcessGroup) -> Dat
     """Opens the dataset, one process after another: only the first on each disk has to render the embedded one."""
     for index in range(group.count):
         if index == group.index:
-            dataset = folders.open_or_render(config.dataset, config.data_dir).read_by(variant_of(config))
+            dataset = folders.open_or_render(config.dataset, config.data_dir).check_variant(variant_of(config))
         allgather_str('dataset', str(index))
     return dataset
 

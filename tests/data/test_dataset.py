@@ -11,7 +11,7 @@ import pytest
 import tensorflow_datasets as tfds
 from PIL import Image
 
-from alexnet_jax.data.dataset import DataSource, open_dataset, prepared_datasets, verify_dataset
+from alexnet_jax.data.dataset import DataSource, list_datasets, open_dataset, verify_dataset
 from alexnet_jax.data.fingerprint import write_dataset_manifest
 from alexnet_jax.data.preparing import demo
 from alexnet_jax.data.preparing.demo import CLASSES
@@ -98,7 +98,7 @@ def test_a_tfds_dataset_that_was_not_prepared_here_is_told_how(damageable):
 
     with pytest.raises(InputError, match=r'no mean image .* `alexnet prepare --dataset=demo'):
         open_dataset('demo', data_dir=damageable)
-    assert prepared_datasets(damageable) == []
+    assert list_datasets(damageable) == []
 
 
 def truncate_a_shard(directory):

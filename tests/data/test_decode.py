@@ -95,13 +95,13 @@ def test_photographs_of_any_size_are_batches_like_records():
     """The same draws; the pixels of their squares, to within the two roundings."""
     photos = [encoded((300 + 50 * i, 400 - 20 * i)) for i in range(5)]
     source = [(data, i) for i, data in enumerate(photos)]
-    batch = TrainingBatches(source, 8, 0, np.eye(3, dtype=np.float32), window=decode_photo_crop)[0]
+    batch = TrainingBatches(source, 8, 0, np.eye(3, dtype=np.float32), decode_crop=decode_photo_crop)[0]
     for row, record in enumerate(map(int, batch.records)):
         chance = sample_augmentation(seed=0, epoch=row // 5, record=record)
         square = square_image(photos[record]).astype(np.int16)
         part = square[chance.top : chance.top + 224, chance.left : chance.left + 224]
         assert np.abs(batch.images[row] - (part[:, ::-1] if chance.flip else part)).max() <= 1
         assert batch.labels[row] == record
-    test = EvaluationBatches(source, 8, window=decode_photo_crop)[0]
+    test = EvaluationBatches(source, 8, decode_crop=decode_photo_crop)[0]
     for image, data in zip(test.images, photos, strict=False):
         np.testing.assert_array_equal(image, square_image(data))

@@ -108,7 +108,7 @@ def joined(parts):
 @pytest.mark.parametrize('hosts', [1, 2, 4, 8])
 @pytest.mark.parametrize('batch_size', [8, 16, 11])
 def test_hosts_together_make_the_batches_of_one(train, batch_size, hosts, images_per_crop):
-    options = {'images_per_crop': images_per_crop, 'lit_steps': 4}
+    options = {'images_per_crop': images_per_crop, 'lighting_steps': 4}
     whole = TrainingBatches(train, batch_size, 0, BASIS, **options)
     parts = [TrainingBatches(train, batch_size, 0, BASIS, rows=rows, **options) for rows in shares(batch_size, hosts)]
     for step in (0, 3, 4):  # in 40 records, batch 3 of 11 lies in two epochs
@@ -171,8 +171,8 @@ def window_of(image, view):
     return found[0]
 
 
-def test_lighting_ends_with_the_lit_steps_and_nothing_else_changes(train):
-    lit, dark = TrainingBatches(train, 8, 0, BASIS), TrainingBatches(train, 8, 0, BASIS, lit_steps=2)
+def test_lighting_ends_with_the_lighting_steps_and_nothing_else_changes(train):
+    lit, dark = TrainingBatches(train, 8, 0, BASIS), TrainingBatches(train, 8, 0, BASIS, lighting_steps=2)
     for step in range(4):
         assert np.array_equal(dark[step].lighting, lit[step].lighting if step < 2 else np.zeros((8, 3)))
         assert lit[step].lighting.all()

@@ -19,7 +19,7 @@ def test_mean_image_and_covariance_equal_two_passes_of_numpy():
     np.testing.assert_allclose(statistics.mean_image(), batch.mean(axis=0), rtol=1e-12)
     expected = np.cov(batch.reshape(-1, 3).T.astype(np.float64), bias=True)
     np.testing.assert_allclose(statistics.rgb_covariance(), expected, rtol=1e-10)
-    assert statistics.images == 5
+    assert statistics.image_count == 5
     assert statistics.class_counts.tolist() == [2, 2, 1]
 
 

@@ -149,7 +149,7 @@ def test_a_file_that_fills_the_memory_is_not_read(source, tmp_path):
         file.truncate(2**29 + 1)  # holes: no disk is taken
     read = {
         'folder': lambda: folder_source.file_to_jpeg(str(path), 95),
-        'archive': lambda: imagenet.piece_to_jpeg(imagenet.FileRange(str(path), 0, 2**29 + 1), 95),
+        'archive': lambda: imagenet.range_to_jpeg(imagenet.FileRange(str(path), 0, 2**29 + 1), 95),
     }
     with pytest.raises(photo.UnusableImage, match=r'^a file of 536,870,913 bytes; at most 536,870,912 are read$'):
         read[source]()

@@ -59,7 +59,7 @@ def test_a_forged_archive_is_read_within_itself_or_refused_in_one_line(whole, na
         if isinstance(found, InputError):
             return
         for split, archive in (('train', TRAIN), ('validation', VALIDATION)):
-            for item in found.splits[split].items():
+            for item in found.splits[split].iter_examples():
                 assert item.source.path == str(folder / archive)
                 assert item.source.start > 0 and item.source.size >= 0
                 assert 0 <= item.label < 1000

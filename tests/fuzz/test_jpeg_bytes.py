@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from alexnet_jax.data.decode import decode_record_crop
-from alexnet_jax.data.photo import decode_photo_crop, photo_to_jpeg, square_image
-from alexnet_jax.data.preparing.dataset_spec import DatasetSpec, Example, ListedSplit, UnusableImage
+from alexnet_jax.data.photo import UnusableImage, decode_photo_crop, photo_to_jpeg, square_image
+from alexnet_jax.data.preparing.dataset_spec import DatasetSpec, Example, ListedSplit
 from alexnet_jax.data.preparing.workers import convert_examples
 from alexnet_jax.errors import InputError
 
@@ -176,7 +176,8 @@ def test_preparing_names_what_is_damaged_and_converts_what_is_not(data, kept):
     ways = {'to_record': bytes, 'decode': square_image, 'originals': object()} if kept else {'to_record': photo_to_jpeg}
     plan = DatasetSpec(name='birds', classes=('a',), splits={'train': ListedSplit('train', items)}, recipe='', **ways)
     ((_, (results, statistics)),) = thrifty(
-        lambda: list(convert_examples(plan, iter(items), count=len(items), summed=True, workers=1)), images=len(items)
+        lambda: list(convert_examples(plan, iter(items), count=len(items), with_statistics=True, workers=1)),
+        images=len(items),
     )
 
     def middle():
@@ -186,6 +187,6 @@ def test_preparing_names_what_is_damaged_and_converts_what_is_not(data, kept):
 
     found = outcome('prepare', middle, UnusableImage)
     assert results[0] == results[2] == (b'' if kept else GOOD)
-    assert statistics.images == (2 if isinstance(found, UnusableImage) else 3)
+    assert statistics.image_count == (2 if isinstance(found, UnusableImage) else 3)
     if not kept and isinstance(found, bytes):
         assert simplejpeg.decode_jpeg(found).shape == (256, 256, 3)

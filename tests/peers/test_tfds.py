@@ -63,7 +63,9 @@ def test_archives_read_in_place_give_what_tfds_gives(tars, theirs, tmp_path, spl
     builder = tfds.builder('imagenet2012', data_dir=theirs)
     keys = [
         item.key
-        for item in sources.make_spec(sources.SourceArgs(dataset='imagenet2012', manual_dir=tars)).splits[split].items()
+        for item in sources.make_spec(sources.SourceArgs(dataset='imagenet2012', manual_dir=tars))
+        .splits[split]
+        .iter_examples()
     ]
     expected = {record['file_name']: record for record in builder.as_data_source(split)}
 
@@ -132,4 +134,4 @@ def test_a_dataset_stored_as_tfrecord_is_read_with_tensorflow(tmp_path):
     records = open_dataset('record_digits', data_dir=tmp_path / 'data').records('train')
     found = [(round(np.asarray(Image.open(io.BytesIO(records[i][0]))).mean()), records[i][1]) for i in range(9)]
     assert sorted(found) == [(20 * i, i % 3) for i in range(9)]
-    assert [item.key for item in plan.splits['train'].items(4)] == [f'{i:08d}' for i in range(4, 9)]
+    assert [item.key for item in plan.splits['train'].iter_examples(4)] == [f'{i:08d}' for i in range(4, 9)]

@@ -11,8 +11,8 @@ def test_listed_items_come_in_tfds_s_order_from_any_place():
 
     assert len(split) == 40
     for start in (0, 1, 17, 40):
-        assert list(split.items(start)) == expected[start:]
-    assert list(ListedSplit('validation', items).items()) != expected
+        assert list(split.iter_examples(start)) == expected[start:]
+    assert list(ListedSplit('validation', items).iter_examples()) != expected
 
 
 def test_a_recipe_hangs_on_every_fact_and_stays_the_same():

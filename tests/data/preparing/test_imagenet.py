@@ -58,11 +58,11 @@ def test_every_image_is_there_with_the_label_of_its_archive_or_position(tmp_path
 
 def test_any_place_can_be_begun_from(tmp_path, contents, validation):
     plan = imagenet.make_imagenet_spec(write_archives(tmp_path, train=contents, validation=validation))
-    keys = [item.key for item in plan.splits['train'].items()]
+    keys = [item.key for item in plan.splits['train'].iter_examples()]
 
     assert keys == [name for files in contents.values() for name in files]
     for start in range(len(keys) + 1):
-        assert [item.key for item in plan.splits['train'].items(start)] == keys[start:]
+        assert [item.key for item in plan.splits['train'].iter_examples(start)] == keys[start:]
 
 
 def test_images_that_imagenet_has_in_other_forms_become_rgb(tmp_path, contents, validation):

@@ -139,7 +139,7 @@ def test_crops_of_24_are_drawn_over_all_9_by_9_places(small, whole):
     expected = 14 * 120 / 81
     assert ((counts - expected) ** 2 / expected).sum() < 124.8  # chi-square of 80 degrees, once in a thousand seeds
     assert abs(found[:, 2].mean() - 0.5) < 0.041  # 3.3 standard deviations
-    assert sorted(choose_offsets(100, seed=0, offsets=9)) == [(top, left) for top in range(9) for left in range(9)]
+    assert sorted(choose_offsets(100, seed=0, offset_count=9)) == [(top, left) for top in range(9) for left in range(9)]
 
 
 def test_crops_of_the_whole_record_are_it_or_its_mirror_image(small, whole):
@@ -160,12 +160,12 @@ def test_testing_reads_whole_records(small):
 
 def test_a_network_of_other_records_is_refused_with_the_way_out(small, tiny):
     reader = dataclasses.replace(PAPER, name='small_one', record_size=32)
-    assert small.read_by(reader) is small
-    assert tiny.read_by(PAPER) is tiny
+    assert small.check_variant(reader) is small
+    assert tiny.check_variant(PAPER) is tiny
     with pytest.raises(InputError, match=r'small has records of 32x32, and paper reads 256x256: .* with --size=256'):
-        small.read_by(PAPER)
+        small.check_variant(PAPER)
     with pytest.raises(InputError, match=r'tiny has records of 256x256, and small_one reads 32x32: .* with --size=32'):
-        tiny.read_by(reader)
+        tiny.check_variant(reader)
 
 
 @pytest.mark.parametrize(
@@ -205,7 +205,7 @@ def test_the_contact_sheet_shows_crops_of_24_enlarged(small, whole, tmp_path):
     rows = [row.tobytes() for row in sheet]
     for record in epoch_order(14, seed=0, epoch=0)[:2]:
         for epoch in range(4):
-            chance = sample_augmentation(seed=0, epoch=epoch, record=int(record), offsets=9)
+            chance = sample_augmentation(seed=0, epoch=epoch, record=int(record), offset_count=9)
             crop = whole[record, chance.top : chance.top + 24, chance.left : chance.left + 24]
             enlarged = (crop[:, ::-1] if chance.flip else crop).repeat(6, axis=1)
             for line in enlarged:

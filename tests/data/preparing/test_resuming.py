@@ -24,20 +24,20 @@ from alexnet_jax.errors import InputError
 # through.
 PROGRAM = """
 import hashlib, json, os, pathlib, shutil, signal, sys
-from alexnet_jax.data import conversion, folder_source, shards, writer
+from alexnet_jax.data.preparing import folder, shards, workers, writer
 
 images, root, overwrite = sys.argv[1], pathlib.Path(sys.argv[2]), sys.argv[3] == 'overwrite'
-conversion.CHUNK, shards.SHARD, writer.SHARD = 1, 2, 1
+workers.CHUNK, shards.SHARD, writer.SHARD = 1, 2, 1
 AT_THE_END = [(pathlib.Path, 'rename'), (shutil, 'rmtree')]
 ANYWHERE = AT_THE_END + [(pathlib.Path, name) for name in ('replace', 'unlink', 'mkdir', 'write_bytes', 'write_text')]
 ANYWHERE += [(shards, 'ArrayRecordWriter')]
 
 def prepare(data_dir, *, quality=95, overwrite=True, looked_at=None):
-    plan = folder_source.plan(images, name='pets', quality=quality)
+    spec = folder.make_folder_spec(images, name='pets', quality=quality)
     if looked_at is not None:
-        real = plan.to_record
-        object.__setattr__(plan, 'to_record', lambda source: looked_at.append(source) or real(source))
-    return writer.prepare(plan, data_dir=data_dir, workers=1, overwrite=overwrite)
+        real = spec.to_record
+        object.__setattr__(spec, 'to_record', lambda source: looked_at.append(source) or real(source))
+    return writer.prepare(spec, data_dir=data_dir, workers=1, overwrite=overwrite)
 
 def deadly(owner, name, kill_at, calls):
     real = getattr(owner, name)
@@ -89,7 +89,7 @@ for n in range(1, 500):
 
 ORPHANS = """
 import os, psutil, signal, sys
-from alexnet_jax.data import conversion, folder_source, writer
+from alexnet_jax.data.preparing import folder, workers, writer
 
 def kill(split, done, total):
     if done < 4:  # both workers are at work: each keeps the pipe open into which the other writes
@@ -99,8 +99,8 @@ def kill(split, done, total):
     os.kill(os.getpid(), signal.SIGKILL)
 
 if __name__ == '__main__':
-    conversion.CHUNK = 1
-    writer.prepare(folder_source.plan(sys.argv[1], name='pets'), data_dir=sys.argv[2], workers=2, progress=kill)
+    workers.CHUNK = 1
+    writer.prepare(folder.make_folder_spec(sys.argv[1], name='pets'), data_dir=sys.argv[2], workers=2, progress=kill)
 """
 
 

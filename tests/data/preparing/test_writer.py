@@ -393,9 +393,10 @@ def test_a_failed_overwrite_leaves_the_old_dataset(folder, tmp_path):
 def test_a_killed_run_leaves_nothing_that_opens_and_the_next_one_cleans_up(folder, tmp_path):
     program = f"""
 import os, signal
-from alexnet_jax.data import folder_source, writer
+from alexnet_jax.data.preparing import folder, writer
 kill = lambda split, done, total: os.kill(os.getpid(), signal.SIGKILL)
-writer.prepare(folder_source.plan({str(folder)!r}, name='pets'), data_dir={str(tmp_path / 'data')!r}, progress=kill)
+spec = folder.make_folder_spec({str(folder)!r}, name='pets')
+writer.prepare(spec, data_dir={str(tmp_path / 'data')!r}, progress=kill)
 """
     run = subprocess.run([sys.executable, '-c', program], capture_output=True, check=False)
     assert run.returncode == -9
@@ -694,7 +695,8 @@ def test_the_command_leaves_with_code_1_and_one_line(folder, tmp_path):
         [
             sys.executable,
             '-m',
-            'alexnet prepare',
+            'alexnet_jax',
+            'prepare',
             f'--images={folder}',
             '--name=x',
             f'--data_dir={tmp_path}',
@@ -712,7 +714,7 @@ def test_the_command_leaves_with_code_1_and_one_line(folder, tmp_path):
 def test_help_loads_nothing_heavy():
     program = """
 import sys
-from alexnet_jax import prepare
+from alexnet_jax.commands import prepare
 print(sorted({'tensorflow_datasets', 'numpy', 'jax', 'PIL'} & set(sys.modules)))
 """
     run = subprocess.run([sys.executable, '-c', program], capture_output=True, text=True, check=True)
