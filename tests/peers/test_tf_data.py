@@ -29,7 +29,7 @@ def ours(window, data, top, left):
 
 
 @pytest.mark.parametrize(('top', 'left'), WINDOWS)
-def test_a_record_s_crop_is_the_same(top, left):
+def test_tf_data_record_crop_equals_ours(top, left):
     jpeg = encoded((256, 256), subsampling=0)
     for form, largest, mean in (('', 16, 3), ('INTEGER_ACCURATE', 1, 0.1)):  # its default is a coarser transform
         theirs = tf_data.record_crop(jpeg, top, left, dct_method=form).numpy().astype(np.int16)
@@ -40,7 +40,7 @@ def test_a_record_s_crop_is_the_same(top, left):
 
 @pytest.mark.parametrize('size', [(500, 376), (376, 500)])
 @pytest.mark.parametrize(('top', 'left'), WINDOWS)
-def test_a_photograph_s_crop_is_the_same(size, top, left):
+def test_tf_data_photo_crop_equals_ours(size, top, left):
     jpeg = encoded(size, subsampling=0)
     theirs = tf_data.photo_crop(jpeg, top, left, dct_method='INTEGER_ACCURATE').numpy().astype(np.int16)
     difference = np.abs(theirs - ours(decode_photo_crop, jpeg, top, left))
@@ -48,7 +48,7 @@ def test_a_photograph_s_crop_is_the_same(size, top, left):
     assert np.quantile(difference, 0.999) <= 3  # the square's border apart: there the one sees beyond it
 
 
-def test_batches_are_whole_crops_of_the_records_with_their_labels(tmp_path):
+def test_tf_data_record_batches_hold_crops_and_labels(tmp_path):
     greys = [40, 80, 120, 160]
     records = []
     for label, grey in enumerate(greys):
@@ -63,7 +63,7 @@ def test_batches_are_whole_crops_of_the_records_with_their_labels(tmp_path):
     assert [greys[label] for label in labels.numpy()] == images.numpy()[:, 100, 100, 0].tolist()
 
 
-def test_photographs_come_in_batches_too(tmp_path):
+def test_tf_data_photo_batches_have_crop_shape(tmp_path):
     paths = [tmp_path / f'{i}.jpg' for i in range(2)]
     for path in paths:
         path.write_bytes(encoded((300, 400)))
