@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import os
+import pathlib
 import struct
 import threading
 import warnings
@@ -74,13 +76,7 @@ def decode_photo_crop(
 
 
 def square_image(
-    data: bytes,
-    *,
-    top: int = 0,
-    left: int = 0,
-    side: int | None = None,
-    order: str = 'RGB',
-    record_size: int = RECORD,
+    data: bytes, *, top: int = 0, left: int = 0, side: int | None = None, order: str = 'RGB', record_size: int = RECORD
 ) -> np.ndarray:
     """Resizes the shorter side to `record_size`; returns a crop of the centre square, uint8 (side, side, 3).
 
@@ -113,6 +109,15 @@ def square_image(
     crop = ImageData(side, side, PixelType.U8x3)
     _thread.resizer.resize(source, crop, ResizeOptions(resize_alg=BICUBIC, crop_box=box))
     return np.frombuffer(crop.get_buffer(), np.uint8).reshape(side, side, 3)
+
+
+def read_photo(path: str | os.PathLike[str]) -> bytes:
+    """Reads an image's file; `UnusableImage` if that fails or it is too large to read."""
+    try:
+        check_file_size(os.stat(path).st_size)
+        return pathlib.Path(path).read_bytes()
+    except OSError as error:
+        raise UnusableImage(error.strerror or str(error)) from error
 
 
 def check_file_size(size: int) -> int:

@@ -7,7 +7,7 @@ import pathlib
 from collections.abc import Sequence
 
 from alexnet_jax.data.dataset import DataSource
-from alexnet_jax.data.photo import UnusableImage, check_file_size, square_image
+from alexnet_jax.data.photo import UnusableImage, read_photo, square_image
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,13 +45,9 @@ def open_photos(names: Sequence[str], classes: Sequence[str]) -> PhotoFiles:
     """Reads each file once to see whether it is usable; testing reads it again, so that any number of files fits."""
     usable, unusable = [], []
     for name in names:
-        path = pathlib.Path(name)
         try:
-            check_file_size(path.stat().st_size)
-            square_image(path.read_bytes())
+            square_image(read_photo(name))
             usable.append(name)
-        except OSError as error:
-            unusable.append(f'{name}: {error.strerror}')
         except UnusableImage as error:
             unusable.append(f'{name}: {error}')
     label_of_class = {name: label for label, name in enumerate(classes)}

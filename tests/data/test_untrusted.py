@@ -4,6 +4,7 @@ import concurrent.futures
 import io
 import os
 import pickle
+import shutil
 import struct
 import sys
 import tarfile
@@ -90,12 +91,25 @@ def no_decoding(monkeypatch):
     monkeypatch.setattr(photo.simplejpeg, 'decode_jpeg', checked_decode)
 
 
+def write_folder(root):
+    for place in ('train/cat', 'train/dog', 'validation/cat', 'validation/dog'):
+        (root / place).mkdir(parents=True)
+        (root / place / 'a.jpg').write_bytes(photograph(len(place)))
+    return root
+
+
 @pytest.fixture
 def folder(tmp_path):
-    for place in ('train/cat', 'train/dog', 'validation/cat', 'validation/dog'):
-        (tmp_path / 'images' / place).mkdir(parents=True)
-        (tmp_path / 'images' / place / 'a.jpg').write_bytes(photograph(len(place)))
-    return tmp_path / 'images'
+    return write_folder(tmp_path / 'images')
+
+
+@pytest.fixture(scope='module')
+def prepared(tmp_path_factory):
+    """A data_dir with the dataset 'pets', to be copied before it is changed."""
+    root = tmp_path_factory.mktemp('prepared')
+    spec = folder_source.make_folder_spec(write_folder(root / 'images'), name='pets')
+    prepare(spec, data_dir=root / 'data', workers=1)
+    return root / 'data'
 
 
 @pytest.mark.parametrize('kind', BOMBS)
@@ -307,10 +321,10 @@ def cut(path, stem, payload):
 @pytest.mark.parametrize(
     'forge', [pickled_array, pickled_file, pickled_header, one_array, another_shape, text, huge, cut]
 )
-def test_open_dataset_never_unpickles_statistics(forge, stem, folder, tmp_path):
-    made = prepare(folder_source.make_folder_spec(folder, name='pets'), data_dir=tmp_path / 'data', workers=1)
-    forge(made.directory / 'statistics.npz', stem, Payload(str(tmp_path / 'executed')))
-    write_dataset_manifest(made.directory)  # whoever forges the one, forges the other
+def test_open_dataset_never_unpickles_statistics(forge, stem, prepared, tmp_path):
+    directory = shutil.copytree(prepared, tmp_path / 'data') / 'pets' / '1.0.0'
+    forge(directory / 'statistics.npz', stem, Payload(str(tmp_path / 'executed')))
+    write_dataset_manifest(directory)  # whoever forges the one, forges the other
     with pytest.raises(
         InputError, match=r'statistics.npz does not hold a mean image and an RGB covariance.*--overw'
     ) as e:

@@ -65,19 +65,6 @@ def get_hashed_order(split: str, keys: Sequence[str]) -> list[int]:
     return sorted(range(len(keys)), key=lambda index: hash_key(keys[index]))
 
 
-@dataclasses.dataclass(frozen=True)
-class Originals:
-    """A TFDS dataset whose own images training is to read.
-
-    Attributes:
-      directory: its version folder.
-      splits: split name here -> there.
-    """
-
-    directory: str
-    splits: Mapping[str, str]
-
-
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class DatasetSpec:
     """A dataset that is to be made.
@@ -95,7 +82,8 @@ class DatasetSpec:
         recipe only.
       unusable: 'split/file: reason' of what was found unusable without reading it.
       notes: sentences that the user should read.
-      originals: where the images stay, if only their statistics are wanted.
+      originals: of a TFDS dataset whose own images training is to read, its version folder and each split's name
+        there, by its name here; None where records are to be written.
       every_class: whether each class must have a training image. A folder's classes are those that it has, but a TFDS
         dataset made from part of its archives still names them all.
     """
@@ -109,7 +97,7 @@ class DatasetSpec:
     recipe: str
     unusable: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
-    originals: Originals | None = None
+    originals: tuple[str, Mapping[str, str]] | None = None
     every_class: bool = False
 
     @property

@@ -6,7 +6,7 @@ import functools
 import os
 import pathlib
 
-from alexnet_jax.data.photo import QUALITY, UnusableImage, check_file_size, photo_to_jpeg
+from alexnet_jax.data.photo import QUALITY, photo_to_jpeg, read_photo
 from alexnet_jax.data.preparing.dataset_spec import DatasetSpec, Example, ListedSplit, hash_recipe
 from alexnet_jax.data.statistics import RECORD
 from alexnet_jax.errors import InputError
@@ -93,9 +93,4 @@ def _list_files(folder: pathlib.Path) -> list[pathlib.Path]:
 
 def file_to_jpeg(path: str, quality: int, *, record_size: int = RECORD) -> bytes:
     """Converts a file by `photo_to_jpeg`; one that cannot be read is unusable like any other."""
-    try:
-        check_file_size(os.stat(path).st_size)
-        data = pathlib.Path(path).read_bytes()
-    except OSError as error:
-        raise UnusableImage(error.strerror or str(error)) from error
-    return photo_to_jpeg(data, quality, record_size=record_size)
+    return photo_to_jpeg(read_photo(path), quality, record_size=record_size)

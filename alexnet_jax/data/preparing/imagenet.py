@@ -114,11 +114,7 @@ def iter_members(path: pathlib.Path, *, start: int = 0, size: int | None = None)
 
 
 def make_imagenet_spec(
-    manual_dir: str | os.PathLike[str],
-    *,
-    name: str = 'imagenet2012',
-    quality: int = QUALITY,
-    record_size: int = RECORD,
+    manual_dir: str | os.PathLike[str], *, name: str = 'imagenet2012', quality: int = QUALITY, record_size: int = RECORD
 ) -> DatasetSpec:
     """Makes the spec of the dataset in the archives in `manual_dir`; reads no image.
 

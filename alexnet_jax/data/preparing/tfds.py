@@ -13,7 +13,7 @@ import simplejpeg
 import tensorflow_datasets as tfds
 
 from alexnet_jax.data.photo import QUALITY, photo_to_jpeg, square_image
-from alexnet_jax.data.preparing.dataset_spec import DatasetSpec, Example, Originals, get_hashed_order, hash_recipe
+from alexnet_jax.data.preparing.dataset_spec import DatasetSpec, Example, get_hashed_order, hash_recipe
 from alexnet_jax.data.statistics import RECORD
 from alexnet_jax.errors import InputError
 
@@ -107,7 +107,7 @@ def make_tfds_spec(
         if not has_random_access(builder):
             stored = info.file_format.value
             raise InputError(f'{directory} is stored as {stored}, which cannot be read by index: prepare it')
-        originals = Originals(directory, {own: split.name for own, split in splits.items()})
+        originals = (directory, {own: split.name for own, split in splits.items()})
         to_record, decode = bytes, functools.partial(square_image, record_size=record_size)
     sizes = [(split, stored.num_examples, stored.num_bytes) for split, stored in info.splits.items()]
     facts = (name, quality, record_size, keep_originals, info.full_name, directory, sizes)
@@ -129,9 +129,8 @@ def _choose_splits(dataset: str, builder: Any) -> tuple[dict[str, TfdsSplit], li
     found, notes = list(builder.info.splits), []
     if 'train' not in found or not {'validation', 'test'} & set(found):
         raise InputError(f'{dataset} has splits {", ".join(found)}; train and validation (or test) are needed')
-    if 'validation' in found:
-        chosen = {split: split for split in ('train', 'validation', 'test') if split in found}
-    else:
+    chosen = {split: split for split in ('train', 'validation', 'test') if split in found}
+    if 'validation' not in found:
         chosen = {'train': 'train', 'validation': 'test'}
         notes.append(f'{dataset} has no validation split: its test split is used as validation')
     splits = {own: TfdsSplit(builder, split, own_name=own) for own, split in chosen.items()}

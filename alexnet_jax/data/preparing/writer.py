@@ -212,8 +212,9 @@ def _write_statistics(data: pathlib.Path, spec: DatasetSpec, shards: Shards) -> 
     )
     if spec.originals is None:
         return write_dataset_manifest(data)
+    directory, names = spec.originals
     splits = {}
     for split, state in shards.splits.items():
         excluded = sorted(int(key) for key, _ in state.unusable)
-        splits[split] = {'name': spec.originals.splits[split], 'records': state.seen, 'excluded': excluded}
-    return write_dataset_manifest(data, originals={'directory': spec.originals.directory, 'splits': splits})
+        splits[split] = {'name': names[split], 'records': state.seen, 'excluded': excluded}
+    return write_dataset_manifest(data, originals={'directory': directory, 'splits': splits})

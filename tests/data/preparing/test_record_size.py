@@ -2,6 +2,7 @@
 
 import dataclasses
 import io
+import shutil
 
 import grain  # noqa: F401  its flags, defined inside flagsaver, would be deleted at flagsaver's end
 import numpy as np
@@ -177,11 +178,11 @@ def test_check_variant_refuses_network_of_other_record_size(small, tiny):
         ((), 'does not hold a mean image'),
     ],
 )
-def test_open_dataset_refuses_mean_image_of_another_shape(folder, tmp_path, shape, message):
-    made = write(folder_source.make_folder_spec(folder, name='small', record_size=32), data_dir=tmp_path, workers=1)
-    np.savez(made.directory / 'statistics.npz', mean_image=np.zeros(shape), rgb_covariance=np.eye(3))
-    (made.directory / 'manifest.json').unlink()
-    write_dataset_manifest(made.directory)
+def test_open_dataset_refuses_mean_image_of_another_shape(small, tmp_path, shape, message):
+    directory = shutil.copytree(small.directory, tmp_path / 'small' / '1.0.0')
+    np.savez(directory / 'statistics.npz', mean_image=np.zeros(shape), rgb_covariance=np.eye(3))
+    (directory / 'manifest.json').unlink()
+    write_dataset_manifest(directory)
     with pytest.raises(InputError, match=message):
         open_dataset('small', data_dir=tmp_path)
 

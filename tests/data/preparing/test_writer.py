@@ -1,4 +1,5 @@
 import fcntl
+import functools
 import io
 import json
 import os
@@ -42,16 +43,30 @@ def pixels(jpeg):
     return np.asarray(Image.open(io.BytesIO(jpeg)))
 
 
-@pytest.fixture
-def folder(tmp_path):
+@pytest.fixture(scope='module')
+def images(tmp_path_factory):
     """A good folder: 2 classes, 3 training and 1 validation images each."""
-    root = tmp_path / 'images'
+    root = tmp_path_factory.mktemp('images')
     for split, count in (('train', 3), ('validation', 1)):
         for label, name in enumerate(('cat', 'dog')):
             (root / split / name).mkdir(parents=True)
             for i in range(count):
                 (root / split / name / f'{i}.jpg').write_bytes(encoded(picture(10 * label + i)))
     return root
+
+
+@pytest.fixture
+def folder(images, tmp_path):
+    """The good folder, to be changed."""
+    return shutil.copytree(images, tmp_path / 'images')
+
+
+@pytest.fixture(scope='module')
+def prepared(images, tmp_path_factory):
+    """A data_dir with the dataset 'pets' of the good folder."""
+    data_dir = tmp_path_factory.mktemp('data')
+    writer.prepare(folder_source.make_folder_spec(images, name='pets'), data_dir=data_dir, workers=1)
+    return data_dir
 
 
 def command(capsys, **options):
@@ -162,15 +177,13 @@ def test_folder_spec_ignores_hidden_files(folder, tmp_path):
     assert len(read(open_dataset('pets', data_dir=tmp_path / 'data'), 'train')) == 6
 
 
-def test_prepare_folder_keeps_labels(folder, tmp_path):
-    writer.prepare(folder_source.make_folder_spec(folder, name='pets'), data_dir=tmp_path / 'data')
-
+def test_prepare_folder_keeps_labels(images, prepared):
     expected = {
-        (photo.photo_to_jpeg((folder / 'train' / name / f'{i}.jpg').read_bytes()), label)
+        (photo.photo_to_jpeg((images / 'train' / name / f'{i}.jpg').read_bytes()), label)
         for label, name in enumerate(('cat', 'dog'))
         for i in range(3)
     }
-    assert set(read(open_dataset('pets', data_dir=tmp_path / 'data'), 'train')) == expected
+    assert set(read(open_dataset('pets', data_dir=prepared), 'train')) == expected
 
 
 def test_prepare_gives_the_same_bytes_for_any_number_of_processes(folder, tmp_path, monkeypatch):
@@ -205,6 +218,7 @@ def deep(shape):
     return bytes(header)
 
 
+@functools.cache
 def bomb():
     return encoded(Image.new('1', (20_000, 10_000)), 'PNG')
 
@@ -668,8 +682,8 @@ def test_check_does_not_make_tfds_dataset(tmp_path, capsys):
 # The command itself
 
 
-def test_show_draws_contact_sheet(folder, tmp_path, capsys):
-    writer.prepare(folder_source.make_folder_spec(folder, name='pets'), data_dir=tmp_path / 'data')
+def test_show_draws_contact_sheet(prepared, tmp_path, capsys):
+    shutil.copytree(prepared, tmp_path / 'data')
 
     code, out, _ = command(capsys, show='pets', data_dir=str(tmp_path / 'data'))
     path = tmp_path / 'data' / 'pets' / 'contact_sheet.png'
@@ -678,8 +692,9 @@ def test_show_draws_contact_sheet(folder, tmp_path, capsys):
     assert open_dataset('pets', data_dir=tmp_path / 'data').examples('train') == 6  # it is not in the way
 
 
-def test_verify_reads_dataset_again(folder, tmp_path, capsys):
-    done = writer.prepare(folder_source.make_folder_spec(folder, name='pets'), data_dir=tmp_path / 'data')
+def test_verify_reads_dataset_again(prepared, tmp_path, capsys):
+    shutil.copytree(prepared, tmp_path / 'data')
+    done = open_dataset('pets', data_dir=tmp_path / 'data')
 
     code, out, _ = command(capsys, verify='pets', data_dir=str(tmp_path / 'data'))
     assert (code, out) == (0, f'{done.directory} is whole; fingerprint {done.fingerprint}\n')
