@@ -16,6 +16,7 @@ import sys
 from absl import flags, logging
 from ml_collections import config_flags
 
+from alexnet_jax.commands.command_line import parse_config_flags
 from alexnet_jax.errors import InputError
 
 _CONFIG = config_flags.DEFINE_config_file('config', None, 'Config file, FILE.py or FILE.py:DATASET.')
@@ -23,6 +24,7 @@ _WORKDIR = flags.DEFINE_string('workdir', None, 'A run folder, instead of --conf
 _STEPS = flags.DEFINE_integer('steps', 20, 'Training steps to look at.', lower_bound=1, upper_bound=1000)
 _JSON = flags.DEFINE_bool('json', False, 'Print the measurements too, as one JSON object, the last line.')
 _FOUND = 3  # exit code
+parse = parse_config_flags
 
 
 def main(argv: list[str]) -> None:

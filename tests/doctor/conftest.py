@@ -5,7 +5,6 @@ import functools
 import numpy as np
 import pytest
 from conftest import TINY_COLOURS
-from docs.doctor_cases import CASES, Lab
 from PIL import Image
 
 from alexnet_jax.data.dataset import open_dataset
@@ -13,6 +12,7 @@ from alexnet_jax.data.preparing import folder
 from alexnet_jax.data.preparing.writer import prepare
 from alexnet_jax.doctor import network_stats
 from alexnet_jax.training import step
+from experiments.doctor_cases import CASES, Lab
 
 
 @pytest.fixture(scope='session')
@@ -35,7 +35,7 @@ def lab(blotches):
     """The network in the plain forms of model.ops, which compile in half the time."""
     small = {'variant': 'released', 'width': 0.0625, 'batch_size': 8, 'learning_rate': 0.003, 'mesh': (1, 1)}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(step, 'on_cpu', lambda mesh: False)
+        patch.setattr(step, 'is_cpu_mesh', lambda mesh: False)
         patch.setattr(network_stats, 'LOOKED_AT', 64)
         yield Lab(blotches, small, steps=8)
 
