@@ -42,12 +42,19 @@ class Lab:
         self.dataset, self.settings, self.steps = dataset, settings, steps
 
     @functools.cached_property
+    def healthy(self) -> Snapshot:
+        """Makes what the recipe would train."""
+        return self.make_snapshot(dataset=self.dataset)
+
+    @functools.cached_property
     def instruments(self) -> Instruments:
         """Makes the programs of the healthy case."""
-        return Instruments(self.make_snapshot())
+        return Instruments(self.healthy)
 
     def make_snapshot(self, *, dataset: Dataset | None = None, **settings: Any) -> Snapshot:
         """Makes what the recipe would train with other `settings`, or on another `dataset`."""
+        if dataset is None and not settings:  # a diagnosis uses up the state
+            return dataclasses.replace(self.healthy, state=jax.tree.map(jnp.copy, self.healthy.state))
         dataset = dataset or self.dataset
         config = recipe(None if dataset.name == DEMO else dataset.name)
         config.update(self.settings | settings)
@@ -106,7 +113,7 @@ def shuffle_labels(lab: Lab) -> Diagnosis:
 
 def scale_rate(factor: float, lab: Lab) -> Diagnosis:
     """Another learning rate."""
-    return lab.examine(lab.make_snapshot(learning_rate=lab.make_snapshot().config.learning_rate * factor))
+    return lab.examine(lab.make_snapshot(learning_rate=lab.settings['learning_rate'] * factor))
 
 
 def raise_decay(lab: Lab) -> Diagnosis:

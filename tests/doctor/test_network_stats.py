@@ -1,5 +1,6 @@
 """Compares what is measured of real steps with the plain network of tests/oracle.py in float64 and sums in NumPy."""
 
+import contextlib
 import itertools
 
 import jax
@@ -9,8 +10,6 @@ import oracle
 import pytest
 
 from alexnet_jax.doctor.network_stats import measure_network
-
-pytestmark = pytest.mark.usefixtures('optimised')
 
 # Released divides by LIGHTING_DIVISOR where it adds lighting. A small rate, because float32 finds another maximum in a
 # pool now and then, and steps make much of it.
@@ -45,6 +44,16 @@ def measure_layers(params, batches, mean):
     return found
 
 
+@contextlib.contextmanager
+def compile_fast():
+    """Compiles the plain network with all optimisations: without them it runs for long in float64."""
+    jax.config.update('jax_disable_most_optimizations', False)
+    try:
+        yield
+    finally:
+        jax.config.update('jax_disable_most_optimizations', True)
+
+
 @pytest.fixture(scope='module')
 def both(lab):
     """Returns (what was measured of STEPS steps, the same computed plainly)."""
@@ -58,7 +67,7 @@ def both(lab):
         outputs = compute_linears(params, x, masks)
         return oracle.mean_cross_entropy(outputs['fc8'], labels), outputs
 
-    with jax.enable_x64(True):
+    with jax.enable_x64(True), compile_fast():
         plain: dict = {
             'before': measure_layers(params, batches, mean),
             'losses': [],

@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+import pathlib
+import shutil
 
 import jax
 import numpy as np
@@ -9,17 +11,26 @@ import pytest
 from random_networks import network_of, save_run
 
 from alexnet_jax.checkpoints.checkpointer import Checkpointer
+from alexnet_jax.doctor.examine import examine_config, examine_workdir
 from alexnet_jax.doctor.snapshot import load_run_config, load_snapshot, make_snapshot
 from alexnet_jax.errors import InputError
 from alexnet_jax.sharding.mesh import make_mesh
+from alexnet_jax.training.config import recipe
 from alexnet_jax.training.schedule import LayerLRMultiplier
 
 
-@pytest.fixture
-def run(tiny, tiny_dir, tmp_path):
-    """A run folder with checkpoint 0; and one that saves its state, with fc8's bias of `value`, as another one."""
-    workdir = tmp_path / 'run'
+@pytest.fixture(scope='module')
+def saved(tiny, tiny_dir, tmp_path_factory):
+    """Makes a run folder with checkpoint 0, once."""
+    workdir = tmp_path_factory.mktemp('saved') / 'run'
     save_run(network_of(), workdir, tiny, tiny_dir)
+    return workdir
+
+
+@pytest.fixture
+def run(saved, tiny, tmp_path):
+    """Returns a copy of the run folder, and a function that saves its state, with fc8's bias of `value`, as `step`."""
+    workdir = shutil.copytree(saved, tmp_path / 'run')
 
     def save(step, value):
         state = make_snapshot(load_run_config(workdir), tiny, name='x').state
@@ -81,6 +92,18 @@ def test_load_snapshot_refuses_another_network_and_notes_another_dataset(run, ti
     (workdir / 'config.json').write_text(json.dumps(config))
     with pytest.raises(InputError, match='is of another network'):
         open_snapshot(workdir, tiny)
+
+
+def test_examine_workdir_refuses_missing_run():
+    with pytest.raises(InputError, match='^nowhere is no run folder'):
+        examine_workdir(pathlib.Path('nowhere'), info=print)
+
+
+def test_examine_config_refuses_wrong_value():
+    config = recipe(None)
+    config.width = 9.0
+    with pytest.raises(InputError, match=r'^config\.width'):
+        examine_config(config, name='x', info=print)
 
 
 def test_make_snapshot_lr_multipliers(lab):
