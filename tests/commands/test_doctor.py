@@ -1,4 +1,4 @@
-"""The doctor command in processes of its own: output for a healthy and a broken run, exit codes, mistakes in one line."""
+"""The doctor command in processes of its own: output of a healthy and a broken run, exit codes, one-line mistakes."""
 
 import dataclasses
 import json

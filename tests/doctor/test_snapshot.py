@@ -95,7 +95,7 @@ def test_load_snapshot_refuses_another_network_and_notes_another_dataset(run, ti
 
 
 def test_examine_workdir_refuses_missing_run():
-    with pytest.raises(InputError, match='^nowhere is no run folder'):
+    with pytest.raises(InputError, match=r'^nowhere is no run folder'):
         examine_workdir(pathlib.Path('nowhere'), info=print)
 
 
