@@ -89,9 +89,8 @@ def measure_data(
         batch_labels.append(batch.labels)
         features.append(describe_images(batch.images[new]))
         labels.append(batch.labels[new])
-    labels_seen = np.concatenate(labels)
+    labels_seen, values = np.concatenate(labels), np.arange(256)
     counts = np.bincount(labels_seen, minlength=classes)
-    values = np.arange(256)
     count, present = int(levels.sum()), np.flatnonzero(levels.any(axis=0))
     pixel_mean = float((levels @ values).sum() / count)
     return DataStats(
@@ -177,7 +176,12 @@ def fit_probe(features: np.ndarray, labels: np.ndarray, *, classes: int) -> Prob
     x /= np.maximum(x.std(axis=0), 1e-6 * x.std())
     labels = labels[order]
     half = np.arange(n) < n // 2
-    smoothers = [(test, _compute_smoother(x[~test], x[test])) for test in (half, ~half)]
+    smoothers = []  # (tested, learned): multiplied by the targets of the images learned from, they predict those tested
+    for test in (half, ~half):
+        learned = x[~test]
+        gram = learned @ learned.T
+        ridge = _RIDGE * np.trace(gram) / len(gram)
+        smoothers.append((test, np.linalg.solve(gram + ridge * np.eye(len(gram)), learned @ x[test].T).T))
 
     def score(labels: np.ndarray) -> tuple[float, float]:
         """Returns (mean score of the right class, accuracy) of all images, each held out once."""
@@ -200,10 +204,3 @@ def fit_probe(features: np.ndarray, labels: np.ndarray, *, classes: int) -> Prob
         permuted_accuracy=float(permuted_accuracies.mean()),
         sigmas=(mean_score - float(permuted_scores.mean())) / spread if spread else 0.0,
     )
-
-
-def _compute_smoother(learned: np.ndarray, tested: np.ndarray) -> np.ndarray:
-    """Computes (tested, learned): multiplied by the targets of the images learned from, it predicts those tested."""
-    gram = learned @ learned.T
-    ridge = _RIDGE * np.trace(gram) / len(gram)
-    return np.linalg.solve(gram + ridge * np.eye(len(gram)), learned @ tested.T).T

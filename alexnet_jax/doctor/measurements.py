@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Iterator
 
 import ml_collections
 import numpy as np
@@ -46,10 +45,7 @@ class Measurements:
 
     @property
     def update_ratio(self) -> float:
-        """Update by weight, per step: the median over layers of each layer's median over steps; NaN where none is.
-
-        Of layers that training moves.
-        """
+        """Median over unfrozen layers of update by weight, itself a median over steps; NaN where none is finite."""
         network = self.network
         ratios = [stats.ratio for layer, stats in network.updates.items() if layer not in network.frozen_layers]
         return float(np.median([*filter(math.isfinite, ratios)] or [math.nan]))
@@ -95,6 +91,3 @@ class Measurements:
             return {}
         stats = self.network.after if after else self.network.before
         return {layer: float((stats[layer].highest <= 0).mean()) for layer in list(stats)[:-1]}
-
-
-Rule = Callable[[Measurements], Iterator[Finding]]

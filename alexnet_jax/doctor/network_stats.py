@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import jax
@@ -16,7 +16,6 @@ from jax import Array
 
 from alexnet_jax.data.augment import normalise
 from alexnet_jax.data.pipeline import HostBatch
-from alexnet_jax.doctor.dropout_stats import DropoutStats, measure_masks
 from alexnet_jax.doctor.recorder import LayerStats, Recorder
 from alexnet_jax.doctor.snapshot import Snapshot
 from alexnet_jax.sharding.collectives import copy_to_towers
@@ -27,6 +26,7 @@ from alexnet_jax.training.step import Batch, compiler_options, make_gradients, m
 # Images that are passed through the network as in testing, before the steps and after them. Of fewer a unit that fires
 # for one image in twenty would often look dead.
 TEST_IMAGES, MAX_TEST_BATCHES = 128, 32
+_MIN_PAIRS = 2500  # of units: with so many, chance gives a correlation of 0.1 five standard deviations away
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,6 +64,21 @@ class UpdateStats:
 
 
 @dataclasses.dataclass(frozen=True)
+class DropoutStats:
+    """Statistics of the hidden units that training dropped.
+
+    Attributes:
+      kept: fraction of the units that were kept, of those whose mask is known.
+      correlations: {'towers', 'images', 'layers', 'steps': correlation}: of a unit kept or dropped in tower 0 with the
+        unit of the same place in tower 1; in one image of a batch with the next; in one hidden layer with the next; in
+        one step with the next. 0 by chance, 1 where both are the same. None where there is nothing to compare.
+    """
+
+    kept: float | None
+    correlations: dict[str, float | None]
+
+
+@dataclasses.dataclass(frozen=True)
 class NetworkStats:
     """Statistics of some training steps.
 
@@ -97,10 +112,9 @@ class Instruments:
     def __init__(self, snapshot: Snapshot) -> None:
         """Makes the programs; they are compiled when the first snapshot is measured."""
         self.recorder = Recorder(snapshot.variant)
-        model = self.recorder.attach(
-            make_model(snapshot.mesh, snapshot.variant, num_classes=snapshot.classes, dtype=snapshot.dtype)
-        )
-        self.test, self.step = _make_test(snapshot, model), _make_step(snapshot, model)
+        model = make_model(snapshot.mesh, snapshot.variant, num_classes=snapshot.classes, dtype=snapshot.dtype)
+        recorded = self.recorder.attach(model)
+        self.test, self.step = _make_test(snapshot, recorded), _make_step(snapshot, recorded)
 
     def measure_layers(self, state: Any, batches: list[Batch]) -> dict[str, LayerStats]:
         """Measures the layers' outputs for `batches`, as in testing."""
@@ -195,10 +209,9 @@ def _make_test(snapshot: Snapshot, model: Any) -> Any:
         images = normalise(batch.images, mean_image, std=snapshot.variant.pixel_std)
         return model.apply({'params': params}, copy_to_towers(images, mesh))
 
-    def test(params: Any, batch: Batch, mean_image: Array) -> Array:
-        rows = batch_spec(mesh)
-        specs = (parameter_specs(mesh, params), rows, REPLICATED)
-        return jax.shard_map(device_test, mesh=mesh, in_specs=specs, out_specs=rows)(params, batch, mean_image)
+    def test(*arguments: Any) -> Array:
+        specs = (parameter_specs(mesh, arguments[0]), batch_spec(mesh), REPLICATED)
+        return jax.shard_map(device_test, mesh=mesh, in_specs=specs, out_specs=batch_spec(mesh))(*arguments)
 
     return jax.jit(test, compiler_options=compiler_options(mesh))
 
@@ -216,8 +229,40 @@ def _measure_inputs(rows: list[dict[str, Any]], *, pixel_std: np.ndarray) -> Inp
 
 
 def _measure_updates(rows: list[dict[str, Any]], layer: str) -> UpdateStats:
-    gradients, updates, weights = (
-        np.array([row[kind][layer] for row in rows], np.float64) for kind in ('gradient', 'update', 'weight')
-    )
+    kinds = ('gradient', 'update', 'weight')
+    gradients, updates, weights = (np.array([row[kind][layer] for row in rows], np.float64) for kind in kinds)
     with np.errstate(all='ignore'):
         return UpdateStats(*(float(np.median(x)) for x in (gradients, weights, updates / weights)))
+
+
+def measure_masks(masks: list[dict[str, np.ndarray]]) -> DropoutStats:
+    """Compares dropout masks that a `Recorder` recorded.
+
+    Args:
+      masks: of each step, {layer behind the hidden one: int8 (b, units)}, 1 kept, -1 dropped, 0 unknown; the units of
+        tower 0 first.
+    """
+    flat = [mask for step in masks for mask in step.values()]
+    known = np.concatenate([np.zeros(0), *(mask[mask != 0] for mask in flat)])
+    pairs: dict[str, Iterable[Any]] = {
+        'towers': (np.split(mask, 2, axis=1) for mask in flat),
+        'images': ((mask[:-1], mask[1:]) for mask in flat),
+        'layers': (pair for step in masks for pair in itertools.pairwise(step.values())),
+        'steps': ((earlier[layer], later[layer]) for earlier, later in itertools.pairwise(masks) for layer in earlier),
+    }
+    return DropoutStats(
+        kept=float((known > 0).mean()) if known.size else None,
+        correlations={name: correlate(masks) for name, masks in pairs.items()},
+    )
+
+
+def correlate(pairs: Iterable[Any]) -> float | None:
+    """Computes Pearson's correlation over all places of all pairs where both masks are known (not 0).
+
+    None where a side is constant, or fewer than _MIN_PAIRS places are known; pairs of different shapes are left out.
+    """
+    known = [np.stack([a, b])[:, (a != 0) & (b != 0)] for a, b in pairs if a.shape == b.shape]
+    sides = np.concatenate([np.zeros((2, 0)), *known], axis=1)
+    if sides.shape[1] < _MIN_PAIRS or not sides.std(axis=1).all():
+        return None
+    return float(np.corrcoef(sides)[0, 1])

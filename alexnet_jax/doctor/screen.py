@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 import textwrap
 from typing import Any
@@ -21,21 +22,18 @@ def format_screen(diagnosis: Diagnosis) -> str:
     """Formats what was examined, data, steps, dropout, layers, notes and verdict."""
     measurements = diagnosis.measurements
     snapshot, start = measurements.snapshot, measurements.network.start
-    title = (
-        f'{snapshot.name}: {snapshot.variant.name}, width {snapshot.config.width:g}, on {snapshot.dataset} '
-        f'({snapshot.examples:,} images, {snapshot.classes} classes), '
-        f'{f"at step {start}" if start else "before its first step"}'
-    )
-    lines = [*textwrap.wrap(title, COLUMNS), '']
-    lines += _wrap(_describe_data(measurements) + _describe_steps(measurements))
-    lines += ['', *_format_layers(measurements), '']
-    return '\n'.join(lines + _wrap([('note', note) for note in diagnosis.notes] + _describe_verdict(diagnosis)))
+    network = f'{snapshot.variant.name}, width {snapshot.config.width:g}'
+    dataset = f'{snapshot.dataset} ({snapshot.examples:,} images, {snapshot.classes} classes)'
+    where = f'at step {start}' if start else 'before its first step'
+    title = textwrap.wrap(f'{snapshot.name}: {network}, on {dataset}, {where}', COLUMNS)
+    lines = [*title, '', *_wrap(_describe(measurements)), '', *_format_layers(measurements), '']
+    lines += _wrap([('note', note) for note in diagnosis.notes] + _describe_verdict(diagnosis))
+    return '\n'.join(lines)
 
 
 def make_json(diagnosis: Diagnosis) -> dict[str, Any]:
     """Makes {'verdict', 'findings', 'notes', 'run', 'data', 'network'} for json.dumps; non-finite numbers are null."""
-    measurements = diagnosis.measurements
-    snapshot = measurements.snapshot
+    measurements, snapshot = diagnosis.measurements, diagnosis.measurements.snapshot
     run = {
         'name': snapshot.name,
         'step': measurements.network.start,
@@ -74,50 +72,33 @@ def _convert(value: Any) -> Any:
 
 def _wrap(entries: list[tuple[str, str]]) -> list[str]:
     """Wraps the text of each (name, text) behind its name and a margin."""
-    margin = ' ' * 10
-    return [
-        line
-        for name, text in entries
-        for line in textwrap.wrap(text, COLUMNS, initial_indent=f'{name:10}', subsequent_indent=margin)
-    ]
+    wrap = functools.partial(textwrap.wrap, width=COLUMNS, subsequent_indent=' ' * 10)
+    return [line for name, text in entries for line in wrap(text, initial_indent=f'{name:10}')]
 
 
-def _describe_data(measurements: Measurements) -> list[tuple[str, str]]:
-    data, inputs, classes = measurements.data, measurements.network.inputs, measurements.snapshot.classes
+def _describe(measurements: Measurements) -> list[tuple[str, str]]:
+    """Describes data and steps, an entry for each of `_wrap`."""
+    snapshot, data, network = measurements.snapshot, measurements.data, measurements.network
+    config, inputs, classes = snapshot.config, network.inputs, snapshot.classes
     entropy = f'{data.entropy / measurements.chance_loss:.2f} of ln({classes})' if classes > 1 else '0'
-    spread = f'the largest {data.largest:.1%}, entropy {entropy}'
-    entries = [('labels', f'{data.images:,} images, {data.classes_seen} of {classes} classes, {spread}')]
-    if data.probe is not None:
-        text = (
-            f'a linear probe of thumbnails is right on {data.probe.accuracy:.1%}, with permuted labels on '
-            f'{data.probe.permuted_accuracy:.1%}: {data.probe.sigmas:+.1f} sigma'
-        )
-        entries.append(('', text))
-    low, high = data.pixel_range
-    channels = ' '.join(f'{mean:.1f}' for mean in inputs.mean)
-    read = f'RGB means {channels}, spread {inputs.spread:.1f}'
-    return [
-        *entries,
-        ('pixels', f'{low}..{high}, mean {data.pixel_mean:.1f}, spread {data.pixel_spread:.1f}'),
-        ('', f'the network reads {inputs.lowest:.3g}..{inputs.highest:.3g}; in 0..255 units {read}'),
-    ]
-
-
-def _describe_steps(measurements: Measurements) -> list[tuple[str, str]]:
-    network, config = measurements.network, measurements.snapshot.config
+    seen = f'{data.classes_seen} of {classes} classes, the largest {data.largest:.1%}, entropy {entropy}'
+    entries = [('labels', f'{data.images:,} images, {seen}')]
+    if probe := data.probe:
+        permuted = f'with permuted labels on {probe.permuted_accuracy:.1%}: {probe.sigmas:+.1f} sigma'
+        entries.append(('', f'a linear probe of thumbnails is right on {probe.accuracy:.1%}, {permuted}'))
+    pixels = f'{data.pixel_range[0]}..{data.pixel_range[1]}, mean {data.pixel_mean:.1f}, spread {data.pixel_spread:.1f}'
+    means = f'RGB means {" ".join(f"{mean:.1f}" for mean in inputs.mean)}, spread {inputs.spread:.1f}'
+    read = f'the network reads {inputs.lowest:.3g}..{inputs.highest:.3g}; in 0..255 units {means}'
     shown = np.unique(np.linspace(0, len(network.losses) - 1, 8).round().astype(int))  # the first and last among them
-    losses = ' '.join(f'{network.losses[i]:.3g}' for i in shown)
-    rate = (
-        f'{network.rates[0]:.3g} for {config.batch_size} images, biases x{measurements.snapshot.variant.bias_rate:g}, '
-        f'momentum {config.momentum:g}, weight decay {config.weight_decay:g}; '
-        f'the recipe has {measurements.recipe.learning_rate:g}'
-    )
-    chance = f'ln(classes) is {measurements.chance_loss:.2f}'
-    entries = [('loss', f'{losses} over {len(network.losses)} steps; {chance}'), ('rate', rate)]
-    if network.dropout is None:
-        return entries
-    correlations = ', '.join(f'{what} {_format(value)}' for what, value in network.dropout.correlations.items())
-    return [*entries, ('dropout', f'kept {_format(network.dropout.kept)}; correlation between {correlations}')]
+    losses = f'{" ".join(f"{network.losses[i]:.3g}" for i in shown)} over {len(network.losses)} steps'
+    rate = f'{network.rates[0]:.3g} for {config.batch_size} images, biases x{snapshot.variant.bias_rate:g}'
+    update = f'momentum {config.momentum:g}, weight decay {config.weight_decay:g}'
+    entries += [('pixels', pixels), ('', read), ('loss', f'{losses}; ln(classes) is {measurements.chance_loss:.2f}')]
+    entries.append(('rate', f'{rate}, {update}; the recipe has {measurements.recipe.learning_rate:g}'))
+    if dropout := network.dropout:
+        correlations = ', '.join(f'{what} {_format(value)}' for what, value in dropout.correlations.items())
+        entries.append(('dropout', f'kept {_format(dropout.kept)}; correlation between {correlations}'))
+    return entries
 
 
 def _format(value: float | None) -> str:

@@ -164,7 +164,6 @@ def _compare_dataset(workdir: pathlib.Path, dataset: Dataset) -> tuple[str, ...]
         before = json.loads((workdir / 'run.json').read_text())['identity']['dataset_fingerprint']
     except (OSError, ValueError, KeyError, TypeError):
         return ()
-    same = before == dataset.fingerprint
-    return (
-        () if same else (f'dataset {dataset.name} is not the one that this run was trained on: prepared again since',)
-    )
+    if before == dataset.fingerprint:
+        return ()
+    return (f'dataset {dataset.name} is not the one that this run was trained on: prepared again since',)

@@ -7,9 +7,8 @@ import numpy as np
 import pytest
 
 from alexnet_jax.doctor.data_stats import DataStats, Probe, describe_images
-from alexnet_jax.doctor.dropout_stats import DropoutStats
 from alexnet_jax.doctor.measurements import Measurements
-from alexnet_jax.doctor.network_stats import InputStats, NetworkStats, UpdateStats
+from alexnet_jax.doctor.network_stats import DropoutStats, InputStats, NetworkStats, UpdateStats
 from alexnet_jax.doctor.recorder import LayerStats
 from alexnet_jax.doctor.rules import find_causes, list_notes
 from alexnet_jax.doctor.snapshot import Snapshot
