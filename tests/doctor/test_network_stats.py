@@ -32,10 +32,12 @@ def compute_linears(params, x, masks):
     return found | {'fc8': x @ params['fc8']['kernel'] + params['fc8']['bias']}
 
 
+compute_linears_in_testing = jax.jit(lambda params, x: compute_linears(params, x, (0.5, 0.5)))
+
+
 def measure_layers(params, batches, mean):
     """Computes {layer: (mean, spread, variation, highest)} in testing, of batches of eight."""
-    plain = jax.jit(lambda params, x: compute_linears(params, x, (0.5, 0.5)))
-    outputs = [plain(params, batch.images.astype(np.float64) - mean) for batch in batches]
+    outputs = [compute_linears_in_testing(params, batch.images.astype(np.float64) - mean) for batch in batches]
     found = {}
     for name in params:
         every = np.stack([np.asarray(output[name]) for output in outputs])  # (batches, 8, ..., units)
