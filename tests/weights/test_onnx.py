@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from interchange.test_caffe import same_params
+from weights.test_caffe import same_params
 from weights.foreign import bvlc_onnx, caffe_weights, field, filled, graph, node
 from weights.networks import network, same
 

@@ -7,7 +7,7 @@ import zipfile
 import numpy as np
 import pytest
 import safetensors.numpy
-from interchange.test_caffe import same_params
+from weights.test_caffe import same_params
 from weights.foreign import (
     TORCHVISION,
     caffe_weights,
