@@ -18,11 +18,11 @@ from absl import flags, logging
 from ml_collections import config_flags
 
 from alexnet_jax.commands import process_flags
-from alexnet_jax.commands.command_line import run_command
+from alexnet_jax.commands.command_line import parse_config_flags, run_command
 from alexnet_jax.distributed.exit import ExitHandler
 from alexnet_jax.errors import INTERRUPTED
 from alexnet_jax.logs.timing import StartupTimer
-from alexnet_jax.sharding.allocator import tune_allocator
+from alexnet_jax.sharding.backend import tune_allocator
 
 _CONFIG = config_flags.DEFINE_config_file('config', None, 'Config file, FILE.py or FILE.py:DATASET.')
 _WORKDIR = flags.DEFINE_string(
@@ -31,6 +31,7 @@ _WORKDIR = flags.DEFINE_string(
 _JSON = flags.DEFINE_bool('json', False, 'Print the result as one JSON object, the last line of standard output.')
 _GROUP, _TIMES = process_flags.define()
 flags.mark_flag_as_required('config')
+parse = parse_config_flags
 
 
 def main(argv: list[str]) -> None:
@@ -38,8 +39,8 @@ def main(argv: list[str]) -> None:
     del argv
     logging.set_verbosity(logging.WARNING)  # Orbax and TFDS tell every step they take
     signal.signal(signal.SIGTERM, _leave)  # until training takes it: a container's first process would not hear it
-    ending = ExitHandler()
-    result = ending.of(lambda: _run(ending))
+    exit_handler = ExitHandler()
+    result = exit_handler.exit_on_error(lambda: _run(exit_handler))
     if _JSON.value:
         print(json.dumps(result))
 
@@ -49,12 +50,11 @@ def _leave(*_: object) -> None:
     sys.exit(INTERRUPTED)
 
 
-def _run(ending: ExitHandler) -> dict:
-    start_up = StartupTimer()
-    config = _CONFIG.value
-    from alexnet_jax.training.config import validate
+def _run(exit_handler: ExitHandler) -> dict:
+    startup = StartupTimer()
+    from alexnet_jax.training.validation import validate_config
 
-    validate(config)
+    config = validate_config(_CONFIG.value)
     file = pathlib.Path(config_flags.get_config_filename(flags.FLAGS['config']).split(':')[0]).stem
     tune_allocator()  # before anything imports jax
     from alexnet_jax.run.train import train
@@ -64,8 +64,8 @@ def _run(ending: ExitHandler) -> dict:
         workdir=pathlib.Path(_WORKDIR.value or f'runs/{file}_{config.dataset}'),
         group=_GROUP(),
         **_TIMES(),
-        ending=ending,
-        start_up=start_up,
+        exit_handler=exit_handler,
+        startup=startup,
     )
 
 

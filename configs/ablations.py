@@ -14,14 +14,14 @@ from typing import Any
 import ml_collections
 
 from alexnet_jax.model.ablations import ABLATIONS
-from alexnet_jax.training.config import recipe
+from alexnet_jax.training.config import make_config
 
 SEEDS = (0, 1, 2)
 
 
 def get_config(dataset: str | None = None) -> ml_collections.ConfigDict:
     """The recipe for `dataset`, a prepared dataset's name; by default the embedded one."""
-    return recipe(dataset, mesh=(1, 1))
+    return make_config(dataset, mesh=(1, 1))
 
 
 def sweep() -> Iterator[dict[str, Any]]:

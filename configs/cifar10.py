@@ -15,7 +15,7 @@ import ml_collections
 
 from alexnet_jax.errors import InputError
 from alexnet_jax.model.cifar10 import CIFAR10, DECAY
-from alexnet_jax.training.config import recipe
+from alexnet_jax.training.config import make_config
 
 # (epochs, those after which the rate is divided by 10), from the head of each layer-params file. 19pct's says nothing:
 # it has 18pct's. 13pct's names a web page that is gone: it has 11pct's, "about 300" and "about 150 more", ten and ten.
@@ -33,7 +33,7 @@ def get_config(network: str | None = None) -> ml_collections.ConfigDict:
     network = network or '80sec'
     if network not in SCHEDULES:
         raise InputError(f'configs/cifar10.py:{network}: there is no such network; use one of {", ".join(SCHEDULES)}')
-    config = recipe('cifar10', mesh=(1, 1))
+    config = make_config('cifar10', mesh=(1, 1))
     config.update(variant=CIFAR10[f'cifar10_{network}'].name, learning_rate=0.001, weight_decay=DECAY)
     epochs, drops = SCHEDULES[network]
     config.update(epochs=epochs, schedule='steps', drop_epochs=drops)

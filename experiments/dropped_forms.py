@@ -14,7 +14,7 @@ import sys
 import time
 from collections.abc import Callable
 
-from alexnet_jax.sharding.allocator import tune_allocator
+from alexnet_jax.sharding.backend import tune_allocator
 
 tune_allocator()  # before jax is imported
 

@@ -86,7 +86,7 @@ def _lighting(variant: Variant) -> str:
 
 
 def _slowed(variant: Variant) -> str:
-    return '; '.join(f'{s.layer} x{s.factor:g} from {s.after:.1%}' for s in variant.slowed) or 'none'
+    return '; '.join(f'{s.layer} x{s.factor:g} from {s.after:.1%}' for s in variant.lr_multipliers) or 'none'
 
 
 def _initial_biases(variant: Variant) -> str:

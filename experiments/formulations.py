@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from alexnet_jax.sharding.allocator import tune_allocator
+from alexnet_jax.sharding.backend import tune_allocator
 
 tune_allocator()  # before jax is imported
 

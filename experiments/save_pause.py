@@ -9,7 +9,7 @@ import statistics
 import tempfile
 import time
 
-from alexnet_jax.sharding.allocator import tune_allocator
+from alexnet_jax.sharding.backend import tune_allocator
 
 tune_allocator()
 

@@ -22,10 +22,11 @@ from alexnet_jax.benchmark.sampling import Program
 from alexnet_jax.data.augment import CROP, normalise
 from alexnet_jax.model.alexnet import get_parameter_shapes
 from alexnet_jax.model.spec import TOWERS, ChannelNorm, Conv, MaxPool, Variant, get_layer_sizes
-from alexnet_jax.sharding.mesh import make_mesh
-from alexnet_jax.training.build import optimizer_of, variant_of
-from alexnet_jax.training.config import recipe
-from alexnet_jax.training.step import compiler_options, make_model
+from alexnet_jax.sharding.backend import compiler_options
+from alexnet_jax.training.build import build_run
+from alexnet_jax.training.config import make_config
+from alexnet_jax.training.step import make_model
+from alexnet_jax.training.validation import validate_config
 
 # {what is timed: (the operands whose gradients it computes, the operands that it has to read)}, by position.
 _Gradients = dict[str, tuple[tuple[int, ...], tuple[int, ...]]]
@@ -42,9 +43,10 @@ def programs(setting: Setting) -> dict[str, Program]:
     JAX's backend has been prepared for a 1x1 mesh. Activations are the network's own, of random images. Left out is
     what takes no time: the fully connected layers' biases, ReLU and dropout, and the loss.
     """
-    config = recipe('imagenet2012', mesh=(1, 1))
-    config.width = setting.width
-    variant, mesh, key = variant_of(config), make_mesh(1, 1), jax.random.key(0)
+    settings = make_config('imagenet2012', mesh=(1, 1))
+    settings.width = setting.width
+    run = build_run(validate_config(settings), num_classes=setting.classes, examples=1)  # no data is read
+    variant, mesh, key = run.variant, run.mesh, jax.random.key(0)
     params = parameters(variant, num_classes=setting.classes)
     sizes = get_layer_sizes(variant, num_classes=setting.classes)
     table = _Table(
@@ -61,7 +63,7 @@ def programs(setting: Setting) -> dict[str, Program]:
     for dense in variant.dense:
         x = table.add(dense.name, jnp.matmul, (x, params[dense.name]['kernel']), _INPUT | _WEIGHT)
         x = jnp.maximum(x, 0)
-    table.add_update(optimizer_of(config), params)
+    table.add_update(run.optimizer, params)
     return table.programs
 
 

@@ -13,12 +13,12 @@ from alexnet_jax.benchmark.protocol import Setting
 from alexnet_jax.benchmark.sampling import Program
 from alexnet_jax.data.augment import CROP, normalise
 from alexnet_jax.model.spec import Variant, get_layer_sizes
-from alexnet_jax.sharding.backend import prepare_backend
+from alexnet_jax.sharding.backend import compiler_options, prepare_backend
 from alexnet_jax.sharding.mesh import REPLICATED, batch_spec, parameter_specs, place_batch
-from alexnet_jax.training.build import mesh_of, optimizer_of, schedule_of, variant_of
-from alexnet_jax.training.config import recipe
-from alexnet_jax.training.state import create_state
-from alexnet_jax.training.step import Batch, compiler_options, make_model, make_train_step
+from alexnet_jax.training.build import build_run
+from alexnet_jax.training.config import make_config
+from alexnet_jax.training.step import Batch, make_model
+from alexnet_jax.training.validation import validate_config
 
 
 def programs(setting: Setting, *, towers: int) -> dict[str, Program]:
@@ -27,10 +27,11 @@ def programs(setting: Setting, *, towers: int) -> dict[str, Program]:
     The batch is on the device already: reading data is measured elsewhere. 'train' is one update and goes on from the
     one before; 'inference' is the logits of centre crops, with the parameters that training has reached.
     """
-    config = recipe('imagenet2012', mesh=(1, towers))
-    config.width = setting.width
-    prepare_backend(config.mesh)
-    mesh, variant, optimizer = mesh_of(config), variant_of(config), optimizer_of(config)
+    settings = make_config('imagenet2012', mesh=(1, towers))
+    settings.width = setting.width
+    prepare_backend((1, towers))
+    run = build_run(validate_config(settings), num_classes=setting.classes, examples=1)  # no data is read
+    mesh, variant = run.mesh, run.variant
     random = np.random.default_rng(0)
     batch = place_batch(
         mesh,
@@ -41,10 +42,7 @@ def programs(setting: Setting, *, towers: int) -> dict[str, Program]:
         ),
     )
     mean_image = np.full((CROP, CROP, 3), 127.5)
-    state = create_state(variant, optimizer, mesh, num_classes=setting.classes, mean_image=mean_image, seed=config.seed)
-    train_step = make_train_step(
-        variant, optimizer, schedule_of(config, examples=1), mesh, num_classes=setting.classes, seed=config.seed
-    )
+    state, train_step = run.create_state(mean_image), run.make_train_step()
     model = make_model(mesh, variant, num_classes=setting.classes)
 
     def device_logits(params: Any, images: Array, mean_image: Array) -> Array:

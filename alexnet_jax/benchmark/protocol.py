@@ -20,7 +20,7 @@ from typing import Any, Literal, TextIO
 
 from alexnet_jax.benchmark import sampling
 from alexnet_jax.errors import InputError
-from alexnet_jax.sharding.allocator import release_free_memory, tune_allocator
+from alexnet_jax.sharding.backend import release_free_memory, tune_allocator
 
 Allocator = Literal['tuned', 'default']
 

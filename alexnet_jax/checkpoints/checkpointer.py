@@ -1,9 +1,8 @@
 """Checkpoints: Orbax writes and reads them, sha256 proves that they are what was in memory.
 
-A checkpoint, WORKDIR/checkpoints/STEP, holds whole logical arrays and knows no mesh:
-one written by two devices or two processes opens on one, or on four. Orbax by itself restores a flipped bit without a
-word. Here each piece has a hash in the checkpoint's seal, the seal has one of itself, and what does not match is set
-aside.
+A checkpoint, WORKDIR/checkpoints/STEP, holds whole logical arrays and knows no mesh: one written by two devices or two
+processes opens on one, or on four. Orbax by itself restores a flipped bit without a word. Here each piece has a hash in
+the checkpoint's manifest, the manifest has one of itself, and a checkpoint that does not match is set aside.
 """
 
 from __future__ import annotations
@@ -14,20 +13,23 @@ import math
 import pathlib
 import shutil
 import time
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
+import numpy as np
 import optax
 from jax.sharding import Mesh
 
-from alexnet_jax.checkpoints.hashes import find_differing, get_shapes, hash_leaves, iter_pieces
+from alexnet_jax.checkpoints.hashes import find_differing, get_shapes, iter_pieces
 from alexnet_jax.checkpoints.manifest import MANIFEST, DamagedError, Manifest, read_manifest
-from alexnet_jax.checkpoints.orbax_io import TEMPORARY, AsyncWriter, get_first_line, read_arrays, read_shapes
+from alexnet_jax.checkpoints.orbax_io import TEMPORARY, AsyncWriter, get_first_line, read_arrays
 from alexnet_jax.console import info
-from alexnet_jax.distributed.hosts import allgather_str, fetch
+from alexnet_jax.distributed.hosts import allgather_str
 from alexnet_jax.errors import InputError
 from alexnet_jax.files import write_file
 from alexnet_jax.sharding.mesh import abstract, parameter_specs
+from alexnet_jax.training.build import Run
 from alexnet_jax.training.schedule import Plateau
 from alexnet_jax.training.state import TrainState
 
@@ -48,8 +50,16 @@ class Checkpointer:
     Use as a context manager: leaving it waits for what is still being written.
     """
 
-    def __init__(self, workdir: pathlib.Path, *, keep: int) -> None:
-        """Keeps the latest `keep` checkpoints and the one with the lowest validation error."""
+    def __init__(self, workdir: pathlib.Path, *, keep: int, on_failed_save: str = 'stop') -> None:
+        """Opens the checkpoints in `workdir`.
+
+        Args:
+          workdir: the run folder.
+          keep: how many of the latest checkpoints stay, besides the one with the lowest validation error.
+          on_failed_save: 'stop' has `save` and `wait` raise what the disk refuses; 'continue' has them warn.
+        """
+        self.info: Callable[[str], None] = info
+        self._patient = on_failed_save == 'continue'
         self._folder = workdir.resolve() / FOLDER
         self._aside = workdir.resolve() / SET_ASIDE
         self._keep = keep
@@ -64,7 +74,7 @@ class Checkpointer:
 
     def __exit__(self, failed: type[BaseException] | None, *exception: object) -> None:
         try:
-            self.wait()
+            self._finish()
         except SaveError as error:
             if not failed:
                 raise
@@ -78,12 +88,46 @@ class Checkpointer:
         """The steps of all checkpoints, whatever is in them, oldest first."""
         return sorted(int(path.name) for path in self._folder.iterdir() if path.name.isdigit())
 
-    def wait(self) -> None:
-        """Until what is being written is there, and what is no longer kept is gone.
+    def save(
+        self, state: TrainState, *, top1_error: float | None = None, tested: bool = True, data_order: int = 0
+    ) -> None:
+        """Begins to write `state`, of which it takes a copy; the rest happens in the background.
+
+        Args:
+          state: to be written.
+          top1_error: of the validation split, 0..1; None: not tested.
+          tested: False where the run was told to stop before the test of this step.
+          data_order: how often the run was rolled back.
 
         Raises:
-          NotSaved: it could not be written.
+          SaveError: this one or the one before could not be written, and the run is to stop then; older ones are as
+            they were.
         """
+        self.wait()  # for the one before, whose failure shows here
+        with self._tolerating_failure():
+            self._begin(state, top1_error, tested, data_order)
+
+    def wait(self) -> None:
+        """Waits until what is being written is there, and what is no longer kept is gone; `SaveError` as `save`."""
+        with self._tolerating_failure():
+            self._finish()
+
+    def save_now(self, state: TrainState, *, tested: bool = True, data_order: int = 0) -> None:
+        """Saves `state` and waits for it; raises `SaveError` whatever `on_failed_save` says, but for earlier saves."""
+        self.wait()
+        self._begin(state, None, tested, data_order)
+        self._finish()
+
+    @contextlib.contextmanager
+    def _tolerating_failure(self) -> Iterator[None]:
+        try:
+            yield
+        except SaveError as error:
+            if not self._patient:
+                raise
+            self.info(f'WARNING: {error}. Training goes on, and what is safe is step {max(self.steps(), default=0)}')
+
+    def _finish(self) -> None:
         try:
             self._writer.wait()
         except Exception as error:  # Orbax documents no class for what a disk refuses
@@ -93,71 +137,63 @@ class Checkpointer:
             self._clean()
             self._forget()
 
-    def save(
-        self, state: TrainState, *, top1_error: float | None = None, tested: bool = True, data_order: int = 0
-    ) -> None:
-        """Begins to write `state`, of which it takes a copy; the rest happens in the background.
-
-        Raises:
-          NotSaved: this one or the one before could not be written; older ones are as they were.
-        """
-        self.wait()
+    def _begin(self, state: TrainState, top1_error: float | None, tested: bool, data_order: int) -> None:
+        self._finish()
         step, tree = int(state.step), _tree(state)
         self._check_space(tree)
         if (self._folder / str(step)).exists():  # a resumed run saves again what it went on from
             if top1_error is not None and jax.process_index() == 0:
                 self._note(step, top1_error)
             return
-        seal = Manifest(step, time.time(), get_shapes(tree), {}, top1_error, tested, data_order)
+        manifest = Manifest(step, time.time(), get_shapes(tree), {}, top1_error, tested, data_order)
         try:
-            self._writer.begin(self._folder / str(step), tree, seal)
-        except Exception as error:  # as in `wait`
+            self._writer.begin(self._folder / str(step), tree, manifest)
+        except Exception as error:  # as in `_finish`
             self._clean()
             raise SaveError(f'checkpoint {step} not written: {get_first_line(error)}') from error
 
     def _note(self, step: int, top1_error: float) -> None:
-        """Writes into a seal what the test found that the run was told to stop before.
+        """Writes into a manifest what the test found that the run was told to stop before.
 
         `tested` stays False: the rule for the rate has not learned of it in this checkpoint.
         """
         path = self._folder / str(step) / MANIFEST
-        seal = read_manifest(self._folder / str(step))
-        if seal.old or seal.top1_error is not None:
+        manifest = read_manifest(self._folder / str(step))
+        if manifest.top1_error is not None:
             return
         try:
-            write_file(path, dataclasses.replace(seal, top1_error=top1_error).text())
+            write_file(path, dataclasses.replace(manifest, top1_error=top1_error).text())
         except InputError as error:
             raise SaveError(f'the error of checkpoint {step} not noted in it: {error}') from error
 
-    def restore_newest(self, like: TrainState, mesh: Mesh, *, say: Any) -> tuple[TrainState, Manifest] | None:
-        """The newest checkpoint that is whole, placed on `mesh`, and its seal; None where there is none.
+    def restore_newest(self, like: TrainState, mesh: Mesh) -> tuple[TrainState, Manifest] | None:
+        """Restores the newest checkpoint that is whole, placed on `mesh`, with its manifest; None where there is none.
 
-        Damaged ones that are newer are moved to WORKDIR/damaged_checkpoints, and `say` is told what was lost.
+        Damaged ones that are newer are moved to WORKDIR/damaged_checkpoints, with a warning that says what was lost.
 
         Args:
           like: gives shapes; its values are dropped.
           mesh: of the devices to restore to.
-          say: prints a line.
 
         Raises:
           InputError: the checkpoint belongs to another network, or all are damaged.
         """
         damaged: list[tuple[int, str, float]] = []
         for step in reversed(self.steps()):
-            restored, seal, problem = None, None, ''
+            restored, manifest, problem = None, None, ''
             when = (self._folder / str(step)).stat().st_mtime
             try:
-                seal = read_manifest(self._folder / str(step))
-                when = seal.saved_at
-                restored = self._restore(like, mesh, seal)
+                manifest = read_manifest(self._folder / str(step))
+                when = manifest.saved_at
+                restored = self._restore(like, mesh, manifest)
             except DamagedError as error:
                 problem = str(error)
             # All take the same one: what one process cannot read, the others do not use.
             problem = next(filter(None, allgather_str('restored', problem)), '')
             if not problem:
-                if damaged:
-                    say(_loss(damaged, step, seal.saved_at if seal else when, self._aside))
-                return restored, seal  # type: ignore[return-value]
+                if damaged and jax.process_index() == 0:
+                    self.info(_format_loss(damaged, step, when, self._aside))
+                return restored, manifest  # type: ignore[return-value]
             damaged.append((step, problem, when))
             self._set_aside(step)
         if damaged:
@@ -168,20 +204,20 @@ class Checkpointer:
         return None
 
     def restore(self, like: TrainState, mesh: Mesh, *, step: int) -> tuple[TrainState, Manifest]:
-        """The checkpoint of `step`, placed on `mesh`, and its seal.
+        """The checkpoint of `step`, placed on `mesh`, and its manifest.
 
         Raises:
           Damaged: it is not what was saved.
           InputError: it belongs to another network.
         """
-        seal = read_manifest(self._folder / str(step))
-        return self._restore(like, mesh, seal), seal
+        manifest = read_manifest(self._folder / str(step))
+        return self._restore(like, mesh, manifest), manifest
 
-    def _restore(self, like: TrainState, mesh: Mesh, seal: Manifest) -> TrainState:
-        path = self._folder / str(seal.step)
+    def _restore(self, like: TrainState, mesh: Mesh, manifest: Manifest) -> TrainState:
+        path = self._folder / str(manifest.step)
         shapes = jax.eval_shape(_tree, like)
         wanted = get_shapes(shapes)
-        found = get_shapes(read_shapes(path)) if seal.old else seal.shapes
+        found = manifest.shapes
         if found != wanted:
             other = next(name for name in found | wanted if found.get(name) != wanted.get(name))
             raise InputError(
@@ -189,10 +225,7 @@ class Checkpointer:
             )
         target = abstract(mesh, shapes, parameter_specs(mesh, shapes))
         tree = read_arrays(path, target)
-        if seal.old:
-            wrong = sorted(name for name, value in hash_leaves(fetch(tree)).items() if seal.pieces.get(name) != value)
-        else:
-            wrong = find_differing(iter_pieces(tree, every_copy=True), seal.pieces)
+        wrong = find_differing(iter_pieces(tree, every_copy=True), manifest.pieces)
         if wrong:
             raise DamagedError(f'{", ".join(wrong)} not as saved')
         return dataclasses.replace(
@@ -258,7 +291,7 @@ class Checkpointer:
                     shutil.rmtree(path, ignore_errors=True)
 
 
-def _loss(damaged: list[tuple[int, str, float]], good: int, saved_at: float, aside: pathlib.Path) -> str:
+def _format_loss(damaged: list[tuple[int, str, float]], good: int, saved_at: float, aside: pathlib.Path) -> str:
     newest, problem, when = damaged[0]
     which = ', '.join(str(step) for step, _, _ in damaged)
     return (
@@ -276,3 +309,23 @@ def _tree(state: TrainState) -> dict[str, Any]:
         'plateau': {field.name: getattr(state.plateau, field.name) for field in dataclasses.fields(Plateau)},
         'mean_image': state.mean_image,
     }
+
+
+def restore_or_init(run: Run, mean_image: np.ndarray, checkpointer: Checkpointer) -> tuple[TrainState, int, bool]:
+    """Restores the newest whole checkpoint's state, or creates the one before the first update.
+
+    Args:
+      run: whose network, update rule and mesh the state is of.
+      mean_image: float32 (input_size, input_size, 3), 0..255; of a fresh state.
+      checkpointer: of the run folder.
+
+    Returns:
+      The state, how often the run was rolled back (its data order), and whether the step was tested.
+
+    Raises:
+      InputError: there are checkpoints, and all are damaged; they are set aside now.
+    """
+    if found := checkpointer.restore_newest(run.abstract_state(), run.mesh):
+        state, manifest = found
+        return state, manifest.data_order, manifest.tested
+    return run.create_state(mean_image), 0, True

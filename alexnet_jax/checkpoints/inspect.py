@@ -13,7 +13,7 @@ import jax
 import numpy as np
 
 from alexnet_jax.checkpoints.checkpointer import FOLDER, SET_ASIDE
-from alexnet_jax.checkpoints.hashes import find_differing, hash_leaves, hash_tree, iter_pieces
+from alexnet_jax.checkpoints.hashes import find_differing, hash_tree, iter_pieces
 from alexnet_jax.checkpoints.manifest import DamagedError, Manifest, read_manifest
 from alexnet_jax.checkpoints.orbax_io import read_arrays, read_shapes
 from alexnet_jax.console import align_columns
@@ -28,21 +28,21 @@ class CheckpointInfo:
     Attributes:
       path: its folder.
       megabytes: on disk.
-      seal: what it says of itself; None where that cannot be read.
+      manifest: what it says of itself; None where that cannot be read.
       problem: what is wrong; '' where nothing was found to be.
     """
 
     path: pathlib.Path
     megabytes: float
-    seal: Manifest | None
+    manifest: Manifest | None
     problem: str
 
     def row(self) -> list[str]:
         """For a table."""
-        if self.seal is None:
+        if self.manifest is None:
             return [self.path.name, '', f'{self.megabytes:.1f}', '', self.problem]
-        saved = time.strftime('%Y-%m-%d %H:%M:%S', time.localtime(self.seal.saved_at))
-        error = '' if self.seal.top1_error is None else f'{self.seal.top1_error:.2%}'
+        saved = time.strftime('%Y-%m-%d %H:%M:%S', time.localtime(self.manifest.saved_at))
+        error = '' if self.manifest.top1_error is None else f'{self.manifest.top1_error:.2%}'
         return [self.path.name, saved, f'{self.megabytes:.1f}', error, self.problem or 'ok']
 
 
@@ -56,7 +56,7 @@ def iter_checkpoints(workdir: pathlib.Path, *, whole: bool) -> Iterator[Checkpoi
 
     Args:
       workdir: the run folder.
-      whole: whether to read every array and compare it with its hash, or only the seal.
+      whole: whether to read every array and compare it with its hash, or only the manifest.
 
     Raises:
       InputError: there is none.
@@ -67,14 +67,14 @@ def iter_checkpoints(workdir: pathlib.Path, *, whole: bool) -> Iterator[Checkpoi
     if not paths and not aside:
         raise InputError(f'{workdir} has no checkpoints: give the folder of a run, --workdir=runs/NAME')
     for path in paths:
-        seal, problem = None, ''
+        manifest, problem = None, ''
         try:
-            seal = read_manifest(path)
+            manifest = read_manifest(path)
             if whole:
                 load_arrays(path)
         except DamagedError as error:
             problem = f'damaged: {error}'
-        yield CheckpointInfo(path, _megabytes(path), seal, problem)
+        yield CheckpointInfo(path, _megabytes(path), manifest, problem)
     for path in aside:
         yield CheckpointInfo(path, _megabytes(path), None, f'set aside as damaged, in {SET_ASIDE}')
 
@@ -101,15 +101,11 @@ def load_arrays(path: pathlib.Path) -> dict[str, Any]:
       Damaged: they are not.
     """
     path = path.absolute()  # Orbax takes no other
-    seal = read_manifest(path)
+    manifest = read_manifest(path)
     device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=device), read_shapes(path))
     tree = read_arrays(path, like)
-    if seal.old:
-        hashes = hash_leaves(tree)
-        wrong = sorted(name for name in hashes | seal.pieces if hashes.get(name) != seal.pieces.get(name))
-    else:
-        wrong = find_differing(iter_pieces(tree, every_copy=True), seal.pieces)
+    wrong = find_differing(iter_pieces(tree, every_copy=True), manifest.pieces)
     if wrong:
         raise DamagedError(f'{", ".join(wrong)} not as saved')
     return tree

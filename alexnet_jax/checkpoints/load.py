@@ -7,7 +7,6 @@ import pathlib
 from typing import Any
 
 import jax
-import ml_collections
 import numpy as np
 
 from alexnet_jax.checkpoints.hashes import hash_tree
@@ -17,7 +16,8 @@ from alexnet_jax.data.dataset import open_dataset
 from alexnet_jax.errors import InputError
 from alexnet_jax.model.alexnet import get_parameter_shapes
 from alexnet_jax.model.network import Network, NetworkName
-from alexnet_jax.training.config import recipe
+from alexnet_jax.training.config import Config, make_config
+from alexnet_jax.training.validation import validate_config
 
 
 def load_network(workdir: pathlib.Path, *, step: int | None = None) -> Network:
@@ -52,35 +52,43 @@ def load_network(workdir: pathlib.Path, *, step: int | None = None) -> Network:
         about={
             'step': int(path.name),
             'params_sha256': hash_tree(tree['params']),
-            'config': json.loads(json.dumps(config.to_dict())),
+            'config': config.to_json(),
         },
     )
 
 
-def load_config(workdir: pathlib.Path) -> ml_collections.ConfigDict:
-    """The config of a run folder; what runs of earlier versions do not name has today's defaults.
+# What runs of earlier versions call otherwise.
+_RENAMED = {'on_bad_numbers': 'on_non_finite', 'max_bad_numbers': 'max_non_finite'}
+
+
+def load_config(workdir: pathlib.Path) -> Config:
+    """Loads the settings of a run folder; keys that it does not have get today's defaults.
 
     Raises:
-      InputError: there is none.
+      InputError: there are none, or they are damaged.
     """
     path = workdir / 'config.json'
     try:
         settings = json.loads(path.read_text())
-        config = recipe(settings['dataset'], parallelism=settings.get('parallelism', 'two_device'))
-        for key in set(settings) & set(config):
-            value = settings[key]
-            with config.ignore_type():
-                config[key] = tuple(value) if isinstance(value, list) else value
+        config = make_config(settings['dataset'], parallelism=settings.get('parallelism', 'two_device'))
+        for name, value in settings.items():
+            key = _RENAMED.get(name, name)
+            if key in config:
+                with config.ignore_type():
+                    config[key] = tuple(value) if isinstance(value, list) else value
     except OSError as error:
         raise InputError(
             f'{workdir} is no run folder ({path.name}: {error.strerror}): give --workdir=runs/NAME'
         ) from error
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(f'{path} is damaged: {type(error).__name__} {error}') from error
-    return config
+    try:
+        return validate_config(config)
+    except InputError as error:
+        raise InputError(f'{path} is damaged: {error}') from error
 
 
-def _classes(workdir: pathlib.Path, config: ml_collections.ConfigDict, outputs: int) -> tuple[str, ...]:
+def _classes(workdir: pathlib.Path, config: Config, outputs: int) -> tuple[str, ...]:
     """Names of the outputs: from the run, or for one of an earlier version from its dataset, if that is still there."""
     path = workdir / 'run.json'
     try:

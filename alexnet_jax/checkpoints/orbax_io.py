@@ -1,4 +1,4 @@
-"""Where checkpoints are kept: Orbax writes and reads arrays, and beside them the seal.
+"""Where checkpoints are kept: Orbax writes and reads arrays, and beside them the manifest.
 
 The only file that imports orbax.
 """
@@ -33,17 +33,17 @@ class AsyncWriter:
         # What a disk refuses is raised by `wait` too, as one line; Orbax would print its stack besides.
         logging.getLogger('absl').addFilter(_no_stack_of_a_save)
         self._orbax = ocp.AsyncCheckpointer(
-            ocp.CompositeCheckpointHandler(state=ocp.StandardCheckpointHandler(), hashes=_SealHandler()),
+            ocp.CompositeCheckpointHandler(state=ocp.StandardCheckpointHandler(), hashes=_ManifestHandler()),
             # Else Orbax gives up on a slow disk; a lost peer is found by distributed.watchdog.
             async_options=ocp.AsyncOptions(timeout_secs=24 * 3600),
         )
 
-    def begin(self, path: pathlib.Path, tree: Any, seal: Manifest) -> None:
-        """Copies `tree` and begins to write it, and `seal` with the hashes of its pieces, to `path`.
+    def begin(self, path: pathlib.Path, tree: Any, manifest: Manifest) -> None:
+        """Copies `tree` and begins to write it, and `manifest` with the hashes of its pieces, to `path`.
 
         The folder gets its name when everything is in it. What the disk refuses is raised here or by `wait`.
         """
-        items = ocp.args.Composite(state=ocp.args.StandardSave(tree), hashes=_SealArgs(seal, tree))
+        items = ocp.args.Composite(state=ocp.args.StandardSave(tree), hashes=_ManifestArgs(manifest, tree))
         self._orbax.save(path, args=items)
 
     def wait(self) -> None:
@@ -86,35 +86,35 @@ def get_first_line(error: Exception) -> str:
     return (str(error).splitlines() or [repr(error)])[0][:200]
 
 
-class _SealHandler(ocp.AsyncCheckpointHandler):
-    """Writes the seal beside Orbax's arrays, before the whole becomes a checkpoint by being renamed."""
+class _ManifestHandler(ocp.AsyncCheckpointHandler):
+    """Writes the manifest beside Orbax's arrays, before the whole becomes a checkpoint by being renamed."""
 
-    async def async_save(self, directory: Any, args: _SealArgs) -> list[Any]:
+    async def async_save(self, directory: Any, args: _ManifestArgs) -> list[Any]:
         # Copies, because the state is donated to the next step; what takes longer, hashing them, is for later.
         held = [(name, np.array(value)) for name, value in iter_pieces(args.tree, every_copy=False)]
 
         async def write() -> None:
             own = {name: hash_array(value) if np.isfinite(value).all() else NON_FINITE for name, value in held}
-            words = allgather_str('seal', json.dumps(own))
+            words = allgather_str('manifest', json.dumps(own))
             if jax.process_index() == 0:
                 every = {name: found for word in words for name, found in json.loads(word).items()}
-                text = dataclasses.replace(args.seal, pieces=every).text()
+                text = dataclasses.replace(args.manifest, pieces=every).text()
                 path = pathlib.Path(os.fspath(directory)) / MANIFEST.name
                 path.write_text(text)
 
-        return [ocp.future.CommitFutureAwaitingContractedSignals(write(), name='seal')]
+        return [ocp.future.CommitFutureAwaitingContractedSignals(write(), name='manifest')]
 
-    def save(self, directory: Any, args: _SealArgs) -> None:
+    def save(self, directory: Any, args: _ManifestArgs) -> None:
         raise NotImplementedError('saved in the background only')
 
     def restore(self, directory: Any, args: Any = None) -> None:
-        raise NotImplementedError('see read_seal')
+        raise NotImplementedError('see read_manifest')
 
 
-@ocp.args.register_with_handler(_SealHandler, for_save=True, for_restore=True)
+@ocp.args.register_with_handler(_ManifestHandler, for_save=True, for_restore=True)
 @dataclasses.dataclass
-class _SealArgs(ocp.args.CheckpointArgs):
-    seal: Manifest
+class _ManifestArgs(ocp.args.CheckpointArgs):
+    manifest: Manifest
     tree: Any
 
 

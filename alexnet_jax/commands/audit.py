@@ -4,7 +4,7 @@
     alexnet audit --config=configs/two_device.py --config.mesh=2,2 --json
     alexnet audit --config=configs/two_device.py:imagenet2012 --parameters
 
-For TPUs that are not here (pip install -r requirements-tpu.txt), with their memory and a predicted time; a minute each:
+For TPUs that are not here (pip install 'alexnet-jax[tpu]'), with their memory and a predicted time; a minute each:
 
     alexnet audit --config=configs/hybrid.py:imagenet2012 --config.mesh=128,2 --topology=v5e:16x16
     alexnet audit --config=configs/hybrid.py:imagenet2012 --topology=v5e --chips=1,2,4,8,16,32,64,128,256
@@ -12,13 +12,13 @@ For TPUs that are not here (pip install -r requirements-tpu.txt), with their mem
 Nothing is trained and no data is read: only shapes are needed.
 """
 
-import functools
 import json
 import sys
 
 from absl import flags, logging
 from ml_collections import config_flags
 
+from alexnet_jax.commands.command_line import parse_config_flags
 from alexnet_jax.errors import InputError
 
 _CONFIG = config_flags.DEFINE_config_file('config', None, 'Config file, FILE.py or FILE.py:DATASET.')
@@ -30,6 +30,7 @@ _SCALING = flags.DEFINE_enum('scaling', 'weak', ['weak', 'strong'], '--chips: co
 _OUTPUT = flags.DEFINE_string('output', None, '--chips: a JSON file that keeps what was compiled, for the next time.')
 _JSON = flags.DEFINE_bool('json', False, 'Print one JSON object, the last line of standard output.')
 flags.mark_flag_as_required('config')
+parse = parse_config_flags
 
 
 def main(argv: list[str]) -> None:
@@ -47,13 +48,14 @@ def main(argv: list[str]) -> None:
 
 def _audit() -> tuple[dict, str]:
     from alexnet_jax.communication import audit, cost_model, scaling
-    from alexnet_jax.training import config as configs
+    from alexnet_jax.console import info
+    from alexnet_jax.sharding.backend import prepare_backend
+    from alexnet_jax.training.build import build_run
+    from alexnet_jax.training.validation import validate_config
 
-    config, classes, topology = _CONFIG.value, _CLASSES.value, _TOPOLOGY.value
-    configs.validate(config)
+    config, classes, topology = validate_config(_CONFIG.value), _CLASSES.value, _TOPOLOGY.value
     if _CHIPS.value:
-        say = functools.partial(print, file=sys.stderr, flush=True)
-        options = {'scaling': _SCALING.value, 'output': _OUTPUT.value, 'say': say}
+        options = {'scaling': _SCALING.value, 'output': _OUTPUT.value, 'info': info}
         return scaling.report_scaling(config, topology, _CHIPS.value, num_classes=classes, **options)
     report, text = audit.size_report(config, num_classes=classes)
     if _PARAMETERS.value:
@@ -61,5 +63,6 @@ def _audit() -> tuple[dict, str]:
     if topology:
         more, table = cost_model.report_prediction(config, topology, num_classes=classes)
     else:
-        more, table = audit.schedule_report(config, num_classes=classes)
+        prepare_backend(config.mesh)
+        more, table = audit.schedule_report(build_run(config, num_classes=classes, examples=1))  # no data is read
     return report | more, f'{text}\n\n{table}'

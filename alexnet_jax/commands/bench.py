@@ -1,9 +1,9 @@
 """Measures the speed of this project on this machine's CPU, in processes that take turns. Close other programs.
 
 alexnet bench step                    training and inference, each layer, beside the machine's ceilings
-alexnet bench step --against=torch    and beside the same network in PyTorch (requirements-bench.txt)
+alexnet bench step --against=torch    and beside the same network in PyTorch (pip install 'alexnet-jax[torch]')
 alexnet bench input                   the input pipeline, each stage, beside what the training step takes
-alexnet bench input --against=tf      and beside tf.data on the same files (requirements-tensorflow.txt)
+alexnet bench input --against=tf      and beside tf.data on the same files (pip install 'alexnet-jax[tensorflow]')
 
 On 2 cores `step` takes four minutes, a quarter of an hour against PyTorch; `input` two and four.
 """
@@ -15,6 +15,7 @@ from typing import Any
 
 from absl import flags
 
+from alexnet_jax.commands.command_line import parse_arguments
 from alexnet_jax.errors import InputError
 
 _AGAINST = flags.DEFINE_enum('against', None, ['torch', 'tf'], 'What to compare with: PyTorch (step), tf.data (input).')
@@ -30,6 +31,7 @@ _DATA_DIR = flags.DEFINE_string('data_dir', 'data', 'input: where it is.')
 _IMAGES = flags.DEFINE_string('images', None, 'input: a folder of JPEGs of any size. Default: artificial ones.')
 _APPETITE = flags.DEFINE_float('appetite', None, "input: the model's images/s. Default: measured.", lower_bound=0.1)
 _JSON = flags.DEFINE_bool('json', False, 'Print one JSON object, the last line of standard output.')
+parse = parse_arguments
 
 
 def main(argv: list[str]) -> None:

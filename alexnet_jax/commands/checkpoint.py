@@ -13,12 +13,14 @@ import sys
 
 from absl import flags, logging
 
+from alexnet_jax.commands.command_line import parse_arguments
 from alexnet_jax.errors import InputError
 
 _WORKDIR = flags.DEFINE_string('workdir', None, 'The run folder.')
 _STEP = flags.DEFINE_integer('step', None, 'export: which checkpoint. Default: the newest.', lower_bound=0)
 _TO = flags.DEFINE_string('to', None, 'export: the file to write, FILE.npz.')
 flags.mark_flag_as_required('workdir')
+parse = parse_arguments
 
 
 def main(argv: list[str]) -> None:

@@ -11,10 +11,12 @@ import sys
 
 from absl import flags, logging
 
+from alexnet_jax.commands.command_line import parse_options
 from alexnet_jax.errors import InputError
 
 _WORKDIR = flags.DEFINE_string('workdir', None, 'The run folder.')
 flags.mark_flag_as_required('workdir')
+parse = parse_options
 
 
 def main(argv: list[str]) -> None:

@@ -14,6 +14,7 @@ import sys
 
 from absl import flags, logging
 
+from alexnet_jax.commands.command_line import parse_options
 from alexnet_jax.errors import InputError
 
 _WORKDIR = flags.DEFINE_string('workdir', None, 'A run folder: the weights of its newest checkpoint.')
@@ -28,6 +29,7 @@ _MEAN = flags.DEFINE_string(
 _TO = flags.DEFINE_string('to', None, 'onnx, safetensors, torchvision or stablehlo.')
 _OUTPUT = flags.DEFINE_string('output', None, 'The file to write; for stablehlo the date is added to its name.')
 flags.mark_flags_as_required(['to', 'output'])
+parse = parse_options
 
 
 def main(argv: list[str]) -> None:

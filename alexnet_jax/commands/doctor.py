@@ -16,6 +16,7 @@ import sys
 from absl import flags, logging
 from ml_collections import config_flags
 
+from alexnet_jax.commands.command_line import parse_config_flags
 from alexnet_jax.errors import InputError
 
 _CONFIG = config_flags.DEFINE_config_file('config', None, 'Config file, FILE.py or FILE.py:DATASET.')
@@ -23,6 +24,7 @@ _WORKDIR = flags.DEFINE_string('workdir', None, 'A run folder, instead of --conf
 _STEPS = flags.DEFINE_integer('steps', 20, 'Training steps to look at.', lower_bound=1, upper_bound=1000)
 _JSON = flags.DEFINE_bool('json', False, 'Print the measurements too, as one JSON object, the last line.')
 _FOUND = 3  # exit code
+parse = parse_config_flags
 
 
 def main(argv: list[str]) -> None:
@@ -42,15 +44,16 @@ def main(argv: list[str]) -> None:
 def _examine() -> tuple:
     if (_CONFIG.value is None) == (_WORKDIR.value is None):
         raise InputError('give --config=FILE.py, or --workdir=runs/NAME, one of them')
-    from alexnet_jax.sharding.allocator import tune_allocator
+    from alexnet_jax.sharding.backend import tune_allocator
 
     tune_allocator()  # before anything imports jax
     from alexnet_jax.doctor import examine, screen
+    from alexnet_jax.training.validation import validate_config
 
     say = functools.partial(print, file=sys.stderr, flush=True)
     if _WORKDIR.value is not None:
         diagnosis = examine.examine_workdir(pathlib.Path(_WORKDIR.value), steps=_STEPS.value, say=say)
     else:
         name = config_flags.get_config_filename(flags.FLAGS['config'])
-        diagnosis = examine.examine_config(_CONFIG.value, name=name, steps=_STEPS.value, say=say)
+        diagnosis = examine.examine_config(validate_config(_CONFIG.value), name=name, steps=_STEPS.value, say=say)
     return diagnosis, screen.format_screen(diagnosis), screen.as_json(diagnosis)

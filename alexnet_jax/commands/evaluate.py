@@ -13,9 +13,9 @@ import json
 from absl import flags, logging
 
 from alexnet_jax.commands import process_flags
-from alexnet_jax.commands.command_line import split_paths
+from alexnet_jax.commands.command_line import parse_options, split_paths
 from alexnet_jax.distributed.exit import ExitHandler
-from alexnet_jax.sharding.allocator import tune_allocator
+from alexnet_jax.sharding.backend import tune_allocator
 
 _WORKDIR = flags.DEFINE_multi_string('workdir', [], 'Run folders, A,B or a flag for each.')
 _WEIGHTS = flags.DEFINE_multi_string('weights', [], 'Files of weights, the same way.')
@@ -31,21 +31,22 @@ _TEST = (
 _MESH = flags.DEFINE_list('mesh', ['1', '1'], 'Devices, data,tower: 1,2 has a tower on each of two.')
 _JSON = flags.DEFINE_bool('json', False, 'Print result.json too, on one line, the last of standard output.')
 _GROUP, _TIMES = process_flags.define()
+parse = parse_options
 
 
 def main(argv: list[str]) -> None:
     """Tests, and prints the tables."""
     del argv
     logging.set_verbosity(logging.ERROR)  # Orbax and TFDS tell every step they take
-    ending = ExitHandler()
-    result, text = ending.of(lambda: _run(ending))
+    exit_handler = ExitHandler()
+    result, text = exit_handler.exit_on_error(lambda: _run(exit_handler))
     if text:  # one process speaks for all
         print(text)
         if _JSON.value:
             print(json.dumps(result))
 
 
-def _run(ending: ExitHandler) -> tuple[dict, str]:
+def _run(exit_handler: ExitHandler) -> tuple[dict, str]:
     tune_allocator()  # before anything imports jax
     from alexnet_jax.evaluation.evaluate_networks import Settings, evaluate
     from alexnet_jax.evaluation.open_networks import NetworkArgs
@@ -53,4 +54,4 @@ def _run(ending: ExitHandler) -> tuple[dict, str]:
 
     settings = Settings(mesh=parse_mesh(_MESH.value), **{flag.name: flag.value for flag in _TEST})
     source = NetworkArgs(workdir=split_paths(_WORKDIR.value), weights=split_paths(_WEIGHTS.value), step=_STEP.value)
-    return evaluate(source, settings, group=_GROUP(), ending=ending, **_TIMES())
+    return evaluate(source, settings, group=_GROUP(), exit_handler=exit_handler, **_TIMES())

@@ -12,9 +12,9 @@ import sys
 
 from absl import flags, logging
 
-from alexnet_jax.commands.command_line import split_paths
+from alexnet_jax.commands.command_line import parse_arguments, split_paths
 from alexnet_jax.errors import InputError
-from alexnet_jax.sharding.allocator import tune_allocator
+from alexnet_jax.sharding.backend import tune_allocator
 
 _WORKDIR = flags.DEFINE_multi_string('workdir', [], 'Run folder.')
 _WEIGHTS = flags.DEFINE_multi_string('weights', [], 'File of weights.')
@@ -28,6 +28,7 @@ _SETTINGS = (
     flags.DEFINE_integer('batch_size', None, "Images at once. Default: the run's, or 128.", lower_bound=1),
 )
 _MESH = flags.DEFINE_list('mesh', ['1', '1'], 'Devices, data,tower: 1,2 has a tower on each of two.')
+parse = parse_arguments
 
 
 def main(argv: list[str]) -> None:

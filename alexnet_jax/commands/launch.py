@@ -20,6 +20,7 @@ import time
 
 from absl import flags
 
+from alexnet_jax.commands.command_line import parse_arguments
 from alexnet_jax.errors import INTERRUPTED, LOST
 
 _PROCESSES = flags.DEFINE_list('processes', ['2'], 'How many; after a restart the next number of the list.')
@@ -77,6 +78,9 @@ class Run:
             if process.poll() is None:
                 process.kill()
                 process.wait()
+
+
+parse = parse_arguments
 
 
 def main(argv: list[str]) -> None:

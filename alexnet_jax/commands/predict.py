@@ -14,9 +14,9 @@ import sys
 
 from absl import flags, logging
 
-from alexnet_jax.commands.command_line import split_paths
+from alexnet_jax.commands.command_line import parse_arguments, split_paths
 from alexnet_jax.errors import InputError
-from alexnet_jax.sharding.allocator import tune_allocator
+from alexnet_jax.sharding.backend import tune_allocator
 
 _WORKDIR = flags.DEFINE_multi_string('workdir', [], 'Run folder.')
 _WEIGHTS = flags.DEFINE_multi_string('weights', [], 'File of weights.')
@@ -26,6 +26,7 @@ _JSON = flags.DEFINE_bool('json', False, 'Print JSON and nothing else.')
 _FIGURE = flags.DEFINE_string('figure', None, 'A PNG to draw.')
 _NEIGHBOURS = flags.DEFINE_string('neighbours', None, 'A prepared dataset: its nearest training images are shown.')
 _DATA_DIR = flags.DEFINE_string('data_dir', None, 'Prepared datasets. Default: that of the run, or data.')
+parse = parse_arguments
 
 
 def main(argv: list[str]) -> None:

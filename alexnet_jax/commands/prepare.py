@@ -16,6 +16,7 @@ from typing import Any
 
 from absl import flags, logging
 
+from alexnet_jax.commands.command_line import parse_options
 from alexnet_jax.errors import InputError
 
 _REQUEST = (
@@ -35,6 +36,7 @@ _CHECK = flags.DEFINE_bool('check', False, 'Write nothing: look at the sources, 
 _VERIFY = flags.DEFINE_string('verify', None, 'Read a prepared dataset and compare every file with its sha256.')
 _SHOW = flags.DEFINE_string('show', None, 'Draw examples of a prepared dataset, as training sees them, into a PNG.')
 _JSON = flags.DEFINE_bool('json', False, 'Print the result as JSON, the last line of stdout.')
+parse = parse_options
 
 
 def main(argv: list[str]) -> None:

@@ -10,7 +10,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import ml_collections
 from jax.sharding import Mesh
 
 from alexnet_jax.communication.messages import Message, compiled_schedule, expected_schedule, traced_schedule
@@ -18,7 +17,7 @@ from alexnet_jax.data.augment import CROP, normalise
 from alexnet_jax.model.alexnet import AlexNet
 from alexnet_jax.model.ops import DropoutStream
 from alexnet_jax.model.spec import LayerSize, Variant, get_layer_sizes
-from alexnet_jax.sharding.backend import prepare_backend
+from alexnet_jax.sharding.backend import compiler_options
 from alexnet_jax.sharding.mesh import (
     DATA,
     MODEL,
@@ -30,11 +29,10 @@ from alexnet_jax.sharding.mesh import (
     parameter_specs,
     shardings,
 )
-from alexnet_jax.training.build import dtype_of, mesh_of, optimizer_of, variant_of
-from alexnet_jax.training.config import learning_rate_of
+from alexnet_jax.training.build import Run, make_variant
+from alexnet_jax.training.config import Config
 from alexnet_jax.training.schedule import fixed_drops
-from alexnet_jax.training.state import TrainState, abstract_state
-from alexnet_jax.training.step import Batch, compiler_options, cross_entropy, make_train_step
+from alexnet_jax.training.step import Batch, cross_entropy
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,14 +56,9 @@ class Schedules:
     gradient_bytes: dict[str, int]
 
 
-def get_sizes(config: ml_collections.ConfigDict, *, num_classes: int) -> list[LayerSize]:
-    """The layers of the config's network."""
-    return get_layer_sizes(variant_of(config), num_classes=num_classes)
-
-
-def size_report(config: ml_collections.ConfigDict, *, num_classes: int) -> tuple[dict[str, Any], str]:
-    """Parameters and arithmetic of the config's network, as {name: value} for JSON and as text."""
-    rows = get_sizes(config, num_classes=num_classes)
+def size_report(config: Config, *, num_classes: int) -> tuple[dict[str, Any], str]:
+    """Counts parameters and arithmetic of the config's network, as {name: value} for JSON and as text."""
+    rows = get_layer_sizes(make_variant(config), num_classes=num_classes)
     figures = {
         'devices': math.prod(config.mesh),
         'parameters': sum(row.weights + row.biases for row in rows),
@@ -74,9 +67,9 @@ def size_report(config: ml_collections.ConfigDict, *, num_classes: int) -> tuple
     return figures, size_table(rows)
 
 
-def schedule_report(config: ml_collections.ConfigDict, *, num_classes: int) -> tuple[dict[str, Any], str]:
+def schedule_report(run: Run) -> tuple[dict[str, Any], str]:
     """`schedules`, as {name: value} for JSON and as text."""
-    found = schedules(config, num_classes=num_classes)
+    found = read_schedules(run)
     figures = {
         name: [dataclasses.asdict(message) for message in getattr(found, name)]
         for name in ('traced', 'compiled', 'automatic')
@@ -84,67 +77,46 @@ def schedule_report(config: ml_collections.ConfigDict, *, num_classes: int) -> t
     return figures, schedule_table(found)
 
 
-def schedules(config: ml_collections.ConfigDict, *, num_classes: int) -> Schedules:
-    """Traces and compiles the config's training step, on the devices that are here; computes nothing."""
-    prepare_backend(config.mesh)
-    mesh = mesh_of(config)
-    traced = trace_step(config, mesh, num_classes=num_classes)
-    return readings(
-        config,
-        mesh,
-        num_classes=num_classes,
-        traced=traced_schedule(traced.jaxpr, mesh),
-        compiled=compiled_schedule(get_program_text(traced.lower().compile()), mesh),
-        automatic=_automatic(config, mesh, num_classes=num_classes),
+def read_schedules(run: Run) -> Schedules:
+    """Traces and compiles the run's training step, on the devices that are here; computes nothing."""
+    traced = trace_step(run)
+    return make_schedules(
+        run,
+        traced=traced_schedule(traced.jaxpr, run.mesh),
+        compiled=compiled_schedule(get_program_text(traced.lower().compile()), run.mesh),
+        automatic=_compile_automatic(run),
     )
 
 
-def readings(
-    config: ml_collections.ConfigDict,
-    mesh: Mesh,
-    *,
-    num_classes: int,
-    traced: list[Message],
-    compiled: list[Message],
-    automatic: list[Message] | None = None,
+def make_schedules(
+    run: Run, *, traced: list[Message], compiled: list[Message], automatic: list[Message] | None = None
 ) -> Schedules:
-    """What was read of the config's step on `mesh`, with the formulas beside it."""
-    variant = variant_of(config)
+    """Puts what was read of the run's step beside the formulas."""
     return Schedules(
-        mesh=mesh,
+        mesh=run.mesh,
         traced=traced,
         compiled=compiled,
         automatic=automatic,
         exchange_bytes=exchange_bytes(
-            variant,
-            mesh,
-            batch_size=config.batch_size,
-            num_classes=num_classes,
-            itemsize=jnp.dtype(config.precision).itemsize,
+            run.variant,
+            run.mesh,
+            batch_size=run.config.batch_size,
+            num_classes=run.num_classes,
+            itemsize=jnp.dtype(run.config.precision).itemsize,
         ),
-        gradient_bytes=gradient_bytes(mesh, _state(config, mesh, num_classes=num_classes).params),
+        gradient_bytes=gradient_bytes(run.mesh, run.abstract_state().params),
     )
 
 
-def _state(config: ml_collections.ConfigDict, mesh: Mesh, *, num_classes: int) -> TrainState:
-    return abstract_state(variant_of(config), optimizer_of(config), mesh, num_classes=num_classes)
+def trace_step(run: Run) -> jax.stages.Traced:
+    """Traces the run's training step: .jaxpr is its program, .lower().compile() what devices run.
 
-
-def trace_step(config: ml_collections.ConfigDict, mesh: Mesh, *, num_classes: int) -> jax.stages.Traced:
-    """The config's training step, traced for `mesh`: .jaxpr is its program, .lower().compile() what devices run."""
-    variant = variant_of(config)
-    step = make_train_step(
-        variant,
-        optimizer_of(config),
-        fixed_drops(learning_rate_of(config), factor=config.drop_factor, at_steps=()),
-        mesh,
-        num_classes=num_classes,
-        seed=config.seed,
-        dtype=dtype_of(config),
-        clip_norm=config.clip_norm,
-    )
-    batch = abstract_batch(mesh, config.batch_size, crop_size=variant.input_size)
-    return step.trace(_state(config, mesh, num_classes=num_classes), batch)
+    At a constant rate, so that the program is the same whatever the dataset's size.
+    """
+    rate = fixed_drops(run.config.initial_learning_rate, factor=run.config.drop_factor, at_steps=())
+    step = dataclasses.replace(run, schedule=rate, lr_multipliers=()).make_train_step()
+    batch = abstract_batch(run.mesh, run.config.batch_size, crop_size=run.variant.input_size)
+    return step.trace(run.abstract_state(), batch)
 
 
 def abstract_batch(mesh: Mesh, batch_size: int, *, crop_size: int = CROP) -> Batch:
@@ -190,10 +162,10 @@ def gradient_bytes(mesh: Mesh, params: Any) -> dict[str, int]:
     return {','.join(axes): round(2 * held[axes] * (n - 1) / n) for axes, n in counts.items() if n > 1}
 
 
-def _automatic(config: ml_collections.ConfigDict, mesh: Mesh, *, num_classes: int) -> list[Message]:
-    """Loss and gradients of the one-device program, jitted with sharded parameters and left to the partitioner."""
-    model = AlexNet(variant_of(config), num_classes, dtype=dtype_of(config))
-    state = _state(config, mesh, num_classes=num_classes)
+def _compile_automatic(run: Run) -> list[Message]:
+    """Compiles loss and gradients of the one-device program as the partitioner shares it, by sharded parameters."""
+    mesh, model = run.mesh, AlexNet(run.variant, run.num_classes, dtype=run.dtype)
+    state = run.abstract_state()
 
     def loss(params: Any, batch: Batch, mean_image: jax.Array) -> jax.Array:
         stream = DropoutStream(jax.random.key(0), jnp.arange(batch.labels.shape[0]), jnp.arange(2))
@@ -206,7 +178,7 @@ def _automatic(config: ml_collections.ConfigDict, mesh: Mesh, *, num_classes: in
         out_shardings=(shardings(mesh, REPLICATED), placed),
         compiler_options=compiler_options(mesh),
     )
-    batch = abstract_batch(mesh, config.batch_size, crop_size=state.mean_image.shape[0])
+    batch = abstract_batch(mesh, run.config.batch_size, crop_size=state.mean_image.shape[0])
     compiled = gradients.lower(state.params, batch, state.mean_image).compile()
     return compiled_schedule(get_program_text(compiled), mesh)
 

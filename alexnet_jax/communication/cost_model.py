@@ -21,7 +21,6 @@ import math
 from collections.abc import Iterable
 
 import jax
-import ml_collections
 from jax.sharding import Mesh
 
 from alexnet_jax.communication import audit
@@ -29,7 +28,8 @@ from alexnet_jax.communication.hlo import ProgramText
 from alexnet_jax.communication.messages import Message, compiled_schedule, traced_schedule
 from alexnet_jax.communication.topology import count_links, get_chip, make_topology_mesh, parse_topology
 from alexnet_jax.errors import InputError
-from alexnet_jax.training.config import ONE_WEIRD_TRICK
+from alexnet_jax.training.build import Run, build_run
+from alexnet_jax.training.config import ONE_WEIRD_TRICK, Config
 
 
 class TooLarge(InputError):
@@ -85,9 +85,10 @@ class Prediction:
         return max(('compute', 'memory', 'links'), key=lambda name: getattr(self, name))
 
 
-def make_config_mesh(config: ml_collections.ConfigDict, topology: str) -> Mesh:
-    """The config's mesh on the first chips of `topology`; `InputError` where they cannot be had."""
-    return make_topology_mesh(topology, *config.mesh, one_weird_trick=config.parallelism == ONE_WEIRD_TRICK)
+def build_topology_run(config: Config, topology: str, *, num_classes: int) -> Run:
+    """Builds the config's run on the first chips of `topology`; `InputError` where they cannot be had."""
+    mesh = make_topology_mesh(topology, *config.mesh, one_weird_trick=config.parallelism == ONE_WEIRD_TRICK)
+    return build_run(config, num_classes=num_classes, examples=1, mesh=mesh)  # no data is read
 
 
 def compile_for(lowered: jax.stages.Lowered, mesh: Mesh) -> tuple[list[Message], Cost]:
@@ -129,14 +130,12 @@ def predict(cost: Cost, messages: Iterable[Message], mesh: Mesh, topology: str) 
     )
 
 
-def report_prediction(config: ml_collections.ConfigDict, topology: str, *, num_classes: int) -> tuple[dict, str]:
-    """The config's step on `topology`, as {name: value} for JSON and as text."""
-    mesh = make_config_mesh(config, topology)
-    traced = audit.trace_step(config, mesh, num_classes=num_classes)
+def report_prediction(config: Config, topology: str, *, num_classes: int) -> tuple[dict, str]:
+    """Predicts the config's step on `topology`, as {name: value} for JSON and as text."""
+    run = build_topology_run(config, topology, num_classes=num_classes)
+    mesh, traced = run.mesh, audit.trace_step(run)
     messages, cost = compile_for(traced.lower(), mesh)
-    found = audit.readings(
-        config, mesh, num_classes=num_classes, traced=traced_schedule(traced.jaxpr, mesh), compiled=messages
-    )
+    found = audit.make_schedules(run, traced=traced_schedule(traced.jaxpr, mesh), compiled=messages)
     predicted = predict(cost, messages, mesh, topology)
     figures = {
         'topology': topology,

@@ -15,29 +15,28 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import ml_collections
-
 from alexnet_jax.communication import audit, cost_model
 from alexnet_jax.communication.chips import list_slices
 from alexnet_jax.communication.messages import Message
 from alexnet_jax.communication.topology import get_chip
 from alexnet_jax.errors import InputError
 from alexnet_jax.files import write_file
-from alexnet_jax.training.config import validate
+from alexnet_jax.training.config import Config
+from alexnet_jax.training.validation import check_together
 
 _WORTH = 1.5  # times the images/s that twice the chips must give for a mode still to scale
 _NAMES = {'compute': 'arithmetic', 'memory': 'reading and writing memory', 'links': 'messages'}
 
 
 def report_scaling(
-    config: ml_collections.ConfigDict,
+    config: Config,
     kind: str | None,
     chips: Sequence[str],
     *,
     scaling: str,
     num_classes: int,
     output: str | None,
-    say: Callable[[str], None],
+    info: Callable[[str], None],
 ) -> tuple[dict[str, Any], str]:
     """`table` of what a user wrote, as {name: value} for JSON and as text; `InputError` as there."""
     wrong = [count for count in chips if not count.isdecimal()]
@@ -50,20 +49,20 @@ def report_scaling(
         scaling=scaling,
         num_classes=num_classes,
         output=pathlib.Path(output) if output else None,
-        say=say,
+        info=info,
     )
     return {'rows': rows}, format_scaling(rows)
 
 
 def make_table(
-    config: ml_collections.ConfigDict,
+    config: Config,
     kind: str,
     chips: Sequence[int],
     *,
     scaling: str,
     num_classes: int,
     output: pathlib.Path | None,
-    say: Callable[[str], None],
+    info: Callable[[str], None],
 ) -> list[dict[str, Any]]:
     """A row for each number of chips, ready for JSON: its mesh, what was compiled, and what is predicted.
 
@@ -74,7 +73,7 @@ def make_table(
       scaling: 'weak', config.batch_size images on each chip, or 'strong', on all together.
       num_classes: outputs of fc8.
       output: a file of rows of earlier tables, which are not compiled again, and where new ones are kept.
-      say: takes a line of progress.
+      info: takes a line of progress.
 
     Raises:
       InputError: chips, mesh or batch do not go together, or `output` is no such file.
@@ -83,12 +82,13 @@ def make_table(
     rows = []
     for point in [_point(config, kind, count, scaling=scaling) for count in chips]:  # all are checked before the first
         topology = list_slices(get_chip(kind))[math.prod(point.mesh)]
-        mesh = cost_model.make_config_mesh(point, topology)
-        lowered = audit.trace_step(point, mesh, num_classes=num_classes).lower()
+        run = cost_model.build_topology_run(point, topology, num_classes=num_classes)
+        mesh = run.mesh
+        lowered = audit.trace_step(run).lower()
         version = importlib.metadata.version('libtpu')
         program = hashlib.sha256(f'{topology} {version} {lowered.as_text()}'.encode()).hexdigest()
         if program not in kept:
-            say(f'compiling for {topology}, mesh {point.mesh[0]}x{point.mesh[1]}, {point.batch_size} images ...')
+            info(f'compiling for {topology}, mesh {point.mesh[0]}x{point.mesh[1]}, {point.batch_size} images ...')
             kept[program] = _compile(lowered, mesh)
             if output is not None:
                 _write(output, kept)
@@ -113,16 +113,14 @@ def make_table(
     return rows
 
 
-def _point(config: ml_collections.ConfigDict, kind: str, chips: int, *, scaling: str) -> ml_collections.ConfigDict:
+def _point(config: Config, kind: str, chips: int, *, scaling: str) -> Config:
     """The config on so many chips."""
     if chips not in list_slices(get_chip(kind)):
         raise InputError(f'--chips={chips}: use some of {", ".join(map(str, list_slices(get_chip(kind))))}')
-    point = config.copy_and_resolve_references()
     second = min(config.mesh[1], chips)
-    point.mesh = (chips // second, second)
-    if scaling == 'weak':
-        point.batch_size = config.batch_size * chips
-    validate(point)
+    batch_size = config.batch_size * (chips if scaling == 'weak' else 1)
+    point = dataclasses.replace(config, mesh=(chips // second, second), batch_size=batch_size)
+    check_together(point)
     return point
 
 

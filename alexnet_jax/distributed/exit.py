@@ -43,8 +43,8 @@ class ExitHandler:
             self._peers = PeerWatchdog(group, heartbeat=heartbeat)
             self._index = group.index
 
-    def of(self, run: Callable[[], Any]) -> Any:
-        """What `run` returns; leaves the process where it raises."""
+    def exit_on_error(self, run: Callable[[], Any]) -> Any:
+        """Returns what `run` returns; exits the process where it raises."""
         try:
             result = run()
         except InputError as error:

@@ -247,6 +247,11 @@ def allgather_str(topic: str, word: str) -> list[str]:
     return words
 
 
+def sync_hosts(topic: str) -> None:
+    """Waits until all processes have come to this call; no device takes part."""
+    allgather_str(topic, '')
+
+
 def check_same_on_hosts(what: Mapping[str, str], *, remedy: str) -> None:
     """Proves to every process that all have the same: `what` is {name: value or its hash}.
 

@@ -17,7 +17,7 @@ from alexnet_jax.distributed.watchdog import exit_now
 from alexnet_jax.errors import INTERRUPTED
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
-NOTHING = 'nothing new to save'
+NOTHING_NEW = 'nothing new to save'
 _KEY = 'alexnet/interrupted'
 
 
@@ -29,9 +29,9 @@ class Preemption:
     writes to.
     """
 
-    def __init__(self, say: Callable[[str], None], *, processes: int = 1) -> None:
-        """`say` prints a line; of `processes` that have not met yet each leaves by itself, see `meet`."""
-        self.say = say
+    def __init__(self, info: Callable[[str], None], *, processes: int = 1) -> None:
+        """`info` prints a line; of `processes` that have not met yet each leaves by itself, see `start_sync`."""
+        self.info = info
         self._several, self._met = processes > 1, False
         self.name = ''  # of the signal, or of where it came from
         self.idle = True  # no step was made since the last checkpoint: there is nothing to save, whatever goes on
@@ -51,7 +51,7 @@ class Preemption:
     def _take_signals(self) -> dict[int, Any]:
         return {number: signal.signal(number, lambda *_: None) for number in _SIGNALS}
 
-    def meet(self) -> None:
+    def start_sync(self) -> None:
         """From now on the processes, which have met, stop together."""
         self._take_signals()  # again: where processes meet, JAX takes SIGTERM for a watch of its own
         if self._several:
@@ -76,7 +76,7 @@ class Preemption:
             self.name = told = signal.Signals(number).name
             if self.idle and not self._met:
                 self._leave()
-            self.say(f'{self.name}: saving at the next step, then leaving; a second one leaves at once')
+            self.info(f'{self.name}: saving at the next step, then leaving; a second one leaves at once')
             if self._met:
                 with contextlib.suppress(Exception):  # of a store that is gone: distributed.watchdog will say so
                     get_store().key_value_set(
@@ -104,7 +104,7 @@ class Preemption:
             return
 
     def _leave(self) -> NoReturn:
-        exit_now(f'interrupted by {self.name}: {NOTHING}; the same command goes on', INTERRUPTED)
+        exit_now(f'interrupted by {self.name}: {NOTHING_NEW}; the same command goes on', INTERRUPTED)
 
     def requested(self) -> bool:
         """Whether to stop here. All processes must ask at the same places, and are answered the same at each."""

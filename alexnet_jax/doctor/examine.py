@@ -6,17 +6,16 @@ import dataclasses
 import pathlib
 from collections.abc import Callable
 
-import ml_collections
-
+from alexnet_jax.checkpoints.load import load_config
 from alexnet_jax.doctor.data_stats import measure_data
 from alexnet_jax.doctor.measurements import Finding, Measurements
 from alexnet_jax.doctor.network_stats import Instruments, measure_network
-from alexnet_jax.doctor.snapshot import Snapshot, load_run_config, load_snapshot, make_snapshot, mesh_shape
+from alexnet_jax.doctor.snapshot import Snapshot, load_snapshot, make_snapshot, mesh_shape
 from alexnet_jax.doctor.verdict import find_causes, list_notes
 from alexnet_jax.run.run_dir import open_or_render
 from alexnet_jax.sharding.backend import prepare_backend
-from alexnet_jax.training import config as configs
-from alexnet_jax.training.build import variant_of
+from alexnet_jax.training.build import make_variant
+from alexnet_jax.training.config import Config
 
 STEPS = 20  # a rate a hundred times too large shows after 6
 
@@ -58,13 +57,10 @@ def examine(
     return Diagnosis(case, find_causes(case), list_notes(case))
 
 
-def examine_config(
-    config: ml_collections.ConfigDict, *, name: str, steps: int = STEPS, say: Callable[[str], None]
-) -> Diagnosis:
+def examine_config(config: Config, *, name: str, steps: int = STEPS, say: Callable[[str], None]) -> Diagnosis:
     """`examine` of what `config` would train; `InputError` where it, its dataset or the devices cannot be used."""
-    configs.validate(config)
     prepare_backend(mesh_shape(config), deterministic=config.deterministic)
-    dataset = open_or_render(config.dataset, config.data_dir).read_by(variant_of(config))
+    dataset = open_or_render(config.dataset, config.data_dir).read_by(make_variant(config))
     return examine(make_snapshot(config, dataset, name=name), steps=steps, say=say)
 
 
@@ -74,7 +70,7 @@ def examine_workdir(workdir: pathlib.Path, *, steps: int = STEPS, say: Callable[
     Raises:
       InputError: it holds no run, or its checkpoints, its dataset or the devices cannot be used.
     """
-    config = load_run_config(workdir)
+    config = load_config(workdir)
     prepare_backend(mesh_shape(config), deterministic=config.deterministic)
-    dataset = open_or_render(config.dataset, config.data_dir).read_by(variant_of(config))
+    dataset = open_or_render(config.dataset, config.data_dir).read_by(make_variant(config))
     return examine(load_snapshot(workdir, config, dataset), steps=steps, say=say)

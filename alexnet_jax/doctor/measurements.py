@@ -6,14 +6,14 @@ import dataclasses
 import math
 from collections.abc import Callable
 
-import ml_collections
 import numpy as np
 
 from alexnet_jax.doctor.data_stats import DataStats
 from alexnet_jax.doctor.network_stats import NetworkStats
 from alexnet_jax.doctor.snapshot import Snapshot
 from alexnet_jax.model.spec import Relu
-from alexnet_jax.training.config import DEMO, learning_rate_of, recipe
+from alexnet_jax.training.config import DEMO, Config, make_config
+from alexnet_jax.training.validation import validate_config
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,12 +57,12 @@ class Measurements:
     @property
     def rate(self) -> float:
         """The learning rate before any drop."""
-        return learning_rate_of(self.subject.config)
+        return self.subject.config.initial_learning_rate
 
     @property
-    def usual(self) -> ml_collections.ConfigDict:
+    def usual(self) -> Config:
         """The recipe for this dataset."""
-        return recipe(None if self.subject.dataset == DEMO else self.subject.dataset)
+        return validate_config(make_config(None if self.subject.dataset == DEMO else self.subject.dataset))
 
     @property
     def left(self) -> float:

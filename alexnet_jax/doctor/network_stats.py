@@ -19,10 +19,11 @@ from alexnet_jax.data.pipeline import HostBatch
 from alexnet_jax.doctor.dropout_stats import DropoutStats, measure_masks
 from alexnet_jax.doctor.recorder import LayerStats, Recorder
 from alexnet_jax.doctor.snapshot import Snapshot
+from alexnet_jax.sharding.backend import compiler_options
 from alexnet_jax.sharding.collectives import copy_to_towers
 from alexnet_jax.sharding.mesh import REPLICATED, batch_spec, parameter_specs, place_batch, replicate
 from alexnet_jax.training.schedule import get_lr_multipliers
-from alexnet_jax.training.step import Batch, compiler_options, make_gradients, make_model, rates_at
+from alexnet_jax.training.step import Batch, make_gradients, make_model, rates_at
 
 # Images that are passed through the network as in testing, before the steps and after them. Of fewer a unit that fires
 # for one image in twenty would often look dead.
@@ -132,7 +133,7 @@ def measure_network(
     for number, batch in enumerate(itertools.islice(itertools.chain(first, batches), steps), start=1):
         key = jax.random.fold_in(jax.random.key(subject.config.seed), state.step)
         rates = rates_at(state.step, state.plateau, schedule=subject.schedule, variant=subject.variant)
-        factors = get_lr_multipliers(subject.slowed, state.step)
+        factors = get_lr_multipliers(subject.lr_multipliers, state.step)
         held = tuple(layer for layer, factor in factors.items() if factor == 0)
         state, found = instruments.step(state, _placed(subject, batch), key, rates, factors)
         rows.append(jax.device_get(found) | {'rate': float(rates['learning_rate'])})
@@ -179,7 +180,9 @@ def _make_step(subject: Snapshot, model: Any) -> Any:
 
     def step(state: Any, batch: Batch, key: Array, rates: dict[str, Array], factors: dict[str, Array]) -> Any:
         (loss, error, *_), grads = gradients(state.params, batch, state.mean_image, key)
-        updates, opt_state = subject.optimizer.update(grads, state.opt_state, state.params, **rates, factors=factors)
+        updates, opt_state = subject.optimizer.update(
+            grads, state.opt_state, state.params, **rates, lr_multipliers=factors
+        )
         params = optax.apply_updates(state.params, updates)
         found: dict[str, Any] = {'loss': loss, 'error': error}
         found |= {'gradient': _norms(grads), 'update': _norms(updates), 'weight': _norms(state.params)}

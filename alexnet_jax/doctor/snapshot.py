@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
-import ml_collections
 import numpy as np
 import optax
 from jax.sharding import Mesh
@@ -20,7 +19,6 @@ from jax.typing import DTypeLike
 
 from alexnet_jax.checkpoints.checkpointer import FOLDER
 from alexnet_jax.checkpoints.inspect import load_arrays
-from alexnet_jax.checkpoints.load import load_config
 from alexnet_jax.checkpoints.manifest import DamagedError, read_manifest
 from alexnet_jax.data.augment import centre_crop
 from alexnet_jax.data.dataset import Dataset
@@ -28,12 +26,12 @@ from alexnet_jax.data.pipeline import HostBatch
 from alexnet_jax.errors import InputError
 from alexnet_jax.logs.writers import iter_metrics
 from alexnet_jax.model.spec import Variant
-from alexnet_jax.run.batches import batches_of
+from alexnet_jax.run.batches import make_batches
 from alexnet_jax.sharding.mesh import make_mesh, parameter_specs, shardings
-from alexnet_jax.training import config as configs
-from alexnet_jax.training.build import dtype_of, layer_factors_of, optimizer_of, schedule_of, variant_of
+from alexnet_jax.training.build import build_run
+from alexnet_jax.training.config import MAX_STEPS, ONE_WEIRD_TRICK, Config
 from alexnet_jax.training.schedule import LayerLRMultiplier, Plateau, Schedule
-from alexnet_jax.training.state import TrainState, abstract_state, create_state
+from alexnet_jax.training.state import TrainState, abstract_state
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,7 +44,7 @@ class Snapshot:
       dataset: name of the dataset.
       classes: number of classes.
       examples: images of the training split.
-      variant, mesh, optimizer, schedule, slowed, dtype: as training has them, on a mesh of one replica.
+      variant, mesh, optimizer, schedule, lr_multipliers, dtype: as training has them, on a mesh of one replica.
       state: where it stands; the diagnosis uses it up.
       batches: called with a number of updates, gives the training batches from there on, on the host.
       history: the lines of its metrics.jsonl, oldest first.
@@ -54,7 +52,7 @@ class Snapshot:
     """
 
     name: str
-    config: ml_collections.ConfigDict
+    config: Config
     dataset: str
     classes: int
     examples: int
@@ -62,7 +60,7 @@ class Snapshot:
     mesh: Mesh
     optimizer: optax.GradientTransformationExtraArgs
     schedule: Schedule
-    slowed: tuple[LayerLRMultiplier, ...]
+    lr_multipliers: tuple[LayerLRMultiplier, ...]
     dtype: DTypeLike | None
     state: TrainState
     batches: Callable[[int], Iterator[HostBatch]]
@@ -70,48 +68,33 @@ class Snapshot:
     notes: tuple[str, ...] = ()
 
 
-def mesh_shape(config: ml_collections.ConfigDict) -> tuple[int, int]:
+def mesh_shape(config: Config) -> tuple[int, int]:
     """(1, tower): the config's mesh with one replica, which sees the whole batch."""
     return 1, config.mesh[1]
 
 
-def make_snapshot(config: ml_collections.ConfigDict, dataset: Dataset, *, name: str) -> Snapshot:
-    """What `config`, which is validated, would train, before its first step."""
-    variant, optimizer = variant_of(config), optimizer_of(config)
-    mesh = make_mesh(*mesh_shape(config), one_weird_trick=config.parallelism == configs.ONE_WEIRD_TRICK)
-    state = create_state(
-        variant,
-        optimizer,
-        mesh,
-        num_classes=len(dataset.classes),
-        mean_image=np.asarray(centre_crop(dataset.mean_image, variant.input_size)),
-        seed=config.seed,
-    )
+def make_snapshot(config: Config, dataset: Dataset, *, name: str) -> Snapshot:
+    """What `config` would train, before its first step."""
+    mesh = make_mesh(*mesh_shape(config), one_weird_trick=config.parallelism == ONE_WEIRD_TRICK)
+    run = build_run(config, num_classes=len(dataset.classes), examples=dataset.examples('train'), mesh=mesh)
     return Snapshot(
         name=name,
         config=config,
         dataset=dataset.name,
-        classes=len(dataset.classes),
-        examples=dataset.examples('train'),
-        variant=variant,
+        classes=run.num_classes,
+        examples=run.examples,
+        variant=run.variant,
         mesh=mesh,
-        optimizer=optimizer,
-        schedule=schedule_of(config, examples=dataset.examples('train')),
-        slowed=layer_factors_of(config, examples=dataset.examples('train')),
-        dtype=dtype_of(config),
-        state=state,
-        batches=lambda step: batches_of(config, dataset).read_from(step),
+        optimizer=run.optimizer,
+        schedule=run.schedule,
+        lr_multipliers=run.lr_multipliers,
+        dtype=run.dtype,
+        state=run.create_state(np.asarray(centre_crop(dataset.mean_image, run.variant.input_size))),
+        batches=lambda step: make_batches(run, dataset).read_from(step),
     )
 
 
-def load_run_config(workdir: pathlib.Path) -> ml_collections.ConfigDict:
-    """The settings of a run folder, validated; `InputError` where it holds none, or they are damaged."""
-    config = load_config(workdir)
-    configs.validate(config)
-    return config
-
-
-def load_snapshot(workdir: pathlib.Path, config: ml_collections.ConfigDict, dataset: Dataset) -> Snapshot:
+def load_snapshot(workdir: pathlib.Path, config: Config, dataset: Dataset) -> Snapshot:
     """The run in `workdir` with its newest whole checkpoint; nothing in the folder is touched.
 
     Raises:
@@ -119,11 +102,12 @@ def load_snapshot(workdir: pathlib.Path, config: ml_collections.ConfigDict, data
     """
     subject = make_snapshot(config, dataset, name=str(workdir))
     state, data_order, notes = _newest(workdir, subject)
+    run = build_run(config, num_classes=subject.classes, examples=subject.examples, mesh=subject.mesh)
     return dataclasses.replace(
         subject,
         state=state,
-        batches=lambda step: batches_of(config, dataset, data_order=data_order).read_from(step),
-        history=tuple(entry for _, entry in iter_metrics(workdir / 'metrics.jsonl', configs.MOST_STEPS)),
+        batches=lambda step: make_batches(run, dataset, data_order=data_order).read_from(step),
+        history=tuple(entry for _, entry in iter_metrics(workdir / 'metrics.jsonl', MAX_STEPS)),
         notes=(*notes, *_other_dataset(workdir, dataset)),
     )
 

@@ -6,14 +6,12 @@ import json
 import pathlib
 from typing import Any
 
-import ml_collections
-
 from alexnet_jax.checkpoints.load import load_config
 from alexnet_jax.console import align_columns
 from alexnet_jax.errors import InputError
 from alexnet_jax.evaluation.landmarks import EPOCH, IMAGENET, LENGTH, TrainingHistory, landmarks, on_course
 from alexnet_jax.logs.writers import iter_metrics
-from alexnet_jax.training.config import MOST_STEPS, recipe, total_steps
+from alexnet_jax.training.config import MAX_STEPS, Config, make_config
 
 # The recipe's numbers that make another course where they are others.
 _NUMBERS = (
@@ -30,7 +28,7 @@ def compare(workdir: pathlib.Path) -> tuple[str, bool]:
       InputError: it is no run folder, or it has logged nothing yet.
     """
     config, circumstances = load_config(workdir), _json(workdir / 'run.json')
-    lines = [entry for _, entry in iter_metrics(workdir / 'metrics.jsonl', MOST_STEPS)]
+    lines = [entry for _, entry in iter_metrics(workdir / 'metrics.jsonl', MAX_STEPS)]
     if not lines:
         raise InputError(f'{workdir} has logged nothing yet: its first line comes after {config.log_every} steps')
     result = _json(workdir / 'result.json')
@@ -61,29 +59,31 @@ def compare(workdir: pathlib.Path) -> tuple[str, bool]:
     return '\n'.join([_heading(config, step), *_unlike(config), '', align_columns(rows), '', *why, verdict]), good
 
 
-def _heading(config: ml_collections.ConfigDict, step: int) -> str:
+def _heading(config: Config, step: int) -> str:
     epochs = f' ({step * config.batch_size / EPOCH:.1f} epochs)' if config.dataset == IMAGENET else ''
     return f'{config.dataset}, {config.variant}, step {step:,}{epochs}'
 
 
-def _epochs(config: ml_collections.ConfigDict) -> float:
+def _epochs(config: Config) -> float:
     """Of the whole run, were it ImageNet's."""
-    return total_steps(config, EPOCH) * config.batch_size / EPOCH
+    return config.get_total_steps(EPOCH) * config.batch_size / EPOCH
 
 
-def _unlike(config: ml_collections.ConfigDict) -> list[str]:
+def _unlike(config: Config) -> list[str]:
     """What makes the landmarks another run's."""
     said = []
     if config.dataset != IMAGENET:
         said.append(f'Not {IMAGENET}: nothing is published of {config.dataset}, and most rows cannot be compared.')
     if config.width != 1 or config.without:
         said.append('Not the whole network: its errors cannot be compared.')
-    usual = recipe(IMAGENET)
-    other = [key for key in (*_NUMBERS, *_RATES[config.schedule]) if config[key] != usual[key]]
+    usual = make_config(IMAGENET)
+    other = [key for key in (*_NUMBERS, *_RATES[config.schedule]) if getattr(config, key) != usual[key]]
     if _epochs(config) < LENGTH:
         said.append(f'A run of {_epochs(config):.3g} epochs: its last errors cannot be compared with those of 90.')
     if other:
-        said.append('Unlike the recipe: ' + ', '.join(f'{key}={config[key]} ({usual[key]})' for key in other) + '.')
+        said.append(
+            'Unlike the recipe: ' + ', '.join(f'{key}={getattr(config, key)} ({usual[key]})' for key in other) + '.'
+        )
     return said
 
 

@@ -23,8 +23,9 @@ from alexnet_jax.data.pipeline import EvaluationBatches, get_crop_decoder
 from alexnet_jax.distributed.hosts import fetch
 from alexnet_jax.evaluation.views import cut_view, get_views
 from alexnet_jax.model.spec import Variant
+from alexnet_jax.sharding.backend import compiler_options
 from alexnet_jax.sharding.mesh import REPLICATED, batch_spec, local_rows, parameter_specs, place_batch, replicate
-from alexnet_jax.training.step import compiler_options, make_model
+from alexnet_jax.training.step import make_model
 
 
 @dataclasses.dataclass(frozen=True)

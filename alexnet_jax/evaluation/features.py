@@ -27,8 +27,9 @@ from alexnet_jax.evaluation.views import cut_view, get_views
 from alexnet_jax.model.alexnet import INTERMEDIATES, get_stage_shapes, list_stages
 from alexnet_jax.model.network import Network
 from alexnet_jax.model.spec import Variant
+from alexnet_jax.sharding.backend import compiler_options
 from alexnet_jax.sharding.mesh import REPLICATED, TOWER, batch_spec, parameter_specs, place, place_batch, replicate
-from alexnet_jax.training.step import compiler_options, make_model
+from alexnet_jax.training.step import make_model
 
 
 def find_stage(variant: Variant, layer: str) -> str:

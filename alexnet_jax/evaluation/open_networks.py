@@ -6,13 +6,12 @@ import dataclasses
 import pathlib
 from collections.abc import Sequence
 
-import ml_collections
 from jax.typing import DTypeLike
 
 from alexnet_jax.data.dataset import Dataset, open_dataset
 from alexnet_jax.errors import InputError
 from alexnet_jax.model.network import Network
-from alexnet_jax.training.build import dtype_of
+from alexnet_jax.training.build import get_model_dtype
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -98,7 +97,7 @@ def list_remarks(networks: Sequence[Network], dataset: Dataset) -> list[str]:
 def get_dtype(network: Network) -> DTypeLike | None:
     """The dtype in which a network computes: that of its run; float32 (None) where it has none."""
     config = network.about.get('config')
-    return None if config is None else dtype_of(ml_collections.ConfigDict(config))
+    return None if config is None else get_model_dtype(config['precision'])
 
 
 def get_batch_size(networks: Sequence[Network]) -> int:

@@ -90,7 +90,7 @@ def select_references(protocol: str, *, networks: Collection[Variant] = (), mode
 def _at_its_times(network: Variant, own: Variant) -> Variant:
     lighting = dataclasses.replace(network.lighting, until=own.lighting.until)
     named = dataclasses.replace(network, name=own.name, source=own.source, sources=own.sources)
-    return dataclasses.replace(named, lighting=lighting, slowed=own.slowed)
+    return dataclasses.replace(named, lighting=lighting, lr_multipliers=own.lr_multipliers)
 
 
 def _reference(row: dict[str, str]) -> Reference:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import pathlib
-import time
-from collections import deque
 from collections.abc import Callable
 from typing import Any
 
@@ -18,7 +16,7 @@ MIN_DATA_WAIT = 0.01  # of the training time: where the devices waited longer fo
 
 
 class RunLogger:
-    """The log of one run folder; a context manager.
+    """Logs to one run folder; a context manager.
 
     On a terminal a progress line is redrawn in place, elsewhere plain lines are printed. Both go to standard error:
     standard output is left to results. Lines of metrics.jsonl later than `start_step` are dropped at the start: a run
@@ -73,14 +71,14 @@ class RunLogger:
     def _open(self, step: int) -> MetricWriter | None:
         if self._silent:
             return None
-        return MetricWriter(self._workdir, until=step, patient=self._patient, say=self.say)
+        return MetricWriter(self._workdir, until=step, patient=self._patient, info=self.info)
 
-    def say(self, text: str) -> None:
-        """One line for the person who watches."""
+    def info(self, text: str) -> None:
+        """Prints one line, above the progress bar where there is one."""
         self._console.print(text, markup=False)
 
-    def tick(self, step: int) -> None:
-        """Moves the bar, where there is one, to `step` updates made."""
+    def progress(self, step: int) -> None:
+        """Moves the progress bar, where there is one, to `step` updates made."""
         if self._progress:
             self._progress.update(self._task, completed=step, description='training')
 
@@ -106,12 +104,12 @@ class RunLogger:
         if self._progress:
             self._progress.update(self._task, figures=figures)
         else:
-            self.say(figures)
+            self.info(figures)
         self._write(step, 'train', metrics | {'images_per_second': images_per_second})
 
     def evaluation(self, step: int, protocol: str, result: dict[str, float], *, seconds: float) -> None:
         """A test of the parameters after `step` updates."""
-        self.say(
+        self.info(
             f'step {step}/{self._total}  validation, {protocol.replace("_", "-")}: loss {result["loss"]:.3f}  '
             f'top-1 error {result["top1_error"]:.2%}  top-5 error {result["top5_error"]:.2%}  '
             f'({result["examples"]} images, {seconds:.0f} s)'
@@ -123,33 +121,3 @@ class RunLogger:
             self._records.write(step, split, values)
         if self._track:
             self._track(step, get_group(split, values), values)
-
-
-class Stopwatch:
-    """Images and the seconds spent training on them, leaving out tests, saves and compilation."""
-
-    def __init__(self) -> None:
-        self.images, self.seconds = 0, 0.0
-        self.waited = 0.0  # of the seconds: for batches, while the devices had nothing to do
-        self._recent: deque[tuple[int, float]] = deque(maxlen=50)
-        self._since = time.perf_counter()
-
-    def lap(self, images: int) -> None:
-        """Adds `images` and the time since the last lap or `resume`."""
-        now = time.perf_counter()
-        seconds, self._since = now - self._since, now
-        self.images, self.seconds = self.images + images, self.seconds + seconds
-        self._recent.append((images, seconds))
-
-    def resume(self) -> None:
-        """Forgets the time since the last lap."""
-        self._since = time.perf_counter()
-
-    def data_wait(self) -> float:
-        """The share of the time in which the devices waited for a batch."""
-        return self.waited / self.seconds if self.seconds else 0.0
-
-    def recent(self) -> float:
-        """Images per second over the last laps."""
-        images, seconds = (sum(column) for column in zip(*self._recent, strict=True))
-        return images / seconds

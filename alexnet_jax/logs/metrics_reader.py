@@ -1,4 +1,4 @@
-"""Reads what the steps return, behind their back."""
+"""Reads step metrics LAG steps late, so that logging never blocks the devices."""
 
 from __future__ import annotations
 
@@ -6,11 +6,12 @@ from collections import deque
 from collections.abc import Callable
 
 import jax
-import ml_collections
 from jax import Array
 
-from alexnet_jax.logs.logger import RunLogger, Stopwatch
+from alexnet_jax.logs.logger import RunLogger
 from alexnet_jax.logs.monitors import LossMonitor, StepMonitor, check_finite
+from alexnet_jax.logs.timing import Stopwatch
+from alexnet_jax.training.config import Config
 
 LAG = 2  # steps between a step's dispatch and the reading of its loss, so that reading never holds up the devices
 
@@ -20,7 +21,7 @@ class MetricsReader:
 
     def __init__(
         self,
-        config: ml_collections.ConfigDict,
+        config: Config,
         log: RunLogger,
         watch: LossMonitor,
         steps: StepMonitor,
@@ -35,7 +36,7 @@ class MetricsReader:
         self._latest = 0  # the step of the last of `_read`
 
     def add(self, step: int, metrics: dict[str, Array]) -> None:
-        """Takes the metrics of the update that led to `step`, and reads those of BEHIND steps before.
+        """Takes the metrics of the update that led to `step`, and reads those of LAG steps before.
 
         Raises:
           Diverged: one of those losses or gradient norms is no number; what was sent off after it is forgotten.
@@ -75,8 +76,8 @@ class MetricsReader:
             self.catch_up()
             raise
         if warning:
-            self._log.say(warning)
-        self._log.tick(step)
+            self._log.info(warning)
+        self._log.progress(step)
         self._steps.ended(step)
         self._read.append(values)
         self._stopwatch.lap(self._config.batch_size)

@@ -71,9 +71,9 @@ class LossMonitor:
 class StepMonitor:
     """Says so when a step takes SLOW times the median, while it does, and when it has ended; a context manager."""
 
-    def __init__(self, say: Callable[[str], None], *, least: float = _LEAST) -> None:
-        """`say` prints a line; no step of less than `least` seconds is stuck."""
-        self._say, self._least = say, least
+    def __init__(self, info: Callable[[str], None], *, least: float = _LEAST) -> None:
+        """`info` prints a line; no step of less than `least` seconds is stuck."""
+        self._info, self._least = info, least
         self._seconds: deque[float] = deque(maxlen=50)
         self._since: float | None = None  # when the last step ended; None while nobody trains
         self._step, self._warned = 0, False
@@ -93,7 +93,7 @@ class StepMonitor:
             seconds = now - self._since
             self._seconds.append(seconds)
             if self._warned:
-                self._say(f'step {step} ended after {seconds:.0f} s')
+                self._info(f'step {step} ended after {seconds:.0f} s')
         self._since, self._step, self._warned = now, step, False
 
     def resume(self) -> None:
@@ -112,7 +112,7 @@ class StepMonitor:
             median, seconds = statistics.median(list(self._seconds)), time.monotonic() - since
             if seconds > max(SLOW * median, self._least):
                 self._warned = True
-                self._say(
+                self._info(
                     f'warning: step {self._step + 1} has taken {seconds:.0f} s, the median is {median:.2f} s: is this '
                     f'machine or its disk busy with something else, or a device stuck?'
                 )

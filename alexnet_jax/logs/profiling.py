@@ -18,7 +18,7 @@ class Profile:
     """
 
     def __init__(
-        self, folder: pathlib.Path, *, steps: int, after: int, settle: Callable[[], None], say: Callable[[str], None]
+        self, folder: pathlib.Path, *, steps: int, after: int, settle: Callable[[], None], info: Callable[[str], None]
     ) -> None:
         """To trace `steps` steps (0: none) into `folder`, in a process whose first step is `after` + 1.
 
@@ -27,9 +27,9 @@ class Profile:
           steps: how many.
           after: the step of the checkpoint that this process began with, 0 for none.
           settle: waits for the steps in flight, so that the trace holds whole steps.
-          say: prints one line.
+          info: prints one line.
         """
-        self._folder, self._settle, self._say = folder, settle, say
+        self._folder, self._settle, self._info = folder, settle, info
         self._steps = range(after + WARM_UP + 1, after + WARM_UP + 1 + steps)
         self._traced = 0
         self._running = False
@@ -41,7 +41,7 @@ class Profile:
         if self._running:
             self._stop()
         elif self._steps and not self._traced and not failed:
-            self._say(f'nothing was traced: profiling begins at step {self._steps[0]}, after the end of this run')
+            self._info(f'nothing was traced: profiling begins at step {self._steps[0]}, after the end of this run')
 
     @contextlib.contextmanager
     def step(self, step: int) -> Iterator[None]:
@@ -65,7 +65,7 @@ class Profile:
     def _stop(self) -> None:
         jax.profiler.stop_trace()
         self._running = False
-        self._say(
+        self._info(
             f'traced {self._traced} steps into {self._folder}: open it with `tensorboard --logdir {self._folder}` '
             f'(pip install tensorboard xprof), or its trace.json.gz on ui.perfetto.dev'
         )

@@ -1,10 +1,11 @@
-"""The account of a start: where the time goes from the command to the end of the first step."""
+"""Where the time goes: the parts of a start, and the throughput of training."""
 
 from __future__ import annotations
 
 import os
 import pathlib
 import time
+from collections import deque
 from typing import Any
 
 STAT = pathlib.Path('/proc/self/stat')  # Linux's record of this process
@@ -59,6 +60,36 @@ class StartupTimer:
         names = {'compile': 'compile (cached)'} if self._cached else {}
         parts = ', '.join(f'{names.get(part, part)} {seconds:.1f}' for part, seconds in self._seconds.items())
         return f'first step after {sum(self._seconds.values()):.1f} s: {parts}'
+
+
+class Stopwatch:
+    """Images and the seconds spent training on them, leaving out tests, saves and compilation."""
+
+    def __init__(self) -> None:
+        self.images, self.seconds = 0, 0.0
+        self.waited = 0.0  # of the seconds: for batches, while the devices had nothing to do
+        self._recent: deque[tuple[int, float]] = deque(maxlen=50)
+        self._since = time.perf_counter()
+
+    def lap(self, images: int) -> None:
+        """Adds `images` and the time since the last lap or `resume`."""
+        now = time.perf_counter()
+        seconds, self._since = now - self._since, now
+        self.images, self.seconds = self.images + images, self.seconds + seconds
+        self._recent.append((images, seconds))
+
+    def resume(self) -> None:
+        """Forgets the time since the last lap."""
+        self._since = time.perf_counter()
+
+    def data_wait(self) -> float:
+        """The share of the time in which the devices waited for a batch."""
+        return self.waited / self.seconds if self.seconds else 0.0
+
+    def recent(self) -> float:
+        """Images per second over the last laps."""
+        images, seconds = (sum(column) for column in zip(*self._recent, strict=True))
+        return images / seconds
 
 
 def _age() -> float:

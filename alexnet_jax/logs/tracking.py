@@ -24,13 +24,12 @@ from collections.abc import Callable
 from importlib import util
 from typing import Any
 
-import ml_collections
-
 from alexnet_jax.console import info
 from alexnet_jax.errors import InputError, Interrupted
 from alexnet_jax.files import write_json
 from alexnet_jax.logs.trackers import INSTALL, TRACKERS, Tracker
 from alexnet_jax.logs.writers import get_group, iter_metrics
+from alexnet_jax.training.config import Config
 
 PATIENCE = 60.0  # seconds for a tracker to take what is left at the end
 
@@ -52,18 +51,16 @@ class Tracking:
     """What a run tells its tracker; a context manager. With the name '' all of it is silence.
 
     Attributes:
-      say: called with the one line about a tracker that fails.
+      info: called with the one line about a tracker that fails.
     """
 
-    def __init__(
-        self, config: ml_collections.ConfigDict, workdir: pathlib.Path, *, start: int, silent: bool = False
-    ) -> None:
+    def __init__(self, config: Config, workdir: pathlib.Path, *, start: int, silent: bool = False) -> None:
         """Opens the run that has made `start` steps, or a new one; `silent`: of a process that leaves it to another.
 
         Raises:
           InputError: a new run cannot be opened. Of a resumed one that is said only.
         """
-        self.say: Callable[[str], None] = info
+        self.info: Callable[[str], None] = info
         self._name = '' if silent else config.tracking
         self._path = workdir / 'tracking.json'
         self._thread: threading.Thread | None = None
@@ -74,7 +71,7 @@ class Tracking:
         before = runs.get(self._name, {})
         try:
             with _off_standard_output():
-                self._tracker: Tracker = TRACKERS[self._name](before.get('run'), workdir, config.to_dict())
+                self._tracker: Tracker = TRACKERS[self._name](before.get('run'), workdir, config.to_json())
                 asked = self._tracker.logged()
                 self._keeps = asked is None  # tracking.json keeps what the tracker cannot be asked for
                 self._logged = before.get('logged', {}) if asked is None else asked
@@ -82,7 +79,7 @@ class Tracking:
             text = f'{self._name} does not open a run: {_line(error)}'
             if not before:
                 raise InputError(f'{text}; without it: --config.tracking=') from error
-            self.say(f'WARNING: {text}; the run goes on without')
+            self.info(f'WARNING: {text}; the run goes on without')
             return
         self._runs = runs | {self._name: before | {'run': self._tracker.run}}
         write_json(self._path, self._runs)
@@ -115,7 +112,7 @@ class Tracking:
         with _off_standard_output():
             self._thread.join(PATIENCE)
         if self._thread.is_alive():
-            self.say(f'WARNING: {self._name} has not taken everything after {PATIENCE:.0f} s; the rest is lost to it')
+            self.info(f'WARNING: {self._name} has not taken everything after {PATIENCE:.0f} s; the rest is lost to it')
 
     def _work(self) -> None:
         try:
@@ -130,7 +127,7 @@ class Tracking:
                 self._tracker.log(step, {f'{group}/{name}': value for name, value in values.items()})
             self._tracker.close(self._ending)
         except Exception as error:
-            self.say(f'WARNING: {self._name} failed: {_line(error)}; the run goes on without, metrics.jsonl has it all')
+            self.info(f'WARNING: {self._name} failed: {_line(error)}; the run goes on without; metrics.jsonl has all')
 
 
 def _read(path: pathlib.Path) -> dict[str, Any]:

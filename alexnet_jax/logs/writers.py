@@ -101,9 +101,9 @@ def get_group(split: str, values: dict[str, Any]) -> str:
 class MetricWriter:
     """Both files of a run folder; what they cannot take ends the run, or is said once and tried again."""
 
-    def __init__(self, workdir: pathlib.Path, *, until: int, patient: bool, say: Callable[[str], None]) -> None:
-        """Opens them with what is up to step `until`; `patient` to go on where a disk is full, telling `say`."""
-        self._workdir, self._patient, self._say = workdir, patient, say
+    def __init__(self, workdir: pathlib.Path, *, until: int, patient: bool, info: Callable[[str], None]) -> None:
+        """Opens them with what is up to step `until`; `patient` to go on where a disk is full, telling `info`."""
+        self._workdir, self._patient, self._info = workdir, patient, info
         self._file = JsonlWriter(workdir / 'metrics.jsonl', until=until)
         self._board: TensorBoardWriter | None = TensorBoardWriter(workdir / 'tensorboard', purge_step=until + 1)
         self._failing = False
@@ -135,7 +135,7 @@ class MetricWriter:
             raise InputError(text) from error
         if not self._failing:
             self._failing = True
-            self._say(f'WARNING: {text}; {consequence}')
+            self._info(f'WARNING: {text}; {consequence}')
 
     def close(self) -> None:
         """Closes both."""

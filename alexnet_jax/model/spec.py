@@ -166,7 +166,7 @@ class Variant:
         they are in training and multiplies all of them by 1 - dropout_rate in testing.
       bias_rate: learning rate of biases, in multiples of the weights'.
       bias_drops: whether it falls with the weights'; False leaves it what it was in the first step.
-      slowed: layers that learn more slowly late in a run, in order of time.
+      lr_multipliers: layers that learn more slowly late in a run, in order of time.
       images_per_crop: how many neighbours in an epoch's order share one crop offset and one flip.
       towers: 2, or 1 for a network in which every layer reads all of the one before.
       activation: of the hidden fully connected layers; that of a convolution is among its operations.
@@ -182,7 +182,7 @@ class Variant:
     lighting: Lighting
     bias_rate: float
     bias_drops: bool = True
-    slowed: tuple[LRMultiplier, ...] = ()
+    lr_multipliers: tuple[LRMultiplier, ...] = ()
     input_size: int = 224  # paper section 4.1: "random 224x224 patches"
     record_size: int = RECORD_SIZE
     pixel_std: tuple[float, float, float] = (1.0, 1.0, 1.0)
@@ -209,7 +209,7 @@ class Variant:
         return (*self.convs, *self.dense)
 
     @property
-    def decays(self) -> dict[str, float]:
+    def weight_decay_multipliers(self) -> dict[str, float]:
         """{layer: weight decay of its kernel in multiples of the run's}, of those where it is not 1."""
         return {layer.name: layer.decay for layer in self.layers if layer.decay != 1}
 

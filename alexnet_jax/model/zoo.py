@@ -102,7 +102,7 @@ RELEASED = Variant(
     bias_rate=2.0,
     bias_drops=False,
     # The log in layer-params-145.cfg: conv1 from 1e-4 to 1e-5 at epoch 67, and to 0 at epoch 72, of 91.
-    slowed=_conv1(slow=66 / 91, still=71 / 91),
+    lr_multipliers=_conv1(slow=66 / 91, still=71 / 91),
     images_per_crop=32,  # CHM convdata_jpeg.py `crop_chunk`: a quarter of a batch of 128 at a time
     sources=(
         ('crop', 'convdata_jpeg.py'),
@@ -122,11 +122,16 @@ RELEASED = Variant(
 )
 
 
-def _without(name: str, part: str, source: str, *, until: float, slowed: tuple[LRMultiplier, ...]) -> Variant:
-    """`RELEASED` without a part; the colour noise `until`, and conv1 `slowed`, as the log of that run says."""
+def _without(name: str, part: str, source: str, until: float, lr_multipliers: tuple[LRMultiplier, ...]) -> Variant:
+    """`RELEASED` without a part; the colour noise `until`, and conv1's rate, as the log of that run says."""
     lighting = dataclasses.replace(RELEASED.lighting, until=until)
     return dataclasses.replace(
-        ablate(RELEASED, (part,)), name=name, source=source, lighting=lighting, slowed=slowed, sources=_logged(source)
+        ablate(RELEASED, (part,)),
+        name=name,
+        source=source,
+        lighting=lighting,
+        lr_multipliers=lr_multipliers,
+        sources=_logged(source),
     )
 
 
@@ -213,16 +218,26 @@ ONE_WEIRD_TRICK = Variant(
 # Of the rates of biases the logs say nothing: in the end they were 0.002 in 147 and in conv1 and conv2 of the half
 # network, from when on is not known, and 0.02, as here, elsewhere.
 HALF = _without(
-    'half', 'towers', 'CHM layers/layers-145-half.cfg', until=65 / 96, slowed=_conv1(slow=65 / 96, still=71 / 96)
+    'half',
+    'towers',
+    'CHM layers/layers-145-half.cfg',
+    until=65 / 96,
+    lr_multipliers=_conv1(slow=65 / 96, still=71 / 96),
 )
 NO_EXCHANGE = _without(
-    'no_exchange', 'exchange', 'CHM layers/layers-150.cfg', until=65 / 92, slowed=_conv1(slow=65 / 92, still=71 / 92)
+    'no_exchange',
+    'exchange',
+    'CHM layers/layers-150.cfg',
+    until=65 / 92,
+    lr_multipliers=_conv1(slow=65 / 92, still=71 / 92),
 )
-NO_NORM = _without(
-    'no_norm', 'norm', 'CHM layers/layers-148.cfg', until=68 / 97, slowed=_conv1(slow=68 / 97, still=72 / 97)
-)
+NO_NORM = _without('no_norm', 'norm', 'CHM layers/layers-148.cfg', 68 / 97, _conv1(slow=68 / 97, still=72 / 97))
 NO_OVERLAP = _without(
-    'no_overlap', 'overlap', 'CHM layers/layers-147.cfg', until=1.0, slowed=(LRMultiplier('conv1', 78 / 90, 0.0),)
+    'no_overlap',
+    'overlap',
+    'CHM layers/layers-147.cfg',
+    until=1.0,
+    lr_multipliers=(LRMultiplier('conv1', 78 / 90, 0.0),),
 )
 
 VARIANTS = {

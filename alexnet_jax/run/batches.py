@@ -1,13 +1,10 @@
-"""From a config to its training batches, on the host and on the mesh."""
+"""The training batches of a run, on the host and on the mesh."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator
 from typing import Any
-
-import ml_collections
-from jax.sharding import Mesh
 
 from alexnet_jax.checkpoints.hashes import hash_array
 from alexnet_jax.data.augment import choose_offsets, count_offsets, lighting_basis
@@ -17,41 +14,37 @@ from alexnet_jax.distributed.hosts import allgather_str
 from alexnet_jax.errors import InputError
 from alexnet_jax.logs.monitors import check_finite
 from alexnet_jax.sharding.mesh import local_rows, place_batch
-from alexnet_jax.training.build import lit_steps_of, variant_of
+from alexnet_jax.training.build import Run
 from alexnet_jax.training.step import Batch
 
 
-def placed_batches(
-    config: ml_collections.ConfigDict, dataset: Dataset, mesh: Mesh, *, start: int, data_order: int = 0
-) -> Iterator[Batch]:
-    """The batches after `start` updates, on the mesh; the transfer of one runs while the step before it computes.
+def iter_batches(run: Run, dataset: Dataset, *, start: int, data_order: int = 0) -> Iterator[Batch]:
+    """Yields the batches after `start` updates, on the mesh; one is transferred while the step before it computes.
 
     Raises:
       InputError: another process made another batch of the same rows.
-      Diverged: a batch holds a number that is none.
+      NonFiniteError: the lighting of a batch is not finite.
     """
-    rows = local_rows(mesh, config.batch_size)
-    batches = batches_of(config, dataset, rows=rows, data_order=data_order).read_from(start)
+    rows = local_rows(run.mesh, run.config.batch_size)
+    batches = make_batches(run, dataset, rows=rows, data_order=data_order).read_from(start)
     for step, batch in enumerate(batches, start=start + 1):
         if step == start + 1:
-            _prove_same(batch, rows)
+            _check_same_rows(batch, rows)
         check_finite(step, float(batch.lighting.sum()), 'lighting')
         arrays: Any = (batch.images, batch.labels, batch.lighting)
-        yield place_batch(mesh, Batch(*arrays), batch_size=config.batch_size)
+        yield place_batch(run.mesh, Batch(*arrays), batch_size=run.config.batch_size)
 
 
-def batches_of(
-    config: ml_collections.ConfigDict, dataset: Dataset, *, rows: range | None = None, data_order: int = 0
-) -> TrainingBatches:
-    """The training batches of a config, host side.
+def make_batches(run: Run, dataset: Dataset, *, rows: range | None = None, data_order: int = 0) -> TrainingBatches:
+    """Makes the training batches of a run, on the host.
 
     Args:
-      config: the run's.
+      run: whose seed, batch size and augmentation they have.
       dataset: the run's.
       rows: of every global batch, those to make; None: all.
       data_order: how often the run was rolled back: each time its images come in another order.
     """
-    variant = variant_of(config)
+    variant, config = run.variant, run.config
     records = dataset.records('train')
     offsets = count_offsets(variant.input_size, record=variant.record_size)
     basis = lighting_basis(dataset.rgb_covariance, scale=variant.lighting.scale, strength=variant.lighting.strength)
@@ -67,14 +60,14 @@ def batches_of(
         images_per_crop=variant.images_per_crop,
         places=None if variant.crops is None else choose_offsets(variant.crops, seed=config.seed, offsets=offsets),
         flips=variant.flips,
-        lit_steps=lit_steps_of(config, examples=dataset.examples('train')),
+        lit_steps=run.lighting_steps,
     )
 
 
-def _prove_same(batch: HostBatch, rows: range) -> None:
-    """Processes that need the same rows of a batch, because a replica's towers are theirs, must have made the same."""
+def _check_same_rows(batch: HostBatch, rows: range) -> None:
+    """Checks that processes which need the same rows, because a replica's towers are theirs, have made the same."""
     own = {'rows': [rows.start, rows.stop], 'digest': hash_array(batch.images) + hash_array(batch.labels)}
-    words = [json.loads(word) for word in allgather_str('batch', json.dumps(own))]
-    for index, word in enumerate(words):
-        if word['rows'] == own['rows'] and word != own:
+    others = [json.loads(text) for text in allgather_str('batch', json.dumps(own))]
+    for index, other in enumerate(others):
+        if other['rows'] == own['rows'] and other != own:
             raise InputError(f'process {index} made another batch of the same rows: is its --config.data_dir the same?')

@@ -1,34 +1,57 @@
-"""What to do when a number is not one any more: find the step that did it, name its images, keep the state before."""
+"""What to do about a non-finite number: find the step behind it, name its images, keep the state before."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
 import pathlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import ml_collections
 import numpy as np
 from jax import Array
 from jax.sharding import Mesh
 
-from alexnet_jax.checkpoints.origin import restore_or_init
-from alexnet_jax.checkpoints.saving import Saving
-from alexnet_jax.data.dataset import Dataset
-from alexnet_jax.distributed.preemption import NOTHING, Preemption
+from alexnet_jax.checkpoints.checkpointer import Checkpointer
+from alexnet_jax.distributed.preemption import NOTHING_NEW, Preemption
 from alexnet_jax.errors import InputError, Interrupted
 from alexnet_jax.logs.logger import RunLogger
 from alexnet_jax.logs.monitors import NonFiniteError
-from alexnet_jax.run.batches import batches_of, placed_batches
 from alexnet_jax.sharding.mesh import replicate
+from alexnet_jax.training.build import Run
 from alexnet_jax.training.schedule import Plateau
 from alexnet_jax.training.state import TrainState
 from alexnet_jax.training.step import Batch
 
-FILE = 'bad_numbers.jsonl'
+FILE = 'non_finite.jsonl'
+
+
+@dataclasses.dataclass(kw_only=True)
+class History:
+    """What has made the state besides the seed and the number of steps.
+
+    Attributes:
+      data_order: how often the run was rolled back: each time its images come in another order.
+      since: the step at which this process began, or to which it was rolled back: what was before is not known.
+      plateaus: {step: the learning-rate rule's memory after the test of it}.
+      skipped: the steps whose batches were left out.
+    """
+
+    data_order: int
+    since: int
+    plateaus: dict[int, Plateau] = dataclasses.field(default_factory=dict)
+    skipped: set[int] = dataclasses.field(default_factory=set)
+
+    def restore_plateau(self, state: TrainState, mesh: Mesh) -> TrainState:
+        """Returns `state` with the memory that the rule had after the test of its step, where there was one."""
+        plateau = self.plateaus.get(int(state.step))
+        return state if plateau is None else dataclasses.replace(state, plateau=replicate(mesh, plateau))
+
+    def forget(self, *, after: int) -> None:
+        """Forgets the tests of later steps than `after`."""
+        self.plateaus = {step: plateau for step, plateau in self.plateaus.items() if step <= after}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,80 +59,74 @@ class NonFiniteCase:
     """What happened.
 
     Attributes:
-      bad: the number, and the step at which it was seen.
+      error: the number, and the step at which it was seen.
       step: the step whose batch did it.
-      spoilt: whether the loss of that step was still a number and its update was not: then that has been made.
+      spoilt: whether the loss of that step was still finite and its update was not: then that has been made.
       state: the one before that step; None where it is gone.
     """
 
-    bad: NonFiniteError
+    error: NonFiniteError
     step: int
     spoilt: bool
     state: TrainState | None
 
 
 def set_step(state: TrainState, step: int, mesh: Mesh) -> TrainState:
-    """The state with another count of its updates."""
+    """Returns the state with another count of its updates."""
     return dataclasses.replace(state, step=replicate(mesh, np.int32(step)))
 
 
-def locate(bad: NonFiniteError, state: TrainState, mesh: Mesh) -> NonFiniteCase:
-    """Finds the step behind `bad`, from the state that the run came to; all processes must ask."""
+def locate(error: NonFiniteError, state: TrainState, mesh: Mesh) -> NonFiniteCase:
+    """Finds the step behind `error`, from the state that the run came to; all processes must call it."""
     step = int(state.step)
     if step < 0:  # frozen, see state.frozen: steps may change it again
         step = -step - 1
         state = set_step(state, step, mesh)
     # A loss is that before the step's update, a test's that after it: then the step behind it was made.
-    spoilt = bad.step <= step or not _is_sound(state)
-    return NonFiniteCase(bad, step, True, None) if spoilt else NonFiniteCase(bad, step + 1, False, state)
+    spoilt = error.step <= step or not _is_finite(state)
+    return NonFiniteCase(error, step, True, None) if spoilt else NonFiniteCase(error, step + 1, False, state)
 
 
 @jax.jit
-def _sound(state: TrainState) -> Array:
+def _finite(state: TrainState) -> Array:
     finite = jnp.stack([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(state)]).all()
     return finite & (state.step >= 0)
 
 
-def _is_sound(state: TrainState) -> bool:
-    """Whether all that it holds are numbers, and no loss has frozen it."""
-    return bool(_sound(state))
+def _is_finite(state: TrainState) -> bool:
+    """Tells whether all that the state holds is finite, and no loss has frozen it."""
+    return bool(_finite(state))
 
 
-@dataclasses.dataclass(kw_only=True)
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Recovery:
     """The way back to a state that is gone: from the last checkpoint, by making the steps since then again.
 
-    Batches, dropout and lighting are functions of the seed and the step, so on the same mesh the same bits come out.
-    What else has made the state is kept here.
+    Batches, dropout and lighting are functions of the seed and the step, so on the same mesh the same bits come out;
+    `History` has what else has made the state.
 
     Attributes:
-      data_order: how often the run was rolled back: each time its images come in another order.
-      since: the step at which this process began, or to which it was rolled back: what was before is not known.
-      plateaus: {step: the learning-rate rule's memory after the test of it}.
-      left_out: the steps whose batches were skipped.
+      run, workdir, logger, preemption, checkpointer, history: the run's.
+      batches: the run's batches after a number of updates.
+      records: the records, int (b,), indices in the training split, of the batch after a number of updates.
+      restore: the newest whole checkpoint's state, or the fresh one; raises InputError where all are damaged.
     """
 
-    config: ml_collections.ConfigDict
-    dataset: Dataset
-    mesh: Mesh
+    run: Run
     workdir: pathlib.Path
-    interruption: Preemption
-    saving: Saving
-    log: RunLogger
-    data_order: int
-    since: int
-    plateaus: dict[int, Plateau] = dataclasses.field(default_factory=dict)
-    left_out: set[int] = dataclasses.field(default_factory=set)
+    logger: RunLogger
+    preemption: Preemption
+    checkpointer: Checkpointer
+    history: History
+    batches: Callable[[int], Iterator[Batch]]
+    records: Callable[[int], np.ndarray]
+    restore: Callable[[], TrainState]
 
-    def batches_from(self, step: int) -> Iterator[Batch]:
-        """The run's batches after `step` updates; see placed_batches."""
-        return placed_batches(self.config, self.dataset, self.mesh, start=step, data_order=self.data_order)
-
-    def recover(self, bad: NonFiniteError, state: TrainState, update: Any, *, last_time: bool) -> TrainState:
-        """What the config says about numbers that are none.
+    def recover(self, error: NonFiniteError, state: TrainState, update: Any, *, last_time: bool) -> TrainState:
+        """Does what the config says about non-finite numbers.
 
         Args:
-          bad: the number.
+          error: the number.
           state: that after the last step sent off.
           update: the compiled training step.
           last_time: whether to stop whatever the config says.
@@ -121,91 +138,83 @@ class Recovery:
           InputError: the run stops.
           Interrupted: it was told to stop; there is nothing more to save.
         """
-        case = locate(bad, state, self.mesh)
-        action = 'stop' if last_time else self.config.on_bad_numbers
+        case = locate(error, state, self.run.mesh)
+        action = 'stop' if last_time else self.run.config.on_non_finite
         if case.spoilt and action != 'roll_back':
-            case = self._made_again(case, update)
-        batches = batches_of(self.config, self.dataset, data_order=self.data_order)
-        file = record_non_finite(self.workdir, case, action, records=batches.records(case.step - 1))
+            case = self._remake(case, update)
+        file = record_non_finite(self.workdir, case, action, records=self.records(case.step - 1))
         if action == 'roll_back':
             state = self._roll_back()
-            self.log.rewind(self.since)
-            self.log.say(f'warning: {bad}: back to step {self.since}, with another order of the images')
+            since = self.history.since
+            self.logger.rewind(since)
+            self.logger.info(f'warning: {error}: back to step {since}, with another order of the images')
             return state
         if case.state is not None and action == 'skip':
-            state = self._leave_out(case, case.state)
+            state = self._skip(case, case.state)
             if case.spoilt:
-                self.log.rewind(case.step)  # steps after it may have been logged
+                self.logger.rewind(case.step)  # steps after it may have been logged
             batch = f'the batch of step {case.step}' if case.spoilt else 'its batch'
-            self.log.say(f'warning: {bad}: {batch} is left out; {file} names the images')
+            self.logger.info(f'warning: {error}: {batch} is left out; {file} names the images')
             return state
         if case.state is not None:
-            self.saving.save(case.state, data_order=self.data_order)
-        raise InputError(format_stop(case, file)) from bad
+            self.checkpointer.save(case.state, data_order=self.history.data_order)
+        raise InputError(format_stop(case, file)) from error
 
-    def _last_checkpoint(self) -> TrainState:
-        """The newest whole one, or the fresh state with which this process began."""
-        self.saving.wait()  # the one being written may be the newest
-        parts = (self.config, self.dataset, self.mesh, self.saving.checkpoints)
+    def _restore_last(self) -> TrainState:
+        """Restores the newest whole checkpoint, or the fresh state with which this process began."""
+        self.checkpointer.wait()  # the one being written may be the newest
         try:
-            state, _, _ = restore_or_init(*parts)
+            state = self.restore()
         except InputError:
-            if self.since:
+            if self.history.since:
                 raise
-            state, _, _ = restore_or_init(*parts)  # without those that are set aside now, from the beginning
-        return self._as_tested(state)
+            state = self.restore()  # without those that are set aside now, from the beginning
+        return self.history.restore_plateau(state, self.run.mesh)
 
     def _roll_back(self) -> TrainState:
-        """The last checkpoint, from which the run takes another way."""
-        state = self._last_checkpoint()
-        self.data_order += 1
-        self.since = int(state.step)
-        self._forget(after=self.since)
+        """Goes back to the last checkpoint, from which the run takes another way."""
+        state = self._restore_last()
+        self.history.data_order += 1
+        self.history.since = int(state.step)
+        self.history.forget(after=self.history.since)
         return state
 
-    def _leave_out(self, case: NonFiniteCase, before: TrainState) -> TrainState:
-        """The state after the step of `case`, made without its batch from the one before."""
-        self._forget(after=case.step - 1)
-        self.left_out.add(case.step)
-        return set_step(before, case.step, self.mesh)
+    def _skip(self, case: NonFiniteCase, before: TrainState) -> TrainState:
+        """Returns the state after the step of `case`, made without its batch from the one before."""
+        self.history.forget(after=case.step - 1)
+        self.history.skipped.add(case.step)
+        return set_step(before, case.step, self.run.mesh)
 
-    def _made_again(self, case: NonFiniteCase, update: Any) -> NonFiniteCase:
-        """`case`, of which the state is gone, with that state, where all that led to it is known.
+    def _remake(self, case: NonFiniteCase, update: Any) -> NonFiniteCase:
+        """Returns `case`, of which the state is gone, with that state, where all that led to it is known.
 
-        An infinite parameter may stay out of the losses for some steps: named is the first step whose update was none.
+        An infinite parameter may stay out of the losses for some steps: the case is then moved to the first step whose
+        update was not finite.
         """
-        state, last = self._last_checkpoint(), case.step - 1
+        state, last, mesh = self._restore_last(), case.step - 1, self.run.mesh
         start, batches = int(state.step), None
-        if not self.since <= start <= last:
+        if not self.history.since <= start <= last:
             return case
         again = f', from which steps {start + 1} to {last} are made again' if start < last else ''
-        self.log.say(
-            f'warning: {case.bad}: the update of step {case.step} spoilt the parameters; back to step {start}{again}'
+        self.logger.info(
+            f'warning: {case.error}: the update of step {case.step} spoilt the parameters; back to step {start}{again}'
         )
         for step in range(start + 1, case.step):
-            if self.interruption.requested():
-                raise Interrupted(NOTHING)
-            if step in self.left_out:
-                state, batches = set_step(state, step, self.mesh), None  # nor is its batch made
+            if self.preemption.requested():
+                raise Interrupted(NOTHING_NEW)
+            if step in self.history.skipped:
+                state, batches = set_step(state, step, mesh), None  # nor is its batch made
             else:
-                batches = batches or self.batches_from(step - 1)
+                batches = batches or self.batches(step - 1)
                 state, _ = update(state, next(batches))
-                if not _is_sound(state):
-                    return self._made_again(dataclasses.replace(case, step=step), update)
-            state = self._as_tested(state)
+                if not _is_finite(state):
+                    return self._remake(dataclasses.replace(case, step=step), update)
+            state = self.history.restore_plateau(state, mesh)
         return dataclasses.replace(case, state=state)
-
-    def _as_tested(self, state: TrainState) -> TrainState:
-        """With the learning-rate rule's memory after the test of its step, where there was one."""
-        plateau = self.plateaus.get(int(state.step))
-        return state if plateau is None else dataclasses.replace(state, plateau=replicate(self.mesh, plateau))
-
-    def _forget(self, *, after: int) -> None:
-        self.plateaus = {step: plateau for step, plateau in self.plateaus.items() if step <= after}
 
 
 def record_non_finite(workdir: pathlib.Path, case: NonFiniteCase, action: str, *, records: np.ndarray) -> pathlib.Path:
-    """Adds a line to WORKDIR/bad_numbers.jsonl: the step, the number, what was done, and the images of the batch.
+    """Adds a line to WORKDIR/non_finite.jsonl: the step, the number, what was done, and the images of the batch.
 
     Args:
       workdir: the run folder.
@@ -217,8 +226,8 @@ def record_non_finite(workdir: pathlib.Path, case: NonFiniteCase, action: str, *
     if jax.process_index() == 0:
         line = {
             'step': case.step,
-            'number': case.bad.name,
-            'value': str(case.bad.value),
+            'number': case.error.name,
+            'value': str(case.error.value),
             'action': action,
             'records': records.tolist(),
         }
@@ -228,12 +237,12 @@ def record_non_finite(workdir: pathlib.Path, case: NonFiniteCase, action: str, *
 
 
 def format_stop(case: NonFiniteCase, file: pathlib.Path) -> str:
-    """What the person reads when the run ends here."""
+    """Formats what the person reads when the run ends here."""
     spoilt = f'the update of step {case.step} spoilt the parameters, ' if case.spoilt else ''
     before = 'the checkpoints before it are kept'
     if case.state is not None:
         before = f'the state before it is checkpoint {int(case.state.step)}'
     return (
-        f'{case.bad}: stopped; {spoilt}{before}, {file} names the images of the batch; '
+        f'{case.error}: stopped; {spoilt}{before}, {file} names the images of the batch; '
         f'try a lower --config.learning_rate, in a new --workdir'
     )

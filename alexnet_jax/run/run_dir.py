@@ -14,14 +14,13 @@ from importlib import metadata
 from typing import Any
 
 import jax
-import ml_collections
 from jax.sharding import Mesh
 
 from alexnet_jax.console import info
 from alexnet_jax.data.dataset import Dataset, open_dataset, prepared_datasets
 from alexnet_jax.errors import InputError
 from alexnet_jax.files import HALF, hold_lock, write_json
-from alexnet_jax.training.build import variant_of
+from alexnet_jax.training.build import Run
 from alexnet_jax.training.config import DEMO
 
 # What a run is: with another value of one of these its checkpoints mean nothing, or its batches are other batches.
@@ -67,13 +66,13 @@ def hold_run_dir(workdir: pathlib.Path, *, patience: float = _LEAVING) -> Abstra
     return hold_lock(workdir, LOCK, option='--workdir', busy='trains', patience=patience)
 
 
-def check_run_dir(workdir: pathlib.Path, config: ml_collections.ConfigDict, dataset: Dataset) -> None:
+def check_run_dir(workdir: pathlib.Path, run: Run, dataset: Dataset) -> None:
     """Checks that `workdir` is this run's or free, and touches nothing.
 
     Raises:
       InputError: it holds another run (see IDENTITY), or something else.
     """
-    identity, path = _make_identity(config, dataset), workdir / 'run.json'
+    identity, path = _make_identity(run, dataset), workdir / 'run.json'
     try:
         described = path.exists()
         strange = [] if described or not workdir.is_dir() else [f for f in workdir.iterdir() if f.suffix != HALF]
@@ -92,7 +91,7 @@ def check_run_dir(workdir: pathlib.Path, config: ml_collections.ConfigDict, data
         raise InputError(f'{workdir} is not empty and holds no run: choose another --workdir')
 
 
-def claim_run_dir(workdir: pathlib.Path, config: ml_collections.ConfigDict, dataset: Dataset, mesh: Mesh) -> None:
+def claim_run_dir(workdir: pathlib.Path, run: Run, dataset: Dataset) -> None:
     """Makes `workdir` this run's, or checks that it already is, and writes config.json and run.json to it.
 
     Raises:
@@ -100,10 +99,10 @@ def claim_run_dir(workdir: pathlib.Path, config: ml_collections.ConfigDict, data
     """
     try:
         workdir.mkdir(parents=True, exist_ok=True)
-        check_run_dir(workdir, config, dataset)
-        identity, path = _make_identity(config, dataset), workdir / 'run.json'
-        write_json(path, {'identity': identity, 'classes': dataset.classes, **_circumstances(mesh)})
-        settings, path = json.loads(json.dumps(config.to_dict())), workdir / 'config.json'
+        check_run_dir(workdir, run, dataset)
+        identity, path = _make_identity(run, dataset), workdir / 'run.json'
+        write_json(path, {'identity': identity, 'classes': dataset.classes, **_circumstances(run.mesh)})
+        settings, path = run.config.to_json(), workdir / 'config.json'
         if path.exists():
             before = _SETTINGS_BEFORE | (_settings(path) or settings)
             changed = [
@@ -118,13 +117,13 @@ def claim_run_dir(workdir: pathlib.Path, config: ml_collections.ConfigDict, data
         raise InputError(f'cannot write to {workdir}: {error.strerror}; choose another --workdir') from error
 
 
-def _make_identity(config: ml_collections.ConfigDict, dataset: Dataset) -> dict[str, Any]:
-    variant = variant_of(config)
-    return {key: config[key] for key in IDENTITY} | {
+def _make_identity(run: Run, dataset: Dataset) -> dict[str, Any]:
+    variant = run.variant
+    return {key: getattr(run.config, key) for key in IDENTITY} | {
         'lighting': variant.lighting.strength > 0,
         'crops': variant.crops,
         'images_per_crop': variant.images_per_crop,
-        'without': sorted({*config.without} - {'lighting', 'crops'}),  # which the two above are
+        'without': sorted({*run.config.without} - {'lighting', 'crops'}),  # which the two above are
         'dataset_fingerprint': dataset.fingerprint,
     }
 

@@ -135,11 +135,6 @@ def local_towers(mesh: Mesh) -> int:
     return 2 // mesh.shape.get(TOWER, 1)
 
 
-def is_cpu_mesh(mesh: Mesh) -> bool:
-    """Whether `mesh` is made of the CPU's virtual devices: the one rule for what is written differently for it."""
-    return mesh.devices.flat[0].platform == 'cpu'
-
-
 def local_rows(mesh: Mesh, batch_size: int) -> range:
     """Which rows of a global batch this process's devices need: all of them on one process, or where towers span two.
 

@@ -22,7 +22,8 @@ from absl import flags
 from ml_collections import config_flags
 
 from alexnet_jax.errors import InputError
-from alexnet_jax.training.config import total_steps, validate
+from alexnet_jax.training.config import Config
+from alexnet_jax.training.validation import validate_config
 
 LONGEST = 100  # characters of a name; file systems take 255 bytes with what is added to it
 _OPTION = re.compile(r'--?sweep\.([a-zA-Z_]\w*)(?:=(.*))?', re.DOTALL | re.ASCII)
@@ -40,7 +41,7 @@ class Point:
 
     name: str
     overrides: dict[str, Any]
-    config: ml_collections.ConfigDict = dataclasses.field(compare=False, repr=False)
+    config: Config = dataclasses.field(compare=False, repr=False)
 
     @property
     def options(self) -> tuple[str, ...]:
@@ -158,9 +159,9 @@ def check_points(base: ml_collections.ConfigDict, sweep: Iterable[dict[str, Any]
 def make_point(base: ml_collections.ConfigDict, overrides: dict[str, Any], *, name: str | None = None) -> Point:
     """One point, under `name` or one made of its overrides; InputError as `check`."""
     try:
-        config = overridden(base, overrides)
-        taken = {key: config[key] for key in overrides}
-        validate(config)
+        given = overridden(base, overrides)
+        taken = {key: given[key] for key in overrides}
+        config = validate_config(given)
     except InputError as error:
         raise InputError(f'point {_joined(overrides)}: {error}') from error
     return Point(name or make_point_name(taken), taken, config)
@@ -202,7 +203,7 @@ def count_steps(point: Point) -> int:
     Raises:
       InputError: the dataset is not prepared.
     """
-    return total_steps(point.config, _examples(point.config.dataset, point.config.data_dir))
+    return point.config.get_total_steps(_examples(point.config.dataset, point.config.data_dir))
 
 
 def format_value(value: Any) -> str:

@@ -103,7 +103,7 @@ class Search:
         try:
             import optuna
         except ImportError as error:
-            raise InputError('--search=optuna needs Optuna: pip install -r requirements-search.txt') from error
+            raise InputError("--search=optuna needs Optuna: pip install 'alexnet-jax[sweep]'") from error
         self._held = try_lock(root / '.search')
         if self._held is None:
             raise InputError(f'another process searches in {root}: wait for it, or stop it')

@@ -63,12 +63,12 @@ class LayerLRMultiplier:
 
 def get_lr_multipliers(changes: tuple[LayerLRMultiplier, ...], step: Array) -> dict[str, Array]:
     """{layer: float32 0-d} at `step`: of each layer's `changes`, in order of time, the latest; 1 before the first."""
-    factors: dict[str, Array] = {}
+    multipliers: dict[str, Array] = {}
     for change in changes:
-        factors[change.layer] = jnp.where(
-            step >= change.step, jnp.float32(change.factor), factors.get(change.layer, jnp.float32(1))
+        multipliers[change.layer] = jnp.where(
+            step >= change.step, jnp.float32(change.factor), multipliers.get(change.layer, jnp.float32(1))
         )
-    return factors
+    return multipliers
 
 
 def fixed_drops(learning_rate: float, *, factor: float, at_steps: tuple[int, ...]) -> Schedule:

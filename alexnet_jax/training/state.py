@@ -15,7 +15,8 @@ from jax.sharding import Mesh
 
 from alexnet_jax.model.alexnet import init_parameters
 from alexnet_jax.model.spec import Variant
-from alexnet_jax.sharding.mesh import abstract, is_cpu_mesh, parameter_specs, shardings
+from alexnet_jax.sharding.backend import is_cpu_mesh
+from alexnet_jax.sharding.mesh import abstract, parameter_specs, shardings
 from alexnet_jax.training.schedule import Plateau
 
 # This program runs once, and XLA:CPU's full optimisation of its random numbers takes longer than the training step's:

@@ -57,8 +57,8 @@ def test_a_mistake_is_one_line_before_anything_runs(tmp_path, options, line):
 def test_a_point_of_a_config_file_is_named_with_its_mistake(tmp_path):
     file = tmp_path / 'rates.py'
     file.write_text(
-        'from alexnet_jax.training.config import recipe\n'
-        'def get_config(dataset=None):\n    return recipe(dataset)\n'
+        'from alexnet_jax.training.config import make_config\n'
+        'def get_config(dataset=None):\n    return make_config(dataset)\n'
         "def sweep():\n    return [{'momentum': 0.9}, {'momentun': 0.5, 'seed': 1}]\n"
     )
     done = sweep(f'--config={file}', '--count')
@@ -71,8 +71,8 @@ def test_a_point_of_a_config_file_is_named_with_its_mistake(tmp_path):
 def test_a_dry_run_lists_the_points_of_file_and_command_line(tmp_path):
     file = tmp_path / 'rates.py'
     file.write_text(
-        'from alexnet_jax.training.config import recipe\n'
-        'def get_config(dataset=None):\n    return recipe(dataset)\n'
+        'from alexnet_jax.training.config import make_config\n'
+        'def get_config(dataset=None):\n    return make_config(dataset)\n'
         "def sweep():\n    return [{'learning_rate': 0.1}, {'variant': 'paper'}]\n"
     )
     options = (f'--config={file}:clothes', '--config.steps=5', '--sweep.seed=0,1', f'--workdir={tmp_path}/x')

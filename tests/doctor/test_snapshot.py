@@ -85,5 +85,5 @@ def test_another_network_is_refused_and_another_dataset_noticed(run, tiny):
 
 def test_layers_are_held_where_training_holds_them(lab):
     """Released, 300 steps: conv1 at a tenth of the rate from 66/91 of them on, 217.6, and at 0 from 71/91 on, 234.1."""
-    slowed = lab.subject(steps=300).slowed
+    slowed = lab.subject(steps=300).lr_multipliers
     assert slowed == (LayerLRMultiplier('conv1', 218, 0.1), LayerLRMultiplier('conv1', 234, 0.0))

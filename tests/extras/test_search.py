@@ -16,7 +16,7 @@ from alexnet_jax.errors import InputError
 from alexnet_jax.sweep.runner import Runner
 from alexnet_jax.sweep.search import Search, parse_space
 from alexnet_jax.sweep.shares import Share
-from alexnet_jax.training.config import recipe
+from alexnet_jax.training.config import make_config
 
 optuna = extra('optuna')
 
@@ -56,7 +56,7 @@ def search(tmp_path):
     root = tmp_path / 'search'
     root.mkdir()
     (tmp_path / 'program.py').write_text(PROGRAM)
-    base = recipe(None)
+    base = make_config(None)
 
     def run(script, *, trials, shares=None):
         programs.rewrite(tmp_path, {'others': [[0.6, 0.3], ['done']]} | script)
@@ -141,7 +141,7 @@ def test_what_diverges_is_learned_from_and_what_fails_is_not(search):
 
 
 def test_points_stay_in_their_space(tmp_path):
-    base = recipe(None)
+    base = make_config(None)
     source = Search(tmp_path, base, parse_space(base, TEXTS), trials=30, say=print, started=lambda point: None)
     points = list(iter(source.next, None))
     assert len(points) == 30
@@ -159,7 +159,7 @@ def test_points_stay_in_their_space(tmp_path):
 
 
 def test_a_point_that_the_config_refuses_is_no_end(tmp_path):
-    base, said = recipe(None), []
+    base, said = make_config(None), []
     space = {'mesh': [(1, 1), (3, 1)], 'batch_size': [32]}  # 32 images do not divide over three
     source = Search(tmp_path, base, space, trials=12, say=said.append, started=lambda point: None)
     points = list(iter(source.next, None))
@@ -168,7 +168,7 @@ def test_a_point_that_the_config_refuses_is_no_end(tmp_path):
 
 
 def test_one_search_at_a_time(tmp_path):
-    base = recipe(None)
+    base = make_config(None)
     space = parse_space(base, {'momentum': '0.1..0.2'})
     first = Search(tmp_path, base, space, trials=1, say=print, started=print)
     with pytest.raises(InputError, match='another process searches in'):

@@ -124,13 +124,13 @@ def test_what_the_log_of_each_run_says_of_colour_noise_and_conv1(name, ended, da
     variant = VARIANTS[name]
     assert variant.lighting == dataclasses.replace(RELEASED.lighting, until=pytest.approx((dark - 1) / ended))
     slowed = [(slow, 0.1), (still, 0.0)] if slow else [(still, 0.0)]
-    assert variant.slowed == tuple(LRMultiplier('conv1', pytest.approx((at - 1) / ended), rate) for at, rate in slowed)
+    assert variant.lr_multipliers == tuple(LRMultiplier('conv1', pytest.approx((at - 1) / ended), rate) for at, rate in slowed)
 
 
 def test_constants_of_the_released_schedule():
     """layers-145.cfg's log: conv1 at a tenth from epoch 67 of 91 on, still from epoch 72 on."""
-    assert RELEASED.slowed == (LRMultiplier('conv1', 66 / 91, 0.1), LRMultiplier('conv1', 71 / 91, 0.0))
-    assert PAPER.slowed == ()
+    assert RELEASED.lr_multipliers == (LRMultiplier('conv1', 66 / 91, 0.1), LRMultiplier('conv1', 71 / 91, 0.0))
+    assert PAPER.lr_multipliers == ()
 
 
 def test_width_scales_channels_and_keeps_the_variance_of_every_unit():

@@ -9,8 +9,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from training import test_loop
-from training.test_loop import run
+from run import test_loop
+from run.test_loop import run
 
 from alexnet_jax.checkpoints.hashes import hash_tree
 from alexnet_jax.data.augment import centre_crop
@@ -19,8 +19,8 @@ from alexnet_jax.evaluation.evaluator import Evaluator
 from alexnet_jax.run import batches, loop
 from alexnet_jax.sharding.mesh import make_mesh, place_batch
 from alexnet_jax.training import step
-from alexnet_jax.training.build import layer_factors_of, optimizer_of, schedule_of, variant_of
-from alexnet_jax.training.config import recipe
+from alexnet_jax.training.build import layer_factors_of, make_optimizer, schedule_of, make_variant
+from alexnet_jax.training.config import make_config
 from alexnet_jax.training.state import create_state
 from alexnet_jax.training.step import Batch, cross_entropy, make_train_step
 
@@ -73,9 +73,9 @@ def by_hand(tiny, *, without=(), rates=None, clip_norm=None):
 
     `rates` are the learning rates of the 9 steps where they are not the config's.
     """
-    config = recipe('tiny', mesh=(1, 2))
+    config = make_config('tiny', mesh=(1, 2))
     config.update(variant='released', width=0.0625, batch_size=8, schedule='steps', **OPTIONS)
-    mesh, variant, optimizer = make_mesh(1, 2), variant_of(config), optimizer_of(config)
+    mesh, variant, optimizer = make_mesh(1, 2), make_variant(config), make_optimizer(config)
     mean = np.asarray(centre_crop(tiny.mean_image))
     state = create_state(variant, optimizer, mesh, num_classes=3, mean_image=mean, seed=0)
     slowed = layer_factors_of(config, examples=40)
@@ -83,7 +83,7 @@ def by_hand(tiny, *, without=(), rates=None, clip_norm=None):
     if rates:
         schedule = lambda step, plateau: jnp.float32(rates)[step]  # noqa: E731
     step = make_train_step(
-        variant, optimizer, schedule, mesh, num_classes=3, seed=0, slowed=slowed, clip_norm=clip_norm
+        variant, optimizer, schedule, mesh, num_classes=3, seed=0, lr_multipliers=slowed, clip_norm=clip_norm
     )
     hashes = {}
     for number in range(1, 10):
@@ -149,7 +149,7 @@ def test_rolling_back_goes_on_from_the_last_checkpoint_with_other_images(undistu
 
 
 def test_the_other_order_has_the_same_images_in_another_order(tiny):
-    config = recipe('tiny', mesh=(1, 2))
+    config = make_config('tiny', mesh=(1, 2))
     config.update(batch_size=40)
     first, second = (batches.batches_of(config, tiny, data_order=order).records(0).tolist() for order in (0, 1))
     assert sorted(first) == sorted(second) == list(range(40))
@@ -295,14 +295,14 @@ def test_lighting_that_is_no_number_never_reaches_the_devices(tiny, tmp_path, mo
 
 
 def test_a_frozen_state_is_changed_by_no_step(tiny):
-    config = recipe('tiny', mesh=(1, 2))
+    config = make_config('tiny', mesh=(1, 2))
     config.update(variant='released', width=0.0625, batch_size=8, schedule='steps', **OPTIONS)
-    mesh, variant, optimizer = make_mesh(1, 2), variant_of(config), optimizer_of(config)
+    mesh, variant, optimizer = make_mesh(1, 2), make_variant(config), make_optimizer(config)
     mean = np.asarray(centre_crop(tiny.mean_image))
     state = create_state(variant, optimizer, mesh, num_classes=3, mean_image=mean, seed=0)
     slowed = layer_factors_of(config, examples=40)
     rates = schedule_of(config, examples=40)
-    step = make_train_step(variant, optimizer, rates, mesh, num_classes=3, seed=0, slowed=slowed)
+    step = make_train_step(variant, optimizer, rates, mesh, num_classes=3, seed=0, lr_multipliers=slowed)
     host = batches.batches_of(config, tiny)[0]
     before = jax.device_get(state)
     bad = place_batch(mesh, Batch(host.images, host.labels, np.full_like(host.lighting, np.inf)))

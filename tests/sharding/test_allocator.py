@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from alexnet_jax.sharding import allocator
+from alexnet_jax.sharding import backend as allocator
 
 FAULTS = """
 import ctypes, resource, sys

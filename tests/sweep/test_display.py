@@ -9,7 +9,7 @@ from alexnet_jax.sweep.display import Display, cells
 from alexnet_jax.sweep.plan import make_point
 from alexnet_jax.sweep.run_progress import RunProgress
 from alexnet_jax.sweep.runner import SweepRun
-from alexnet_jax.training.config import recipe
+from alexnet_jax.training.config import make_config
 
 
 @pytest.fixture
@@ -18,7 +18,7 @@ def run(tmp_path):
         progress = RunProgress(tmp_path)
         progress.step, progress.loss, progress.errors = 20, 1.23456, {10: 0.5, 20: 0.0425}
         progress.images_per_second = 16.0
-        return SweepRun(make_point(recipe(None), {'seed': seed}), 100, progress, state=state, **more)
+        return SweepRun(make_point(make_config(None), {'seed': seed}), 100, progress, state=state, **more)
 
     return make
 

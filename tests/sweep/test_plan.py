@@ -20,12 +20,12 @@ from alexnet_jax.sweep.plan import (
     parse_values,
     split_options,
 )
-from alexnet_jax.training.config import recipe
+from alexnet_jax.training.config import make_config
 
 
 @pytest.fixture
 def base():
-    return recipe(None)
+    return make_config(None)
 
 
 @pytest.mark.parametrize(
@@ -103,7 +103,7 @@ def test_options_are_read_by_the_training_command_as_they_were_meant(base):
     }
     argv = ['main', *format_options(make_point(base, overrides).overrides)]
     values = flags.FlagValues()
-    config_flags.DEFINE_config_dict('config', recipe(None), flag_values=values, sys_argv=argv)
+    config_flags.DEFINE_config_dict('config', make_config(None), flag_values=values, sys_argv=argv)
     values(argv)
     assert {key: values.config[key] for key in overrides} == overrides
 

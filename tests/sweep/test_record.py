@@ -11,11 +11,11 @@ import pytest
 from alexnet_jax.errors import InputError
 from alexnet_jax.sweep.plan import Plan, check_points
 from alexnet_jax.sweep.record import SweepRecord, lock_point
-from alexnet_jax.training.config import recipe
+from alexnet_jax.training.config import make_config
 
 
 def plan_of(**settings):
-    base = recipe(None)
+    base = make_config(None)
     base.update(settings)
     return Plan('configs/two_device.py', (), base)
 

@@ -11,7 +11,7 @@ from alexnet_jax.sweep.plan import Plan, check_points
 from alexnet_jax.sweep.record import SweepRecord, lock_point
 from alexnet_jax.sweep.results import choose_best_runs, format_mean, group_by_setting, load_rows
 from alexnet_jax.sweep.start import write_results
-from alexnet_jax.training.config import recipe
+from alexnet_jax.training.config import make_config
 
 
 def finish(folder, centre, ten_view):
@@ -27,7 +27,7 @@ def finish(folder, centre, ten_view):
 @pytest.fixture
 def record(tmp_path):
     """Rates 0.1 (errors 10, 20, 30 %), 0.2 (4 and 6 %, one failed), 0.3 (one waits, one was begun)."""
-    base = recipe(None)
+    base = make_config(None)
     sweep = [{'learning_rate': rate, 'seed': seed} for rate in (0.1, 0.2) for seed in range(3)]
     sweep += [{'learning_rate': 0.3, 'seed': seed} for seed in range(2)]
     root = tmp_path / 'rates'
@@ -113,7 +113,7 @@ def test_the_csv_has_a_line_for_each_run(record):
 
 
 def test_what_is_no_longer_asked_for_is_marked(record):
-    base = recipe(None)
+    base = make_config(None)
     points = check_points(base, [{'learning_rate': 0.1, 'seed': seed} for seed in range(3)])
     text = write_results(SweepRecord(record.root, Plan('x.py', (), base), points), title='', command='')
     assert '| 0.2 (earlier) | 2 of 3 | 5.00 ± 1.41 |' in text
@@ -121,7 +121,7 @@ def test_what_is_no_longer_asked_for_is_marked(record):
 
 
 def test_nothing_finished_has_a_table_and_no_picture(tmp_path):
-    base = recipe(None)
+    base = make_config(None)
     record = SweepRecord(tmp_path / 'a', Plan('x.py', (), base), check_points(base, [{'seed': 0}, {'seed': 1}]))
     text = write_results(record, title='a', command='')
     assert '| base | 0 of 2 |' in text
@@ -130,7 +130,7 @@ def test_nothing_finished_has_a_table_and_no_picture(tmp_path):
 
 @pytest.mark.parametrize('rates', [(0.1, 0.2), (0.01, 0.1, 1.0)])
 def test_the_picture_is_drawn_as_rows_and_as_lines(tmp_path, rates):
-    base = recipe(None)
+    base = make_config(None)
     points = check_points(base, [{'learning_rate': rate, 'momentum': m} for rate in rates for m in (0.0, 0.9)])
     record = SweepRecord(tmp_path / 'a', Plan('x.py', (), base), points)
     for i, point in enumerate(points):

@@ -15,7 +15,7 @@ from alexnet_jax.sweep.record import lock_point
 from alexnet_jax.sweep.run_progress import read_log_end
 from alexnet_jax.sweep.runner import TRIES, ListedPoints, Runner
 from alexnet_jax.sweep.shares import Share
-from alexnet_jax.training.config import recipe
+from alexnet_jax.training.config import make_config
 
 ALL = (Share(),)
 
@@ -29,7 +29,7 @@ def sweep(tmp_path, monkeypatch):
     monkeypatch.delenv('PJRT_NPROC', raising=False)
     root = tmp_path / 'sweep'
     root.mkdir()
-    points = check_points(recipe(None), [{'seed': seed} for seed in range(4)])
+    points = check_points(make_config(None), [{'seed': seed} for seed in range(4)])
 
     def run(script, *, count=2, shares=ALL, source=None, told=None):
         program = programs.install(tmp_path, script)
@@ -244,7 +244,7 @@ class Choosy(ListedPoints):
 
 
 def test_a_source_can_stop_a_run_for_good(sweep):
-    source = Choosy([make_point(recipe(None), {'seed': seed}) for seed in range(2)])
+    source = Choosy([make_point(make_config(None), {'seed': seed}) for seed in range(2)])
     code, _, _ = sweep({'seed=0': ['wait']}, source=source)
     assert code == 0
     assert source.heard == [('seed=0', 'pruned'), ('seed=1', 'finished')]

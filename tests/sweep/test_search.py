@@ -7,7 +7,7 @@ import pytest
 
 from alexnet_jax.errors import InputError
 from alexnet_jax.sweep.search import Range, Search, format_space, parse_space
-from alexnet_jax.training.config import recipe
+from alexnet_jax.training.config import make_config
 
 
 def test_ranges_and_choices():
@@ -20,7 +20,7 @@ def test_ranges_and_choices():
         'mesh': '1,1;1,2',
         'patience': '5',
     }
-    space = parse_space(recipe(None), texts)
+    space = parse_space(make_config(None), texts)
     assert space == {
         'learning_rate': Range(1e-4, 1e-1, log=True),
         'momentum': Range(0.8, 0.99, log=False),
@@ -52,12 +52,12 @@ def test_ranges_and_choices():
 )
 def test_what_is_no_space_is_one_line(texts, line):
     with pytest.raises(InputError, match=re.escape(line)):
-        parse_space(recipe(None), texts)
+        parse_space(make_config(None), texts)
 
 
 def test_without_optuna_it_is_one_line(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, 'optuna', None)  # what makes its import fail
-    base = recipe(None)
+    base = make_config(None)
     space = parse_space(base, {'momentum': '0.1..0.2'})
-    with pytest.raises(InputError, match=r'needs Optuna: pip install -r requirements-search\.txt'):
+    with pytest.raises(InputError, match=r"needs Optuna: pip install 'alexnet-jax\[sweep\]'"):
         Search(tmp_path, base, space, trials=1, say=print, started=print)

@@ -17,8 +17,7 @@ from alexnet_jax.model.alexnet import init_parameters
 from alexnet_jax.run.batches import batches_of
 from alexnet_jax.run.run_dir import claim_run_dir
 from alexnet_jax.sharding.mesh import TOWER, make_mesh, parameter_specs, place_batch, shardings
-from alexnet_jax.training.build import optimizer_of, variant_of
-from alexnet_jax.training.config import recipe, validate
+from alexnet_jax.training.build import make_optimizer, make_variant
 from alexnet_jax.training.schedule import Plateau, fixed_drops
 from alexnet_jax.training.state import TrainState, abstract_state
 from alexnet_jax.training.step import Batch, make_train_step
@@ -28,21 +27,18 @@ CLASSES, ROWS = 3, 4
 NETWORKS = ['norm', 'dropout', 'towers', 'conv3_exchange', 'exchange']
 
 
-def config_of(*without, mesh=(1, 1), **values):
-    config = recipe('tiny', mesh=mesh)
-    config.update(batch_size=8, width=0.03125, without=without, **values)
-    validate(config)
-    return config
+def run_without(*without, mesh=(1, 1), **values):
+    return run_with(mesh=mesh, width=0.03125, without=without, **values)
 
 
 def train_step(config, mesh):
     constant = fixed_drops(0.003, factor=0.1, at_steps=())
-    return make_train_step(variant_of(config), optimizer_of(config), constant, mesh, num_classes=CLASSES, seed=4)
+    return make_train_step(make_variant(config), make_optimizer(config), constant, mesh, num_classes=CLASSES, seed=4)
 
 
 def three_steps(config):
     """Losses, and parameters after three steps in float64."""
-    mesh, variant, optimizer = make_mesh(*config.mesh), variant_of(config), optimizer_of(config)
+    mesh, variant, optimizer = make_mesh(*config.mesh), make_variant(config), make_optimizer(config)
     random = np.random.default_rng(0)
     batch = Batch(
         random.integers(0, 256, (ROWS, 224, 224, 3), dtype=np.uint8),
@@ -86,9 +82,9 @@ def test_three_steps_are_the_same_on_one_device_and_on_two(name):
 )
 def test_towers_talk_where_the_network_says_and_nowhere_else(name, exchanges):
     mesh, config = make_mesh(1, 2), config_of(name, mesh=(1, 2))
-    state = abstract_state(variant_of(config), optimizer_of(config), mesh, num_classes=CLASSES)
+    state = abstract_state(make_variant(config), make_optimizer(config), mesh, num_classes=CLASSES)
     traced = train_step(config, mesh).trace(state, abstract_batch(mesh, ROWS))
-    expected = expected_schedule(exchange_bytes(variant_of(config), mesh, batch_size=ROWS, num_classes=CLASSES), mesh)
+    expected = expected_schedule(exchange_bytes(make_variant(config), mesh, batch_size=ROWS, num_classes=CLASSES), mesh)
     exchanges = exchanges or ['conv3', 'fc6', 'fc7', 'fc8']
     assert [entry[:2] for entry in expected] == [
         *((layer, 'forward') for layer in exchanges),
@@ -165,7 +161,7 @@ def test_a_folder_holds_one_ablation(folder, tiny):
     ('values', 'others'), [({'lighting': False}, ['lighting']), ({'crops': 1}, ['crops'])], ids=['lighting', 'crops']
 )
 def test_two_ways_to_say_the_same_are_the_same_run(values, others, tiny, tmp_path):
-    assert variant_of(config_of(**values)) == variant_of(config_of(*others))
+    assert make_variant(config_of(**values)) == make_variant(config_of(*others))
     claim_run_dir(tmp_path / 'run', config_of(**values), tiny, make_mesh(1, 1))
     claim_run_dir(tmp_path / 'run', config_of(*others), tiny, make_mesh(1, 1))
 

@@ -11,8 +11,8 @@ import pytest
 import alexnet_jax
 from alexnet_jax.errors import InputError
 from alexnet_jax.model.ablations import ABLATIONS
-from alexnet_jax.training.build import drop_steps_of, variant_of
-from alexnet_jax.training.config import learning_rate_of, recipe, steps_per_epoch, total_steps, validate
+from alexnet_jax.training.build import drop_steps_of, make_variant
+from alexnet_jax.training.config import learning_rate_of, make_config, steps_per_epoch, total_steps, validate
 
 PACKAGE = pathlib.Path(alexnet_jax.__file__).parent
 NAN, INF = math.nan, math.inf
@@ -57,7 +57,7 @@ WRONG = {
 
 
 def changed(**values):
-    config = recipe('birds', mesh=(1, 2))
+    config = make_config('birds', mesh=(1, 2))
     with config.unlocked():
         for key, value in values.items():
             del config[key]  # and its type, to which ml_collections would convert
@@ -66,7 +66,7 @@ def changed(**values):
 
 
 def test_every_key_has_a_wrong_value_here():
-    assert set(WRONG) == set(recipe('birds', mesh=(1, 2)))
+    assert set(WRONG) == set(make_config('birds', mesh=(1, 2)))
 
 
 @pytest.mark.parametrize(('key', 'value'), [(key, value) for key, values in WRONG.items() for value in values])
@@ -189,7 +189,7 @@ def test_the_configs_are_valid_and_differ_in_what_devices_share_alone(file, data
     mesh = {'one_device': (1, 1), 'data_parallel': (2, 1), 'hybrid': (2, 2)}.get(file, (1, 2))
     mode = {'one_device': 'two_device'}.get(file, file)
     batch = {'one_weird_trick': 128 if dataset else 32}.get(file)
-    expected = recipe(dataset, mesh=mesh).to_dict() | {'parallelism': mode, 'rate_batch_size': batch}
+    expected = make_config(dataset, mesh=mesh).to_dict() | {'parallelism': mode, 'rate_batch_size': batch}
     assert config.to_dict() == expected
     assert config.dataset == (dataset or 'demo')
 
@@ -240,13 +240,13 @@ def test_what_one_weird_trick_cannot_do_is_refused(values, message):
 
 def test_the_ablations_are_valid_runs_each_another_network_or_other_images():
     config_file = runpy.run_path(str(PACKAGE.parent / 'configs/ablations.py'))
-    assert config_file['get_config']('birds').to_dict() == recipe('birds', mesh=(1, 1)).to_dict()
+    assert config_file['get_config']('birds').to_dict() == make_config('birds', mesh=(1, 1)).to_dict()
     points, variants = list(config_file['sweep']()), set()
     for point in points:
         config = config_file['get_config']()
         config.update(point)
         validate(config)
-        variants.add(variant_of(config))
+        variants.add(make_variant(config))
     assert points[0] == {'without': (), 'seed': 0}
     assert len(points) == 3 * len(variants) == 3 * (1 + len(ABLATIONS) + 1)  # seeds; the whole one, and 8 crops
 
@@ -290,7 +290,7 @@ def test_one_weird_trick_needs_two_hidden_layers_to_split():
 
 def test_the_recipe_for_imagenet_is_the_paper_s():
     """Section 5 for the update, 3.5 for the size, 4.1 for the lighting."""
-    assert recipe('imagenet2012', mesh=(1, 2)).to_dict() == {
+    assert make_config('imagenet2012', mesh=(1, 2)).to_dict() == {
         'variant': 'paper',
         'width': 1.0,
         'without': (),
@@ -330,7 +330,7 @@ def test_the_recipe_for_imagenet_is_the_paper_s():
 
 
 def test_steps_override_epochs_and_parts_of_a_batch_count_whole():
-    imagenet = recipe('imagenet2012', mesh=(1, 2))
+    imagenet = make_config('imagenet2012', mesh=(1, 2))
     assert total_steps(imagenet, 1_281_167) == 900_821  # 90 * 1281167 / 128 = 900820.55
     assert steps_per_epoch(imagenet, 1_281_167) == 10_010  # 10009.1
     assert total_steps(changed(steps=7), 1_281_167) == 7
@@ -354,4 +354,4 @@ def test_every_key_is_read_outside_of_the_file_that_defines_it():
             if isinstance(node, ast.Attribute) and re.fullmatch(r'(self\.)?_?config', ast.unparse(node.value)):
                 read.add(node.attr)
     # These are read by the functions of config.py that turn them into a number of steps and a learning rate.
-    assert set(recipe(None, mesh=(1, 2))) - read == {'steps', 'epochs', 'learning_rate', 'rate_batch_size'}
+    assert set(make_config(None, mesh=(1, 2))) - read == {'steps', 'epochs', 'learning_rate', 'rate_batch_size'}

@@ -199,7 +199,7 @@ def test_a_frozen_layer_is_left_out_of_the_step():
         mesh,
         num_classes=CLASSES,
         seed=0,
-        slowed=(LayerLRMultiplier('conv1', 1, 0.0),),
+        lr_multipliers=(LayerLRMultiplier('conv1', 1, 0.0),),
     )
     images = np.random.default_rng(0).integers(0, 256, (4, 224, 224, 3), dtype=np.uint8)
     batch = Batch(images, np.zeros(4, np.int32), np.zeros((4, 3), 'f4'))
