@@ -23,7 +23,7 @@ from weights.networks import network, same
 
 from alexnet_jax.errors import InputError
 from alexnet_jax.model.zoo import VARIANTS
-from alexnet_jax.weights import torch_zip, torchvision
+from alexnet_jax.weights import torch_file, torchvision
 from alexnet_jax.weights.metadata import get_mean_colour, make_flat_mean
 from alexnet_jax.weights.open_weights import open_weights
 
@@ -86,7 +86,7 @@ def test_other_floating_types_are_read_as_what_they_hold(tmp_path, kind):
     }[kind]
     program = state_dict_program({'w': torch_tensor('0', stored, kind=kind)})
     torch_file(tmp_path / 'w', program, {'0': stored.tobytes()})
-    (found,) = torch_zip.read_torch(tmp_path / 'w').values()
+    (found,) = torch_file.read_torch(tmp_path / 'w').values()
     expected = {'BFloat16Storage': [[1.5, -2.25], [0.125, 29952]]}.get(kind, values)  # 8 bits of mantissa
     np.testing.assert_array_equal(found, expected)
 
@@ -96,7 +96,7 @@ def test_windows_of_a_storage_are_read_with_their_strides(tmp_path):
     program = state_dict_program({'w': torch_tensor('0', numbers, offset=2, size=(3, 4), stride=(1, 5))})
     torch_file(tmp_path / 'w', program, {'0': numbers.tobytes()})
     expected = [[2 + i + 5 * j for j in range(4)] for i in range(3)]
-    assert torch_zip.read_torch(tmp_path / 'w')['w'].tolist() == expected
+    assert torch_file.read_torch(tmp_path / 'w')['w'].tolist() == expected
 
 
 CALLS = b'cos\nsystem\n' + text('touch RAN') + b'\x85R.'
@@ -162,7 +162,7 @@ ONES = np.ones(6, '<f4')
 def test_a_tensor_stays_within_its_storage(tmp_path, options, says):
     torch_file(tmp_path / 'w', state_dict_program({'w': torch_tensor('0', ONES, **options)}), {'0': ONES.tobytes()})
     with pytest.raises(InputError, match=says):
-        torch_zip.read_torch(tmp_path / 'w')
+        torch_file.read_torch(tmp_path / 'w')
 
 
 def test_a_tensor_that_repeats_itself_takes_no_memory(tmp_path):
