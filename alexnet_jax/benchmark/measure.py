@@ -11,20 +11,18 @@ import shutil
 from collections.abc import Callable, Iterator
 
 import alexnet_jax
-from alexnet_jax.benchmark.protocol import Setting, Subject
+from alexnet_jax.benchmark.protocol import Setting, Worker
 from alexnet_jax.benchmark.sampling import Sample
 from alexnet_jax.errors import InputError
 from alexnet_jax.sharding.backend import has_glibc
 
 TORCH_FORMS = ('eager', 'eager_channels_last', 'compiled', 'best')
 TF_FORMS = ('default', 'accurate')  # of its JPEG decoder's transform: the second is the one that is used here
-
-_ROOT = pathlib.Path(alexnet_jax.__file__).parents[1]
-_PEERS = ('torch', 'tf')  # their workers are tests/peers/..._worker.py
+_PEERS = ('torch', 'tf')  # begin the names of processes that benchmark/peers/*_worker.py runs
 
 
 @dataclasses.dataclass(frozen=True)
-class Measured:
+class Measurement:
     """All samples of one program, one for each round, and the work of one call."""
 
     samples: list[Sample]
@@ -33,17 +31,27 @@ class Measured:
 
     @property
     def seconds(self) -> list[float]:
-        """Of one call, in each round."""
+        """Wall-clock time of one call, in each round."""
         return [sample.seconds for sample in self.samples]
 
+    @property
+    def cpu_seconds(self) -> list[float]:
+        """CPU time of one call, in each round."""
+        return [sample.cpu_seconds for sample in self.samples]
 
-Samples = dict[tuple[str, str], Measured]  # by (subject, program)
+    @property
+    def flop_rates(self) -> list[float]:
+        """FLOP/s, in each round."""
+        return [self.flop / seconds for seconds in self.seconds]
+
+
+Samples = dict[tuple[str, str], Measurement]  # by (process, program)
 Progress = Callable[[str], None]
 
 
 @dataclasses.dataclass(frozen=True)
 class Results:
-    """What was measured with one batch size.
+    """Measurements with one batch size.
 
     Attributes:
       network: of the rounds in which whole networks and ceilings took turns.
@@ -57,23 +65,35 @@ class Results:
     versions: dict[str, str]
 
 
-def _check(setting: Setting, *, torch: bool) -> None:
+def _check_machine(setting: Setting, *, torch: bool = False, tf: bool = False) -> None:
     if setting.allocator == 'tuned' and not has_glibc():
         raise InputError("this system's C library is not glibc, whose allocator is tuned: give --allocator=default")
     if torch and importlib.util.find_spec('torch') is None:
         raise InputError('--against=torch needs PyTorch: pip install -r requirements-bench.txt')
     if torch and not (shutil.which('g++') or shutil.which('clang++')):
         raise InputError('--against=torch needs a C++ compiler for torch.compile: install g++')
+    if tf and importlib.util.find_spec('tensorflow') is None:
+        raise InputError('--against=tf needs TensorFlow: pip install -r requirements-tensorflow.txt')
 
 
-def measure(setting: Setting, *, torch: bool, layers: bool, rounds: int, seconds: float, progress: Progress) -> Results:
-    """Measures everything with one batch size; `seconds` is the least time that a sample takes.
+def measure_step(
+    setting: Setting, *, torch: bool, layers: bool, rounds: int, seconds: float, progress: Progress
+) -> Results:
+    """Measures training, inference and ceilings with one batch size, each sample for at least `seconds`.
+
+    Args:
+      setting: of all processes.
+      torch: whether to measure PyTorch too.
+      layers: whether to measure each layer too.
+      rounds: samples of each program.
+      seconds: of a sample, at least.
+      progress: called with lines for the person who waits.
 
     Raises:
-      InputError: this machine has not what is needed.
+      InputError: something that is needed is missing on this machine.
       RuntimeError: a measured process ended.
     """
-    _check(setting, torch=torch)
+    _check_machine(setting, torch=torch)
     ceilings = ['ceilings', *['torch_ceiling'] * torch]
     networks = ['one_device', 'two_device', *(f'torch_{form}' for form in TORCH_FORMS if torch)]
     network, versions = take_turns([*networks, *ceilings], setting, rounds=rounds, seconds=seconds, progress=progress)
@@ -85,18 +105,14 @@ def measure(setting: Setting, *, torch: bool, layers: bool, rounds: int, seconds
 
 
 def measure_input(
-    setting: Setting, *, tf: bool, appetite: bool, rounds: int, seconds: float, progress: Progress
+    setting: Setting, *, tf: bool, model: bool, rounds: int, seconds: float, progress: Progress
 ) -> Results:
-    """Measures the input pipeline, in `Results.network`; `tf` beside TensorFlow's, `appetite` beside the training step.
+    """Measures the input pipeline, in `Results.network`, as `measure_step` does.
 
-    Raises:
-      InputError: this machine has not what is needed.
-      RuntimeError: a measured process ended.
+    Measures TensorFlow's pipeline too where `tf`, the training step where `model`.
     """
-    _check(setting, torch=False)
-    if tf and importlib.util.find_spec('tensorflow') is None:
-        raise InputError('--against=tf needs TensorFlow: pip install -r requirements-tensorflow.txt')
-    names = ['input', *(f'tf_{form}' for form in TF_FORMS if tf), *['one_device'] * appetite]
+    _check_machine(setting, tf=tf)
+    names = ['input', *(f'tf_{form}' for form in TF_FORMS if tf), *['one_device'] * model]
     samples, versions = take_turns(names, setting, rounds=rounds, seconds=seconds, progress=progress)
     return Results(setting, samples, {}, versions)
 
@@ -104,37 +120,38 @@ def measure_input(
 def take_turns(
     names: list[str], setting: Setting, *, rounds: int, seconds: float, progress: Progress
 ) -> tuple[Samples, dict[str, str]]:
-    """Starts the subjects, and lets all their programs take turns; returns the samples and the versions."""
+    """Starts the named processes and lets all their programs take turns; returns the samples and the versions."""
     progress(f'batch {setting.batch}: starting and compiling {", ".join(names)}')
-    with _started(names, setting) as subjects:
-        measured = {
-            (subject.name, program): Measured([], **work)
-            for subject in subjects
-            for program, work in subject.programs.items()
+    with _start_workers(names, setting) as workers:
+        samples = {
+            (worker.name, program): Measurement([], **work)
+            for worker in workers
+            for program, work in worker.programs.items()
         }
         for number in range(1, rounds + 1):
-            for subject in subjects:
-                for program in subject.programs:
-                    measured[subject.name, program].samples.append(subject.sample(program, seconds=seconds))
-            trained = {name: setting.batch / all_.seconds[-1] for (name, do), all_ in measured.items() if do == 'train'}
+            for worker in workers:
+                for program in worker.programs:
+                    samples[worker.name, program].samples.append(worker.sample(program, seconds=seconds))
+            trained = {name: setting.batch / m.seconds[-1] for (name, do), m in samples.items() if do == 'train'}
             speeds = ', '.join(f'{name} {speed:.1f}' for name, speed in trained.items())
             progress(f'batch {setting.batch}: round {number} of {rounds}, training images/s: {speeds}')
-        return measured, {library: v for subject in subjects for library, v in subject.versions.items()}
+        return samples, {library: version for worker in workers for library, version in worker.versions.items()}
 
 
 @contextlib.contextmanager
-def _started(names: list[str], setting: Setting) -> Iterator[list[Subject]]:
-    path = os.pathsep.join(filter(None, [str(_ROOT), os.environ.get('PYTHONPATH')]))
+def _start_workers(names: list[str], setting: Setting) -> Iterator[list[Worker]]:
+    package_parent = str(pathlib.Path(alexnet_jax.__file__).parents[1])  # so that workers import this copy
+    path = os.pathsep.join(filter(None, [package_parent, os.environ.get('PYTHONPATH')]))
     environment = {'JAX_PLATFORMS': 'cpu', 'PYTHONPATH': path}
     with contextlib.ExitStack() as stack:
-        subjects = []
+        workers = []
         for name in names:
             peer, _, form = name.partition('_')
             command = ['-m', 'alexnet_jax.benchmark.worker', name]
             if peer in _PEERS:
-                command = [str(_ROOT / 'tests' / 'peers' / f'{peer}_worker.py'), form]
-            subjects.append(Subject(name, command, setting, environment=environment))
-            stack.callback(subjects[-1].close)
-        for subject in subjects:
-            subject.wait()
-        yield subjects
+                command = ['-m', f'alexnet_jax.benchmark.peers.{peer}_worker', form]
+            workers.append(Worker(name, command, setting, environment=environment))
+            stack.callback(workers[-1].close)
+        for worker in workers:
+            worker.wait_until_ready()
+        yield workers

@@ -27,16 +27,16 @@ Allocator = Literal['tuned', 'default']
 
 @dataclasses.dataclass(frozen=True)
 class Setting:
-    """What all subjects have in common.
+    """Parameters that all measured processes have in common.
 
     Attributes:
       batch: images of one call.
       width: of the network, as a fraction of the paper's.
       classes: outputs of fc8.
-      allocator: 'tuned' (sharding.allocator) or 'default', the C library's own settings.
+      allocator: 'tuned' (sharding.backend) or 'default', the C library's own settings.
       dataset: the prepared dataset whose reading is measured, '' where none is.
-      data_dir: where it lies.
-      photos: a folder of photographs of any size, likewise.
+      data_dir: the folder of that dataset.
+      photos: a folder of photographs of any size, whose reading is measured likewise.
     """
 
     batch: int
@@ -48,17 +48,20 @@ class Setting:
     photos: str = ''
 
 
-def batch_sizes(values: list[str]) -> list[int]:
-    """The numbers of --batch; `InputError` where they are none, or not different."""
+def parse_batch_sizes(values: list[str]) -> list[int]:
+    """Parses the numbers of --batch; `InputError` unless they are positive and different."""
     if not values or not all(value.isdecimal() and int(value) for value in values) or len({*values}) < len(values):
         raise InputError(f'--batch={",".join(values)}: give different positive numbers, as in --batch=128,32')
     return [int(value) for value in values]
 
 
-def begin(argument: str) -> tuple[Setting, TextIO]:
-    """The setting that `Snapshot` gave on the command line, put into force, and the stream for `serve`'s answers.
+def start_worker(argument: str) -> tuple[Setting, TextIO]:
+    """Applies the setting that `Worker` gave on the command line; returns it and the stream for `serve_requests`.
 
-    To be called before jax or torch is imported. What libraries print goes to standard error from here on.
+    Call it before importing jax or torch. Sends what libraries print to standard error from here on.
+
+    Raises:
+      RuntimeError: the setting asks for a tuned allocator, and this system has another one.
     """
     answers = os.fdopen(os.dup(sys.stdout.fileno()), 'w', buffering=1)
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
@@ -68,7 +71,9 @@ def begin(argument: str) -> tuple[Setting, TextIO]:
     return setting, answers
 
 
-def serve(answers: TextIO, programs: Mapping[str, sampling.Program], *, versions: Mapping[str, str]) -> None:
+def serve_requests(
+    answers: TextIO, programs: Mapping[str, sampling.Program], *, versions: Mapping[str, str]
+) -> None:
     """Warms up all programs, then answers requests until standard input ends."""
     for program in programs.values():
         program.call()
@@ -79,21 +84,22 @@ def serve(answers: TextIO, programs: Mapping[str, sampling.Program], *, versions
     print(json.dumps({'programs': work, 'versions': dict(versions)}), file=answers)
     for line in sys.stdin:
         request = json.loads(line)
-        sample = sampling.take(programs[request['do']], seconds=request['seconds'])
+        sample = sampling.take_sample(programs[request['do']], seconds=request['seconds'])
         sampling.wait_until_idle()  # the next turn is another's
         print(json.dumps(dataclasses.asdict(sample)), file=answers)
 
 
-class Subject:
-    """A process that is measured, seen from the benchmark.
+class Worker:
+    """A process that is measured, as the benchmark sees it.
 
     Attributes:
-      name: how reports call it.
-      programs: {what it can do: {'flop', 'moved'} of one call as in sampling.Program}, after `wait`.
-      versions: {library: version}, after `wait`.
+      name: its name in figures.
+      programs: {what it can do: {'flop', 'moved'} of one call as in sampling.Program}, after `wait_until_ready`.
+      versions: {library: version}, after `wait_until_ready`.
     """
 
     def __init__(self, name: str, command: list[str], setting: Setting, *, environment: Mapping[str, str]) -> None:
+        """Starts Python with `command` and the setting, which `start_worker` reads there."""
         self.name = name
         self.programs: dict[str, dict[str, int]] = {}
         self.versions: dict[str, str] = {}
@@ -107,21 +113,20 @@ class Subject:
             text=True,
         )
 
-    def wait(self) -> None:
-        """Until it is built and warm.
+    def wait_until_ready(self) -> None:
+        """Waits until all programs are built and warm.
 
         Raises:
-          RuntimeError: it ended, with the end of what it printed.
+          RuntimeError: the process ended; the message has the end of what it printed.
         """
-        ready = self._answer()
+        ready = self._read_answer()
         self.programs, self.versions = ready['programs'], ready['versions']
 
     def sample(self, program: str, *, seconds: float) -> sampling.Sample:
-        """Measures one of `programs` for at least `seconds`; raises as `wait` does."""
+        """Measures one of `programs` for at least `seconds`; raises as `wait_until_ready` does."""
         assert self._process.stdin
-        self._process.stdin.write(json.dumps({'do': program, 'seconds': seconds}) + '\n')
-        self._process.stdin.flush()
-        return sampling.Sample(**self._answer())
+        print(json.dumps({'do': program, 'seconds': seconds}), file=self._process.stdin, flush=True)
+        return sampling.Sample(**self._read_answer())
 
     def close(self) -> None:
         """Ends the process and waits for it."""
@@ -129,7 +134,7 @@ class Subject:
         self._process.communicate()
         self._errors.close()
 
-    def _answer(self) -> dict[str, Any]:
+    def _read_answer(self) -> dict[str, Any]:
         assert self._process.stdout
         line = self._process.stdout.readline()
         if not line:
