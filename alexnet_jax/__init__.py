@@ -1,3 +1,25 @@
-"""AlexNet as it was really trained: two towers on two devices, in JAX."""
+"""AlexNet as it was really trained: two towers on two devices, in JAX.
 
-__version__ = '0.1.0'
+Every module at this level is a command (`python -m alexnet_jax.main --help`); the rooms below it are
+libraries, from low to high: model, parallel, data -> training -> evaluation.
+"""
+
+
+class InputError(ValueError):
+    """What the user gave cannot be used; the message is one line that says what to do instead.
+
+    Commands print it as `error: ...` and leave with exit code 1; anything else that is raised is a bug
+    and keeps its traceback. Names from files may hold anything, so what is not printable is shown as its escape.
+    """
+
+    def __str__(self) -> str:
+        text = super().__str__()
+        return ''.join(c if c.isprintable() else c.encode('unicode_escape').decode('ascii') for c in text)
+
+
+class Interrupted(Exception):
+    """A run was told to stop, and did; the text says what was saved."""
+
+
+# Exit codes, for launchers; alexnet_jax/running/ending.py says what each asks for.
+FAILED, LOST, INTERRUPTED = 1, 75, 76

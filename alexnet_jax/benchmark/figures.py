@@ -9,16 +9,16 @@ import statistics
 from typing import Any
 
 from alexnet_jax.benchmark.measure import TORCH_FORMS, Measured, Results, Samples
-from alexnet_jax.benchmark.spread import Spread, ratios
+from alexnet_jax.benchmark.statistics import Spread, ratios
 
 PROGRAMS = ('train', 'inference')
 EAGER = tuple(f'torch_{form}' for form in TORCH_FORMS if form.startswith('eager'))
 Figures = dict[str, Any]
 
 
-def make_figures(results: list[Results]) -> Figures:
+def report(results: list[Results]) -> Figures:
     """The figures of the first batch size, those of all under 'by_batch', and what they were measured on."""
-    by_batch = {str(result.setting.batch): summarise_batch(result) for result in results}
+    by_batch = {str(result.setting.batch): of_batch(result) for result in results}
     first = results[0]
     return {
         **by_batch[str(first.setting.batch)],
@@ -29,7 +29,7 @@ def make_figures(results: list[Results]) -> Figures:
     }
 
 
-def summarise_batch(results: Results) -> Figures:
+def of_batch(results: Results) -> Figures:
     """Figures of one batch size.
 
     Speeds are medians over rounds, in images/s, and '..._quartiles' the quartiles. Ratios are medians of the ratios of

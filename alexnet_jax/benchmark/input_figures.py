@@ -8,7 +8,7 @@ from typing import Any
 
 from alexnet_jax.benchmark.figures import Figures, cpu_name, foreign, speed_figures
 from alexnet_jax.benchmark.measure import TF_FORMS, Measured, Results
-from alexnet_jax.benchmark.spread import Spread, ratios
+from alexnet_jax.benchmark.statistics import Spread, ratios
 
 STAGES = {
     'read': 'read a record',
@@ -26,7 +26,7 @@ STAGES = {
 KINDS = {'': 'prepared records', 'photo_': 'photographs'}
 
 
-def make_input_figures(results: Results, *, appetite: float | None) -> Figures:
+def report(results: Results, *, appetite: float | None) -> Figures:
     """The figures of one measurement.
 
     Speeds are medians over rounds in images/s, '..._quartiles' the quartiles. Of 'stages' they are for each second of

@@ -11,10 +11,10 @@ import shutil
 from collections.abc import Callable, Iterator
 
 import alexnet_jax
+from alexnet_jax import InputError
 from alexnet_jax.benchmark.protocol import Setting, Subject
 from alexnet_jax.benchmark.sampling import Sample
-from alexnet_jax.errors import InputError
-from alexnet_jax.sharding.backend import has_glibc
+from alexnet_jax.parallel.allocator import has_glibc
 
 TORCH_FORMS = ('eager', 'eager_channels_last', 'compiled', 'best')
 TF_FORMS = ('default', 'accurate')  # of its JPEG decoder's transform: the second is the one that is used here
@@ -61,7 +61,7 @@ def _check(setting: Setting, *, torch: bool) -> None:
     if setting.allocator == 'tuned' and not has_glibc():
         raise InputError("this system's C library is not glibc, whose allocator is tuned: give --allocator=default")
     if torch and importlib.util.find_spec('torch') is None:
-        raise InputError("--against=torch needs PyTorch: pip install 'alexnet-jax[torch]'")
+        raise InputError('--against=torch needs PyTorch: pip install -r requirements-bench.txt')
     if torch and not (shutil.which('g++') or shutil.which('clang++')):
         raise InputError('--against=torch needs a C++ compiler for torch.compile: install g++')
 
@@ -95,7 +95,7 @@ def measure_input(
     """
     _check(setting, torch=False)
     if tf and importlib.util.find_spec('tensorflow') is None:
-        raise InputError("--against=tf needs TensorFlow: pip install 'alexnet-jax[tensorflow]'")
+        raise InputError('--against=tf needs TensorFlow: pip install -r requirements-tensorflow.txt')
     names = ['input', *(f'tf_{form}' for form in TF_FORMS if tf), *['one_device'] * appetite]
     samples, versions = take_turns(names, setting, rounds=rounds, seconds=seconds, progress=progress)
     return Results(setting, samples, {}, versions)

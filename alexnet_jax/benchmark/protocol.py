@@ -18,9 +18,9 @@ import tempfile
 from collections.abc import Mapping
 from typing import Any, Literal, TextIO
 
+from alexnet_jax import InputError
 from alexnet_jax.benchmark import sampling
-from alexnet_jax.errors import InputError
-from alexnet_jax.sharding.backend import release_free_memory, tune_allocator
+from alexnet_jax.parallel.allocator import release_free_memory, tune_allocator
 
 Allocator = Literal['tuned', 'default']
 
@@ -33,7 +33,7 @@ class Setting:
       batch: images of one call.
       width: of the network, as a fraction of the paper's.
       classes: outputs of fc8.
-      allocator: 'tuned' (sharding.allocator) or 'default', the C library's own settings.
+      allocator: 'tuned' (parallel.allocator) or 'default', the C library's own settings.
       dataset: the prepared dataset whose reading is measured, '' where none is.
       data_dir: where it lies.
       photos: a folder of photographs of any size, likewise.
@@ -56,7 +56,7 @@ def batch_sizes(values: list[str]) -> list[int]:
 
 
 def begin(argument: str) -> tuple[Setting, TextIO]:
-    """The setting that `Snapshot` gave on the command line, put into force, and the stream for `serve`'s answers.
+    """The setting that `Subject` gave on the command line, put into force, and the stream for `serve`'s answers.
 
     To be called before jax or torch is imported. What libraries print goes to standard error from here on.
     """

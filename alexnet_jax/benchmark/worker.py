@@ -15,24 +15,21 @@ def main(subject: str, argument: str) -> None:
     import jax  # after `begin`, which sets the allocator
     import numpy as np
 
-    from alexnet_jax.benchmark import ceilings, layer_programs, network_programs
+    from alexnet_jax.benchmark import ceilings, layers, network
 
     match subject:
         case 'one_device':
-            programs = network_programs.programs(setting, towers=1)
+            programs = network.programs(setting, towers=1)
         case 'two_device':
-            programs = network_programs.programs(setting, towers=2)
+            programs = network.programs(setting, towers=2)
         case 'layers':  # and the whole step, of which they are parts
-            programs = {
-                'train': network_programs.programs(setting, towers=1)['train'],
-                **layer_programs.programs(setting),
-            }
+            programs = {'train': network.programs(setting, towers=1)['train'], **layers.programs(setting)}
         case 'ceilings':
             programs = ceilings.programs()
         case 'input':
-            from alexnet_jax.benchmark import input_programs  # here: it opens datasets, and imports what that takes
+            from alexnet_jax.benchmark import input_stages  # here: it opens datasets, and imports what that takes
 
-            programs = input_programs.programs(setting)
+            programs = input_stages.programs(setting)
         case _:
             raise ValueError(f'unknown subject {subject!r}')
     protocol.serve(answers, programs, versions={'jax': jax.__version__, 'numpy': np.__version__})

@@ -1,1 +1,1 @@
-"""Prepared datasets, and the pipeline that feeds training."""
+"""Data: making, opening and describing datasets, and the pipeline that feeds training."""

@@ -18,16 +18,16 @@ from alexnet_jax.data.statistics import RECORD
 CROP = 224  # the paper's; Caffe's networks read crops of 227
 
 
-def count_offsets(size: int, *, record: int = RECORD) -> int:
+def offsets_of(size: int, *, record: int = RECORD) -> int:
     """Places of a crop of `size` along each side of a record of `record`: of 224 out of 256, 33, 0 to 32 inclusive."""
     return record - size + 1
 
 
-OFFSETS = count_offsets(CROP)
+OFFSETS = offsets_of(CROP)
 
 
 @dataclasses.dataclass(frozen=True)
-class Augmentation:
+class Draw:
     """What chance decides for one image in one epoch: crop offset, flip, three standard normal numbers."""
 
     top: int
@@ -36,32 +36,30 @@ class Augmentation:
     normals: np.ndarray
 
 
-def sample_augmentation(
-    *, seed: int, epoch: int, record: int, crop_group: int | None = None, offsets: int = OFFSETS
-) -> Augmentation:
+def draw(*, seed: int, epoch: int, record: int, crop_group: int | None = None, offsets: int = OFFSETS) -> Draw:
     """The augmentation of `record` in `epoch`: a pure function, the same on any host and for any worker count.
 
     Images of one `crop_group` of an epoch share crop and flip, never the normals; None: each record draws its own.
-    `offsets` are those of the crop's size and the record's (`count_offsets`).
+    `offsets` are those of the crop's size and the record's (`offsets_of`).
     """
     if crop_group is not None:
-        shared = _sample_for_group(seed=seed, epoch=epoch, group=crop_group, offsets=offsets)
-        own = sample_augmentation(seed=seed, epoch=epoch, record=record, offsets=offsets)
+        shared = _group_draw(seed=seed, epoch=epoch, group=crop_group, offsets=offsets)
+        own = draw(seed=seed, epoch=epoch, record=record, offsets=offsets)
         return dataclasses.replace(shared, normals=own.normals)
     # Philox is counter-based: every (seed, epoch, record) is an independent stream, found without walking to it.
     random = np.random.Generator(np.random.Philox(key=[seed, epoch], counter=[0, 0, 0, record]))
     top, left, flip = random.integers(offsets), random.integers(offsets), random.integers(2)
-    return Augmentation(int(top), int(left), bool(flip), random.standard_normal(3))
+    return Draw(int(top), int(left), bool(flip), random.standard_normal(3))
 
 
 @functools.lru_cache(maxsize=64)  # the images of a group come one after another
-def _sample_for_group(*, seed: int, epoch: int, group: int, offsets: int) -> Augmentation:
+def _group_draw(*, seed: int, epoch: int, group: int, offsets: int) -> Draw:
     """Whose crop and flip a group takes: those that the record of its number would have had."""
-    return sample_augmentation(seed=seed, epoch=epoch, record=group, offsets=offsets)
+    return draw(seed=seed, epoch=epoch, record=group, offsets=offsets)
 
 
 @functools.lru_cache(maxsize=4)
-def choose_offsets(crops: int, *, seed: int, offsets: int = OFFSETS) -> tuple[tuple[int, int], ...]:
+def fixed_places(crops: int, *, seed: int, offsets: int = OFFSETS) -> tuple[tuple[int, int], ...]:
     """(top, left) of `crops` different crops, or all there are: the centre, and others drawn once for all epochs."""
     edge = (offsets - 1) // 2
     # The third number keeps this stream apart from the order of the epochs.
@@ -70,9 +68,7 @@ def choose_offsets(crops: int, *, seed: int, offsets: int = OFFSETS) -> tuple[tu
     return ((edge, edge), *[place for place in places if place != (edge, edge)])[:crops]
 
 
-def restrict_augmentation(
-    chance: Augmentation, *, places: tuple[tuple[int, int], ...] | None, flips: bool, offsets: int = OFFSETS
-) -> Augmentation:
+def limited(chance: Draw, *, places: tuple[tuple[int, int], ...] | None, flips: bool, offsets: int = OFFSETS) -> Draw:
     """The draw with one of `places` for its offset (None: any), and mirrored only where `flips`.
 
     Few places are equally likely; of many, which do not divide offsets**2 evenly, some are twice as likely as others.
@@ -84,7 +80,7 @@ def restrict_augmentation(
     return chance if flips else dataclasses.replace(chance, flip=False)
 
 
-def crop(image: np.ndarray, chance: Augmentation, *, size: int = CROP) -> np.ndarray:
+def crop(image: np.ndarray, chance: Draw, *, size: int = CROP) -> np.ndarray:
     """uint8 (h, w, 3) -> (size, size, 3): the drawn crop, mirrored left to right where drawn."""
     view = image[chance.top : chance.top + size, chance.left : chance.left + size]
     return view[:, ::-1] if chance.flip else view
@@ -95,7 +91,7 @@ def lighting_basis(rgb_covariance: np.ndarray, *, scale: str, strength: float) -
 
     Args:
       rgb_covariance: (3, 3), of training pixels in 0..255 units.
-      scale: 'standard_deviation' or 'eigenvalue', see model.spec.Lighting.
+      scale: 'standard_deviation' or 'eigenvalue', see model.variants.Lighting.
       strength: standard deviation of the drawn numbers, 0.1 in the paper.
     """
     eigenvalues, vectors = np.linalg.eigh(rgb_covariance)
@@ -132,8 +128,8 @@ def normalise(
         convdata_jpeg.py).
       lighting: (b, 3), added to all pixels of an image, 0..255 units; three zeros for an image that gets none, and
         None in testing, where none does.
-      divisor: divides each image to which lighting was added, and no other (see model.spec.Lighting).
-      std: divides each RGB channel (see model.spec.Variant.pixel_std).
+      divisor: divides each image to which lighting was added, and no other (see model.variants.Lighting).
+      std: divides each RGB channel (see model.variants.Variant.pixel_std).
     """
     x = images.astype(mean.dtype) - mean
     if lighting is not None:

@@ -8,12 +8,12 @@ from typing import Protocol
 import numpy as np
 import simplejpeg
 
+from alexnet_jax import InputError
 from alexnet_jax.data.statistics import RECORD
-from alexnet_jax.errors import InputError
 
 
-class CropDecoder(Protocol):
-    """Writes a crop of the square that encoded data stand for: `decode_record_crop`, `photo.decode_photo_crop`."""
+class Window(Protocol):
+    """Writes a window of the square image that encoded data stand for: `record_window`, `photo.photo_window`."""
 
     def __call__(
         self,
@@ -56,10 +56,10 @@ class _Scratch(threading.local):
 _scratch = _Scratch()
 
 
-def decode_record_crop(
+def record_window(
     data: bytes, out: np.ndarray, *, top: int = 0, left: int = 0, mirrored: bool = False, record_size: int = RECORD
 ) -> None:
-    """A `CropDecoder` of a prepared record, a JPEG of `record_size` x `record_size`."""
+    """A `Window` of a prepared record, a JPEG of `record_size` x `record_size`."""
     side = len(out)
     whole = side == record_size and not mirrored
     pixels = out if whole else _scratch.of(record_size)
@@ -74,10 +74,10 @@ def decode_record_crop(
             'prepare it again'
         ) from error
     if not whole:
-        copy_crop(pixels[top : top + side, left : left + side], out, mirrored=mirrored)
+        copy_window(pixels[top : top + side, left : left + side], out, mirrored=mirrored)
 
 
-def copy_crop(pixels: np.ndarray, out: np.ndarray, *, mirrored: bool) -> None:
+def copy_window(pixels: np.ndarray, out: np.ndarray, *, mirrored: bool) -> None:
     """Copies uint8 (side, side, 3), RGB, into `out`; if `mirrored` it takes BGR, and mirrors it.
 
     For a row of BGR read backwards, byte by byte, is the mirrored row of RGB: whole words can be reversed, eight
@@ -96,8 +96,8 @@ def copy_crop(pixels: np.ndarray, out: np.ndarray, *, mirrored: bool) -> None:
     out.reshape(side, 3 * side).view(words)[...] = rows.view(words.newbyteorder())[:, ::-1]
 
 
-def decode_record(jpeg: bytes, *, record_size: int = RECORD) -> np.ndarray:
+def decode(jpeg: bytes, *, record_size: int = RECORD) -> np.ndarray:
     """A record's JPEG -> uint8 (record_size, record_size, 3) RGB."""
     pixels = np.empty((record_size, record_size, 3), np.uint8)
-    decode_record_crop(jpeg, pixels, record_size=record_size)
+    record_window(jpeg, pixels, record_size=record_size)
     return pixels

@@ -10,10 +10,10 @@ import simplejpeg
 from cykooz_resizer import CropBox, FilterType, ImageData, PixelType, ResizeAlg, ResizeOptions, Resizer
 from PIL import ExifTags, Image, ImageOps
 
-from alexnet_jax.data.decode import copy_crop
-from alexnet_jax.data.preparing.dataset_spec import UnusableImage
+from alexnet_jax import InputError
+from alexnet_jax.data.decode import copy_window
+from alexnet_jax.data.items import UnusableImage
 from alexnet_jax.data.statistics import RECORD
-from alexnet_jax.errors import InputError
 
 MIN_SIDE = 16  # shorter side in pixels; below it, enlarging to 256 invents more than 99.6 % of the pixels
 MAX_ASPECT = 10  # longer over shorter side; beyond it, the central square is under a tenth of the picture
@@ -54,10 +54,10 @@ def photo_to_jpeg(data: bytes, quality: int = QUALITY, *, record_size: int = REC
     return simplejpeg.encode_jpeg(square_image(data, record_size=record_size), quality, 'RGB', '444', fastdct=False)
 
 
-def decode_photo_crop(
+def photo_window(
     data: bytes, out: np.ndarray, *, top: int = 0, left: int = 0, mirrored: bool = False, record_size: int = RECORD
 ) -> None:
-    """A `decode.CropDecoder` of a photograph: that of `square_image`, without the loss of a record's JPEG."""
+    """A `decode.Window` of a photograph: that of `square_image`, without the loss of a record's JPEG."""
     try:
         order = 'BGR' if mirrored else 'RGB'  # see copy_window
         pixels = square_image(data, top=top, left=left, side=len(out), order=order, record_size=record_size)
@@ -65,7 +65,7 @@ def decode_photo_crop(
         raise InputError(
             f'an image cannot be used ({error}): repair or remove it, or prepare the dataset with --on_error=skip'
         ) from error
-    copy_crop(pixels, out, mirrored=mirrored)
+    copy_window(pixels, out, mirrored=mirrored)
 
 
 def square_image(
@@ -127,7 +127,7 @@ def _opened(data: bytes) -> Image.Image:
     return image
 
 
-def check_file_size(size: int) -> int:
+def checked_size(size: int) -> int:
     """The size of an image's file in bytes, if it is worth reading; `UnusableImage` if not."""
     if size > MAX_BYTES:
         raise UnusableImage(f'a file of {size:,} bytes; at most {MAX_BYTES:,} are read')

@@ -6,9 +6,9 @@ import dataclasses
 import pathlib
 from collections.abc import Sequence
 
-from alexnet_jax.data.dataset import DataSource
-from alexnet_jax.data.photo import check_file_size, square_image
-from alexnet_jax.data.preparing.dataset_spec import UnusableImage
+from alexnet_jax.data.items import UnusableImage
+from alexnet_jax.data.photo import checked_size, square_image
+from alexnet_jax.data.source import Records
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,7 +24,7 @@ class PhotoFiles:
 
     names: tuple[str, ...]
     labels: tuple[int | None, ...]
-    records: DataSource
+    records: Records
     unusable: tuple[str, ...]
 
 
@@ -47,7 +47,7 @@ def open_photos(names: Sequence[str], classes: Sequence[str]) -> PhotoFiles:
     for name in names:
         path = pathlib.Path(name)
         try:
-            check_file_size(path.stat().st_size)
+            checked_size(path.stat().st_size)
             square_image(path.read_bytes())
             usable.append(name)
         except OSError as error:
@@ -58,5 +58,5 @@ def open_photos(names: Sequence[str], classes: Sequence[str]) -> PhotoFiles:
     paths = [pathlib.Path(name) for name in usable]
     labels = [known.get(path.absolute().parent.name) for path in paths]
     source = _Files(paths, [label or 0 for label in labels])
-    records = DataSource('photographs', 'given', data_source=source, class_count=len(classes), photos=True)
+    records = Records('photographs', 'given', data_source=source, class_count=len(classes), photos=True)
     return PhotoFiles(tuple(usable), tuple(labels), records, tuple(unusable))

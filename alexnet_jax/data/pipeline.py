@@ -15,29 +15,29 @@ from collections.abc import Iterator
 import grain
 import numpy as np
 
-from alexnet_jax.data.augment import CROP, count_offsets, restrict_augmentation, sample_augmentation
-from alexnet_jax.data.dataset import DataSource
-from alexnet_jax.data.decode import CropDecoder, decode_record_crop
+from alexnet_jax import InputError
+from alexnet_jax.data.augment import CROP, draw, limited, offsets_of
+from alexnet_jax.data.decode import Window, record_window
+from alexnet_jax.data.source import Records
 from alexnet_jax.data.statistics import RECORD
-from alexnet_jax.errors import InputError
 
 READ_AHEAD = 4  # batches in flight: at 128 images 77 MB
 THREADS = 2  # decoding releases the GIL; two threads already outrun this network on any CPU that they share with it
 
 
-def get_crop_decoder(source: DataSource) -> CropDecoder:
+def window_of(source: Records) -> Window:
     """What reads the images of `source`."""
     if not source.photos:
-        return decode_record_crop
-    from alexnet_jax.data.photo import decode_photo_crop  # here, because prepared records need no Pillow
+        return record_window
+    from alexnet_jax.data.photo import photo_window  # here, because prepared records need no Pillow
 
-    return decode_photo_crop
+    return photo_window
 
 
-def read_whole_image(source: DataSource, index: int, *, record_size: int) -> np.ndarray:
+def whole(source: Records, index: int, *, record_size: int) -> np.ndarray:
     """uint8 (record_size, record_size, 3) RGB of one image of `source`."""
     pixels = np.empty((record_size, record_size, 3), np.uint8)
-    get_crop_decoder(source)(source[index][0], pixels, record_size=record_size)
+    window_of(source)(source[index][0], pixels, record_size=record_size)
     return pixels
 
 
@@ -67,21 +67,21 @@ class TrainingBatches:
       batch_size: images of a global batch, of all hosts together.
       seed: of shuffling and augmentation.
       lighting_basis: float32 (3, 3) of `augment.lighting_basis`, or zeros for none.
-      window: what reads the source's images, of `get_crop_decoder`.
+      window: what reads the source's images, of `window_of`.
       crop_size: side of the crops.
       record_size: side of the records that they are cut out of.
       rows: the rows of the global batch that this host makes; None: all of them.
-      images_per_crop: how many neighbours in an epoch's order share crop and flip (model.spec.Variant).
+      images_per_crop: how many neighbours in an epoch's order share crop and flip (model.variants.Variant).
       places: (top, left) of the crops to choose from; None: all.
       flips: whether images are mirrored.
       lit_steps: lighting is zero from this step on; None: never.
     """
 
-    source: DataSource
+    source: Records
     batch_size: int
     seed: int
     lighting_basis: np.ndarray
-    window: CropDecoder = decode_record_crop
+    window: Window = record_window
     _: dataclasses.KW_ONLY
     crop_size: int = CROP
     record_size: int = RECORD
@@ -105,11 +105,11 @@ class TrainingBatches:
         # Each kind of work for the whole batch at once: taking turns, each would find the processor's caches full of
         # the others' code and data, which costs 20 us an image on one thread, 70 on two.
         encoded = [self.source[record] for record in records]
-        chances, offsets = [], count_offsets(self.crop_size, record=self.record_size)
+        chances, offsets = [], offsets_of(self.crop_size, record=self.record_size)
         for (epoch, place), record in zip(places, records, strict=True):
             group = place // self.images_per_crop if self.images_per_crop > 1 else None
-            chance = sample_augmentation(seed=self.seed, epoch=epoch, record=record, crop_group=group, offsets=offsets)
-            chances.append(restrict_augmentation(chance, places=self.places, flips=self.flips, offsets=offsets))
+            chance = draw(seed=self.seed, epoch=epoch, record=record, crop_group=group, offsets=offsets)
+            chances.append(limited(chance, places=self.places, flips=self.flips, offsets=offsets))
         images = np.empty((len(rows), self.crop_size, self.crop_size, 3), np.uint8)
         lighting = np.zeros((len(rows), 3), np.float32)
         for i, ((data, _), chance) in enumerate(zip(encoded, chances, strict=True)):
@@ -178,9 +178,9 @@ class EvaluationBatches:
     `window`, `record_size` and `rows` as in `TrainingBatches`.
     """
 
-    source: DataSource
+    source: Records
     batch_size: int
-    window: CropDecoder = decode_record_crop
+    window: Window = record_window
     _: dataclasses.KW_ONLY
     record_size: int = RECORD
     rows: range | None = None

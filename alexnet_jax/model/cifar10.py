@@ -9,7 +9,7 @@ network.
 
 from __future__ import annotations
 
-from alexnet_jax.model.spec import (
+from alexnet_jax.model.variants import (
     AveragePool,
     ChannelNorm,
     Conv,

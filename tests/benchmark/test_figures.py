@@ -4,10 +4,10 @@ import json
 import subprocess
 import sys
 
-import cli
+import commands
 import pytest
 
-from alexnet_jax.benchmark import figures, figures_text
+from alexnet_jax.benchmark import figures, report
 from alexnet_jax.benchmark.measure import Measured, Results
 from alexnet_jax.benchmark.protocol import Setting
 from alexnet_jax.benchmark.sampling import Sample
@@ -50,7 +50,7 @@ def results(*, torch, layers=False, foreign=0.02):
 
 
 def test_speeds_and_ratios_to_the_ceiling_and_between_meshes():
-    found = figures.summarise_batch(results(torch=False))
+    found = figures.of_batch(results(torch=False))
     assert found['train']['images_per_second'] == 6.0  # of 6, 3, 6
     assert found['train']['images_per_second_quartiles'] == [4.5, 6.0]
     # 20, 10 and 20 GFLOP/s under NumPy's 100, 50 and 100: the better library by its median, although not in round two.
@@ -69,7 +69,7 @@ def test_speeds_and_ratios_to_the_ceiling_and_between_meshes():
 
 
 def test_the_peer_is_the_faster_layout_and_the_fastest_form():
-    found = figures.summarise_batch(results(torch=True))
+    found = figures.of_batch(results(torch=True))
     train, inference = found['train'], found['inference']
     assert (train['ratio_to_torch'], train['ratio_to_torch_form']) == (2.5, 'eager_channels_last')
     assert (train['ratio_to_torch_best'], train['ratio_to_torch_best_form']) == (1.5, 'compiled')  # whatever its name
@@ -79,7 +79,7 @@ def test_the_peer_is_the_faster_layout_and_the_fastest_form():
 
 
 def test_layers_stand_beside_what_bounds_them():
-    found = figures.summarise_batch(results(torch=False, layers=True))['layers']
+    found = figures.of_batch(results(torch=False, layers=True))['layers']
     assert (found['gemm_gflops'], found['memory_gb_per_second']) == (100, 40)
     rows = {row['name']: row for row in found['rows']}
     assert list(rows) == ['conv1 forward', 'conv1 weight gradient', 'conv1 pooling forward', 'fc6 forward']
@@ -100,15 +100,15 @@ def test_noise_is_told_and_warned_of(foreign, warned):
     some = results(torch=False)
     for one in some.network.values():
         one.samples[:] = [Sample(1, s.seconds, s.cpu_seconds, foreign, None) for s in one.samples]
-    found = figures.make_figures([some])
+    found = figures.report([some])
     assert found['foreign'] == {'median': foreign, 'worst': foreign}
-    assert ('NOISY' in figures_text.format_figures(found)) == warned
-    assert f'others used {foreign:.0%} of the cores' in figures_text.format_figures(found)
+    assert ('NOISY' in report.text(found)) == warned
+    assert f'others used {foreign:.0%} of the cores' in report.text(found)
 
 
 def test_the_text_has_every_figure_within_110_columns():
-    found = figures.make_figures([results(torch=True, layers=True)])
-    lines = figures_text.format_figures(found).splitlines()
+    found = figures.report([results(torch=True, layers=True)])
+    lines = report.text(found).splitlines()
     assert max(map(len, lines[1:])) <= 110  # the first is the machine's name, as long as it is
     by_title = {line.split('  ')[0]: line.split() for line in lines}
     assert by_title['this project, one device'][-5:] == ['6.0', '(4.5-6.0)', '24.0', '(24.0-24.0)', '0']
@@ -121,7 +121,7 @@ def test_the_text_has_every_figure_within_110_columns():
 def test_the_first_batch_size_leads():
     other = results(torch=False)
     small = Results(Setting(4, 1.0, 1000, 'tuned'), other.network, {}, {'jax': '1'})
-    found = figures.make_figures([results(torch=False), small])
+    found = figures.report([results(torch=False), small])
     assert list(found['by_batch']) == ['12', '4']
     assert found['batch'] == 12
     assert found['train'] == found['by_batch']['12']['train']
@@ -133,6 +133,6 @@ def test_the_first_batch_size_leads():
 
 def test_the_measuring_side_imports_no_numerical_library():
     code = 'import sys; from alexnet_jax.benchmark import figures, measure, report; print(*sys.modules)'
-    found = subprocess.run([sys.executable, '-c', code], cwd=cli.ROOT, check=True, capture_output=True, text=True)
+    found = subprocess.run([sys.executable, '-c', code], cwd=commands.ROOT, check=True, capture_output=True, text=True)
     assert 'alexnet_jax.benchmark.measure' in found.stdout.split()
     assert {'jax', 'numpy', 'torch', 'flax'}.isdisjoint(found.stdout.split())

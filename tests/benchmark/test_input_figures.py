@@ -2,7 +2,7 @@
 
 import pytest
 
-from alexnet_jax.benchmark import input_figures, input_text, measure
+from alexnet_jax.benchmark import input_figures, input_report, measure
 from alexnet_jax.benchmark.measure import Measured, Results
 from alexnet_jax.benchmark.protocol import Setting
 from alexnet_jax.benchmark.sampling import Sample
@@ -30,7 +30,7 @@ def results():
 
 
 def test_stages_are_counted_by_cpu_time_and_pipelines_by_the_clock(results):
-    figures = input_figures.make_input_figures(results, appetite=None)
+    figures = input_figures.report(results, appetite=None)
     assert figures['stages']['decode']['images_per_second'] == 200  # 100 images in half a second of one core
     assert figures['stages']['read']['images_per_second'] == 5000
     assert figures['stages']['read']['images_per_second_quartiles'] == pytest.approx([3750, 7500])
@@ -41,7 +41,7 @@ def test_stages_are_counted_by_cpu_time_and_pipelines_by_the_clock(results):
 
 
 def test_ratios_are_medians_over_rounds_to_each_form_and_the_smaller_counts(results):
-    figures = input_figures.make_input_figures(results, appetite=None)
+    figures = input_figures.report(results, appetite=None)
     for kind in input_figures.KINDS.values():
         forms = figures[kind]['tf']
         assert forms['default']['ratio'] == pytest.approx(1.5)
@@ -52,20 +52,20 @@ def test_ratios_are_medians_over_rounds_to_each_form_and_the_smaller_counts(resu
 
 
 def test_the_slower_one_limits(results):
-    figures = input_figures.make_input_figures(results, appetite=None)
+    figures = input_figures.report(results, appetite=None)
     assert (figures['appetite'], figures['headroom'], figures['limit']) == (50, pytest.approx(20), 'model')
-    text = input_text.format_input_figures(figures)
+    text = input_report.text(figures)
     assert 'takes 50.0 images/s: the model is the limit, the pipeline gives 20.0 times as many' in text
     assert max(map(len, text.splitlines())) <= 110
-    figures = input_figures.make_input_figures(results, appetite=4000)
+    figures = input_figures.report(results, appetite=4000)
     assert (figures['headroom'], figures['limit']) == (pytest.approx(0.25), 'input')
-    assert 'the input pipeline is the limit' in input_text.format_input_figures(figures)
+    assert 'the input pipeline is the limit' in input_report.text(figures)
 
 
 def test_tensorflow_that_is_missing_is_named(monkeypatch):
     monkeypatch.setattr(measure.importlib.util, 'find_spec', lambda name: None)
     options = {'appetite': True, 'rounds': 2, 'seconds': 0.0, 'progress': print}
-    with pytest.raises(measure.InputError, match=r"pip install 'alexnet-jax\[tensorflow\]'"):
+    with pytest.raises(measure.InputError, match=r'pip install -r requirements-tensorflow.txt'):
         measure.measure_input(SETTING, tf=True, **options)
 
 

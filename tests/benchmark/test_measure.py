@@ -4,10 +4,10 @@ import contextlib
 
 import pytest
 
+from alexnet_jax import InputError
 from alexnet_jax.benchmark import measure
 from alexnet_jax.benchmark.protocol import Setting
 from alexnet_jax.benchmark.sampling import Sample
-from alexnet_jax.errors import InputError
 
 SETTING = Setting(batch=8, width=1.0, classes=10, allocator='default')
 TORCH = ['torch_eager', 'torch_eager_channels_last', 'torch_compiled', 'torch_best']
@@ -82,7 +82,7 @@ def test_pytorch_takes_its_turns_among_them_and_layers_come_later(turns):
 @pytest.mark.parametrize(
     ('missing', 'message'),
     [
-        ('torch', r"pip install 'alexnet-jax\[torch\]'"),
+        ('torch', 'pip install -r requirements-bench.txt'),
         ('compiler', r'install g\+\+'),
         ('glibc', 'give --allocator=default'),
     ],

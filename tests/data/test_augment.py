@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from alexnet_jax.data.augment import Augmentation, centre_crop, crop, lighting_basis, normalise, sample_augmentation
+from alexnet_jax.data.augment import Draw, centre_crop, crop, draw, lighting_basis, normalise
 from alexnet_jax.data.pipeline import epoch_order
 
 # A covariance with known axes: 3-4-5 directions and standard deviations of 100, 20 and 5.
@@ -30,7 +30,7 @@ def later():
 
 
 def table(records, *, epoch):
-    draws = [sample_augmentation(seed=3, epoch=epoch, record=record) for record in records]
+    draws = [draw(seed=3, epoch=epoch, record=record) for record in records]
     return np.array([[d.top, d.left, d.flip, *d.normals] for d in draws])
 
 
@@ -87,7 +87,7 @@ def standardised(draws):
 
 def test_the_streams_are_those_of_every_version_before():
     """As the first version drew them: a run that it began goes on with the same images."""
-    a, b = sample_augmentation(seed=3, epoch=1, record=7), sample_augmentation(seed=0, epoch=89, record=1_281_166)
+    a, b = draw(seed=3, epoch=1, record=7), draw(seed=0, epoch=89, record=1_281_166)
     assert [(d.top, d.left, d.flip) for d in (a, b)] == [(1, 27, False), (25, 23, True)]
     np.testing.assert_allclose(a.normals, [1.053011339101116, -0.6129266635794759, -1.3019950549099812], rtol=1e-12)
     np.testing.assert_allclose(b.normals, [0.7836589837158434, 1.5374223540981562, -1.2660149473006064], rtol=1e-12)
@@ -97,7 +97,7 @@ def test_the_streams_are_those_of_every_version_before():
 
 def test_images_of_a_group_share_crop_and_flip_and_nothing_else():
     def of(record, **group):
-        return sample_augmentation(seed=3, epoch=1, record=record, **group)
+        return draw(seed=3, epoch=1, record=record, **group)
 
     shared = [of(record, crop_group=7) for record in range(500, 532)]
     assert {(d.top, d.left, d.flip) for d in shared} == {(of(7).top, of(7).left, of(7).flip)}
@@ -110,7 +110,7 @@ def test_images_of_a_group_share_crop_and_flip_and_nothing_else():
 
 def test_a_draw_hangs_on_seed_epoch_and_record_alone():
     def values(**place):
-        d = sample_augmentation(**place)
+        d = draw(**place)
         return (d.top, d.left, d.flip, *d.normals)
 
     here = {'seed': 5, 'epoch': 7, 'record': 11}
@@ -126,7 +126,7 @@ def test_a_draw_hangs_on_seed_epoch_and_record_alone():
 @pytest.mark.parametrize(('top', 'left'), [(0, 0), (32, 32), (5, 17)])
 def test_crop_is_the_drawn_window_mirrored_where_drawn(top, left, flip):
     image = np.random.default_rng(0).integers(0, 256, (256, 256, 3), dtype=np.uint8)
-    view = crop(image, Augmentation(top, left, flip, np.zeros(3)))
+    view = crop(image, Draw(top, left, flip, np.zeros(3)))
     assert view.shape == (224, 224, 3)
     for row, column in [(0, 0), (0, 223), (223, 0), (100, 30)]:
         np.testing.assert_array_equal(view[row, column], image[top + row, left + (223 - column if flip else column)])

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from alexnet_jax.data import photo
-from alexnet_jax.data.preparing.folder import file_to_jpeg
+from alexnet_jax.data.folder_source import file_to_jpeg
 
 
 def scene(seed=0, size=(400, 300)):

@@ -12,10 +12,10 @@ from numpy.lib.stride_tricks import sliding_window_view
 from PIL import Image
 from scipy import stats
 
-from alexnet_jax.data.augment import sample_augmentation
-from alexnet_jax.data.decode import decode_record
+from alexnet_jax import InputError
+from alexnet_jax.data.augment import draw
+from alexnet_jax.data.decode import decode
 from alexnet_jax.data.pipeline import EvaluationBatches, TrainingBatches, epoch_order
-from alexnet_jax.errors import InputError
 
 BASIS = np.arange(9, dtype=np.float32).reshape(3, 3)
 
@@ -151,7 +151,7 @@ def test_neighbours_in_the_epoch_s_order_share_crop_and_flip(train):
     for place in range(60):
         batch, row = batches[place // 8], place % 8
         jpeg, _ = train[int(batch.records[row])]
-        windows.append(window_of(decode_record(jpeg), batch.images[row]))
+        windows.append(window_of(decode(jpeg), batch.images[row]))
         np.testing.assert_array_equal(batch.lighting[row], alone[place // 8].lighting[row])  # each its own
     groups = [windows[a:b] for a, b in [*((a, min(a + 7, 40)) for a in range(0, 40, 7)), (40, 47), (47, 54), (54, 60)]]
     assert all(len(set(group)) == 1 for group in groups)
@@ -186,7 +186,7 @@ def test_pixels_labels_and_lighting_are_those_of_the_record_and_its_draw(train):
     flips = 0
     for row, record in enumerate(batch.records):
         jpeg, label = train[int(record)]
-        chance = sample_augmentation(seed=9, epoch=1, record=int(record))
+        chance = draw(seed=9, epoch=1, record=int(record))
         image = Image.open(io.BytesIO(jpeg))
         image = image.crop((chance.left, chance.top, chance.left + 224, chance.top + 224))
         if chance.flip:
@@ -204,9 +204,9 @@ def test_pixels_labels_and_lighting_are_those_of_the_record_and_its_draw(train):
 def test_a_damaged_record_says_what_to_do():
     jpeg = Stub(1).jpegs[0]
     with pytest.raises(InputError, match=r'not a readable JPEG .* prepare it again'):
-        decode_record(b'not a jpeg')
+        decode(b'not a jpeg')
     with pytest.raises(InputError, match='not a readable JPEG'):
-        decode_record(jpeg[: len(jpeg) // 2])
+        decode(jpeg[: len(jpeg) // 2])
 
 
 def test_a_damaged_record_is_told_through_the_reading_threads_too():
@@ -235,7 +235,7 @@ def test_reading_needs_no_tensorflow_and_another_process_gets_the_same_batch(tin
     program = f"""
 import hashlib, sys, numpy as np
 from alexnet_jax.data.pipeline import TrainingBatches
-from alexnet_jax.data.dataset import open_dataset
+from alexnet_jax.data.source import open_dataset
 records = open_dataset('tiny', data_dir={str(tiny_dir)!r}).records('train')
 batches = TrainingBatches(records, 8, 0, np.eye(3, dtype='f4'))
 batch = next(batches.read_from(5))

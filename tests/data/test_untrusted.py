@@ -15,14 +15,12 @@ import pytest
 from archives import SYNSETS, TRAIN, photograph, resum, tar, write_archives
 from PIL import Image, ImageFile
 
-from alexnet_jax.data import photo
-from alexnet_jax.data.dataset import open_dataset
-from alexnet_jax.data.fingerprint import write_dataset_manifest
-from alexnet_jax.data.photo import decode_photo_crop, square_image
-from alexnet_jax.data.preparing import folder as folder_source
-from alexnet_jax.data.preparing import imagenet
-from alexnet_jax.data.preparing.writer import prepare
-from alexnet_jax.errors import InputError
+from alexnet_jax import InputError
+from alexnet_jax.data import folder_source, imagenet_source, photo
+from alexnet_jax.data.manifest import write_manifest
+from alexnet_jax.data.photo import photo_window, square_image
+from alexnet_jax.data.source import open_dataset
+from alexnet_jax.data.writer import prepare
 
 # Images whose headers claim what they do not hold
 
@@ -101,7 +99,7 @@ def folder(tmp_path):
 @pytest.mark.parametrize('kind', BOMBS)
 def test_training_refuses_a_claim_of_absurd_size_without_decoding(kind, no_decoding):
     with pytest.raises(InputError, match=rf'^an image cannot be used \({TOO_LARGE}\): repair or remove it, or prepare'):
-        decode_photo_crop(BOMBS[kind], np.empty((224, 224, 3), np.uint8))
+        photo_window(BOMBS[kind], np.empty((224, 224, 3), np.uint8))
 
 
 def test_the_largest_image_allowed_is_given_to_the_decoder():
@@ -125,7 +123,7 @@ def test_claims_are_refused_in_many_threads_at_once():
 @pytest.mark.parametrize('kind', BOMBS)
 def test_preparing_a_folder_names_the_image_or_leaves_it_out(kind, no_decoding, folder, tmp_path):
     (folder / 'train/cat/bomb.png').write_bytes(BOMBS[kind])
-    plan = folder_source.make_folder_spec(folder, name='pets')
+    plan = folder_source.plan(folder, name='pets')
     with pytest.raises(InputError, match=rf'1 unusable files \(train/cat/bomb.png: {TOO_LARGE}\); repair or remove'):
         prepare(plan, data_dir=tmp_path / 'data', workers=1)
     assert prepare(plan, data_dir=tmp_path / 'data', workers=1, skip_unusable=True).skipped == (
@@ -136,7 +134,7 @@ def test_preparing_a_folder_names_the_image_or_leaves_it_out(kind, no_decoding, 
 @pytest.mark.parametrize('kind', ['png', 'jpeg'])
 def test_preparing_archives_names_the_image_or_leaves_it_out(kind, no_decoding, tmp_path):
     train = {SYNSETS[3]: {f'{SYNSETS[3]}_1.JPEG': photograph(1), f'{SYNSETS[3]}_2.JPEG': BOMBS[kind]}}
-    plan = imagenet.make_imagenet_spec(write_archives(tmp_path / 'tars', train=train, validation=[photograph(2)]))
+    plan = imagenet_source.plan(write_archives(tmp_path / 'tars', train=train, validation=[photograph(2)]))
     with pytest.raises(InputError, match=rf'\(train/{SYNSETS[3]}_2.JPEG: {TOO_LARGE}\); repair or remove'):
         prepare(plan, data_dir=tmp_path / 'data', workers=1)
     assert prepare(plan, data_dir=tmp_path / 'data', workers=1, skip_unusable=True).splits['train'] == 1
@@ -149,7 +147,7 @@ def test_a_file_that_fills_the_memory_is_not_read(source, tmp_path):
         file.truncate(2**29 + 1)  # holes: no disk is taken
     read = {
         'folder': lambda: folder_source.file_to_jpeg(str(path), 95),
-        'archive': lambda: imagenet.piece_to_jpeg(imagenet.FileRange(str(path), 0, 2**29 + 1), 95),
+        'archive': lambda: imagenet_source.piece_to_jpeg(imagenet_source.Piece(str(path), 0, 2**29 + 1), 95),
     }
     with pytest.raises(photo.UnusableImage, match=r'^a file of 536,870,913 bytes; at most 536,870,912 are read$'):
         read[source]()
@@ -195,7 +193,7 @@ def test_a_class_named_after_a_file_elsewhere_is_refused(name, tmp_path):
     write_archives(tmp_path, train={SYNSETS[0]: {'a.JPEG': photograph(0)}}, validation=[photograph(1)])
     (tmp_path / TRAIN).write_bytes(tar({name: tar({'a.JPEG': photograph(0)})}))
     with pytest.raises(InputError, match=f"holds '{name}', which is not an archive of one of the 1,000 classes"):
-        imagenet.make_imagenet_spec(tmp_path)
+        imagenet_source.plan(tmp_path)
 
 
 SIZES = {'of less than no bytes': 2**96 - 512, 'endless': 2**80, 'larger than any file': 2**62}  # of 12 bytes, signed
@@ -213,7 +211,7 @@ def test_a_member_of_absurd_size_is_refused(size, kind, tmp_path):
     resum(data, 0)
     (tmp_path / TRAIN).write_bytes(data)
     with pytest.raises(InputError, match=rf'{TRAIN}.* is not a whole tar archive \(.+\); download it again') as error:
-        imagenet.make_imagenet_spec(tmp_path)
+        imagenet_source.plan(tmp_path)
     assert '\n' not in str(error.value)
 
 
@@ -224,7 +222,7 @@ def test_a_link_in_place_of_a_class_is_not_followed(kind, tmp_path, opened):
     (tmp_path / 'tars' / TRAIN).write_bytes(linked(f'{SYNSETS[0]}.tar', str(tmp_path / 'elsewhere.tar'), kind))
     opened.clear()
     with pytest.raises(InputError, match='holds nothing, not an archive'):
-        imagenet.make_imagenet_spec(tmp_path / 'tars')
+        imagenet_source.plan(tmp_path / 'tars')
     assert any(path.endswith(TRAIN) for path in opened)  # so the fixture sees what is opened
     assert not any('elsewhere' in path for path in opened)
 
@@ -242,7 +240,7 @@ def test_images_named_after_files_elsewhere_are_read_from_the_archive_and_writte
     (tars / TRAIN).write_bytes(tar({f'{name}.tar': content for name, content in classes.items()}))
 
     opened.clear()
-    made = prepare(imagenet.make_imagenet_spec(tars), data_dir=tmp_path / 'data', workers=1)
+    made = prepare(imagenet_source.plan(tars), data_dir=tmp_path / 'data', workers=1)
     assert made.splits == {'train': 3, 'validation': 1}
     records = open_dataset('imagenet2012', data_dir=tmp_path / 'data').records('train')
     assert [records[i] for i in range(3)] == [(photo.photo_to_jpeg(image), 0) for image in names.values()]
@@ -308,9 +306,9 @@ def cut(path, stem, payload):
     'forge', [pickled_array, pickled_file, pickled_header, one_array, another_shape, text, huge, cut]
 )
 def test_statistics_are_numbers_and_never_unpickled(forge, stem, folder, tmp_path):
-    made = prepare(folder_source.make_folder_spec(folder, name='pets'), data_dir=tmp_path / 'data', workers=1)
+    made = prepare(folder_source.plan(folder, name='pets'), data_dir=tmp_path / 'data', workers=1)
     forge(made.directory / 'statistics.npz', stem, Payload(str(tmp_path / 'executed')))
-    write_dataset_manifest(made.directory)  # whoever forges the one, forges the other
+    write_manifest(made.directory)  # whoever forges the one, forges the other
     with pytest.raises(
         InputError, match=r'statistics.npz does not hold a mean image and an RGB covariance.*--overw'
     ) as e:

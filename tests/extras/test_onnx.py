@@ -7,15 +7,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from extras.conftest import extra
-from weights.networks import WIDTH, network
+from interchange.networks import WIDTH, network
 
+from alexnet_jax import InputError
 from alexnet_jax.data.augment import normalise
-from alexnet_jax.errors import InputError
+from alexnet_jax.interchange import onnx_graph
+from alexnet_jax.interchange.weights import open_weights
 from alexnet_jax.model.ablations import ABLATIONS
 from alexnet_jax.model.alexnet import AlexNet
-from alexnet_jax.model.zoo import VARIANTS
-from alexnet_jax.weights import onnx_write
-from alexnet_jax.weights.open_weights import open_weights
+from alexnet_jax.model.catalogue import VARIANTS
 
 onnx = extra('onnx')
 onnxruntime = extra('onnxruntime')
@@ -60,7 +60,7 @@ def relative(found, expected):
 @pytest.mark.parametrize(('variant', 'without'), CASES)
 def test_onnxruntime_gives_what_jax_gives(tmp_path, variant, without):
     net = network(variant, without=without)
-    onnx_write.save_onnx(net, tmp_path / 'w.onnx')
+    onnx_graph.save(net, tmp_path / 'w.onnx')
     onnx.checker.check_model(str(tmp_path / 'w.onnx'), full_check=True)
     session = onnxruntime.InferenceSession(str(tmp_path / 'w.onnx'), providers=['CPUExecutionProvider'])
     assert session.get_inputs()[0].shape == ['batch', 3, net.variant.input_size, net.variant.input_size]
@@ -76,7 +76,7 @@ def test_onnxruntime_gives_what_jax_gives(tmp_path, variant, without):
 def test_the_reference_evaluator_gives_what_jax_gives(tmp_path):
     """The released network has all that is written by hand: norms within a tower, across space, uneven padding."""
     net = network('released')
-    onnx_write.save_onnx(net, tmp_path / 'w.onnx')
+    onnx_graph.save(net, tmp_path / 'w.onnx')
     crops = crops_of(224, 1)
     logits = evaluated(str(tmp_path / 'w.onnx'), {'images': crops.transpose(0, 3, 1, 2).copy()})
     assert relative(logits, ours(net, crops)) < 1e-5

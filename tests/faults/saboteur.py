@@ -55,15 +55,15 @@ class Saboteur:
         setattr(owner, name, wrapped)
 
     def arm_start(self):
-        from alexnet_jax.run import run_dir
+        from alexnet_jax.training import workdir
 
-        self.wrap(run_dir, 'open_or_render', lambda *_: self.act())
+        self.wrap(workdir, 'open_or_render', lambda *_: self.act())
 
     def arm_agree(self):
         """Between its own word and the others', where processes compare what they have."""
-        from alexnet_jax.distributed import hosts
+        from alexnet_jax.parallel import processes
 
-        client, saboteur = hosts.get_store, self
+        client, saboteur = processes.client, self
 
         class Slow:
             def __getattr__(self, name):
@@ -74,31 +74,31 @@ class Saboteur:
                     saboteur.act()
                 return client().blocking_key_value_get(key, timeout)
 
-        hosts.get_store = Slow
+        processes.client = Slow
 
     def arm_compile(self):
-        from alexnet_jax.logs.timing import StartupTimer
+        from alexnet_jax.training.startup import StartUp
 
-        self.wrap(StartupTimer, 'compile', lambda *_: threading.Timer(0.3, self.act).start())
+        self.wrap(StartUp, 'compile', lambda *_: threading.Timer(0.3, self.act).start())
 
     def arm_step(self):
-        from alexnet_jax.logs.metrics_reader import MetricsReader
+        from alexnet_jax.training.metrics import MetricsReader
 
         at = self.at if isinstance(self.at, list) else [self.at]
         self.wrap(MetricsReader, 'add', lambda reader, step, metrics: step in at and self.act())
 
     def arm_save(self):
         """Once the first hashes of a checkpoint are computed: Orbax is writing, nothing has its final name."""
-        from alexnet_jax.checkpoints import checkpointer, orbax_io
+        from alexnet_jax.training import checkpoint, storage
 
         saving = []
-        self.wrap(checkpointer.Checkpointer, 'save', lambda _, state, **__: saving.append(int(state.step)))
-        self.wrap(orbax_io, 'digest', lambda value: saving[-1] == self.at and self.act())
+        self.wrap(checkpoint.Checkpoints, 'save', lambda _, state, **__: saving.append(int(state.step)))
+        self.wrap(storage, 'digest', lambda value: saving[-1] == self.at and self.act())
 
     def arm_evaluation(self):
         """In the test after `at` steps, when the first batch is done."""
-        from alexnet_jax.evaluation.evaluator import Evaluator
-        from alexnet_jax.run.loop import _Run
+        from alexnet_jax.evaluation.evaluate import Evaluator
+        from alexnet_jax.training.loop import _Run
 
         step = [0]
         self.wrap(_Run, '_test', lambda run, protocol: step.__setitem__(0, int(run.state.step)))

@@ -6,8 +6,8 @@ from archives import SYNSETS, TRAIN, VALIDATION, photograph, resum, write_archiv
 from fuzzing import fuzzed, outcome
 from hypothesis import strategies as st
 
-from alexnet_jax.data.preparing import imagenet
-from alexnet_jax.errors import InputError
+from alexnet_jax import InputError
+from alexnet_jax.data import imagenet_source
 
 
 @pytest.fixture(scope='module')
@@ -51,7 +51,7 @@ def test_a_forged_archive_is_read_within_itself_or_refused_in_one_line(whole, na
     folder, contents = whole
 
     def planned():
-        return imagenet.make_imagenet_spec(folder)
+        return imagenet_source.plan(folder)
 
     try:
         (folder / name).write_bytes(forged(contents[name], edits, cut))

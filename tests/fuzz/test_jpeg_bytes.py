@@ -13,11 +13,11 @@ from fuzzing import fuzzed, outcome
 from hypothesis import strategies as st
 from PIL import Image
 
-from alexnet_jax.data.decode import decode_record_crop
-from alexnet_jax.data.photo import decode_photo_crop, photo_to_jpeg, square_image
-from alexnet_jax.data.preparing.dataset_spec import DatasetSpec, Example, ListedSplit, UnusableImage
-from alexnet_jax.data.preparing.workers import convert_examples
-from alexnet_jax.errors import InputError
+from alexnet_jax import InputError
+from alexnet_jax.data.conversion import convert
+from alexnet_jax.data.decode import record_window
+from alexnet_jax.data.items import Item, ListedSplit, Plan, UnusableImage
+from alexnet_jax.data.photo import photo_to_jpeg, photo_window, square_image
 
 pytestmark = pytest.mark.filterwarnings('ignore::UserWarning:PIL')  # of what it repairs
 SECONDS = 2  # of CPU time, for one image
@@ -146,7 +146,7 @@ def filled(window, data, *, mirrored):
 @fuzzed(150)
 @hypothesis.given(data=images(RECORDS), mirrored=st.booleans())
 def test_a_damaged_record_is_a_full_window_or_one_line(data, mirrored):
-    found = outcome('records', lambda: filled(decode_record_crop, data, mirrored=mirrored), InputError)
+    found = outcome('records', lambda: filled(record_window, data, mirrored=mirrored), InputError)
     if isinstance(found, np.ndarray):
         assert simplejpeg.decode_jpeg_header(data)[:2] == Image.open(io.BytesIO(data)).size == (256, 256)
 
@@ -156,13 +156,13 @@ def test_a_damaged_record_is_a_full_window_or_one_line(data, mirrored):
 def test_a_record_that_claims_another_size_is_refused(record, width, height):
     hypothesis.assume((width, height) != (256, 256))
     with pytest.raises(InputError, match=r'^a record is not a readable JPEG of 256x256 \(.*prepare it again$'):
-        filled(decode_record_crop, sized(record, width, height), mirrored=False)
+        filled(record_window, sized(record, width, height), mirrored=False)
 
 
 @fuzzed(200)
 @hypothesis.given(data=images(PHOTOS), mirrored=st.booleans())
 def test_a_damaged_photograph_is_a_full_window_or_one_line(data, mirrored):
-    outcome('photographs', lambda: filled(decode_photo_crop, data, mirrored=mirrored), InputError)
+    outcome('photographs', lambda: filled(photo_window, data, mirrored=mirrored), InputError)
 
 
 GOOD = photo_to_jpeg(PHOTOS[0])
@@ -172,11 +172,11 @@ GOOD = photo_to_jpeg(PHOTOS[0])
 @hypothesis.given(data=images(PHOTOS), kept=st.booleans())
 def test_preparing_names_what_is_damaged_and_converts_what_is_not(data, kept):
     """Both ways of `prepare`: into records, and of originals that stay where they are."""
-    items = [Example(str(place), 0, source) for place, source in enumerate([PHOTOS[0], data, PHOTOS[0]])]
+    items = [Item(str(place), 0, source) for place, source in enumerate([PHOTOS[0], data, PHOTOS[0]])]
     ways = {'to_record': bytes, 'decode': square_image, 'originals': object()} if kept else {'to_record': photo_to_jpeg}
-    plan = DatasetSpec(name='birds', classes=('a',), splits={'train': ListedSplit('train', items)}, recipe='', **ways)
+    plan = Plan(name='birds', classes=('a',), splits={'train': ListedSplit('train', items)}, recipe='', **ways)
     ((_, (results, statistics)),) = thrifty(
-        lambda: list(convert_examples(plan, iter(items), count=len(items), summed=True, workers=1)), images=len(items)
+        lambda: list(convert(plan, iter(items), count=len(items), summed=True, workers=1)), images=len(items)
     )
 
     def middle():

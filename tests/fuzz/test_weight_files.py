@@ -11,12 +11,12 @@ import pytest
 import safetensors.numpy
 from fuzzing import fuzzed, outcome
 from hypothesis import strategies as st
-from weights.foreign import blob, bvlc_onnx, caffe_weights, caffemodel, save_torch, torchvision_tensors, varint
-from weights.networks import network
+from interchange.foreign import blob, bvlc_onnx, caffe_weights, caffemodel, save_torch, torchvision_tensors, varint
+from interchange.networks import network
 
-from alexnet_jax.errors import InputError
-from alexnet_jax.weights import onnx_write, safetensors_file, torchvision
-from alexnet_jax.weights.open_weights import open_weights
+from alexnet_jax import InputError
+from alexnet_jax.interchange import onnx_graph, safetensors_file, torchvision
+from alexnet_jax.interchange.weights import open_weights
 
 WIDTH = 0.02
 SECONDS = 3  # of CPU time, for one file
@@ -29,9 +29,9 @@ def whole(tmp_path_factory):
     """{kind: (the bytes of a file, the network in it)}."""
     folder = tmp_path_factory.mktemp('whole')
     one, two, caffe = (network(name, width=WIDTH) for name in ('one_weird_trick', 'released', 'caffenet'))
-    safetensors_file.save_safetensors(two, folder / 'safetensors')
-    onnx_write.save_onnx(two, folder / 'onnx')
-    torchvision.save_torchvision(one, folder / 'written for torchvision')
+    safetensors_file.save(two, folder / 'safetensors')
+    onnx_graph.save(two, folder / 'onnx')
+    torchvision.save(one, folder / 'written for torchvision')
     save_torch(folder / 'pth', torchvision_tensors(one.params))
     safetensors.numpy.save_file(torchvision_tensors(one.params), folder / 'torchvision')
     weights = caffe_weights(caffe.params)

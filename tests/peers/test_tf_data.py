@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from alexnet_jax.data.decode import decode_record_crop
-from alexnet_jax.data.photo import decode_photo_crop
+from alexnet_jax.data.decode import record_window
+from alexnet_jax.data.photo import photo_window
 
 tf = pytest.importorskip('tensorflow')
 from peers import tf_data  # noqa: E402 - it imports TensorFlow
@@ -33,7 +33,7 @@ def test_a_record_s_crop_is_the_same(top, left):
     jpeg = encoded((256, 256), subsampling=0)
     for form, largest, mean in (('', 16, 3), ('INTEGER_ACCURATE', 1, 0.1)):  # its default is a coarser transform
         theirs = tf_data.record_crop(jpeg, top, left, dct_method=form).numpy().astype(np.int16)
-        difference = np.abs(theirs - ours(decode_record_crop, jpeg, top, left))
+        difference = np.abs(theirs - ours(record_window, jpeg, top, left))
         assert difference.max() <= largest, form
         assert difference.mean() <= mean, form
 
@@ -43,7 +43,7 @@ def test_a_record_s_crop_is_the_same(top, left):
 def test_a_photograph_s_crop_is_the_same(size, top, left):
     jpeg = encoded(size, subsampling=0)
     theirs = tf_data.photo_crop(jpeg, top, left, dct_method='INTEGER_ACCURATE').numpy().astype(np.int16)
-    difference = np.abs(theirs - ours(decode_photo_crop, jpeg, top, left))
+    difference = np.abs(theirs - ours(photo_window, jpeg, top, left))
     assert difference.mean() < 0.5
     assert np.quantile(difference, 0.999) <= 3  # the square's border apart: there the one sees beyond it
 

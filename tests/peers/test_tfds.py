@@ -1,6 +1,6 @@
 """What only TensorFlow can do: TFDS's own ImageNet builder as the oracle of ours, and datasets stored as TFRecord.
 
-Needs the extra `tensorflow`.
+Needs requirements-tensorflow.txt.
 """
 
 import io
@@ -11,8 +11,8 @@ import tensorflow_datasets as tfds
 from archives import SYNSETS, VALIDATION_SYNSETS, photograph, write_archives
 from PIL import Image
 
-from alexnet_jax.data.dataset import open_dataset
-from alexnet_jax.data.preparing import sources, writer
+from alexnet_jax.data import plans, writer
+from alexnet_jax.data.source import open_dataset
 
 pytest.importorskip('tensorflow')
 from tensorflow_datasets.datasets.imagenet2012 import imagenet2012_dataset_builder as official
@@ -53,17 +53,16 @@ def small(image):
 
 
 def prepared(request, tmp_path):
-    writer.prepare(sources.make_spec(request), data_dir=tmp_path, workers=1)
+    writer.prepare(plans.plan_of(request), data_dir=tmp_path, workers=1)
     return open_dataset('imagenet2012', data_dir=tmp_path)
 
 
 @pytest.mark.parametrize('split', ['train', 'validation'])
 def test_archives_read_in_place_give_what_tfds_gives(tars, theirs, tmp_path, split):
-    records = prepared(sources.SourceArgs(dataset='imagenet2012', manual_dir=tars), tmp_path).records(split)
+    records = prepared(plans.Request(dataset='imagenet2012', manual_dir=tars), tmp_path).records(split)
     builder = tfds.builder('imagenet2012', data_dir=theirs)
     keys = [
-        item.key
-        for item in sources.make_spec(sources.SourceArgs(dataset='imagenet2012', manual_dir=tars)).splits[split].items()
+        item.key for item in plans.plan_of(plans.Request(dataset='imagenet2012', manual_dir=tars)).splits[split].items()
     ]
     expected = {record['file_name']: record for record in builder.as_data_source(split)}
 
@@ -85,14 +84,14 @@ def tfds_square(image):
 
 
 def test_the_labels_are_those_of_the_official_list(tars, tmp_path):
-    records = prepared(sources.SourceArgs(dataset='imagenet2012', manual_dir=tars), tmp_path).records('validation')
+    records = prepared(plans.Request(dataset='imagenet2012', manual_dir=tars), tmp_path).records('validation')
 
     assert [records[i][1] for i in range(12)] == [SYNSETS.index(synset) for synset in VALIDATION_SYNSETS[:12]]
 
 
 def test_imagenet_that_tfds_has_already_is_taken_from_there(tars, theirs, tmp_path):
-    ours = prepared(sources.SourceArgs(dataset='imagenet2012', manual_dir=tars), tmp_path / 'ours')
-    from_tfds = prepared(sources.SourceArgs(dataset='imagenet2012', tfds_dir=theirs), tmp_path / 'theirs')
+    ours = prepared(plans.Request(dataset='imagenet2012', manual_dir=tars), tmp_path / 'ours')
+    from_tfds = prepared(plans.Request(dataset='imagenet2012', tfds_dir=theirs), tmp_path / 'theirs')
 
     assert ours.classes == from_tfds.classes
     for split in ('train', 'validation'):
@@ -126,7 +125,7 @@ class RecordDigits(tfds.core.GeneratorBasedBuilder):
 
 def test_a_dataset_stored_as_tfrecord_is_read_with_tensorflow(tmp_path):
     RecordDigits(data_dir=tmp_path / 'tfds').download_and_prepare(file_format='tfrecord')
-    plan = sources.make_spec(sources.SourceArgs(dataset='record_digits', tfds_dir=tmp_path / 'tfds'))
+    plan = plans.plan_of(plans.Request(dataset='record_digits', tfds_dir=tmp_path / 'tfds'))
     writer.prepare(plan, data_dir=tmp_path / 'data', workers=1)
 
     records = open_dataset('record_digits', data_dir=tmp_path / 'data').records('train')

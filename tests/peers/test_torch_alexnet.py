@@ -7,7 +7,7 @@ import pytest
 
 from alexnet_jax.data.augment import normalise
 from alexnet_jax.model.alexnet import AlexNet
-from alexnet_jax.model.zoo import PAPER
+from alexnet_jax.model.catalogue import PAPER
 from alexnet_jax.training.step import cross_entropy
 
 torch = pytest.importorskip('torch')

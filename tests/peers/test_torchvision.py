@@ -7,16 +7,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from weights.foreign import torchvision_tensors
-from weights.networks import WIDTH
+from interchange.foreign import torchvision_tensors
+from interchange.networks import WIDTH
 
 from alexnet_jax.data.augment import normalise
+from alexnet_jax.interchange import torchvision as files
+from alexnet_jax.interchange.weights import open_weights
 from alexnet_jax.model.alexnet import AlexNet
 from alexnet_jax.training.step import cross_entropy
-from alexnet_jax.weights import torchvision as files
-from alexnet_jax.weights.open_weights import open_weights
 
-torch = pytest.importorskip('torch', reason="PyTorch is not installed: pip install 'alexnet-jax[torch]'")
+torch = pytest.importorskip('torch', reason='PyTorch is not installed: pip install -r requirements-bench.txt')
 safetensors_torch = pytest.importorskip('safetensors.torch')
 from peers.torchvision_alexnet import Alexnet  # noqa: E402 - it imports torch
 
@@ -79,7 +79,7 @@ def test_outputs_and_all_gradients_are_the_same(peer, crops, tmp_path, capsys):
 def test_what_is_written_loads_there_and_gives_the_same(peer, crops, tmp_path):
     torch.save(peer.state_dict(), tmp_path / 'w.pth')
     expected = peer(torch_input(crops)).detach()
-    files.save_torchvision(open_weights(tmp_path / 'w.pth'), tmp_path / 'w.safetensors')
+    files.save(open_weights(tmp_path / 'w.pth'), tmp_path / 'w.safetensors')
     for parameter in peer.parameters():
         parameter.data.zero_()
     peer.load_state_dict(safetensors_torch.load_file(tmp_path / 'w.safetensors'))  # strict: every name, no other

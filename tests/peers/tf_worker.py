@@ -15,9 +15,9 @@ def main(form: str, argument: str) -> None:
     import tensorflow as tf  # after `begin`, which sets the allocator
     import tf_data
 
-    from alexnet_jax.benchmark.input_programs import Files
-    from alexnet_jax.data.dataset import open_dataset
+    from alexnet_jax.benchmark.input_stages import Files
     from alexnet_jax.data.pipeline import READ_AHEAD
+    from alexnet_jax.data.source import open_dataset
 
     records = open_dataset(setting.dataset, data_dir=setting.data_dir).records('train')
     folder, path = tf_data.temporary_records(records)

@@ -1,4 +1,4 @@
-"""The two-tower network of 2012 in PyTorch: what alexnet bench measures itself against.
+"""The two-tower network of 2012 in PyTorch: what alexnet_jax.bench measures itself against.
 
 Sizes and constants are those of the paper (catalogue.PAPER), written again here, so that the parity test means
 something. Weights convert by transposing: conv HWIO -> OIHW, fc (i, o) -> (o, i).

@@ -6,7 +6,7 @@
 The same records in the same batches with the same crops and flips, which are functions of the seed and the step, and
 the same learning rate, momentum, weight decay, steps and drops. Network, initial weights, loss and update are
 PyTorch's: torch.optim.SGD, which decays biases too. Prints progress; writes WORKDIR/result.json, with fields as
-the project's has. PyTorch is that of the extra `torch`.
+the project's has. PyTorch is that of requirements-bench.txt.
 """
 
 import json
@@ -22,13 +22,13 @@ from absl import app, flags
 from ml_collections import config_flags
 from torchvision_alexnet import Alexnet
 
-from alexnet_jax.commands.command_line import parse_config_flags
 from alexnet_jax.data.augment import centre_crop
-from alexnet_jax.data.dataset import open_dataset
-from alexnet_jax.data.pipeline import EvaluationBatches, get_crop_decoder
-from alexnet_jax.run.batches import batches_of
-from alexnet_jax.training.build import make_variant
+from alexnet_jax.data.pipeline import EvaluationBatches, window_of
+from alexnet_jax.data.source import open_dataset
+from alexnet_jax.training.batches import batches_of
+from alexnet_jax.training.command_line import parse
 from alexnet_jax.training.config import total_steps, validate
+from alexnet_jax.training.recipe import variant_of
 
 _CONFIG = config_flags.DEFINE_config_file('config', help_string='As of alexnet_jax.main.')
 _WORKDIR = flags.DEFINE_string('workdir', None, 'Folder of result.json.')
@@ -65,7 +65,7 @@ def test(network: Alexnet, records: Any, prepare: Normaliser, size: int, protoco
     network.eval()
     probabilities, labels = [], []
     with torch.inference_mode():
-        for batch in EvaluationBatches(records, 32, get_crop_decoder(records)).read():
+        for batch in EvaluationBatches(records, 32, window_of(records)).read():
             rows = [torch.softmax(network(prepare(view)), 1) for view in views(batch.images, size, protocol)]
             probabilities.append(torch.stack(rows).mean(0).numpy()[batch.valid])
             labels.append(batch.labels[batch.valid])
@@ -87,7 +87,7 @@ def main(argv: list[str]) -> None:
     validate(config)
     torch.set_num_threads(os.cpu_count() or 1)
     torch.manual_seed(config.seed)
-    dataset, variant = open_dataset(config.dataset, data_dir=config.data_dir), make_variant(config)
+    dataset, variant = open_dataset(config.dataset, data_dir=config.data_dir), variant_of(config)
     network = Alexnet(width=config.width, classes=len(dataset.classes)).to(memory_format=torch.channels_last)
     prepare = Normaliser(dataset.mean_image, variant.input_size, variant.pixel_std)
     optimizer = torch.optim.SGD(
@@ -124,4 +124,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == '__main__':
-    app.run(main, flags_parser=parse_config_flags)
+    app.run(main, flags_parser=parse)

@@ -1,0 +1,78 @@
+"""Measures the speed of this project on this machine's CPU, in processes that take turns. Close other programs.
+
+python -m alexnet_jax.bench step                    training and inference, each layer, beside the machine's ceilings
+python -m alexnet_jax.bench step --against=torch    and beside the same network in PyTorch (requirements-bench.txt)
+python -m alexnet_jax.bench input                   the input pipeline, each stage, beside what the training step takes
+python -m alexnet_jax.bench input --against=tf      and beside tf.data on the same files (requirements-tensorflow.txt)
+
+On 2 cores `step` takes four minutes, a quarter of an hour against PyTorch; `input` two and four.
+"""
+
+import functools
+import json
+import sys
+from typing import Any
+
+from absl import app, flags
+
+from alexnet_jax import InputError
+
+_AGAINST = flags.DEFINE_enum('against', None, ['torch', 'tf'], 'What to compare with: PyTorch (step), tf.data (input).')
+_BATCH = flags.DEFINE_list('batch', ['128', '32'], 'Batch sizes; the first one leads the JSON, and is that of `input`.')
+_ROUNDS = flags.DEFINE_integer('rounds', 5, 'How often every program gets its turn.', lower_bound=2)
+_SECONDS = flags.DEFINE_float('seconds', 1.0, 'Shortest time that a program runs in a turn.', lower_bound=0.0)
+_ALLOCATOR = flags.DEFINE_enum('allocator', 'tuned', ['tuned', 'default'], "The C library's, in all processes.")
+_WIDTH = flags.DEFINE_float('width', 1.0, "Of the network, as a fraction of the paper's.", lower_bound=1 / 128)
+_CLASSES = flags.DEFINE_integer('classes', 1000, 'Outputs of fc8.', lower_bound=1)
+_LAYERS = flags.DEFINE_bool('layers', True, 'step: measure each layer too.')
+_DATASET = flags.DEFINE_string('dataset', 'demo', 'input: a prepared dataset.')
+_DATA_DIR = flags.DEFINE_string('data_dir', 'data', 'input: where it is.')
+_IMAGES = flags.DEFINE_string('images', None, 'input: a folder of JPEGs of any size. Default: artificial ones.')
+_APPETITE = flags.DEFINE_float('appetite', None, "input: the model's images/s. Default: measured.", lower_bound=0.1)
+_JSON = flags.DEFINE_bool('json', False, 'Print one JSON object, the last line of standard output.')
+
+
+def main(argv: list[str]) -> None:
+    """Measures and prints."""
+    try:
+        what, peer = ' '.join(argv[1:]), {'step': 'torch', 'input': 'tf'}
+        if what not in peer:
+            raise InputError(f'{what or "nothing"} cannot be measured: python -m alexnet_jax.bench step, or input')
+        if _AGAINST.value not in (None, peer[what]):
+            raise InputError(f'--against={_AGAINST.value} does not go with {what}: give --against={peer[what]}')
+        figures, text = _step() if what == 'step' else _input()
+    except InputError as error:
+        sys.exit(f'error: {error}')
+    print(text)
+    if _JSON.value:
+        print(json.dumps(figures))
+
+
+def _options() -> dict[str, Any]:
+    say = functools.partial(print, file=sys.stderr, flush=True)
+    return {'rounds': _ROUNDS.value, 'seconds': _SECONDS.value, 'progress': say}
+
+
+def _step() -> tuple[dict[str, Any], str]:
+    from alexnet_jax.benchmark import figures, measure, report
+    from alexnet_jax.benchmark.protocol import Setting, batch_sizes
+
+    fixed = (_WIDTH.value, _CLASSES.value, _ALLOCATOR.value)
+    settings = [Setting(batch, *fixed) for batch in batch_sizes(_BATCH.value)]
+    options = {'torch': _AGAINST.value == 'torch', 'layers': _LAYERS.value, **_options()}
+    found = figures.report([measure.measure(setting, **options) for setting in settings])
+    return found, report.text(found)
+
+
+def _input() -> tuple[dict[str, Any], str]:
+    from alexnet_jax.benchmark import input_report
+    from alexnet_jax.benchmark.protocol import Setting, batch_sizes
+
+    fixed = (_WIDTH.value, _CLASSES.value, _ALLOCATOR.value, _DATASET.value, _DATA_DIR.value)
+    setting = Setting(batch_sizes(_BATCH.value)[0], *fixed)
+    options = {'tf': _AGAINST.value == 'tf', 'appetite': _APPETITE.value, **_options()}
+    return input_report.measured(setting, images=_IMAGES.value, **options)
+
+
+if __name__ == '__main__':
+    app.run(main)

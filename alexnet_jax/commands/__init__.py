@@ -1,1 +1,0 @@
-"""The verbs of `alexnet`, one file each: flags in, one library call out."""

@@ -1,1 +1,0 @@
-"""What the compiled step says between devices, here and on hardware that is not here."""

@@ -1,1 +1,0 @@
-"""Makes prepared datasets: from folders, archives, TFDS, or drawn here."""

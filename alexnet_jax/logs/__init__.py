@@ -1,1 +1,0 @@
-"""What a run writes while it goes: the terminal, metrics.jsonl, TensorBoard, trackers."""

@@ -1,0 +1,79 @@
+"""Makes a dataset ready for training: square JPEG records, mean image, RGB covariance.
+
+python -m alexnet_jax.prepare --dataset=demo                          the embedded dataset
+python -m alexnet_jax.prepare --images=DIR --name=NAME                DIR/{train,validation}/<class>/<image>
+python -m alexnet_jax.prepare --dataset=imagenet2012 --manual_dir=DIR    from the two official archives in DIR
+python -m alexnet_jax.prepare --dataset=NAME                          any TFDS image classification dataset
+
+--check tells first what is missing, how much disk it takes and how long. Interrupted, the same command goes on from
+the last whole shard of 8,192 images. For a prepared dataset, --verify=NAME reads every byte again, --show=NAME draws
+examples.
+"""
+
+import json
+import sys
+from typing import Any
+
+from absl import app, flags, logging
+
+from alexnet_jax import InputError
+
+_REQUEST = (
+    flags.DEFINE_string('images', None, 'Folder that holds {train,validation[,test]}/<class>/<image>.'),
+    flags.DEFINE_string('dataset', None, "'demo', 'imagenet2012', or another TFDS image classification set."),
+    flags.DEFINE_string('name', None, 'Name of the result. Default: that of --dataset.'),
+    flags.DEFINE_string('tfds_dir', '~/tensorflow_datasets', 'Where TFDS keeps its datasets.'),
+    flags.DEFINE_string('manual_dir', None, 'Archives that cannot be downloaded, such as ImageNet.'),
+    flags.DEFINE_integer('quality', 95, 'JPEG quality of records; not of demo.', lower_bound=1, upper_bound=100),
+    flags.DEFINE_integer('size', 256, 'Side of records in pixels; not of demo.', lower_bound=16, upper_bound=1024),
+    flags.DEFINE_bool('keep_originals', False, 'Statistics only: training reads the images that TFDS has (slower).'),
+)
+_DATA_DIR = flags.DEFINE_string('data_dir', 'data', 'Prepared datasets; the result is DATA_DIR/NAME.')
+_ON_ERROR = flags.DEFINE_enum('on_error', 'fail', ['fail', 'skip'], 'What to do about unusable images.')
+_OVERWRITE = flags.DEFINE_bool('overwrite', False, 'Replace the dataset if it exists.')
+_CHECK = flags.DEFINE_bool('check', False, 'Write nothing: look at the sources, the disk and the time it will take.')
+_VERIFY = flags.DEFINE_string('verify', None, 'Read a prepared dataset and compare every file with its sha256.')
+_SHOW = flags.DEFINE_string('show', None, 'Draw examples of a prepared dataset, as training sees them, into a PNG.')
+_JSON = flags.DEFINE_bool('json', False, 'Print the result as JSON, the last line of stdout.')
+
+
+def main(argv: list[str]) -> None:
+    """Prepares, checks, verifies or draws one dataset and prints what has become of it."""
+    if argv[1:]:
+        raise app.UsageError(f'unexpected argument {argv[1]!r}: options look like --images=DIR')
+    logging.set_verbosity(logging.ERROR)  # TFDS reports every file that it opens
+    try:
+        fields, text = _do()
+    except InputError as e:
+        sys.exit(f'error: {e}')
+    except KeyboardInterrupt:
+        sys.exit('interrupted: no dataset was changed; the same command goes on from the last shard that was finished')
+    print(text)
+    if _JSON.value:
+        print(json.dumps(fields))
+
+
+def _do() -> tuple[dict[str, Any], str]:
+    from alexnet_jax.data import contact_sheet, feasibility, plans, progress, source, writer  # here: --help stays quick
+
+    data_dir = _DATA_DIR.value
+    if _SHOW.value is not None:
+        return contact_sheet.draw_dataset(_SHOW.value, data_dir=data_dir)
+    with progress.shown_progress('files' if _VERIFY.value else 'images') as report:
+        if _VERIFY.value is not None:
+            found = source.verify(_VERIFY.value, data_dir=data_dir, progress=report)
+            return {'fingerprint': found.fingerprint}, f'{found.directory} is whole; fingerprint {found.fingerprint}'
+        request = plans.Request(**{flag.name: flag.value for flag in _REQUEST})
+        if _CHECK.value:
+            done: Any = feasibility.check(plans.plan_of(request, make=False), data_dir=data_dir)
+        else:
+            choices = {'overwrite': _OVERWRITE.value, 'skip_unusable': _ON_ERROR.value == 'skip'}
+            writer.check_free(plans.name_of(request), data_dir=data_dir, overwrite=_OVERWRITE.value)
+            done = writer.prepare(plans.plan_of(request), data_dir=data_dir, progress=report, **choices)
+    for line in done.remarks():
+        print(line, file=sys.stderr)
+    return done.fields(), done.text()
+
+
+if __name__ == '__main__':
+    app.run(main)

@@ -1,1 +1,0 @@
-"""A training run: wiring, loop, recovery, run folder."""

@@ -1,0 +1,1 @@
+"""A run as a whole: what it is wired from, and how it ends."""

@@ -1,1 +1,0 @@
-"""The device mesh, where every array lives on it, and every collective."""

@@ -1,1 +1,0 @@
-"""Sweeps: many runs of one config, from the list of points to the table of results."""

@@ -1,0 +1,37 @@
+"""Every broken case is named by its right cause, and a healthy run by none; on one screen.
+
+docs/doctor_cases.py, whose cases these are, tries them on real datasets.
+"""
+
+import math
+
+import pytest
+
+from alexnet_jax.diagnosis import screen
+from docs.doctor_cases import CASES, row
+
+# What takes seconds and adds no look of its own: test_rules.py has the rules. The first two are programs of their own.
+FOR_THE_TABLE = {
+    'weight decay x 1000',
+    'every step fed the same dropout key',
+    'the mean image of pixels in 0..1',
+    'one class',
+    'weights of fc8 20 times too large',
+}
+
+
+@pytest.mark.parametrize('name', [name for name in CASES if name not in FOR_THE_TABLE])
+def test_the_right_cause_is_named(name, lab, diagnosed):
+    causes = CASES[name][1]
+    diagnosis = diagnosed(name)
+    text = screen.text(diagnosis)
+    print(text)
+    assert [finding.cause for finding in diagnosis.findings] == causes
+    assert len(text.splitlines()) <= 45
+    assert max(map(len, text.splitlines())) <= 100
+    for finding in diagnosis.findings:
+        words = ' '.join(text.split())
+        assert f'{finding.cause}: {finding.seen}' in words and finding.remedy in words
+    losses = diagnosis.case.network.losses
+    assert len(losses) == lab.steps or not math.isfinite(losses[-1])
+    assert row(name, diagnosis).count('|') == 5

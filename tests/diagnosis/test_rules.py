@@ -1,0 +1,223 @@
+"""Every rule on both sides of its threshold, on measurements written by hand; and which of the rules may speak."""
+
+import dataclasses
+import math
+
+import numpy as np
+import pytest
+
+from alexnet_jax.diagnosis.case import Case
+from alexnet_jax.diagnosis.data import DataLook, Probe, describe
+from alexnet_jax.diagnosis.dropout import DropoutLook
+from alexnet_jax.diagnosis.network import InputLook, LayerMoves, NetworkLook
+from alexnet_jax.diagnosis.subject import Subject
+from alexnet_jax.diagnosis.verdict import findings, notes
+from alexnet_jax.diagnosis.watching import LayerLook
+from alexnet_jax.model.catalogue import VARIANTS
+from alexnet_jax.training.config import recipe
+
+LAYERS = ('conv1', 'conv2', 'conv3', 'conv4', 'conv5', 'fc6', 'fc7', 'fc8')
+CHANCE = 2.302585  # ln(10)
+
+
+def look(*, differs=0.5, dead=0):
+    """Of 100 units, `dead` of which gave at most 0."""
+    return LayerLook(0.0, 1.0, differs, np.array([0.0] * dead + [1.0] * (100 - dead), np.float32))
+
+
+def looks(**layers):
+    return {name: layers.get(name, look()) for name in LAYERS}
+
+
+def moves(ratio, **layers):
+    return {name: LayerMoves(1.0, 1.0, layers.get(name, ratio)) for name in LAYERS}
+
+
+def case(*, variant='released', start=0, history=(), losses=(2.3, 2.2), rate=0.01, config=(), **changed):
+    """A healthy one, of ten classes, but for what is changed: a field of DataLook, InputLook or NetworkLook."""
+    settings = recipe('photos')
+    settings.update({'variant': variant, 'learning_rate': 0.01} | dict(config))
+    data = {
+        'images': 2000,
+        'classes_seen': 10,
+        'classes_possible': 10,
+        'entropy': CHANCE,
+        'largest': 0.1,
+        'order': 1.0,
+        'pixel_range': (0, 255),
+        'channel_means': np.full(3, 120.0),
+        'pixel_mean': 120.0,
+        'pixel_spread': 60.0,
+        'probe': Probe(0.5, 0.1, 30.0),
+    }
+    inputs = {'mean': np.zeros(3), 'subtracted': np.full(3, 120.0), 'spread': 55.0, 'lowest': -120.0, 'highest': 130.0}
+    network = {
+        'images': changed.pop('looked_at', 128),
+        'before': looks(),
+        'after': looks(),
+        'moves': moves(1e-3),
+        'held': (),
+        'dropout': DropoutLook(0.5, {'towers': 0.0, 'images': 0.0, 'layers': 0.0, 'steps': 0.0}),
+    }
+    for fields in (data, inputs, network):
+        fields |= {name: changed.pop(name) for name in [*changed] if name in fields}
+    assert not changed
+    pieces = {field.name: None for field in dataclasses.fields(Subject)}
+    pieces |= {'name': 'x', 'config': settings, 'dataset': 'photos', 'classes': 10, 'examples': 3000}
+    pieces |= {'variant': VARIANTS[variant], 'history': history, 'notes': ()}
+    losses, rates = list(losses), [rate] * len(losses)
+    network |= {'start': start, 'losses': losses, 'errors': [0.9] * len(losses), 'rates': rates}
+    return Case(Subject(**pieces), DataLook(**data), NetworkLook(inputs=InputLook(**inputs), **network))
+
+
+def causes(**changed):
+    return [finding.cause for finding in findings(case(**changed))]
+
+
+VALIDATED = ({'split': 'validation', 'step': 400, 'top1_error': 0.3},)
+FLAT = tuple({'split': 'train', 'step': step, 'loss': 2.27, 'top1_error': 0.9} for step in range(20, 401, 20))
+SLOW = {'moves': moves(1e-5), 'rate': 0.0009, 'config': {'learning_rate': 0.0009}}
+# {cause: [(just not, just so), ...]}
+THRESHOLDS = {
+    'empty images': [
+        ({'pixel_spread': 10.0}, {'pixel_spread': 0.99}),
+        ({}, {'pixel_spread': 0.0, 'pixel_range': (0, 0)}),
+    ],
+    'input range': [
+        ({'spread': 10.0}, {'spread': 9.9}),
+        ({'pixel_spread': 10.0}, {'pixel_spread': 9.9}),
+        ({}, {'pixel_spread': 0.5, 'pixel_range': (0, 1)}),
+    ],
+    'mean not subtracted': [
+        ({'subtracted': np.array([120.0, 120, 100])}, {'subtracted': np.array([120.0, 120, 99.9])}),
+        ({'subtracted': np.array([140.0, 120, 120])}, {'subtracted': np.array([140.1, 120, 120])}),
+    ],
+    'one class': [({'largest': 0.89}, {'largest': 0.9})],
+    'labels shuffled': [
+        ({'probe': Probe(0.1, 0.1, 3.0)}, {'probe': Probe(0.1, 0.1, 2.9)}),
+        ({'probe': Probe(0.1, 0.1, 0.0), 'images': 199}, {'probe': Probe(0.1, 0.1, 0.0), 'images': 200}),
+        ({'probe': Probe(0.1, 0.1, 0.0), 'history': VALIDATED}, {'probe': Probe(0.1, 0.1, 0.0)}),
+        ({'probe': None}, {'probe': Probe(0.1, 0.1, -5.0)}),
+    ],
+    'order of the images': [({'order': 0.7}, {'order': 0.69}), ({'order': math.nan}, {'order': 0.0})],
+    'same dropout in both towers': [
+        ({'dropout': DropoutLook(0.5, {'towers': 0.099})}, {'dropout': DropoutLook(0.5, {'towers': 0.1})}),
+        ({'dropout': DropoutLook(0.5, {'towers': None})}, {'dropout': DropoutLook(0.5, {'towers': -1.0})}),
+    ],
+    'same dropout in all steps': [({'dropout': None}, {'dropout': DropoutLook(0.5, {'towers': 0.0, 'steps': 1.0})})],
+    'dropout rate': [
+        ({'dropout': DropoutLook(0.549, {})}, {'dropout': DropoutLook(0.551, {})}),
+        ({'dropout': DropoutLook(None, {})}, {'dropout': DropoutLook(0.1, {})}),
+    ],
+    'bad numbers': [({}, {'losses': (math.nan,)})],
+    'start too confident': [
+        ({'losses': (CHANCE + 1.49, 2.3)}, {'losses': (CHANCE + 1.51, 2.3)}),
+        ({'losses': (9.0, 2.3), 'start': 1}, {'losses': (9.0, 2.3)}),
+    ],
+    'learning rate too large': [
+        ({'losses': (2.3, 69.0)}, {'losses': (2.3, 69.2)}),  # 30 * 2.302585 = 69.08
+        ({}, {'losses': (2.3, math.inf)}),
+        ({'moves': moves(0.0299)}, {'moves': moves(0.0301)}),
+        ({'after': looks(conv5=look(dead=49))}, {'after': looks(conv5=look(dead=50))}),
+        (
+            {'after': looks(conv5=look(dead=90)), 'before': looks(conv5=look(dead=30))},
+            {'after': looks(fc7=look(dead=90))},
+        ),
+    ],
+    'weight decay too large': [
+        ({'config': {'weight_decay': 0.0499}}, {'config': {'weight_decay': 0.0501}}),  # 0.01 * 0.05 / 0.1 = 0.005
+        ({'rate': 0.001, 'config': {'weight_decay': 0.1}}, {'config': {'weight_decay': 0.1}}),
+        ({'rate': 2.0}, {'rate': 2.0, 'config': {'weight_decay': 0.00501}}),
+    ],
+    'dead ReLUs': [
+        ({'before': looks(fc6=look(dead=79))}, {'before': looks(fc6=look(dead=80))}),
+        ({'before': looks(fc6=look(dead=90)), 'looked_at': 63}, {'before': looks(fc6=look(dead=90)), 'looked_at': 64}),
+        ({'before': looks(fc6=look(dead=90)), 'history': VALIDATED}, {'before': looks(conv1=look(dead=90))}),
+        ({'before': looks(fc8=look(dead=90))}, {'before': looks(fc7=look(dead=90))}),  # logits are no ReLUs
+    ],
+    'slow start': [
+        ({'before': looks(fc7=look(differs=0.03))}, {'before': looks(fc7=look(differs=0.029))}),
+        ({'before': looks(fc7=look(differs=0.0)), 'history': VALIDATED}, {'before': looks(fc7=look(differs=0.0))}),
+    ],
+    'learning rate too small': [  # a rate under 0.001; 0.9 ln(10) = 2.07
+        (SLOW | {'moves': moves(5e-5)}, SLOW | {'moves': moves(4.9e-5)}),
+        ({'moves': moves(1e-5), 'rate': 0.0011, 'config': {'learning_rate': 0.0011}}, SLOW),
+        (SLOW | {'rate': 0.00009}, SLOW),  # after a drop it may
+        (SLOW | {'losses': (2.1, 2.0)}, SLOW | {'losses': (2.1, 2.1)}),
+    ],
+    'stuck': [
+        ({'start': 199, 'history': FLAT}, {'start': 400, 'history': FLAT}),
+        ({'start': 400, 'history': tuple(line | {'loss': 2.25} for line in FLAT)}, {'start': 200, 'history': FLAT}),
+        ({'start': 400}, {'start': 400, 'history': FLAT[-1:]}),
+    ],
+}
+PAIRS = [(cause, *pair) for cause, pairs in THRESHOLDS.items() for pair in pairs]
+
+
+@pytest.mark.parametrize(('cause', 'healthy', 'broken'), PAIRS, ids=[cause for cause, *_ in PAIRS])
+def test_a_rule_speaks_on_one_side_of_its_threshold_only(cause, healthy, broken):
+    assert causes(**healthy) == []
+    assert causes(**broken) == [cause]
+
+
+def test_a_healthy_case_has_no_cause_and_no_note():
+    assert causes() == []
+    assert notes(case()) == []
+
+
+def test_wrong_pixels_speak_before_what_follows_from_them_and_labels_beside_them():
+    wrong = {'moves': moves(0.5), 'before': looks(fc7=look(differs=0)), 'losses': (2.3, math.nan)}
+    assert causes(spread=0.3, largest=1.0, **wrong) == ['input range', 'one class']
+    assert causes(largest=1.0, **wrong) == ['one class', 'learning rate too large']
+
+
+def test_a_layer_that_training_holds_moves_nothing_and_is_no_sign():
+    frozen = {'conv1': 0.0, 'conv2': 0.0, 'conv3': 0.0, 'conv4': 0.0, 'conv5': 0.0}
+    assert causes(**SLOW | {'moves': moves(1e-3, **frozen), 'held': tuple(frozen)}) == []
+    assert causes(**SLOW | {'moves': moves(1e-3, **frozen)}) == ['learning rate too small']
+    assert case(moves=moves(1e-3, **frozen), held=tuple(frozen)).ratio == 1e-3
+
+
+def test_units_of_tanh_do_not_die():
+    tanh = dataclasses.replace(VARIANTS['released'], activation=None)
+    found = case(before=looks(fc6=look(dead=90)))
+    found = dataclasses.replace(found, subject=dataclasses.replace(found.subject, variant=tanh))
+    assert findings(found) == []
+
+
+def test_the_rate_is_compared_with_the_recipe_s():
+    assert (
+        ': this is 100 times the 0.01 of the recipe'
+        in findings(case(losses=(2.3, math.nan), rate=1.0, config={'learning_rate': 1.0}))[0].remedy
+    )
+    remedy = findings(case(moves=moves(1e-5), rate=1e-4, config={'learning_rate': 1e-4}))[0].remedy
+    assert remedy == 'use a larger --config.learning_rate: this is 1/100 of the 0.01 of the recipe'
+
+
+@pytest.mark.parametrize(
+    ('changed', 'words'),
+    [
+        ({'images': 150, 'probe': Probe(0.2, 0.1, 2.0)}, '150 images are too few to tell'),
+        ({'classes_seen': 4}, 'only 4 of 10 classes were seen in 2,000 images'),
+        ({'config': {'batch_size': 4}}, 'batches of 4'),
+        (
+            {'history': ({'split': 'train', 'step': 400, 'loss': 0.1, 'top1_error': 0.04}, *VALIDATED)},
+            'top-1 error 4% in training, 30% in validation',
+        ),
+    ],
+)
+def test_what_is_no_cause_is_a_note(changed, words):
+    assert causes(**changed) == []
+    (note,) = notes(case(**changed))
+    assert words in note
+
+
+@pytest.mark.parametrize('size', [24, 32, 224])
+def test_crops_of_any_size_are_described_alike(size):
+    """A thumbnail of 14x14 means, of small crops too; here of a ramp from left to right, whose middle is 100."""
+    ramp = np.linspace(0, 200, size).round().astype(np.uint8)
+    images = np.broadcast_to(ramp[None, None, :, None], (2, size, size, 3))
+    thumbnail = describe(images)[0, : 14 * 14 * 3].reshape(14, 14, 3)
+    expected = np.linspace(0, 200, 14 * 2 + 1)[1::2]
+    np.testing.assert_allclose(thumbnail, np.broadcast_to(expected[:, None], (14, 14, 3)), atol=5)
+    assert describe(images).shape == describe(np.zeros((2, 224, 224, 3), np.uint8)).shape

@@ -1,0 +1,234 @@
+"""torchvision's state dicts without PyTorch: as .pth, of which nothing is run, and as safetensors, both ways."""
+
+import dataclasses
+import struct
+import zipfile
+
+import numpy as np
+import pytest
+import safetensors.numpy
+from interchange.foreign import (
+    TORCHVISION,
+    caffe_weights,
+    number,
+    save_torch,
+    state_dict_program,
+    text,
+    torch_file,
+    torch_tensor,
+    torchvision_tensors,
+)
+from interchange.networks import network, same
+from interchange.test_caffe import same_params
+
+from alexnet_jax import InputError
+from alexnet_jax.interchange import torch_zip, torchvision
+from alexnet_jax.interchange.card import flat_mean, mean_colour
+from alexnet_jax.interchange.weights import open_weights
+from alexnet_jax.model.catalogue import VARIANTS
+
+
+@pytest.fixture(scope='module')
+def original():
+    return network('one_weird_trick')
+
+
+def test_a_pth_comes_back_exactly_with_torchvisions_preprocessing(tmp_path, original):
+    save_torch(tmp_path / 'w.pth', torchvision_tensors(original.params))
+    found = open_weights(tmp_path / 'w.pth')
+    assert found.name == original.name and found.classes == ('0', '1', '2')
+    same_params(found.params, original.params)
+    mean = np.broadcast_to(np.float32([0.485 * 255, 0.456 * 255, 0.406 * 255]), (224, 224, 3))
+    np.testing.assert_array_equal(found.mean_image, mean)
+
+
+def test_safetensors_of_torchvision_come_back_exactly(tmp_path, original):
+    tensors = {f'module.{name}': array for name, array in torchvision_tensors(original.params).items()}
+    safetensors.numpy.save_file(tensors, tmp_path / 'w')
+    same_params(open_weights(tmp_path / 'w').params, original.params)
+
+
+def test_what_is_written_has_torchvisions_names_axes_and_its_mean_colour(tmp_path, original):
+    notes = torchvision.save(original, tmp_path / 'w')
+    tensors = safetensors.numpy.load_file(tmp_path / 'w')
+    expected = torchvision_tensors(original.params)
+    assert tensors.keys() == expected.keys()
+    for name, array in expected.items():
+        np.testing.assert_array_equal(tensors[name], array, name)
+    with safetensors.safe_open(tmp_path / 'w', framework='numpy') as file:
+        assert file.metadata()['format'] == 'pt'
+    colour = mean_colour(original.mean_image)
+    flat = dataclasses.replace(original, mean_image=flat_mean(colour, 224))
+    same(open_weights(tmp_path / 'w'), flat)
+    assert f'mean=({colour[0] / 255:.4f}, ' in notes[0]
+    off = np.abs(flat.mean_image - original.mean_image).max()
+    assert off > 30 and f'differs from it by up to {off:.1f} of 255' in notes[1]
+    assert len(torchvision.save(flat, tmp_path / 'w')) == 1
+
+
+@pytest.mark.parametrize(
+    ('variant', 'without'),
+    [*((variant, ()) for variant in VARIANTS if variant != 'one_weird_trick'), ('one_weird_trick', ('overlap',))],
+)
+def test_another_network_is_refused(tmp_path, variant, without):
+    with pytest.raises(InputError, match=f'torchvision has no {variant}.*--to=safetensors or --to=onnx'):
+        torchvision.save(network(variant, without=without), tmp_path / 'w')
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize('kind', ['HalfStorage', 'BFloat16Storage', 'DoubleStorage'])
+def test_other_floating_types_are_read_as_what_they_hold(tmp_path, kind):
+    values = np.float32([[1.5, -2.25], [0.125, 3e4]])
+    stored = {
+        'HalfStorage': values.astype('<f2'),
+        'BFloat16Storage': (values.view(np.uint32) >> 16).astype('<u2'),
+        'DoubleStorage': values.astype('<f8'),
+    }[kind]
+    program = state_dict_program({'w': torch_tensor('0', stored, kind=kind)})
+    torch_file(tmp_path / 'w', program, {'0': stored.tobytes()})
+    (found,) = torch_zip.read(tmp_path / 'w').values()
+    expected = {'BFloat16Storage': [[1.5, -2.25], [0.125, 29952]]}.get(kind, values)  # 8 bits of mantissa
+    np.testing.assert_array_equal(found, expected)
+
+
+def test_windows_of_a_storage_are_read_with_their_strides(tmp_path):
+    numbers = np.arange(24, dtype='<f4')
+    program = state_dict_program({'w': torch_tensor('0', numbers, offset=2, size=(3, 4), stride=(1, 5))})
+    torch_file(tmp_path / 'w', program, {'0': numbers.tobytes()})
+    expected = [[2 + i + 5 * j for j in range(4)] for i in range(3)]
+    assert torch_zip.read(tmp_path / 'w')['w'].tolist() == expected
+
+
+CALLS = b'cos\nsystem\n' + text('touch RAN') + b'\x85R.'
+CALLS_BY_STACK = b'\x80\x04' + text('os') + text('system') + b'\x93' + text('touch RAN') + b'\x85R.'
+TWICE = b'\x80\x02)' + b'2' * 60 + b'.'
+
+
+def deep(count):
+    """A tuple of two of a tuple of two of ...: 2^count of them, in `count` instructions, as the key of a dictionary."""
+    return b'\x80\x02}(' + b')' + b'q\x00h\x00\x86' * count + number(1) + b'u.'
+
+
+@pytest.mark.parametrize(
+    ('program', 'says'),
+    [
+        (b'\x80\x02' + CALLS, 'it wants os.system, and only tensors are read; nothing of it was run'),
+        (CALLS_BY_STACK, 'it wants os.system'),
+        (b'\x80\x02ctorch.nn\nModule\n)R.', r'it wants torch.nn.Module'),
+        (b'\x80\x02cbuiltins\neval\n' + text('1') + b'\x85R.', 'it wants builtins.eval'),
+        (TWICE, 'the instruction DUP, which no state dict needs'),
+        (b'\x80\x02(dp0\nS"a"\nI1\ns.', 'the instruction DICT'),
+        (b'\x80\x02iposix\nsystem\n.', 'the instruction INST'),
+        (b'\x80\x02}(' + text('a') + number(1) + b'u.', 'it is no dictionary of tensors'),
+        (b'\x80\x02N.', 'it is no dictionary of tensors'),
+        (b'\x80\x02}}' + number(1) + b's.', 'holds a dict where a str belongs'),
+        (deep(60), 'holds a tuple where a str belongs'),
+        (b'\x80\x02u.', 'takes what it has not put down'),
+        (b'\x80\x02h\x05.', 'takes what it has not put down'),
+        (b'\x80\x02}', 'data.pkl is damaged'),
+        (b'\x80\x02' + b'}0' * 60_000 + b'.', 'instruction POP'),
+        (b'\x80\x02' + b'}' * 100_001 + b'.', 'too many instructions'),
+        (b'\x80\x02' + b'X' + struct.pack('<I', 2**31) + b'a.', 'data.pkl is damaged'),
+        (b'\x80\x02(K\x01Q.', 'a storage of a type that is not read'),
+        (b'\x80\x02ccollections\nOrderedDict\n' + text('a') + b'\x85R.', 'calls what it may with what it may not'),
+    ],
+)
+def test_a_program_is_listed_and_never_run(tmp_path, program, says, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    torch_file(tmp_path / 'w.pth', program, {})
+    with pytest.raises(InputError, match=says) as refused:
+        open_weights(tmp_path / 'w.pth')
+    assert 'Save the state dict as safetensors' in str(refused.value)
+    assert len(str(refused.value).splitlines()) == 1
+    assert [path.name for path in tmp_path.iterdir()] == ['w.pth']
+
+
+ONES = np.ones(6, '<f4')
+
+
+@pytest.mark.parametrize(
+    ('options', 'says'),
+    [
+        ({'count': 7}, 'storage 0 has 24 bytes for 7 numbers'),
+        ({'offset': 6}, 'a tensor reaches past storage 0'),
+        ({'offset': -1}, 'of a negative size'),
+        ({'size': (2, 2), 'stride': (4, 2)}, 'a tensor reaches past storage 0'),
+        ({'size': (2, 2), 'stride': (1,)}, 'more steps than sizes'),
+        ({'size': (2**31 - 1,) * 4, 'stride': (0,) * 4}, 'too large to be true'),
+        ({'size': (0,), 'stride': (1,)}, 'or of none'),
+        ({'kind': 'CharStorage'}, 'it wants torch.CharStorage'),
+    ],
+)
+def test_a_tensor_stays_within_its_storage(tmp_path, options, says):
+    torch_file(tmp_path / 'w', state_dict_program({'w': torch_tensor('0', ONES, **options)}), {'0': ONES.tobytes()})
+    with pytest.raises(InputError, match=says):
+        torch_zip.read(tmp_path / 'w')
+
+
+def test_a_tensor_that_repeats_itself_takes_no_memory(tmp_path):
+    """A step of 0 makes 10 TB of four bytes; the shapes are looked at before the numbers."""
+    tensors = torchvision_tensors(network('one_weird_trick').params)
+    builds = {name: torch_tensor(str(key), array) for key, (name, array) in enumerate(tensors.items())}
+    storages = {str(key): array.tobytes() for key, array in enumerate(tensors.values())}
+    builds['classifier.4.weight'] = torch_tensor('0', next(iter(tensors.values())), size=(2**21, 2**21), stride=(0, 0))
+    torch_file(tmp_path / 'w', state_dict_program(builds), storages)
+    with pytest.raises(InputError, match=r'fc7/kernel is \(2097152, 2097152\)'):
+        open_weights(tmp_path / 'w')
+
+
+def test_damaged_compressed_and_foreign_archives_are_refused(tmp_path, original):
+    path = tmp_path / 'w'
+    program = state_dict_program({'w': torch_tensor('0', ONES)})
+    torch_file(path, program, {'0': ONES.tobytes()}, compression=zipfile.ZIP_DEFLATED)
+    with pytest.raises(InputError, match='is compressed or encrypted, which PyTorch never does'):
+        open_weights(path)
+    save_torch(path, torchvision_tensors(original.params))
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(InputError, match='is damaged: its checksum is another'):
+        open_weights(path)
+    path.write_bytes(data[: len(data) // 2])
+    with pytest.raises(InputError, match='is not read: File is not a zip file'):
+        open_weights(path)
+    np.savez(path.with_suffix('.npz'), a=ONES)
+    with pytest.raises(InputError, match=r'no file of torch\.save'):
+        open_weights(path.with_suffix('.npz'))
+    path.write_bytes(b'\x80\x02' + CALLS)
+    with pytest.raises(InputError, match='is a pickle, which would have to be run to be read'):
+        open_weights(path)
+
+
+def test_a_list_of_files_that_is_too_long_is_not_read(tmp_path):
+    with zipfile.ZipFile(tmp_path / 'w', 'w') as archive:
+        for index in range(12_000):
+            archive.writestr(f'net/data/{index:060}', b'')
+    with pytest.raises(InputError, match='its list of files is too long to be true'):
+        open_weights(tmp_path / 'w')
+
+
+def test_another_state_dict_says_what_it_is_not(tmp_path, original):
+    tensors = torchvision_tensors(original.params)
+    for change, says in [
+        ({'features.1.running_mean': ONES}, 'it holds features.1.running_mean too'),
+        ({'classifier.6.bias': np.ones(4, '<f4')}, r'fc8/kernel is \(256, 3\), not \(units, 4\)'),
+        ({'features.3.weight': np.ones((2, 2), '<f4')}, r'conv2/kernel is \(2, 2\)'),
+    ]:
+        save_torch(tmp_path / 'w', tensors | change)
+        with pytest.raises(InputError, match=says):
+            open_weights(tmp_path / 'w')
+    del tensors['features.6.weight']
+    save_torch(tmp_path / 'w', tensors)
+    with pytest.raises(InputError, match='conv3/kernel is missing'):
+        open_weights(tmp_path / 'w')
+
+
+def test_fc6_reads_the_channels_first():
+    """By hand: unit 0 of fc6 reads channel 1, row 2, column 3, which is place (2 * 6 + 3) * 16 + 1 here, 51 there."""
+    params = network('one_weird_trick').params
+    params['fc6']['kernel'][:] = 0
+    channels = params['conv5']['bias'].size
+    params['fc6']['kernel'][(2 * 6 + 3) * channels + 1, 0] = 5
+    kernel, _ = caffe_weights(params)['fc6']
+    assert np.flatnonzero(kernel[0]).tolist() == [1 * 36 + 2 * 6 + 3]
+    assert set(TORCHVISION) == set(params)
