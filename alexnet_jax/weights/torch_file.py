@@ -23,6 +23,10 @@ from alexnet_jax.files import map_file
 
 MAX_PROGRAM = 2**20  # bytes of data.pkl; AlexNet's has two thousand
 MAX_DIRECTORY = 2**20  # bytes of the archive's list of files
+_DAMAGED = (  # what the unpickler raises
+    *(pickle.UnpicklingError, ValueError, LookupError, TypeError, AttributeError),
+    *(EOFError, OverflowError, struct.error),
+)
 
 _STORAGES = {
     'torch.FloatStorage': '<f4',
@@ -177,9 +181,7 @@ def _load_program(program: bytes) -> Any:
         return _Unpickler(io.BytesIO(program)).load()
     except _RefusedError:
         raise
-    except (pickle.UnpicklingError, ValueError, LookupError, TypeError, AttributeError) as error:
-        raise _RefusedError(f'data.pkl is damaged: {str(error)[:60]}') from error
-    except (EOFError, OverflowError, MemoryError, struct.error) as error:
+    except _DAMAGED as error:
         raise _RefusedError(f'data.pkl is damaged: {str(error)[:60] or "it is cut short"}') from error
 
 
