@@ -129,7 +129,7 @@ def deep(count):
         (b'\x80\x02h\x05.', 'data.pkl is damaged'),
         (b'\x80\x02}', 'data.pkl is damaged'),
         (b'\x80\x02' + b'}0' * 60_000 + b'.', 'instruction POP'),
-        (b'\x80\x02' + b']' * 1_000_000 + b'.', 'it is no dictionary of tensors'),
+        (b'\x80\x02' + b']' * 200_000 + b'.', 'it is no dictionary of tensors'),
         (b'\x80\x02' + b'}' * 2**20 + b'.', 'a data.pkl of 1,048,579 bytes'),
         (b'\x80\x02]r\xff\xff\xff\x3f.', 'it is no dictionary of tensors'),
         (b'\x80\x02ctorch._utils\n_rebuild_tensor_v2\n}b.', 'holds a Global where a dict belongs'),
