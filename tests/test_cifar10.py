@@ -36,7 +36,7 @@ def data_dir(tmp_path_factory):
 
 def train(data_dir, workdir, cache, network, *more):
     options = (f'--config=configs/cifar10.py:{network}', f'--config.data_dir={data_dir}', f'--workdir={workdir}')
-    done = cli.run('main', *options, '--config.batch_size=12', '--json', *more, cache=cache)
+    done = cli.run('train', *options, '--config.batch_size=12', '--json', *more, cache=cache)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout.splitlines()[-1])
 

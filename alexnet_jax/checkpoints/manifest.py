@@ -5,11 +5,13 @@ from __future__ import annotations
 import dataclasses
 import json
 import pathlib
+import re
 
 from alexnet_jax.errors import InputError
 from alexnet_jax.files import hash_json
 
 MANIFEST = pathlib.Path('hashes', 'metadata')  # in a checkpoint; Orbax's name for a JSON item
+_SHA256 = re.compile('[0-9a-f]{64}')
 NON_FINITE = 'no numbers'  # in place of a hash: values that are NaN or infinite
 
 
@@ -29,7 +31,6 @@ class Manifest:
       top1_error: of the validation images at this step, 0..1; None: not tested.
       tested: False where the run was told to stop before the test of this step; that may have come later.
       data_order: how often the run was rolled back; each time, its images come in another order.
-      old: whether `iter_pieces` are whole leaves.
     """
 
     step: int
@@ -55,9 +56,9 @@ def read_manifest(checkpoint: pathlib.Path) -> Manifest:
     """
     try:
         content = json.loads((checkpoint / MANIFEST).read_text())
-        if 'whole' not in content:
+        if content and all(isinstance(found, str) and _SHA256.fullmatch(found) for found in content.values()):
             raise DamagedError('it is of a format from before the first release, which is no longer read')
-        if content.pop('whole') != hash_json(content):
+        if content.pop('whole', None) != hash_json(content):
             raise DamagedError('its manifest is not as it was written')
         manifest = Manifest(**content)
         non_finite = sorted(name for name, found in manifest.pieces.items() if found == NON_FINITE)

@@ -25,7 +25,7 @@ def iter_metrics(path: pathlib.Path, step: int) -> Iterator[tuple[str, dict[str,
 
 
 class JsonlWriter:
-    """metrics.jsonl: one JSON object a line, each on disk when `write_safetensors` returns.
+    """metrics.jsonl: one JSON object a line, each on disk when `write` returns.
 
     Attributes:
       written: {(step, split, protocol)} of the lines in it.

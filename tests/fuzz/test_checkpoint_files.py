@@ -33,7 +33,7 @@ def like():
 
 @pytest.fixture(scope='module')
 def saved(like, tmp_path_factory):
-    """A run folder with one checkpoint, its seal, and the values that were saved."""
+    """A run folder with one checkpoint, its manifest, and the values that were saved."""
     random = np.random.default_rng(STEP)
     noise = jax.tree.map(lambda leaf: random.standard_normal(leaf.shape, np.float32), like)
     plateau = Plateau(np.float32(0.625), np.int32(2), np.int32(1))
@@ -132,8 +132,8 @@ def test_a_damaged_file_is_found_or_did_not_matter(like, saved, files, run, whic
             found = outcome('checkpoints', restore, DamagedError, InputError)
             if isinstance(found, InputError):
                 return
-            state, seal = found
-            assert seal == saved[1]
+            state, manifest = found
+            assert manifest == saved[1]
             for loaded, expected in zip(jax.tree.leaves(state), jax.tree.leaves(values), strict=True):
                 loaded = np.asarray(loaded)
                 assert (loaded.dtype, loaded.shape) == (expected.dtype, expected.shape)
@@ -144,14 +144,14 @@ def test_a_damaged_file_is_found_or_did_not_matter(like, saved, files, run, whic
 
 @fuzzed(200)
 @hypothesis.given(DAMAGE, st.lists(DAMAGE, max_size=2))
-def test_a_damaged_seal_is_the_one_written_or_one_line(saved, run, files, how, more):
+def test_a_damaged_manifest_is_the_one_written_or_one_line(saved, run, files, how, more):
     checkpoint = run / 'checkpoints' / str(STEP)
     path, whole = (where / 'checkpoints' / str(STEP) / 'hashes' / 'metadata' for where in (run, saved[0]))
     try:
         for damages in (how, *more):
             if path.is_file():
                 damage(path, damages, checkpoint / files[0])
-        found = outcome('seals', lambda: read_manifest(checkpoint), DamagedError)
+        found = outcome('manifests', lambda: read_manifest(checkpoint), DamagedError)
         assert isinstance(found, DamagedError) or found == saved[1]
     finally:
         mend(path, whole)

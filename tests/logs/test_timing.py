@@ -14,8 +14,8 @@ from alexnet_jax.logs.timing import StartupTimer
 PROGRAM = """
 import json, sys, time
 time.sleep(0.3)
-from alexnet_jax.logs.timing import StartUp
-start_up = StartUp()
+from alexnet_jax.logs.timing import StartupTimer
+start_up = StartupTimer()
 start_up.lap('imports')
 import jax
 time.sleep(0.1)

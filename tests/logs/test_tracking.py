@@ -14,6 +14,7 @@ from alexnet_jax.logs import tracking
 from alexnet_jax.logs.logger import RunLogger
 from alexnet_jax.logs.tracking import Tracking, check_tracker
 from alexnet_jax.training.config import make_config
+from alexnet_jax.training.validation import validate_config
 
 
 class Fake:
@@ -50,14 +51,14 @@ def fake(request, monkeypatch):
     """The class, with an empty store, under the name of mlflow."""
     kind = type('Fresh', (Fake,), {'store': {}, 'can_be_asked': request.param})
     monkeypatch.setitem(tracking.TRACKERS, 'mlflow', kind)
-    monkeypatch.setattr(tracking, 'check', lambda name: None)
+    monkeypatch.setattr(tracking, 'check_tracker', lambda name: None)
     return kind
 
 
 def config(**values):
     made = make_config(None, mesh=(1, 2))
-    made.update(tracking='mlflow', **values)
-    return made
+    made.update({'tracking': 'mlflow'} | values)
+    return validate_config(made)
 
 
 def run(workdir, steps, *, every=5, tests=(), scale=1.0):
@@ -68,7 +69,7 @@ def run(workdir, steps, *, every=5, tests=(), scale=1.0):
     with Tracking(config(), workdir, start=start) as track, RunLogger(
         workdir, start_step=start, total_steps=100, batch_size=8, track=track.log
     ) as log:  # fmt: skip
-        track.say = said.append
+        track.info = said.append
         for step in steps:
             metrics = {'loss': scale * step, 'top1_error': 0.5, 'learning_rate': 0.1, 'data_wait': 0.0}
             if step % every == 0:
@@ -95,7 +96,7 @@ def test_a_tracker_gets_the_records_the_settings_and_the_result(fake, tmp_path, 
             {'centre': {'loss': 2.0}, 'steps': 9, 'images_per_second': None, 'data_wait': 0.5, 'params_sha256': 'ab'}
         )
     kept = fake.store['run0']
-    assert kept['settings'] == config(seed=7).to_dict()
+    assert kept['settings'] == config(seed=7).to_json()
     assert kept['records'] == [
         (5, {f'train/{name}': value for name, value in (metrics | {'images_per_second': 8.0}).items()}),
         (9, {f'validation_centre/{name}': value for name, value in
@@ -148,7 +149,7 @@ def test_the_tracker_knows_how_a_run_ended(fake, tmp_path, error, ending):
 def test_a_tracker_that_fails_is_said_once_and_the_run_goes_on(fake, tmp_path):
     fake.breaks_at = 10
     said = run(tmp_path / 'a', range(1, 31))
-    assert said == ['WARNING: mlflow failed: ConnectionError: gone; the run goes on without, metrics.jsonl has it all']
+    assert said == ['WARNING: mlflow failed: ConnectionError: gone; the run goes on without; metrics.jsonl has all']
     assert losses(fake) == [(5, 5.0)]
     lines = (tmp_path / 'a' / 'metrics.jsonl').read_text().splitlines()
     assert [json.loads(line)['step'] for line in lines] == [5, 10, 15, 20, 25, 30]
@@ -179,8 +180,7 @@ def test_a_tracker_that_hangs_does_not_hold_up_the_run(fake, tmp_path, monkeypat
 
 
 def test_other_processes_and_no_tracker_say_nothing(fake, tmp_path):
-    plain = make_config(None, mesh=(1, 2))
-    for made, silent in [(config(), True), (plain, False)]:
+    for made, silent in [(config(), True), (config(tracking=''), False)]:
         with Tracking(made, tmp_path, start=0, silent=silent) as track:
             track.log(1, 'train', {'loss': 1.0})
             track.result({'steps': 1})
@@ -214,7 +214,7 @@ def test_a_missing_package_is_one_line_with_the_command(name, monkeypatch, tmp_p
 @pytest.mark.skipif(util.find_spec('trackio') is not None, reason='trackio is installed')
 def test_a_run_without_its_tracker_s_package_ends_before_it_begins(tmp_path, program_cache, tiny_dir):
     process = cli.run(
-        'main', '--config=configs/two_device.py:tiny', f'--config.data_dir={tiny_dir}', '--config.batch_size=8',
+        'train', '--config=configs/two_device.py:tiny', f'--config.data_dir={tiny_dir}', '--config.batch_size=8',
         '--config.tracking=trackio', f'--workdir={tmp_path / "run"}', cache=program_cache,
     )  # fmt: skip
     assert process.returncode == 1

@@ -1,6 +1,7 @@
 """The files that a run's numbers go to, on a disk that is full for a while."""
 
 import errno
+import io
 import json
 import os
 import pathlib
@@ -48,27 +49,27 @@ def test_a_line_that_has_no_room_is_kept_whole_and_comes_first_when_there_is(dis
 
 
 def test_the_default_stops_in_one_line(disk, tmp_path):
-    records = MetricWriter(tmp_path, until=0, patient=False, say=print)
+    records = MetricWriter(tmp_path, until=0, patient=False, info=print)
     disk['left'] = 0
     with pytest.raises(InputError, match=r'cannot write .*/metrics\.jsonl: No space left on device'):
         records.write(1, 'train', {'loss': 2.0})
 
 
 def test_patience_says_so_once_until_it_works_again(disk, tmp_path):
-    said = []
-    records = MetricWriter(tmp_path, until=0, patient=True, say=said.append)
+    printed = []
+    records = MetricWriter(tmp_path, until=0, patient=True, info=printed.append)
     for step, room in enumerate([None, 0, 0, None, 0], start=1):
         disk['left'] = room
         records.write(step, 'train', {'loss': 2.0})
     disk['left'] = None
-    assert len(said) == 2
-    assert said[0].endswith('metrics.jsonl: No space left on device; its lines are kept and tried again')
+    assert len(printed) == 2
+    assert printed[0].endswith('metrics.jsonl: No space left on device; its lines are kept and tried again')
     assert lines(tmp_path / 'metrics.jsonl') == [1, 2, 3, 4]
 
 
 def test_what_was_written_is_not_written_again_and_what_is_later_goes(tmp_path):
     for until in (0, 2):
-        records = MetricWriter(tmp_path, until=until, patient=False, say=print)
+        records = MetricWriter(tmp_path, until=until, patient=False, info=print)
         for step in (1, 2, 3):
             records.write(step, 'train', {'loss': float(until)})
         records.write(3, 'validation', {'protocol': 'centre', 'loss': 1.0})
@@ -80,17 +81,26 @@ def test_what_was_written_is_not_written_again_and_what_is_later_goes(tmp_path):
 
 
 def test_a_start_that_is_killed_while_it_drops_later_lines_loses_none(tmp_path, monkeypatch):
-    def killed(*_):
+    class Half(io.FileIO):
+        def write(self, data):
+            super().write(data[: len(data) // 2])
+            raise KeyboardInterrupt
+
+    def killed_in_write(path, mode='r', **options):
+        return Half(path, mode) if mode == 'wb' else path_open(path, mode, **options)
+
+    def killed_in_replace(*_):
         raise KeyboardInterrupt
 
-    records = MetricWriter(tmp_path, until=0, patient=False, say=print)
+    path_open = pathlib.Path.open
+    records = MetricWriter(tmp_path, until=0, patient=False, info=print)
     for step in (1, 2, 3):
         records.write(step, 'train', {'loss': 2.0})
     records.close()
-    for moment in (pathlib.Path.write_text, pathlib.Path.replace):
-        monkeypatch.setattr(pathlib.Path, moment.__name__, killed)
+    for method, killed in (('open', killed_in_write), ('replace', killed_in_replace)):
+        monkeypatch.setattr(pathlib.Path, method, killed)
         with pytest.raises(KeyboardInterrupt):
-            MetricWriter(tmp_path, until=2, patient=False, say=print)
+            MetricWriter(tmp_path, until=2, patient=False, info=print)
         monkeypatch.undo()
         assert lines(tmp_path / 'metrics.jsonl') == [1, 2, 3]
 
