@@ -21,7 +21,7 @@ from alexnet_jax.model.spec import (
 )
 from alexnet_jax.model.zoo import VARIANTS
 
-DOCUMENT = pathlib.Path(__file__).parent / 'fidelity.md'
+DOCUMENT = pathlib.Path(__file__).parents[1] / 'docs/fidelity.md'
 SHOWN = ('paper', 'released', 'caffe_alexnet', 'caffenet', 'one_weird_trick')
 
 

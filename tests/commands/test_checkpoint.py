@@ -7,7 +7,7 @@ import shutil
 import cli
 import numpy as np
 import pytest
-from training.test_loop import run
+from run.test_loop import run
 
 
 @pytest.fixture(scope='module')
