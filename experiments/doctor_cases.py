@@ -1,7 +1,7 @@
 """Healthy runs, and the same with one piece broken at a time: what the doctor says of each, and by which figures.
 
-    python -m experiments.doctor_cases           on the embedded dataset, by the recipe of configs/two_device.py: some minutes
-    python -m experiments.doctor_cases NAME      on data/NAME, by the same network and rate
+    python -m experiments.doctor_cases         on the embedded dataset, by configs/two_device.py: some minutes
+    python -m experiments.doctor_cases NAME    on data/NAME, by the same network and rate
 
 Prints the table of docs/doctor.md. No piece says of itself that it is broken: pixels, labels, the mean image, weights,
 the dropout function or settings are others, and that is all that the doctor gets. tests/doctor/test_cases.py holds

@@ -328,7 +328,7 @@ def test_the_start_is_accounted_for_until_the_first_step(straight):
 def test_help_names_the_flags(program_cache):
     process = cli.run('train', '--help', cache=program_cache)
     assert process.returncode == 1  # absl's code for help
-    for word in ('--config', '--workdir', '--[no]json', 'configs/two_device.py', 'Trains AlexNet'):
+    for word in ('--config=VALUE', '--workdir=VALUE', '--json ', 'configs/two_device.py', 'Trains AlexNet'):
         assert word in process.stdout
 
 

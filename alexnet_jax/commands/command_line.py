@@ -24,7 +24,7 @@ def run_command(module: ModuleType) -> None:
         options = options[: options.index('--')]
     if {'--help', '-h', '-help', '--helpfull'} & set(options):
         print(format_help(module))
-        return
+        sys.exit(1)  # absl's code for help
     app.run(module.main, flags_parser=module.parse)
 
 

@@ -7,8 +7,8 @@ Everything after -- is for alexnet_jax.main. When a process is lost, those that 
 --restarts all are started again from the last whole checkpoint: the first time as many as the first number of
 --processes says, then as the second, and so on; the last number stays. SIGTERM and SIGINT (Ctrl-C) are handed on once,
 as is the loss of the terminal (unless nohup hides it): the run saves and leaves with code 76, and is not started again.
-Exit code: that of the run. It needs nothing but this
-checkout and its environment, and costs this machine's cores, which the processes share.
+Exit code: that of the run. It needs nothing but this checkout and its environment, and costs this machine's cores,
+which the processes share.
 """
 
 import os
@@ -28,6 +28,7 @@ _RESTARTS = flags.DEFINE_integer('restarts', 0, 'How often to start again after 
 _PAUSE = flags.DEFINE_float('pause', 1.0, 'Seconds before starting again.', lower_bound=0.0)
 _VERB = flags.DEFINE_enum('verb', 'train', ['train', 'evaluate'], 'What the processes do together.')
 _MODULE = flags.DEFINE_string('module', None, 'A module to run, in place of a verb.')
+parse = parse_arguments
 
 _PATIENCE = 60  # seconds that processes have to leave once one has: a heartbeat, and time to say so
 
@@ -78,9 +79,6 @@ class Run:
             if process.poll() is None:
                 process.kill()
                 process.wait()
-
-
-parse = parse_arguments
 
 
 def main(argv: list[str]) -> None:

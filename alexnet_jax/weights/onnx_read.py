@@ -89,7 +89,8 @@ def _foreign(model: Model, path: pathlib.Path) -> Network:
     if model.sizes[2:] not in ((), (size, size)):
         # The ONNX zoo's bvlc_alexnet is one: it declares 224, which Caffe2 made of it, and Caffe trained it on 227.
         source += f' (a graph for crops of {"x".join(map(str, model.sizes[2:]))}; its weights were trained on {size})'
-    return (torchvision if found == torchvision.VARIANT else caffe).foreign(name, params, source=source)
+    make_network = torchvision.make_torchvision_network if found == torchvision.VARIANT else caffe.make_caffe_network
+    return make_network(name, params, source=source)
 
 
 def _compare(variant: Variant, nodes: list[Node]) -> None:

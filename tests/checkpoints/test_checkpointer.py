@@ -362,7 +362,9 @@ def test_a_checkpoint_of_the_format_before_is_refused_in_one_line(good, copied):
         'mean_image': values.mean_image,
     }
     (copied / 'checkpoints/7/hashes/metadata').write_text(json.dumps(hash_leaves(tree)))
-    with pytest.raises(DamagedError, match=r'^it is of a format from before the first release, which is no longer read$'):
+    with pytest.raises(
+        DamagedError, match=r'^it is of a format from before the first release, which is no longer read$'
+    ):
         read_manifest(copied / 'checkpoints/7')
     assert_refused(copied)
 

@@ -87,8 +87,8 @@ def test_a_mistake_is_one_line(options, message, tmp_path):
 
 
 def test_help_imports_no_numerical_library():
-    code = "import sys; sys.argv = ['bench', '--help']; import runpy\n"
-    code += 'try: runpy.run_module("alexnet bench", run_name="__main__")\nfinally: print(*sys.modules)'
+    code = "import sys; sys.argv = ['alexnet', 'bench', '--help']; import runpy\n"
+    code += 'try: runpy.run_module("alexnet_jax", run_name="__main__")\nfinally: print(*sys.modules)'
     found = subprocess.run([sys.executable, '-c', code], cwd=cli.ROOT, capture_output=True, text=True).stdout
     assert '--against' in found
     assert 'absl' in found.splitlines()[-1].split()

@@ -44,7 +44,7 @@ def evaluate(monkeypatch):
 
     def call(source, **settings):
         return running.evaluate(
-            source, running.Settings(**settings), group=ProcessGroup(), ending=ExitHandler(), **times
+            source, running.Settings(**settings), group=ProcessGroup(), exit_handler=ExitHandler(), **times
         )
 
     return call

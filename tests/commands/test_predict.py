@@ -90,7 +90,7 @@ def test_neighbours_and_figure(here, run, photos, tiny, tmp_path, monkeypatch):
     whole = square_image(jpeg)
     Image.fromarray(whole).save(known)
     drawn = []
-    monkeypatch.setattr(figures, 'draw', lambda *given: drawn.append(given))
+    monkeypatch.setattr(figures, 'draw_figure_4', lambda *given: drawn.append(given))
     names = [str(known), str(photos / NAMES[2])]
     outcome = wiring.predict(names, run, protocol='centre', neighbours='tiny', figure='f.png')
     near = outcome.fields['predictions'][0]['neighbours']

@@ -1,4 +1,4 @@
-"""`validate_config` accepts what the statement below admits and nothing else; the command line ends in one line or in that.
+"""`validate_config` accepts what the statement below admits, nothing else; a command line ends in one line or in that.
 
 absl.s flags are global: the parser gets fresh ones here, for each input, with the config flag of alexnet_jax/main.py.
 """
