@@ -30,7 +30,8 @@ from alexnet_jax.doctor.snapshot import Snapshot, make_snapshot
 from alexnet_jax.model import ops
 from alexnet_jax.run.run_dir import open_or_render
 from alexnet_jax.sharding.backend import prepare_backend
-from alexnet_jax.training.config import DEMO, make_config, validate
+from alexnet_jax.training.config import DEMO, make_config
+from alexnet_jax.training.validation import validate_config
 
 Change = Callable[[HostBatch], HostBatch]
 
@@ -51,8 +52,7 @@ class Lab:
         dataset = dataset or self.dataset
         config = make_config(None if dataset.name == DEMO else dataset.name)
         config.update(self.settings | settings)
-        validate(config)
-        return make_snapshot(config, dataset, name='a case')
+        return make_snapshot(validate_config(config), dataset, name='a case')
 
     def examine(self, subject: Snapshot, *, own_program: bool = False) -> Diagnosis:
         """`own_program`: of another network, mesh or code than the healthy one's."""
