@@ -1,6 +1,6 @@
 """Measures how the cost grows with batch, width and devices, and draws it.
 
-    python -m docs.cost_growth OUTPUT.png [ROUNDS]
+    python -m experiments.cost_growth OUTPUT.png [ROUNDS]
 
 Runs `bench step` once for each width, all batch sizes in it, and prints a table. The largest step takes 22 GB for the
 two measured processes together.

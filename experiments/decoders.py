@@ -1,6 +1,6 @@
 """What the choices of the input pipeline rest on: JPEG decoders, resizers and record formats, measured in turn.
 
-    python -m docs.decoders IMAGES
+    python -m experiments.decoders IMAGES
 
 IMAGES is a folder of photographs (JPEG), any depth. Compared are the libraries that are installed:
 `pip install opencv-python-headless imagecodecs PyTurboJPEG`, the last of which also needs the system's libturbojpeg.

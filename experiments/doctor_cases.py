@@ -1,7 +1,7 @@
 """Healthy runs, and the same with one piece broken at a time: what the doctor says of each, and by which figures.
 
-    python -m docs.doctor_cases           on the embedded dataset, by the recipe of configs/two_device.py: some minutes
-    python -m docs.doctor_cases NAME      on data/NAME, by the same network and rate
+    python -m experiments.doctor_cases           on the embedded dataset, by the recipe of configs/two_device.py: some minutes
+    python -m experiments.doctor_cases NAME      on data/NAME, by the same network and rate
 
 Prints the table of docs/doctor.md. No piece says of itself that it is broken: pixels, labels, the mean image, weights,
 the dropout function or settings are others, and that is all that the doctor gets. tests/doctor/test_cases.py holds
@@ -30,7 +30,7 @@ from alexnet_jax.doctor.snapshot import Snapshot, make_snapshot
 from alexnet_jax.model import ops
 from alexnet_jax.run.run_dir import open_or_render
 from alexnet_jax.sharding.backend import prepare_backend
-from alexnet_jax.training.config import DEMO, recipe, validate
+from alexnet_jax.training.config import DEMO, make_config, validate
 
 Change = Callable[[HostBatch], HostBatch]
 
@@ -49,7 +49,7 @@ class Lab:
     def subject(self, *, dataset: Dataset | None = None, **settings: Any) -> Snapshot:
         """What the recipe would train with other `settings`, or on another `dataset`."""
         dataset = dataset or self.dataset
-        config = recipe(None if dataset.name == DEMO else dataset.name)
+        config = make_config(None if dataset.name == DEMO else dataset.name)
         config.update(self.settings | settings)
         validate(config)
         return make_snapshot(config, dataset, name='a case')
@@ -227,7 +227,7 @@ def row(name: str, diagnosis: Diagnosis) -> str:
 def main(dataset: str = DEMO) -> None:
     """Prints the table; exits with 1 where a verdict is another than it should be."""
     prepare_backend((1, 2))
-    small = recipe(None)
+    small = make_config(None)
     settings = {key: small[key] for key in ('variant', 'width', 'batch_size', 'learning_rate', 'images_per_crop')}
     lab = Lab(open_or_render(dataset, 'data'), settings, steps=STEPS)
     print('| case | the doctor says | loss | figures |\n|---|---|---|---|')

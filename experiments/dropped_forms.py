@@ -1,6 +1,6 @@
 """Weight gradients in forms that were tried for more speed and are not used: each beside XLA's own, timed in turn.
 
-    python -m docs.dropped_forms [BATCH]
+    python -m experiments.dropped_forms [BATCH]
 
 As matrix products of shifted images, conv1's as that of a 3x3 convolution of 4x4 blocks, and Winograd's. Medians of
 interleaved rounds under the training step's compiler options; docs/performance.md holds the result.

@@ -1,4 +1,4 @@
-"""Writes the tables of docs/fidelity.md from the data that the code runs on: python -m docs.fidelity_tables."""
+"""Writes the tables of docs/fidelity.md from the data that the code runs on: python -m experiments.fidelity_tables."""
 
 import pathlib
 from collections.abc import Callable

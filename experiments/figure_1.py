@@ -1,6 +1,6 @@
 """The paper's figure 1 from finished runs: epochs to 25 % training error on CIFAR-10, ReLU against tanh.
 
-    python -m docs.figure_1 OUTPUT.png RUN_RELU RUN_TANH
+    python -m experiments.figure_1 OUTPUT.png RUN_RELU RUN_TANH
 
 An epoch's training error is the mean over its batches, each before its update; between two epochs' ends it is taken to
 be on a straight line. Prints where each network crosses 25 % and the ratio of the two.

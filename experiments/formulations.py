@@ -1,6 +1,6 @@
 """What each CPU form gains: every block of the network in its plain form and in that of cpu_layers, timed in turn.
 
-    python -m docs.formulations [BATCH]
+    python -m experiments.formulations [BATCH]
 
 Each line is the whole work of a block in training, its value and its gradients, as one program: the plain form as JAX
 and XLA's defaults take it, the plain form with the training step's compiler options, and the CPU form with them.

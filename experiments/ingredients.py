@@ -1,6 +1,6 @@
 """What each part of the network is worth on the embedded dataset, of a finished sweep of configs/ablations.py.
 
-    python -m docs.ingredients SWEEP/results.csv
+    python -m experiments.ingredients SWEEP/results.csv
 
 Prints a Markdown table: for each part, the error without it, the difference to the whole network, and the probability
 of such a difference, or a larger one, if the part made none (Welch's t-test over the seeds, two-sided).

@@ -1,6 +1,6 @@
 """Who should decode: threads that each make a batch, threads that share one, or processes; and what memory it takes.
 
-    python -m docs.input_workers DATASET [DATA_DIR] [IMAGES]
+    python -m experiments.input_workers DATASET [DATA_DIR] [IMAGES]
 
 Speeds to uint8 batches on the host, medians of interleaved rounds; then the resident set while the project's own form
 reads IMAGES images (20,000) and moves them to the device. docs/data.md holds the result.

@@ -1,4 +1,4 @@
-"""How far a linear model gets on a prepared dataset: python -m docs.linear_baseline DATASET [DATA_DIR].
+"""How far a linear model gets on a prepared dataset: python -m experiments.linear_baseline DATASET [DATA_DIR].
 
 Softmax regression on pixels, centred and scaled, at 32x32 and 64x64, by L-BFGS. The weight decay is the one of five
 that does best on a tenth of the training images, held out; the validation images are looked at once.

@@ -1,4 +1,4 @@
-"""Draws the training losses of several runs, one line each: python -m docs.loss_curves OUTPUT.png WORKDIR..."""
+"""Draws the training losses of several runs, one line each: python -m experiments.loss_curves OUTPUT.png WORKDIR..."""
 
 import json
 import pathlib

@@ -1,6 +1,6 @@
 """Draws data_parallel, hybrid and one_weird_trick as SVG files: a lane for each device, red where devices talk.
 
-python -m docs.mode_pictures        writes docs/figures/{data_parallel,hybrid,one_weird_trick}.svg
+python -m experiments.mode_pictures        writes docs/figures/{data_parallel,hybrid,one_weird_trick}.svg
 
 The bytes are those that `alexnet audit --config=configs/MODE.py:imagenet2012` prints.
 """

@@ -1,6 +1,6 @@
 """A trained network in ONNX Runtime and as a StableHLO program, beside JAX, on real photographs.
 
-    PYTHONPATH=. python experiments/other_runtimes.py WORKDIR [IMAGES]        needs requirements-onnx.txt
+    PYTHONPATH=. python experiments/other_runtimes.py WORKDIR [IMAGES]        needs the extra `onnx`
 
 Takes the centre crops of the first IMAGES (100) validation images of the run's dataset, decoded by Pillow. Prints by
 how much logits differ at most, relative to the largest, and for how many images the five likeliest classes are the

@@ -1,4 +1,4 @@
-"""Draws the learning curves of a run: python -m docs.training_curve WORKDIR OUTPUT.png."""
+"""Draws the learning curves of a run: python -m experiments.training_curve WORKDIR OUTPUT.png."""
 
 import json
 import pathlib

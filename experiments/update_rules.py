@@ -1,4 +1,4 @@
-"""Four programs' momentum, a NumPy recurrence each, and how they part: python -m docs.update_rules [PICTURE].
+"""Four programs' momentum, a NumPy recurrence each, and how they part: python -m experiments.update_rules [PICTURE].
 
 All four are v <- 0.9 v + ..., w <- w + v with weight decay, and the same as long as the learning rate stays. They part
 where it drops: three have the rate inside v, so what was learnt at the old rate goes on at the old rate for some ten

@@ -17,7 +17,7 @@ TINY = (
 
 
 def copy(folder, *, parts=('alexnet_jax', 'configs', 'launch')):
-    """Those parts of the checkout in `folder`, with this Python's environment as its .venv."""
+    """Copies those parts of the checkout to `folder`, with this Python's environment as its .venv; returns `folder`."""
     for part in parts:
         source = cli.ROOT / part
         if source.is_dir():
@@ -28,13 +28,13 @@ def copy(folder, *, parts=('alexnet_jax', 'configs', 'launch')):
     return folder
 
 
-def entrypoint():
-    """The command of the container: ENTRYPOINT of the Dockerfile."""
+def get_entrypoint():
+    """Returns the command of the container: ENTRYPOINT of the Dockerfile."""
     return json.loads(re.search(r'^ENTRYPOINT (\[.*\])$', (cli.ROOT / 'Dockerfile').read_text(), re.MULTILINE)[1])
 
 
-def environment(cache):
-    """What a process in the container finds: no more than a user's, and this Python as `python`."""
+def make_environment(cache):
+    """Returns the variables of a process in the container: no more than a user's, and this Python as `python`."""
     inherited = cli.environment(cache)
     return inherited | {'PATH': f'{os.path.dirname(sys.executable)}:{inherited["PATH"]}', 'PYTHONUNBUFFERED': '1'}
 

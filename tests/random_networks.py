@@ -6,16 +6,13 @@ import functools
 import jax
 import numpy as np
 import oracle
+from builders import run_with
 
 from alexnet_jax.checkpoints.checkpointer import Checkpointer
 from alexnet_jax.data.decode import decode_record
 from alexnet_jax.model.alexnet import init_parameters
 from alexnet_jax.model.network import Network, NetworkName
 from alexnet_jax.run.run_dir import claim_run_dir
-from alexnet_jax.sharding.mesh import make_mesh
-from alexnet_jax.training.build import optimizer_of, variant_of
-from alexnet_jax.training.config import recipe, validate
-from alexnet_jax.training.state import create_state
 
 CLASSES = ('blue', 'green', 'red')
 
@@ -35,13 +32,12 @@ def network_of(variant='released', *, width=0.0625, seed=0, classes=CLASSES):
 
 def save_run(network, workdir, dataset, data_dir):
     """A run folder of `network`, as if it had been trained on `dataset`, with checkpoint 0."""
-    config = recipe(dataset.name, mesh=(1, 1))
-    config.update(variant=network.name.variant, width=network.name.width, data_dir=str(data_dir), batch_size=4)
-    validate(config)
-    mesh, options = make_mesh(1, 1), {'num_classes': len(dataset.classes), 'mean_image': network.mean_image, 'seed': 0}
-    state = create_state(variant_of(config), optimizer_of(config), mesh, **options)
+    name, width = network.name.variant, network.name.width
+    classes, settings = len(dataset.classes), {'mesh': (1, 1), 'data_dir': str(data_dir), 'batch_size': 4}
+    run = run_with(dataset=dataset.name, num_classes=classes, variant=name, width=width, **settings)
+    state = run.create_state(network.mean_image)
     params = jax.tree.map(lambda new, old: jax.device_put(new, old.sharding), network.params, state.params)
-    claim_run_dir(workdir, config, dataset, mesh)
+    claim_run_dir(workdir, run, dataset)
     with Checkpointer(workdir, keep=2) as checkpoints:
         checkpoints.save(dataclasses.replace(state, params=params), data_order=0)
 

@@ -69,11 +69,11 @@ def _check_machine(setting: Setting, *, torch: bool = False, tf: bool = False) -
     if setting.allocator == 'tuned' and not has_glibc():
         raise InputError("this system's C library is not glibc, whose allocator is tuned: give --allocator=default")
     if torch and importlib.util.find_spec('torch') is None:
-        raise InputError('--against=torch needs PyTorch: pip install -r requirements-bench.txt')
+        raise InputError("--against=torch needs PyTorch: pip install 'alexnet-jax[torch]'")
     if torch and not (shutil.which('g++') or shutil.which('clang++')):
         raise InputError('--against=torch needs a C++ compiler for torch.compile: install g++')
     if tf and importlib.util.find_spec('tensorflow') is None:
-        raise InputError('--against=tf needs TensorFlow: pip install -r requirements-tensorflow.txt')
+        raise InputError("--against=tf needs TensorFlow: pip install 'alexnet-jax[tensorflow]'")
 
 
 def measure_step(

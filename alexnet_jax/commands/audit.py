@@ -4,7 +4,7 @@
     alexnet audit --config=configs/two_device.py --config.mesh=2,2 --json
     alexnet audit --config=configs/two_device.py:imagenet2012 --parameters
 
-For TPUs that are not here (pip install -r requirements-tpu.txt), with their memory and a predicted time; a minute each:
+For TPUs that are not here (pip install 'alexnet-jax[tpu]'), with their memory and a predicted time; a minute each:
 
     alexnet audit --config=configs/hybrid.py:imagenet2012 --config.mesh=128,2 --topology=v5e:16x16
     alexnet audit --config=configs/hybrid.py:imagenet2012 --topology=v5e --chips=1,2,4,8,16,32,64,128,256

@@ -1,9 +1,9 @@
 """Measures the speed of this project on this machine's CPU, in processes that take turns. Close other programs.
 
 alexnet bench step                    training and inference, each layer, beside the machine's ceilings
-alexnet bench step --against=torch    and beside the same network in PyTorch (requirements-bench.txt)
+alexnet bench step --against=torch    and beside the same network in PyTorch (pip install 'alexnet-jax[torch]')
 alexnet bench input                   the input pipeline, each stage, beside what the training step takes
-alexnet bench input --against=tf      and beside tf.data on the same files (requirements-tensorflow.txt)
+alexnet bench input --against=tf      and beside tf.data on the same files (pip install 'alexnet-jax[tensorflow]')
 
 On 2 cores `step` takes four minutes, a quarter of an hour against PyTorch; `input` two and four.
 """

@@ -1,11 +1,11 @@
-"""Writes a report about a run, or about several beside one another: one HTML file that needs nothing else.
+"""Writes a report about a run, or about several side by side: one HTML file that needs nothing else.
 
     alexnet report --workdir=runs/NAME --output=report.html
     alexnet report --workdir=runs/ONE,runs/OTHER --output=report.html      compared
     alexnet report --workdir=runs/NAME --figures=DIR                       its pictures as PNGs too
 
-Curves, the first layer's filters by tower and how far the towers have specialised, an image on its way through the
-layers, what is confused with what, the errors beside the paper's, who talks to whom, and the speed. docs/report.md
+It has curves, the first layer's filters by tower and how far the towers have specialised, an image's feature maps, the
+confusion matrix, the errors beside the paper's, the messages between devices, and the speed. docs/report.md
 """
 
 import pathlib
@@ -22,14 +22,17 @@ _FIGURES = flags.DEFINE_string('figures', None, 'A folder for the pictures as PN
 _IMAGE = flags.DEFINE_string('image', None, 'A photograph for the feature maps. Default: a validation image.')
 _DATA_DIR = flags.DEFINE_string('data_dir', None, 'Where prepared datasets are. Default: where the run had them.')
 _PROTOCOL = flags.DEFINE_enum(
-    'protocol', 'centre', ['centre', 'ten_view'], 'Of what is confused; ten_view takes ten times as long.'
+    'protocol',
+    'centre',
+    ['centre', 'ten_view'],
+    'Protocol under which mistakes are counted; ten_view takes ten times as long.',
 )
 flags.mark_flag_as_required('workdir')
 parse = parse_options
 
 
 def main(argv: list[str]) -> None:
-    """Writes the report."""
+    """Writes the report; prints its size."""
     del argv
     logging.set_verbosity(logging.ERROR)
     from alexnet_jax.report.write_report import write_report

@@ -74,7 +74,7 @@ def make_topology_mesh(topology: str, data: int, second: int, *, one_weird_trick
 def _devices(topology: str) -> list[Any]:
     chip, shape = get_chip(topology), parse_topology(topology)
     if importlib.util.find_spec('libtpu') is None:
-        raise InputError('--topology needs the TPU compiler: pip install -r requirements-tpu.txt')
+        raise InputError("--topology needs the TPU compiler: pip install 'alexnet-jax[tpu]'")
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     jax.config.update('jax_platforms', 'cpu')  # with libtpu installed JAX would look for chips to run on

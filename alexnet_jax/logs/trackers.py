@@ -16,9 +16,9 @@ from typing import Any, Protocol
 
 PROJECT = 'alexnet_jax'  # that runs are in, unless the tracker's own variables say otherwise
 INSTALL = {
-    'wandb': 'pip install -r requirements-tracking.txt',
-    'mlflow': 'pip install -r requirements-tracking.txt',
-    'trackio': 'pip install --no-deps -r requirements-trackio.txt',
+    'wandb': "pip install 'alexnet-jax[tracking]'",
+    'mlflow': "pip install 'alexnet-jax[tracking]'",
+    'trackio': "pip install 'alexnet-jax[trackio]' && pip install --no-deps trackio",
 }
 
 

@@ -1,11 +1,13 @@
-"""How pictures are drawn and put into a page: Matplotlib's for the charts, pixels for filters and maps."""
+"""Turns figures into HTML and PNG: Matplotlib's for charts, pixels for filters and maps, JPEG for photographs.
+
+Each kind has `__html__`, by which a template takes it as markup and escapes nothing of it.
+"""
 
 from __future__ import annotations
 
 import base64
 import contextlib
 import dataclasses
-import html
 import io
 import re
 import warnings
@@ -14,16 +16,17 @@ from typing import Any
 
 import matplotlib as mpl
 import numpy as np
+from markupsafe import escape
 from matplotlib.figure import Figure
 from PIL import Image
 
-from alexnet_jax.report.palette import INK, LINE, MUTED, PAPER, themed
+from alexnet_jax.report.palette import INK, LINE, MUTED, PAPER, insert_css_variables
 
 _STYLE: dict[Any, Any] = {
     'font.family': 'sans-serif',
     'font.size': 9,
     'text.color': INK,
-    'text.parse_math': False,  # names are names, whatever signs they hold
+    'text.parse_math': False,  # names are shown as they are, whatever signs they hold
     'axes.facecolor': 'none',
     'axes.edgecolor': LINE,
     'axes.labelcolor': MUTED,
@@ -44,91 +47,94 @@ _STYLE: dict[Any, Any] = {
     'legend.frameon': False,
     'legend.fontsize': 8,
     'svg.fonttype': 'none',  # text stays text, in the page's font
-    'svg.hashsalt': 'alexnet_jax',  # the same picture is the same file
+    'svg.hashsalt': 'alexnet_jax',  # the same figure is the same file
 }
-_PNG_SCALE = 2  # of pictures of pixels
+_PNG_SCALE = 2  # enlarges figures made of pixels
 
 
 @contextlib.contextmanager
-def style() -> Iterator[None]:
-    """Matplotlib's settings for drawing and for saving, which are its defaults again afterwards."""
+def use_style() -> Iterator[None]:
+    """Sets Matplotlib's defaults for drawing and saving, and restores them afterwards."""
     with mpl.rc_context(_STYLE), warnings.catch_warnings():
-        # Of names in scripts that the font here lacks: the reader's browser has its own.
+        # Names may be in scripts that the font here lacks: the reader's browser has its own.
         warnings.filterwarnings('ignore', message='Glyph .* missing from')
         yield
 
 
+@contextlib.contextmanager
+def new_axes(width: float, height: float) -> Iterator[Any]:
+    """Makes one set of axes in a figure of so many inches, and applies the style while it is drawn."""
+    with use_style():
+        yield Figure(figsize=(width, height), layout='constrained').subplots()
+
+
 @dataclasses.dataclass(frozen=True)
 class Chart:
-    """A drawn figure; `wide` where it must not be squeezed into a phone's width but scrolled."""
+    """A drawn Matplotlib figure; a `wide` one is scrolled on a phone and not squeezed into its width."""
 
     figure: Figure
-    says: str
+    description: str
     wide: bool = False
 
-    def html(self) -> str:
-        """An inline SVG in the page's own colours."""
-        out = io.StringIO()
-        with style():
-            self.figure.savefig(out, format='svg', transparent=True, metadata={'Date': None})
-        svg = out.getvalue()
-        svg = re.sub(r' id="[a-z][\w.]*_\d+"', '', svg)  # names of its groups, which other charts have too
+    def __html__(self) -> str:
+        """Formats an inline SVG in the page's colours."""
+        svg = self._save(format='svg', transparent=True, metadata={'Date': None}).decode()
+        svg = re.sub(r' id="[a-z][\w.]*_\d+"', '', svg)  # names of groups, which other charts have too
         svg = re.sub(r'<metadata>.*?</metadata>|<style .*?</style>', '', svg[svg.index('<svg') :], flags=re.DOTALL)
-        label = f'<svg role="img" aria-label="{html.escape(self.says)}" '
-        svg = re.sub(r'<svg (?:width|height)="\S+" |<svg ', label, svg, count=1)
-        svg = re.sub(r'(<svg[^>]*?) width="[^"]*pt"', r'\1', svg, count=1)
-        svg = re.sub(r'(<svg[^>]*?) height="[^"]*pt"', r'\1', svg, count=1)
-        return f'<div class="{"chart wide" if self.wide else "chart"}">{themed(svg)}</div>'
+        attributes, content = svg.removeprefix('<svg').split('>', 1)
+        attributes = re.sub(r' (?:width|height)="[^"]*"', '', attributes)
+        svg = f'<svg role="img" aria-label="{escape(self.description)}"{attributes}>{content}'
+        return f'<div class="{"chart wide" if self.wide else "chart"}">{insert_css_variables(svg)}</div>'
 
-    def png(self) -> bytes:
-        """For slides: on light paper, 200 pixels an inch."""
+    def to_png(self) -> bytes:
+        """Encodes the figure for slides: on light paper, 200 pixels an inch."""
+        return self._save(format='png', dpi=200, facecolor=PAPER)
+
+    def _save(self, **options: Any) -> bytes:
         out = io.BytesIO()
-        with style():
-            self.figure.savefig(out, format='png', dpi=200, facecolor=PAPER)
+        with use_style():
+            self.figure.savefig(out, **options)
         return out.getvalue()
 
 
 @dataclasses.dataclass(frozen=True)
 class Pixels:
-    """A picture of uint8 (h, w, 3 or 4), in the page as wide as its place, each pixel a sharp square."""
+    """An image of uint8 (h, w, 3 or 4), in the page as wide as its place, each pixel a sharp square."""
 
     pixels: np.ndarray
-    says: str
+    description: str
 
-    def html(self) -> str:
-        """An inline PNG, pixel for pixel."""
-        height, width = self.pixels.shape[:2]
-        return (
-            f'<img class="pixels" width="{width}" height="{height}" alt="{html.escape(self.says)}" '
-            f'src="data:image/png;base64,{base64.b64encode(_encoded(self.pixels)).decode()}">'
-        )
+    def __html__(self) -> str:
+        """Formats an inline PNG, pixel for pixel."""
+        return _format_image(Image.fromarray(self.pixels), 'PNG', 'pixels', self.description)
 
-    def png(self) -> bytes:
-        """For slides: each pixel a square of some more."""
-        return _encoded(self.pixels.repeat(_PNG_SCALE, axis=0).repeat(_PNG_SCALE, axis=1))
+    def to_png(self) -> bytes:
+        """Encodes the image for slides, each pixel enlarged to a square."""
+        return _encode(Image.fromarray(self.pixels.repeat(_PNG_SCALE, axis=0).repeat(_PNG_SCALE, axis=1)), 'PNG')
 
 
-def photo_html(pixels: np.ndarray, says: str, *, side: int) -> str:
-    """An inline JPEG of `side` x `side` of a photograph, uint8 (h, w, 3)."""
-    out = io.BytesIO()
-    small = Image.fromarray(pixels).resize((side, side), Image.Resampling.LANCZOS)
-    small.save(out, format='JPEG', quality=85)
+@dataclasses.dataclass(frozen=True)
+class Photo:
+    """A photograph, uint8 (h, w, 3), shown as a square of `side` pixels."""
+
+    pixels: np.ndarray
+    description: str
+    side: int
+
+    def __html__(self) -> str:
+        """Formats an inline JPEG."""
+        small = Image.fromarray(self.pixels).resize((self.side, self.side), Image.Resampling.LANCZOS)
+        return _format_image(small, 'JPEG', 'photo', self.description)
+
+
+def _format_image(image: Image.Image, kind: str, css_class: str, description: str) -> str:
     return (
-        f'<img class="photo" width="{side}" height="{side}" alt="{html.escape(says)}" '
-        f'src="data:image/jpeg;base64,{base64.b64encode(out.getvalue()).decode()}">'
+        f'<img class="{css_class}" width="{image.width}" height="{image.height}" alt="{escape(description)}" '
+        f'src="data:image/{kind.lower()};base64,{base64.b64encode(_encode(image, kind)).decode()}">'
     )
 
 
-def _encoded(pixels: np.ndarray) -> bytes:
+def _encode(image: Image.Image, kind: str) -> bytes:
     out = io.BytesIO()
-    Image.fromarray(pixels).save(out, format='PNG', optimize=True)
+    image.save(out, format=kind, **({'optimize': True} if kind == 'PNG' else {'quality': 85}))
     return out.getvalue()
-
-
-Picture = Chart | Pixels
-
-
-def new_figure(width: float, height: float) -> tuple[Figure, Any]:
-    """A figure of inches with one set of axes; to be used within `style`."""
-    figure = Figure(figsize=(width, height), layout='constrained')
-    return figure, figure.subplots()

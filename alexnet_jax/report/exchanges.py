@@ -1,30 +1,26 @@
-"""The part of a report that says who talks to whom in a training step, read from the traced program."""
+"""Gathers the section on what devices send one another in a training step, read from the traced program."""
 
 from __future__ import annotations
 
+import dataclasses
 import math
+from collections.abc import Sequence
 
 import jax
 
 from alexnet_jax.communication.audit import Schedules, make_schedules, trace_step
 from alexnet_jax.communication.messages import Message, traced_schedule
-from alexnet_jax.model.spec import get_layer_sizes
-from alexnet_jax.report.album import Album
-from alexnet_jax.report.charts import tower_diagram
-from alexnet_jax.report.page import Html, element, figure, paragraph, table
+from alexnet_jax.report.charts import draw_towers
+from alexnet_jax.report.figure_collection import FigureCollection
+from alexnet_jax.report.page import Section, format_megabytes
 from alexnet_jax.report.run_folder import RunFolder
 from alexnet_jax.sharding.mesh import MODEL, make_mesh
 from alexnet_jax.training.build import build_run
 from alexnet_jax.training.config import ONE_WEIRD_TRICK
 
 
-def megabytes(count: int) -> str:
-    """Bytes as '0.28 MB', with two digits that mean something."""
-    return f'{count / 1e6:,.2f} MB' if count < 10e6 else f'{count / 1e6:,.1f} MB'
-
-
 def read_run_schedule(run: RunFolder) -> Schedules:
-    """What the training step of a run sends on its own mesh, from the traced program: for CPUs, which say the same."""
+    """Reads what a run's training step sends on its own mesh, from the program traced for CPUs: it sends the same."""
     config, classes = run.config, len(run.network.classes)
     devices = jax.devices('cpu')[: math.prod(config.mesh)]
     mesh = make_mesh(*config.mesh, one_weird_trick=config.parallelism == ONE_WEIRD_TRICK, devices=devices)
@@ -32,57 +28,38 @@ def read_run_schedule(run: RunFolder) -> Schedules:
     return make_schedules(built, traced=traced_schedule(trace_step(built).jaxpr, mesh), compiled=[])
 
 
-def exchanges(run: RunFolder, album: Album) -> list[Html]:
-    """The picture of the towers with what passes between them, and every message."""
-    found = read_run_schedule(run)
-    mesh, messages = found.mesh, found.traced
-    axes = ' x '.join(f'{size} {axis}' for axis, size in mesh.shape.items())
-    inside: list[Html] = []
-    second = mesh.axis_names[1]
-    crossing = [m for m in messages if m.axis == second and m.direction == 'forward']
+def make_exchanges_section(run: RunFolder, figures: FigureCollection) -> Section:
+    """Gathers the diagram of the towers with the bytes between them, and every message."""
+    schedules = read_run_schedule(run)
+    mesh, messages = schedules.mesh, schedules.traced
+    forward = [m for m in messages if m.axis == mesh.axis_names[1] and m.direction == 'forward']
+    towers = None
     if run.has_towers and MODEL not in mesh.axis_names:
-        sizes = get_layer_sizes(run.network.variant, num_classes=len(run.network.classes))
-        labels = {message.layer: megabytes(message.bytes) for message in crossing}
-        layers = [(size.name, size.output[-1]) for size in sizes]
-        if crossing:
-            caption = (
-                'Red: what a device receives from the other tower’s device in one forward pass of '
-                f'{run.config.batch_size} images. All other layers read their own tower alone.'
-            )
-        else:
-            caption = 'Both towers are on one device here, which has all channels at hand.'
-        picture = album.add(f'{run.name}_towers', tower_diagram(layers, labels))
-        inside.append(figure(picture, caption, wide=True))
-    if not messages:
-        inside.append(paragraph('On one device nothing is sent.'))
-        return inside
-    total = sum(message.bytes for message in messages)
-    inside.append(
-        paragraph(
-            f'On a mesh of {axes} a device receives {megabytes(total)} in a step, in {len(messages)} messages, and '
-            'nothing else passes between devices. They are read from the program that JAX traced, not from what it is '
-            'meant to be; ',
-            element('code', 'alexnet audit'),
-            ' reads the compiled one too.',
-        )
-    )
-    rows = [[m.layer or 'all layers', m.direction, m.op, m.axis, _shape(m), f'{m.bytes:,}'] for m in _merged(messages)]
-    inside.append(table(['before', 'pass', 'operation', 'over', 'array', 'bytes received'], rows))
-    return inside
+        labels = {message.layer: format_megabytes(message.bytes) for message in forward}
+        chart = draw_towers([(size.name, size.output[-1]) for size in run.layer_sizes], labels)
+        towers = figures.add(f'{run.name}_towers', chart)
+    lines = [
+        [m.layer or 'all layers', m.direction, m.op, m.axis, _format_shape(m), f'{m.bytes:,}']
+        for m in _merge_gradients(messages)
+    ]
+    axes = ' x '.join(f'{size} {axis}' for axis, size in mesh.shape.items())
+    data = {'towers': towers, 'crossing': bool(forward), 'messages': messages, 'lines': lines, 'mesh': axes}
+    return Section('exchanges', data, run)
 
 
-def _merged(messages: list[Message]) -> list[Message]:
-    """The messages, those of averaged gradients over one axis as one line."""
+def _merge_gradients(messages: Sequence[Message]) -> list[Message]:
+    """Merges the messages that average gradients over one axis into one, after all others."""
     sums = [m for m in messages if m.op == 'all-reduce' and m.direction == 'backward']
-    kept = [m for m in messages if m not in sums]
+    merged = [m for m in messages if m not in sums]
     for axis in dict.fromkeys(m.axis for m in sums):
         own = [m for m in sums if m.axis == axis]
         shapes = tuple(m.shape for m in own)
-        kept.append(Message('', own[0].op, axis, 'backward', shapes, own[0].dtype, sum(m.bytes for m in own)))  # type: ignore[arg-type]
-    return kept
+        total = sum(m.bytes for m in own)
+        merged.append(dataclasses.replace(own[0], layer='', shape=shapes, bytes=total))  # type: ignore[arg-type]
+    return merged
 
 
-def _shape(message: Message) -> str:
+def _format_shape(message: Message) -> str:
     if message.shape and isinstance(message.shape[0], tuple):
         return f'{message.dtype}, {len(message.shape)} arrays'
     return f'{message.dtype} [{", ".join(map(str, message.shape))}]'

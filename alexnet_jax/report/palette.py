@@ -1,7 +1,7 @@
-"""The colours of every picture, once for light and once for dark paper, and how an SVG comes to follow the reader's.
+"""Defines the colours of every figure, for light and for dark paper.
 
-Pictures are drawn in the light colours. In the page each of those becomes a CSS variable, which the reader's browser
-fills in; in a PNG they stay.
+Figures are drawn in the light colours. In the page each of them becomes a CSS variable, which follows the reader's
+preference; in a PNG they stay.
 """
 
 from __future__ import annotations
@@ -25,26 +25,12 @@ COLOURS = {
     'run4': ('#4a6b2a', '#94c266'),
     'run5': ('#7b341e', '#d99a7f'),
 }
-INK, MUTED, LINE, PAPER = (COLOURS[name][0] for name in ('ink', 'muted', 'line', 'paper'))
+INK, MUTED, LINE, PAPER, EXCHANGE = (COLOURS[name][0] for name in ('ink', 'muted', 'line', 'paper', 'exchange'))
 TOWER_COLOURS = (COLOURS['tower0'][0], COLOURS['tower1'][0])
-EXCHANGE = COLOURS['exchange'][0]
 RUN_COLOURS = tuple(light for name, (light, _) in COLOURS.items() if name.startswith('run'))
 _NAMES = {light: name for name, (light, _) in COLOURS.items()}
 
 
-def css() -> str:
-    """The variables --NAME of all colours, light and dark as the reader prefers."""
-    light, dark = (' '.join(f'--{name}: {pair[i]};' for name, pair in COLOURS.items()) for i in (0, 1))
-    return (
-        f':root {{ color-scheme: light dark; {light} }}\n@media (prefers-color-scheme: dark) {{ :root {{ {dark} }} }}\n'
-    )
-
-
-def themed(svg: str) -> str:
-    """The SVG with each colour of the palette as its CSS variable."""
-    return re.sub('|'.join(_NAMES), lambda found: f'var(--{_NAMES[found[0]]})', svg)
-
-
-def rgb(colour: str) -> tuple[int, int, int]:
-    """'#rrggbb' as three numbers, 0..255."""
-    return int(colour[1:3], 16), int(colour[3:5], 16), int(colour[5:7], 16)
+def insert_css_variables(svg: str) -> str:
+    """Replaces each colour of the palette in an SVG by its CSS variable, --NAME."""
+    return re.sub('|'.join(_NAMES), lambda match: f'var(--{_NAMES[match[0]]})', svg)

@@ -1,11 +1,11 @@
-"""Wires a report: opens runs, asks their networks about their validation images, and writes the page."""
+"""Writes a report: opens runs, tests their networks on their validation images, and renders the page."""
 
 from __future__ import annotations
 
-import dataclasses
+import functools
 import math
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -13,42 +13,23 @@ import numpy as np
 
 from alexnet_jax.checkpoints.load import load_config
 from alexnet_jax.console import info
-from alexnet_jax.data.dataset import DataSource, open_dataset
+from alexnet_jax.data.dataset import open_dataset
 from alexnet_jax.data.pipeline import read_whole_image
 from alexnet_jax.errors import InputError
 from alexnet_jax.evaluation.open_networks import get_dtype
 from alexnet_jax.evaluation.predictions import Predictions, predict_split
 from alexnet_jax.files import write_file
-from alexnet_jax.report import inside, learning
-from alexnet_jax.report.album import Album
-from alexnet_jax.report.exchanges import exchanges
-from alexnet_jax.report.maps import compute_maps
-from alexnet_jax.report.page import Html, element, page, paragraph, section
+from alexnet_jax.report import training_sections as training
+from alexnet_jax.report.exchanges import make_exchanges_section
+from alexnet_jax.report.figure_collection import FigureCollection
+from alexnet_jax.report.network_sections import make_filters_section, make_maps_section, make_mistakes_section
+from alexnet_jax.report.page import PROTOCOLS, Section, render_page
 from alexnet_jax.report.palette import RUN_COLOURS
-from alexnet_jax.report.run_folder import RunFolder, get_run_names, load_run_folder
+from alexnet_jax.report.run_folder import RunFolder, load_run_folder, make_run_names
 from alexnet_jax.sharding.backend import prepare_backend
 from alexnet_jax.sharding.mesh import make_mesh
 
 _BATCH = 64  # images at once; changes no number that is shown
-
-
-@dataclasses.dataclass(frozen=True)
-class _Tested:
-    """What a run's network says of its validation images.
-
-    Attributes:
-      records: the images.
-      record_size: their side.
-      predictions: in their order.
-    """
-
-    records: DataSource
-    record_size: int
-    predictions: Predictions
-
-    def picture(self, index: int) -> np.ndarray:
-        """uint8 (record_size, record_size, 3) of an image."""
-        return read_whole_image(self.records, index, record_size=self.record_size)
 
 
 def write_report(
@@ -60,15 +41,15 @@ def write_report(
     data_dir: str | None = None,
     protocol: str = 'centre',
 ) -> str:
-    """Writes one HTML file about one run or several; returns a line that says what it did.
+    """Writes one HTML file about one run or several; returns a line that says what was written.
 
     Args:
       workdirs: run folders.
       output: the file.
-      figures: a folder for the pictures as PNGs; None: none.
+      figures: a folder for the figures as PNG files; None: none.
       image: a photograph for the feature maps; None: the first validation image that the network is right about.
       data_dir: where the prepared datasets are; None: where each run had them.
-      protocol: 'centre' or 'ten_view', of what is confused.
+      protocol: 'centre' or 'ten_view', under which mistakes are counted.
 
     Raises:
       InputError: a folder is no run with a checkpoint, two are the same, the image cannot be read, or the file not
@@ -82,126 +63,67 @@ def write_report(
         raise InputError(f'cannot write {output}: there is no folder {output.parent}')
     configs = [load_config(workdir) for workdir in workdirs]
     prepare_backend((max(math.prod(config.mesh) for config in configs), 1))
-    runs, album = [], Album()
-    for workdir, name in zip(workdirs, get_run_names(workdirs), strict=True):
+    runs, collection = [], FigureCollection()
+    for index, (workdir, name) in enumerate(zip(workdirs, make_run_names(workdirs), strict=True)):
         info(f'reading {workdir}')
-        runs.append(load_run_folder(workdir, name=name))
-    sections = _common(runs, album)
-    for index, run in enumerate(runs):
-        sections += _of_run(run, album, index=index, several=len(runs) > 1, image=image, data_dir=data_dir,
-                            protocol=protocol)  # fmt: skip
-    sections += [
-        ('paper', 'Beside the paper', learning.beside_the_paper(runs)),
-        ('speed', 'Speed', learning.speed(runs, album)),
-        ('facts', 'To do it again', learning.facts(runs)),
-    ]
-    write_file(output, page(*_title(runs), sections, _foot(workdirs)))
-    pictures = f', {album.write(figures)} pictures in {figures}' if figures else ''
-    return f'{output}: {output.stat().st_size / 1e6:.1f} MB{pictures}'
+        runs.append(load_run_folder(workdir, name=name, index=index))
+    sections = [training.make_result_section(runs), training.make_learning_section(runs, collection)]
+    for run in runs:
+        sections += _make_run_sections(run, collection, image=image, data_dir=data_dir, protocol=protocol)
+    sections += [training.make_paper_section(runs), training.make_speed_section(runs, collection)]
+    sections.append(training.make_facts_section(runs))
+    write_file(output, render_page(runs, sections))
+    written = f', {collection.write(figures)} pictures in {figures}' if figures else ''
+    return f'{output}: {output.stat().st_size / 1e6:.1f} MB{written}'
 
 
-def _title(runs: Sequence[RunFolder]) -> tuple[str, Html]:
-    if len(runs) > 1:
-        names = ', '.join(run.name for run in runs)
-        return f'{len(runs)} runs compared', paragraph(f'AlexNet on {_sets(runs)}: {names}.')
-    run = runs[0]
-    differ = ' how its two towers came to differ,' if run.has_towers else ''
-    lead = (
-        f'AlexNet ({learning.network_words(run)}) on {run.config.dataset}, {len(run.network.classes)} classes: what it '
-        f'learned,{differ} and what it still confuses.'
-    )
-    return run.name, paragraph(lead)
-
-
-def _sets(runs: Sequence[RunFolder]) -> str:
-    return ' and '.join(sorted({run.config.dataset for run in runs}))
-
-
-def _common(runs: Sequence[RunFolder], album: Album) -> list[tuple[str, str, Html]]:
-    parts = []
-    if len(runs) > 1:
-        parts.append(('runs', 'The runs', learning.comparison(runs)))
-    else:
-        parts.append(('result', 'Result', section('result', 'Result', learning.headline(runs[0]))))
-    return [*parts, ('learning', 'Learning', learning.learning(runs, album))]
-
-
-def _of_run(
-    run: RunFolder,
-    album: Album,
-    *,
-    index: int,
-    several: bool,
-    image: pathlib.Path | None,
-    data_dir: str | None,
-    protocol: str,
-) -> list[tuple[str, str, Html]]:
-    """The sections that every run has of its own."""
-    tested, missing = _tested(run, data_dir=data_dir, protocol=protocol)
-    picture, what = _image(run, tested, image)
-    maps = found = [paragraph(f'Left out: {missing}')]
-    if picture is not None:
-        maps = inside.feature_maps(run, compute_maps(run.network, picture), picture, what, album)
-    if tested:
-        found = inside.mistakes(run, tested.predictions, protocol.replace('_', '-'), tested.picture, album)
-    parts = [
-        ('filters', 'First layer', 'The first layer, by tower', inside.filters(run, album)),
-        ('maps', 'Feature maps', 'An image on its way', maps),
-        ('mistakes', 'Mistakes', 'What it confuses', found),
-        ('exchanges', 'Who talks to whom', 'Who talks to whom', exchanges(run, album)),
-    ]
-    shown = []
-    for anchor, name, title, content in parts:
-        if several:
-            anchor, name, title = (
-                f'{anchor}{index}',
-                f'{run.name}: {name}',
-                f'{run.name}: {title[0].lower()}{title[1:]}',
-            )
-        shown.append((anchor, name, section(anchor, title, *content)))
-    return shown
-
-
-def _tested(run: RunFolder, *, data_dir: str | None, protocol: str) -> tuple[_Tested | None, str]:
-    """The run's network on its validation split; or why not: the dataset is not here, and the report says so."""
+def _make_run_sections(
+    run: RunFolder, figures: FigureCollection, *, image: pathlib.Path | None, data_dir: str | None, protocol: str
+) -> list[Section]:
+    """Makes the sections that every run has of its own."""
+    photo = _read_photo(image, record_size=run.network.variant.record_size) if image else None
+    mistakes, missing = None, ''
     try:
         dataset = open_dataset(run.config.dataset, data_dir=data_dir or run.config.data_dir)
         records = dataset.read_by(run.network.variant).records('validation')
     except InputError as error:
         info(f'{run.name}: {error}; the report leaves out what needs the images')
-        return None, str(error)
-    info(f'{run.name}: testing {len(records):,} images, {protocol.replace("_", "-")}')
-    mesh = make_mesh(1, 1, devices=jax.devices()[:1])
-    options: dict[str, Any] = {'batch_size': _BATCH, 'dtype': get_dtype(run.network)}
-    found = predict_split(run.network, mesh, records, protocol=protocol, **options)
-    return _Tested(records, dataset.record_size, found), ''
+        missing = str(error)
+    else:
+        info(f'{run.name}: testing {len(records):,} images, {PROTOCOLS[protocol]}')
+        options: dict[str, Any] = {'protocol': protocol, 'batch_size': _BATCH, 'dtype': get_dtype(run.network)}
+        predictions = predict_split(run.network, make_mesh(1, 1, devices=jax.devices()[:1]), records, **options)
+        read_image = functools.partial(read_whole_image, records, record_size=dataset.record_size)
+        mistakes = make_mistakes_section(run, figures, predictions, protocol=protocol, read_image=read_image)
+        photo = photo or _choose_image(run, predictions, read_image)
+    return [
+        make_filters_section(run, figures),
+        make_maps_section(run, figures, *photo) if photo else Section('maps', {'missing': missing}, run),
+        mistakes or Section('mistakes', {'missing': missing}, run),
+        make_exchanges_section(run, figures),
+    ]
 
 
-def _image(run: RunFolder, tested: _Tested | None, image: pathlib.Path | None) -> tuple[np.ndarray | None, str]:
-    """The image for the feature maps, and what it is."""
-    if image:
-        from alexnet_jax.data.photo import square_image
-        from alexnet_jax.data.preparing.dataset_spec import UnusableImage  # here, because they are rarely asked for
+def _read_photo(path: pathlib.Path, *, record_size: int) -> tuple[np.ndarray, str]:
+    """Reads a photograph as a record, uint8 (record_size, record_size, 3), with its description."""
+    from alexnet_jax.data.photo import square_image
+    from alexnet_jax.data.preparing.dataset_spec import UnusableImage  # here, because they are rarely asked for
 
-        try:
-            return square_image(image.read_bytes(), record_size=run.network.variant.record_size), f'{image.name}.'
-        except OSError as error:
-            raise InputError(f'cannot read {image}: {error.strerror}') from error
-        except UnusableImage as error:
-            raise InputError(f'cannot use {image}: {error}; name another --image') from error
-    if not tested:
-        return None, ''
-    called, labels = tested.predictions.probabilities.argmax(axis=1), tested.predictions.labels
-    right = np.flatnonzero(called == labels)
+    try:
+        return square_image(path.read_bytes(), record_size=record_size), f'{path.name}.'
+    except OSError as error:
+        raise InputError(f'cannot read {path}: {error.strerror}') from error
+    except UnusableImage as error:
+        raise InputError(f'cannot use {path}: {error}; name another --image') from error
+
+
+def _choose_image(
+    run: RunFolder, predictions: Predictions, read_image: Callable[[int], np.ndarray]
+) -> tuple[np.ndarray, str]:
+    """Reads the first validation image that the network is right about, or else the first; with its description."""
+    answers = predictions.probabilities.argmax(axis=1)
+    right = np.flatnonzero(answers == predictions.labels)
     index = int(right[0]) if right.size else 0
-    name, answer = (run.network.classes[which[index]] for which in (labels, called))
+    label, answer = (run.network.classes[classes[index]] for classes in (predictions.labels, answers))
     verdict = 'which the network calls that too' if right.size else f'which the network calls {answer}'
-    return tested.picture(index), f'Validation image {index}, of class {name}, {verdict}.'
-
-
-def _foot(workdirs: Sequence[pathlib.Path]) -> Html:
-    command = f'alexnet report --workdir={",".join(map(str, workdirs))}'
-    return paragraph(
-        'Made by ', element('code', command), '. The paper: Krizhevsky, Sutskever and Hinton, ImageNet Classification '
-        'with Deep Convolutional Neural Networks, NIPS 2012.',
-    )  # fmt: skip
+    return read_image(index), f'Validation image {index}, of class {label}, {verdict}.'

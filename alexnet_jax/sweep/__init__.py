@@ -1,1 +1,1 @@
-"""Many runs of one config: which they are, how they are run, and what is made of them."""
+"""Sweeps: many runs of one config, from the list of points to the table of results."""

@@ -1,6 +1,6 @@
-"""From what the user gave to checked points: each with a name, its config, and the options that make it.
+"""Points of a sweep, checked before any of them runs: each has a name, a config, and the options that make it.
 
-Values of points are read as those of --config.KEY=VALUE are: by ml_collections, from text.
+Values of points are parsed as those of --config.KEY=VALUE are: from text, by ml_collections.
 """
 
 from __future__ import annotations
@@ -10,9 +10,9 @@ import dataclasses
 import difflib
 import functools
 import hashlib
-import importlib.util
 import pathlib
 import re
+import runpy
 import sys
 from collections.abc import Iterable
 from typing import Any
@@ -25,60 +25,40 @@ from alexnet_jax.errors import InputError
 from alexnet_jax.training.config import Config
 from alexnet_jax.training.validation import validate_config
 
-LONGEST = 100  # characters of a name; file systems take 255 bytes with what is added to it
+MAX_NAME_LENGTH = 100  # characters; file systems take 255 bytes, and suffixes are added
 _OPTION = re.compile(r'--?sweep\.([a-zA-Z_]\w*)(?:=(.*))?', re.DOTALL | re.ASCII)
 
 
 @dataclasses.dataclass(frozen=True)
 class Point:
-    """One run of a sweep.
+    """One run of a sweep."""
 
-    Attributes:
-      name: of its folder under the sweep's.
-      overrides: what sets it apart from the sweep's config, as the config has it.
-      config: its whole config, validated.
-    """
-
-    name: str
-    overrides: dict[str, Any]
-    config: Config = dataclasses.field(compare=False, repr=False)
-
-    @property
-    def options(self) -> tuple[str, ...]:
-        """The overrides as options of alexnet_jax.main."""
-        return format_options(self.overrides)
-
-    @property
-    def setting(self) -> dict[str, Any]:
-        """The overrides without the seed: what runs have in common over which a mean is taken."""
-        return {key: value for key, value in self.overrides.items() if key != 'seed'}
+    name: str  # of its folder under the sweep's
+    overrides: dict[str, Any]  # what differs from the sweep's config, of the config's types
+    config: Config = dataclasses.field(compare=False, repr=False)  # whole and validated
 
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """What all runs have in common.
+    """What all runs of a sweep have in common."""
 
-    Attributes:
-      file: FILE or FILE:DATASET of --config.
-      common: the options --config.KEY=VALUE of all runs.
-      base: the config with those, not validated.
-    """
+    root: pathlib.Path  # the sweep's folder
+    file: str  # FILE or FILE:DATASET of --config
+    common: tuple[str, ...]  # options --config.KEY=VALUE of all runs
+    base: ml_collections.ConfigDict  # the config with those options, not validated
+    module: str = 'alexnet_jax.main'  # runs a point
 
-    file: str
-    common: tuple[str, ...]
-    base: ml_collections.ConfigDict
-
-    def command(self, point: Point, root: pathlib.Path, *, module: str = 'alexnet_jax.main') -> list[str]:
-        """What runs a point, in its folder under `root`."""
-        options = (f'--config={self.file}', *self.common, *point.options, f'--workdir={root / point.name}')
-        return [sys.executable, '-m', module, *options]
+    def make_command(self, point: Point) -> list[str]:
+        """Makes the command that runs `point`, from its start or its last checkpoint."""
+        options = (*self.common, *format_options(point.overrides), f'--workdir={self.root / point.name}')
+        return [sys.executable, '-m', self.module, f'--config={self.file}', *options]
 
 
 def split_options(argv: list[str]) -> tuple[list[str], dict[str, str]]:
-    """`argv` without its --sweep.KEY=VALUES options, and those.
+    """Splits `argv` into the other arguments and {KEY: VALUES} of its --sweep.KEY=VALUES.
 
     Raises:
-      InputError: one has no values, or is there twice.
+      InputError: an option has no values, or is given twice.
     """
     rest, found = [], {}
     for argument in argv:
@@ -95,20 +75,20 @@ def split_options(argv: list[str]) -> tuple[list[str], dict[str, str]]:
 
 
 def parse_values(base: ml_collections.ConfigDict, key: str, text: str) -> list[Any]:
-    """The values in `text`, as `key` of the config takes them: separated by commas, those of tuples by semicolons.
+    """Parses values of the config's `key`, separated by commas; values that are tuples by semicolons.
 
     Raises:
-      InputError: the config has no such key, or it takes no such value.
+      InputError: the config has no such key, or does not take a value.
     """
-    require_key(base, key)
+    check_key(base, key)
     parts = text.split(';' if issubclass(base.get_type(key), tuple | list) else ',')
     try:
-        return [overridden(base, {key: part})[key] for part in parts]
+        return [apply_overrides(base, {key: part})[key] for part in parts]
     except InputError as error:
         raise InputError(f'--sweep.{key}={text}: {error}') from error
 
 
-def require_key(base: ml_collections.ConfigDict, key: str) -> None:
+def check_key(base: ml_collections.ConfigDict, key: str) -> None:
     """Raises InputError with the nearest known key where the config has no `key`."""
     if key not in base:
         near = difflib.get_close_matches(str(key), list(base), n=1, cutoff=0.5)
@@ -116,14 +96,13 @@ def require_key(base: ml_collections.ConfigDict, key: str) -> None:
         raise InputError(f'unknown config key {key!r}: {hint}')
 
 
-def overridden(base: ml_collections.ConfigDict, overrides: dict[str, Any]) -> ml_collections.ConfigDict:
-    """A copy of `base` with the overrides as alexnet_jax.main would read them; InputError where it would not."""
+def apply_overrides(base: ml_collections.ConfigDict, overrides: dict[str, Any]) -> ml_collections.ConfigDict:
+    """Returns a copy of `base` with `overrides`, parsed as alexnet_jax.main does; InputError where it would refuse."""
     for key, value in overrides.items():
-        require_key(base, key)
+        check_key(base, key)
         if value is None:
             raise InputError(f'config.{key} cannot be set to None: leave it out')
-    argv = ['sweep', *format_options(overrides)]
-    values = flags.FlagValues()
+    argv, values = ['sweep', *format_options(overrides)], flags.FlagValues()
     config_flags.DEFINE_config_dict('config', copy.deepcopy(base), flag_values=values, sys_argv=argv)
     try:
         values(argv)
@@ -133,15 +112,15 @@ def overridden(base: ml_collections.ConfigDict, overrides: dict[str, Any]) -> ml
 
 
 def format_options(overrides: dict[str, Any]) -> tuple[str, ...]:
-    """Overrides as options of a command."""
-    return tuple(f'--config.{key}={_text(value)}' for key, value in overrides.items())
+    """Formats overrides as options --config.KEY=VALUE."""
+    return tuple(f'--config.{key}={_format_argument(value)}' for key, value in overrides.items())
 
 
 def check_points(base: ml_collections.ConfigDict, sweep: Iterable[dict[str, Any]]) -> list[Point]:
-    """The points of a sweep, all of them valid and no two the same.
+    """Makes the points of a sweep, all valid and all different.
 
     Raises:
-      InputError: one line that names the point and what is wrong with it.
+      InputError: one line that names the point and its mistake.
     """
     points: dict[str, Point] = {}
     for overrides in sweep:
@@ -157,68 +136,64 @@ def check_points(base: ml_collections.ConfigDict, sweep: Iterable[dict[str, Any]
 
 
 def make_point(base: ml_collections.ConfigDict, overrides: dict[str, Any], *, name: str | None = None) -> Point:
-    """One point, under `name` or one made of its overrides; InputError as `check`."""
+    """Makes one point, called `name` or after its overrides; InputError as `check_points`."""
     try:
-        given = overridden(base, overrides)
-        taken = {key: given[key] for key in overrides}
-        config = validate_config(given)
+        raw = apply_overrides(base, overrides)
+        parsed = {key: raw[key] for key in overrides}
+        config = validate_config(raw)
     except InputError as error:
-        raise InputError(f'point {_joined(overrides)}: {error}') from error
-    return Point(name or make_point_name(taken), taken, config)
+        raise InputError(f'point {_format_overrides(overrides)}: {error}') from error
+    return Point(name or make_point_name(parsed), parsed, config)
 
 
 def make_point_name(overrides: dict[str, Any]) -> str:
-    """A folder name that says what the overrides are: keys in alphabetical order, the seed last; 'base' of none.
+    """Makes a folder name of overrides: keys in alphabetical order, the seed last; 'base' where there are none.
 
-    Where characters had to be replaced, or it would be too long, it ends in a hash of all that it stands for.
+    A name with replaced characters, or one cut to MAX_NAME_LENGTH, ends in a hash of all overrides.
     """
-    whole = _joined(overrides)
+    whole = _format_overrides(overrides)
     name = re.sub(r'[^\w.+=,-]', '-', whole, flags=re.ASCII)
-    if name == whole and len(name) <= LONGEST:
+    if name == whole and len(name) <= MAX_NAME_LENGTH:
         return name
-    return f'{name[: LONGEST - 9]}-{hashlib.sha256(repr(sorted(overrides.items())).encode()).hexdigest()[:8]}'
+    digest = hashlib.sha256(repr(sorted(overrides.items())).encode()).hexdigest()[:8]
+    return f'{name[: MAX_NAME_LENGTH - 9]}-{digest}'
 
 
 def load_sweep(file: str) -> list[dict[str, Any]] | None:
-    """What the config file's sweep() gives; None where it has none."""
-    path = file.split(':')[0]
-    spec = importlib.util.spec_from_file_location('alexnet_jax_sweep', path)
-    if spec is None or spec.loader is None:
-        raise InputError(f'{path} is no Python file')
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return list(module.sweep()) if hasattr(module, 'sweep') else None
+    """Runs the config file FILE[:DATASET] and returns the points of its sweep(); None where it defines none."""
+    sweep = runpy.run_path(file.split(':')[0]).get('sweep')
+    return None if sweep is None else list(sweep())
 
 
 @functools.cache
-def _examples(dataset: str, data_dir: str) -> int:
+def _count_examples(dataset: str, data_dir: str) -> int:
     from alexnet_jax.run.run_dir import open_or_render
 
     return open_or_render(dataset, data_dir).examples('train')
 
 
 def count_steps(point: Point) -> int:
-    """Updates of a point's run; renders the embedded dataset where it is wanted and missing.
+    """Counts the updates of a point's run; renders the embedded dataset where it is needed and missing.
 
     Raises:
       InputError: the dataset is not prepared.
     """
-    return point.config.get_total_steps(_examples(point.config.dataset, point.config.data_dir))
+    return point.config.get_total_steps(_count_examples(point.config.dataset, point.config.data_dir))
 
 
 def format_value(value: Any) -> str:
-    """A value as names and tables have it: of a tuple 1x2."""
+    """Formats a value for names and tables; a tuple as 1x2."""
     if isinstance(value, tuple | list):
         return 'x'.join(map(format_value, value)) or 'none'
     return str(value)
 
 
-def _joined(overrides: dict[str, Any]) -> str:
+def _format_overrides(overrides: dict[str, Any]) -> str:
     keys = sorted(overrides, key=lambda key: (key == 'seed', str(key)))
     return ','.join(f'{key}={format_value(overrides[key])}' for key in keys) or 'base'
 
 
-def _text(value: Any) -> str:
+def _format_argument(value: Any) -> str:
     if not isinstance(value, tuple | list):
         return str(value)
     return ','.join(map(repr, value)) if len(value) > 1 else repr(tuple(value))

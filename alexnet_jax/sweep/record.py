@@ -1,109 +1,97 @@
-"""ROOT/sweep.json: the points of a sweep, those of earlier starts among them; locks and files written whole."""
+"""ROOT/sweep.json: the points of a sweep, also those of earlier starts; and the locks of a sweep's folder."""
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import json
+import math
 import pathlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
+from contextlib import AbstractContextManager
 from typing import IO, Any
 
 from alexnet_jax.errors import InputError
-from alexnet_jax.files import try_lock, write_file
+from alexnet_jax.files import hold_lock, try_lock, write_json
 from alexnet_jax.sweep.plan import Plan, Point
 
 FILE = 'sweep.json'
-_ANYWHERE = ('data_dir',)  # settings that say where, not what
+_LOCATION_KEYS = ('data_dir',)  # may differ between starts: they do not change what is trained
 
 
 class SweepRecord:
-    """The sweep of one folder.
+    """The points that a folder's sweep has been asked for.
 
     Attributes:
-      root: the folder.
-      points: {name: overrides} asked for by the last start.
-      earlier: the same of earlier starts, no longer asked for.
-      new: how many points no start asked for before.
-      search: {key: text} of what is searched; None where points are listed.
+      root: the sweep's folder.
+      search: {key: text} of a search's space; None where points are listed.
+      points: {name: overrides} requested by the last start.
+      previous_points: {name: overrides} that only earlier starts requested.
+      new: number of points that no start requested before.
     """
 
-    def __init__(
-        self, root: pathlib.Path, plan: Plan, points: Iterable[Point], *, search: dict[str, str] | None = None
-    ) -> None:
-        """Makes `root` this sweep's, or checks that it is.
+    def __init__(self, plan: Plan, points: Iterable[Point], *, search: dict[str, str] | None = None) -> None:
+        """Makes the plan's folder that of this sweep, or checks that it is.
 
         Args:
-          root: the sweep's folder; made where it is missing.
-          plan: what all runs have in common.
-          points: what is asked for now; of a search nothing, its points are added.
-          search: of a search what it is over, which must be the same at every start, as the config must.
+          plan: what all runs have in common; its folder is made where it is missing.
+          points: the points requested now; empty for a search, which adds its points.
+          search: {key: text} of a search's space; like the config, it must be the same at every start.
 
         Raises:
           InputError: the folder cannot be written, or holds something else.
         """
-        self.root, self.search = root, search
+        self.root, self.search = plan.root, search
         fixed = {'config': plan.file, 'settings': plan.base.to_dict(), 'search': search}
         self._fixed = json.loads(json.dumps(fixed))
-        now = {point.name: point.overrides for point in points}
-        with _only_one(root):
-            before = self._read()
-            earlier = before.get('points', {}) | before.get('earlier', {})
-            self.points = now if now else earlier
-            self.earlier = {name: earlier[name] for name in earlier if name not in self.points}
-            self.new = len(now.keys() - earlier.keys())
+        requested = {point.name: point.overrides for point in points}
+        with self._lock():
+            saved = self._load()
+            known = saved.get('points', {}) | saved.get('earlier', {})
+            self.points = requested or known
+            self.previous_points = {name: known[name] for name in known if name not in self.points}
+            self.new = len(requested.keys() - known.keys())
             self._write()
 
     def add(self, point: Point) -> None:
-        """Takes a point of a search in."""
-        with _only_one(self.root):
+        """Adds a point of a search."""
+        with self._lock():
             self.points[point.name] = point.overrides
             self._write()
 
-    def _read(self) -> dict[str, Any]:
+    def _lock(self) -> AbstractContextManager[None]:
+        """Lets one task of a job array at a time read and write sweep.json."""
+        return hold_lock(self.root, '.lock', option='--workdir', busy=f'writes {FILE}', patience=math.inf)
+
+    def _load(self) -> dict[str, Any]:
         path = self.root / FILE
         if not path.exists():
             if any(not file.name.startswith('.') for file in self.root.iterdir()):
                 raise InputError(f'{self.root} is not empty and holds no sweep: choose another --workdir')
             return {}
         try:
-            before = json.loads(path.read_text())
-            names = [*before['points'], *before['earlier']]
-            settings = before['settings']
-            search = before.get('search')
+            saved = json.loads(path.read_text())
+            names = [*saved['points'], *saved['earlier']]
+            settings = saved['settings']
+            search = saved.get('search')
         except (ValueError, KeyError, TypeError) as error:
             raise InputError(f'{path} is damaged: choose another --workdir') from error
-        now = self._fixed['settings']
-        # A key that one of the two versions of the code does not know is no difference.
-        changed = [f'config.{key} {settings[key]!r}, now {now[key]!r}' for key in now
-                   if key not in _ANYWHERE and key in settings and settings[key] != now[key]]  # fmt: skip
+        current = self._fixed['settings']
+        # A key that another version of the code does not know is no difference.
+        keys = [key for key in current if key in settings and key not in _LOCATION_KEYS]
+        changed = [f'config.{k} {settings[k]!r}, now {current[k]!r}' for k in keys if settings[k] != current[k]]
         if search != self.search:
             changed.append(f'search {search!r}, now {self.search!r}')
         if changed and names:
             raise InputError(f'{self.root} holds a sweep with {"; ".join(changed)}: choose another --workdir')
-        return before
+        return saved
 
     def _write(self) -> None:
-        value = self._fixed | {'points': self.points, 'earlier': self.earlier}
-        write_file(self.root / FILE, json.dumps(value, indent=2) + '\n')
-
-
-@contextlib.contextmanager
-def _only_one(root: pathlib.Path) -> Iterator[None]:
-    """Tasks of an array start together, and all of them read and write sweep.json."""
-    try:
-        root.mkdir(parents=True, exist_ok=True)
-        with (root / '.lock').open('a') as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
-            yield
-    except OSError as error:
-        raise InputError(f'cannot write to {root}: {error.strerror}; choose another --workdir') from error
+        write_json(self.root / FILE, self._fixed | {'points': self.points, 'earlier': self.previous_points})
 
 
 def lock_point(root: pathlib.Path, name: str) -> IO[str] | None:
-    """ROOT/NAME.log, open for more lines and held by whoever has it open through this; None: it is held already.
+    """Opens ROOT/NAME.log to append to and locks it; None where another process holds the lock.
 
-    A run's process inherits it as its output, so the run is held for as long as that lives, whatever becomes of the
-    process that started it.
+    A run's process inherits the file as its output, so the lock lasts as long as that process, even where the process
+    that started it is killed.
     """
     return try_lock(root / f'{name}.log')

@@ -65,7 +65,7 @@ def test_the_slower_one_limits(results):
 def test_tensorflow_that_is_missing_is_named(monkeypatch):
     monkeypatch.setattr(measure.importlib.util, 'find_spec', lambda name: None)
     options = {'appetite': True, 'rounds': 2, 'seconds': 0.0, 'progress': print}
-    with pytest.raises(measure.InputError, match=r'pip install -r requirements-tensorflow.txt'):
+    with pytest.raises(measure.InputError, match=r"pip install 'alexnet-jax\[tensorflow\]'"):
         measure.measure_input(SETTING, tf=True, **options)
 
 

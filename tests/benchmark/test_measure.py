@@ -82,7 +82,7 @@ def test_pytorch_takes_its_turns_among_them_and_layers_come_later(turns):
 @pytest.mark.parametrize(
     ('missing', 'message'),
     [
-        ('torch', 'pip install -r requirements-bench.txt'),
+        ('torch', r"pip install 'alexnet-jax\[torch\]'"),
         ('compiler', r'install g\+\+'),
         ('glibc', 'give --allocator=default'),
     ],

@@ -6,28 +6,24 @@ import pathlib
 import jax
 import numpy as np
 import pytest
+from builders import run_with
 
 from alexnet_jax.checkpoints.checkpointer import Checkpointer
 from alexnet_jax.checkpoints.load import load_network
 from alexnet_jax.data.augment import centre_crop
 from alexnet_jax.errors import InputError
 from alexnet_jax.run.run_dir import claim_run_dir
-from alexnet_jax.sharding.mesh import make_mesh
-from alexnet_jax.training.build import optimizer_of, variant_of
-from alexnet_jax.training.config import recipe, validate
-from alexnet_jax.training.state import create_state
 
 
 @pytest.fixture
 def saved(tmp_path, tiny, tiny_dir):
     """A run folder with checkpoint 0 of a Caffe network without its norms, and its parameters."""
-    config = recipe('tiny', mesh=(1, 1))
-    config.update(variant='caffenet', width=0.02, without=('norm',), data_dir=str(tiny_dir))
-    validate(config)
-    mesh, variant = make_mesh(1, 1), variant_of(config)
+    run = run_with(
+        variant='caffenet', width=0.02, without=('norm',), data_dir=str(tiny_dir), mesh=(1, 1), batch_size=128, seed=4
+    )
     mean = np.asarray(centre_crop(tiny.mean_image, 227))
-    state = create_state(variant, optimizer_of(config), mesh, num_classes=3, mean_image=mean, seed=4)
-    claim_run_dir(tmp_path / 'run', config, tiny, mesh)
+    state = run.create_state(mean)
+    claim_run_dir(tmp_path / 'run', run, tiny)
     with Checkpointer(tmp_path / 'run', keep=2) as checkpoints:
         checkpoints.save(state, data_order=0)
     return tmp_path / 'run', jax.device_get(state.params), mean

@@ -5,7 +5,7 @@ import json
 import cli
 import pytest
 
-from alexnet_jax.training.config import recipe
+from alexnet_jax.training.config import make_config
 
 TRAIN = {'split': 'train', 'top1_error': 1.0, 'data_wait': 0.0, 'images_per_second': 1.0}
 
@@ -15,7 +15,7 @@ def folder(tmp_path):
     """Writes a run folder of ImageNet: what it logged, and settings that differ from the recipe."""
 
     def write(*lines, **settings):
-        config = recipe('imagenet2012', mesh=(1, 2))
+        config = make_config('imagenet2012', mesh=(1, 2))
         config.update(variant='released', schedule='steps', **settings)
         (tmp_path / 'config.json').write_text(json.dumps(config.to_dict()))
         (tmp_path / 'run.json').write_text(json.dumps({'classes': [str(index) for index in range(1000)]}))

@@ -1,5 +1,6 @@
-"""The report command on two run folders, with names of classes that would break a careless page; in a browser too."""
+"""Tests the report of two run folders, whose class names contain HTML, in a browser too."""
 
+import dataclasses
 import functools
 import json
 import re
@@ -10,35 +11,30 @@ import cli
 import jax
 import numpy as np
 import pytest
+from builders import run_with
 
 from alexnet_jax.checkpoints.checkpointer import Checkpointer
 from alexnet_jax.data.augment import centre_crop
 from alexnet_jax.errors import InputError
 from alexnet_jax.model.colour import tower_colours
-from alexnet_jax.report import write_report as running
+from alexnet_jax.report import write_report
 from alexnet_jax.report.run_folder import load_run_folder
 from alexnet_jax.run.run_dir import claim_run_dir
 from alexnet_jax.sharding.mesh import make_mesh
-from alexnet_jax.training.build import optimizer_of, variant_of
-from alexnet_jax.training.config import recipe, validate
-from alexnet_jax.training.state import create_state
 
 CLASSES = ['<b>blue</b>', 'a$x_y$ & "b"', "<script>alert('c')</script>"]
 TESTED = {'examples': 13, 'loss': 1.0, 'top1_error': 0.25, 'top5_error': 0.0}
 
 
-def folder(workdir, tiny, tiny_dir, *, logged, **values):
+def make_run_folder(workdir, tiny, tiny_dir, *, logged, **values):
     """A run folder with a fresh network as checkpoint 4, and the log of a run; returns its config and first kernel."""
-    config = recipe('tiny', mesh=values.pop('mesh'))
-    config.update(width=0.0625, batch_size=8, data_dir=str(tiny_dir), **values)
-    validate(config)
-    claim_run_dir(workdir, config, tiny, make_mesh(1, 1))
+    built = dataclasses.replace(run_with(width=0.0625, data_dir=str(tiny_dir), **values), mesh=make_mesh(1, 1))
+    config = built.config
+    claim_run_dir(workdir, built, tiny)
     run = json.loads((workdir / 'run.json').read_text())
     (workdir / 'run.json').write_text(json.dumps(run | {'classes': CLASSES}))
     mean = np.asarray(centre_crop(tiny.mean_image, 224))
-    state = create_state(
-        variant_of(config), optimizer_of(config), make_mesh(1, 1), num_classes=3, mean_image=mean, seed=5
-    )
+    state = dataclasses.replace(built, config=dataclasses.replace(config, seed=5)).create_state(mean)
     with Checkpointer(workdir, keep=2) as checkpoints:
         checkpoints.save(state.__class__(**{**vars(state), 'step': state.step + 4}), data_order=0)
     train = {'loss': 1.1, 'top1_error': 0.6, 'learning_rate': 0.01, 'data_wait': 0.0, 'images_per_second': 16.0}
@@ -54,52 +50,45 @@ def folder(workdir, tiny, tiny_dir, *, logged, **values):
 
 @pytest.fixture(scope='module')
 def runs(tmp_path_factory, tiny, tiny_dir):
-    """Two run folders, the first of two towers and finished, the second of one and not; and the first's kernel."""
+    """Makes two run folders, one of two towers and finished, two of none and not; gives one's kernel too."""
     root = tmp_path_factory.mktemp('runs')
-    kernel = folder(root / 'one', tiny, tiny_dir, logged=True, variant='released', mesh=(1, 2))
+    kernel = make_run_folder(root / 'one', tiny, tiny_dir, logged=True, variant='released', mesh=(1, 2))
     result = {'centre': TESTED, 'ten_view': TESTED | {'top1_error': 0.125}, 'steps': 4}
     (root / 'one/result.json').write_text(json.dumps(result))
     (root / 'one/startup.json').write_text('{"total": 2.5, "parts": {"imports": 1.0, "step": 1.5}}')
-    folder(root / 'two', tiny, tiny_dir, logged=False, variant='one_weird_trick', mesh=(1, 1))
+    make_run_folder(root / 'two', tiny, tiny_dir, logged=False, variant='one_weird_trick', mesh=(1, 1))
     return root, kernel
 
 
-@pytest.fixture
-def here(monkeypatch):
-    """write_report in this process, which has its devices already."""
-    monkeypatch.setattr(running, 'prepare_backend', lambda mesh: None)
-    return running.write_report
-
-
 @pytest.fixture(scope='module')
-def one(runs, program_cache, tmp_path_factory):
-    """The report of the first run, made by the command, and its pictures' folder."""
-    out = tmp_path_factory.mktemp('report')
-    options = [f'--workdir={runs[0] / "one"}', f'--output={out / "one.html"}', f'--figures={out / "pngs"}']
-    process = cli.run('report', *options, cache=program_cache)
-    assert process.returncode == 0, process.stderr
-    assert re.fullmatch(r'\S+one\.html: 0\.\d MB, \d+ pictures in \S+pngs\n', process.stdout)
-    return out / 'one.html', out / 'pngs'
-
-
-@pytest.fixture(scope='module')
-def two(runs, tmp_path_factory):
-    """The report of both."""
-    path = tmp_path_factory.mktemp('report') / 'two.html'
+def write():
+    """Gives write_report for this process, which has its devices already."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(running, 'prepare_backend', lambda mesh: None)
-        running.write_report([runs[0] / 'one', runs[0] / 'two'], output=path)
-    return path
+        patch.setattr(write_report, 'prepare_backend', lambda mesh: None)
+        yield write_report.write_report
 
 
-def words(path):
-    """The text of a page, its tags and pictures taken out."""
+@pytest.fixture(scope='module')
+def pages(runs, write, program_cache, tmp_path_factory):
+    """Writes the report of the first run by the command, with its figures, and meanwhile that of both here."""
+    out, (root, _) = tmp_path_factory.mktemp('report'), runs
+    options = [f'--workdir={root / "one"}', f'--output={out / "one.html"}', f'--figures={out / "pngs"}']
+    with cli.start('report', *options, cache=program_cache) as process:
+        write([root / 'one', root / 'two'], output=out / 'two.html')
+        stdout, stderr = process.communicate(timeout=300)
+    assert process.returncode == 0, stderr
+    assert re.fullmatch(r'\S+one\.html: 0\.\d MB, \d+ pictures in \S+pngs\n', stdout)
+    return out / 'one.html', out / 'two.html'
+
+
+def read_text(path):
+    """Reads the text of a page without its tags and pictures."""
     text = re.sub(r'<style>.*?</style>|<[^>]*>', ' ', path.read_text(), flags=re.DOTALL)
     return ' '.join(text.split())
 
 
-def test_a_report_says_what_the_folder_says(one, runs):
-    text = words(one[0])
+def test_report_shows_what_run_folder_holds(pages, runs):
+    text = read_text(pages[0])
     assert '12.5 % top-1 error, ten-view ± 9.2, standard error of 13 images' in text  # sqrt(.125 * .875 / 13)
     assert '25.0 % top-1 error, centre' in text
     # Two steps of 8 images at 16 a second, and two at 8: 3 s.
@@ -114,40 +103,42 @@ def test_a_report_says_what_the_folder_says(one, runs):
     assert text.index('Protocol: ten-view') < text.index('40.7 %') < text.index('Protocol: centre')
 
 
-def test_the_course_has_the_start_the_log_and_the_end(runs):
+def test_load_run_folder_reads_colour_history(runs):
     run = load_run_folder(runs[0] / 'one', name='one')
-    assert list(run.course) == [0, 2, 4]
-    assert run.course[0] == pytest.approx(tower_colours(run.start))
-    assert run.course[2] == {'colour_tower0': 0.125, 'colour_tower1': 0.75}
-    assert run.course[4] == pytest.approx(tower_colours(runs[1]))
+    assert list(run.colour_history) == [0, 2, 4]
+    assert run.colour_history[0] == pytest.approx(tower_colours(run.initial_kernel))
+    assert run.colour_history[2] == {'colour_tower0': 0.125, 'colour_tower1': 0.75}
+    assert run.colour_history[4] == pytest.approx(tower_colours(runs[1]))
     # The start is that of the config's seed, 0, and the checkpoint was made with another.
-    assert not np.array_equal(run.start, runs[1])
+    assert not np.array_equal(run.initial_kernel, runs[1])
 
 
-def test_names_stay_names(one, two):
-    for path in (one[0], two):
+def test_report_escapes_names(pages):
+    for path in pages:
         text = path.read_text()
         assert '<script' not in text and '<b>blue' not in text
         assert '&lt;b&gt;blue' in text and 'a$x_y$ &amp; ' in text
 
 
-def test_pictures_are_written(one):
-    names = sorted(path.name for path in one[1].iterdir())
-    assert {'loss.png', 'one_filters_tower0.png', 'one_confusion.png', 'one_towers.png'} <= set(names)
-    assert all((one[1] / name).read_bytes().startswith(b'\x89PNG') for name in names)
+def test_report_writes_figures(pages):
+    paths = list((pages[0].parent / 'pngs').iterdir())
+    assert {'loss.png', 'one_filters_tower0.png', 'one_confusion.png', 'one_towers.png'} <= {
+        path.name for path in paths
+    }
+    assert all(path.read_bytes().startswith(b'\x89PNG') for path in paths)
 
 
-def test_runs_are_compared(two):
-    text = words(two)
+def test_report_compares_runs(pages):
+    text = read_text(pages[1])
     assert text.startswith('2 runs compared') or '2 runs compared' in text[:200]
     assert 'one released, width 0.0625 tiny 4 x 8 12.5 % 25.0 %' in text
     assert 'two one_weird_trick, width 0.0625 tiny 4 x 8, not finished not measured 25.0 %' in text
     assert 'This network has no towers to specialise' in text
 
 
-def test_the_file_itself_names_nothing_to_fetch(one, two):
+def test_report_names_nothing_to_fetch(pages):
     """Without a browser: everything that can make one fetch is data inside the file, or a place in it."""
-    for path in (one[0], two):
+    for path in pages:
         text = path.read_text()
         places = re.findall(r'(?:src|href|srcset|poster|data|action)\s*=\s*"([^"]{0,12})', text)
         assert len(places) > 20
@@ -157,42 +148,44 @@ def test_the_file_itself_names_nothing_to_fetch(one, two):
         assert "default-src 'none'" in text
 
 
-@functools.cache
-def seen(path, width, dark=False):
-    return browser.look_at(path, width=width, dark=dark)
+@pytest.fixture(scope='module')
+def open_pages(pages):
+    """Gives a function that opens both pages, as wide as a phone and a desktop, once on light and dark paper."""
+    return functools.cache(lambda dark: browser.open_pages(pages, widths=(360, 1200), dark=dark))
 
 
-@pytest.mark.parametrize(('width', 'dark'), [(360, False), (360, True), (1200, False)])
-def test_a_browser_shows_all_and_fetches_nothing(one, two, width, dark):
-    for path in (one[0], two):
-        found = seen(path, width, dark)
-        assert found['console'] == []
-        assert found['fetched'] == [] and found['scripts'] == 0
-        assert [name for name in found['asked'] if 'frame' not in name] == [f'/{path.name}']
-        assert found['width'] <= width  # nothing sticks out
-        assert found['pictures'] > 10 and found['broken'] == []
-        assert found['drawings'] >= 7
-        assert "<script>alert('c')</script>" in found['text']
+@pytest.mark.parametrize('dark', [False, True])
+def test_browser_shows_all_and_fetches_nothing(open_pages, dark):
+    frames, console, requests = open_pages(dark)
+    assert console == []
+    assert {name for name in requests if 'frame' not in name} == {'/one.html', '/two.html'}
+    assert [frame['available'] for frame in frames] == [360, 1200] * 2
+    for frame in frames:
+        assert frame['fetched'] == [] and frame['scripts'] == 0
+        assert frame['width'] <= frame['available']  # nothing is wider than the screen
+        assert frame['pictures'] > 10 and frame['broken'] == []
+        assert frame['drawings'] >= 7
+        assert "<script>alert('c')</script>" in frame['text']
 
 
-def test_dark_paper_where_it_is_preferred(one):
-    light, dark = (seen(one[0], 360, dark) for dark in (False, True))
+def test_browser_follows_preference_for_dark(open_pages):
+    light, dark = (open_pages(dark)[0][0] for dark in (False, True))
     assert (light['paper'], dark['paper']) == ('rgb(253, 253, 252)', 'rgb(20, 24, 30)')
     assert light['ink'] != dark['ink']  # text in charts too
 
 
-def copied(runs, tmp_path, *left_out):
-    """A copy of the first run's folder without these."""
+def copy_run(runs, tmp_path, *left_out):
+    """Copies the first run's folder without these."""
     shutil.copytree(runs[0] / 'one', tmp_path / 'one', ignore=shutil.ignore_patterns(*left_out))
     return tmp_path / 'one'
 
 
-def test_a_folder_with_little_in_it_makes_a_page_that_says_so(here, runs, tmp_path, capsys):
-    """A run that was killed early, copied from elsewhere without its dataset and its notes."""
-    workdir = copied(runs, tmp_path, 'metrics.jsonl', 'result.json', 'startup.json', 'run.json')
-    here([workdir], output=tmp_path / 'r.html', data_dir='nowhere')
+def test_report_names_what_run_folder_lacks(write, runs, tmp_path, capsys):
+    """The run was killed early, and copied from elsewhere without its dataset and its notes."""
+    workdir = copy_run(runs, tmp_path, 'metrics.jsonl', 'result.json', 'startup.json', 'run.json')
+    write([workdir], output=tmp_path / 'r.html', data_dir='nowhere')
     assert 'the report leaves out what needs the images' in capsys.readouterr().err
-    text = words(tmp_path / 'r.html')
+    text = read_text(tmp_path / 'r.html')
     assert text.count('Left out: ') == 2
     assert 'No log of training, and so no curves: one.' in text
     assert text.count('Not measured.') == 2  # under either protocol
@@ -201,11 +194,11 @@ def test_a_folder_with_little_in_it_makes_a_page_that_says_so(here, runs, tmp_pa
 
 
 def truncate(name):
-    def spoil(workdir):
+    def damage(workdir):
         path = workdir / name
         path.write_text(path.read_text()[:-9])
 
-    return spoil
+    return damage
 
 
 def remove(name):
@@ -213,7 +206,7 @@ def remove(name):
 
 
 @pytest.mark.parametrize(
-    ('spoil', 'says'),
+    ('damage', 'message'),
     [
         (remove('config.json'), 'is no run folder'),
         (truncate('config.json'), 'config.json is damaged'),
@@ -223,31 +216,36 @@ def remove(name):
         (truncate('startup.json'), 'startup.json is damaged'),
     ],
 )
-def test_a_folder_that_cannot_be_read_is_one_line(here, runs, tmp_path, spoil, says):
-    workdir = copied(runs, tmp_path)
-    spoil(workdir)
-    with pytest.raises(InputError, match=says) as caught:
-        here([workdir], output=tmp_path / 'r.html')
+def test_report_refuses_damaged_run_folder(write, runs, tmp_path, damage, message):
+    workdir = copy_run(runs, tmp_path)
+    damage(workdir)
+    with pytest.raises(InputError, match=message) as caught:
+        write([workdir], output=tmp_path / 'r.html')
     assert '\n' not in str(caught.value)
     assert not (tmp_path / 'r.html').exists()
 
 
-def test_mistakes_are_one_line(here, runs, tmp_path, program_cache):
+def test_report_refuses_unusable_arguments(write, runs, tmp_path):
     one = runs[0] / 'one'
     photo = tmp_path / 'photo.jpg'
     photo.write_bytes(b'no photograph')
-    for workdirs, options, says in (
+    for workdirs, options, message in (
         ([one, one], {}, 'names a run twice'),
         ([one] * 7, {}, '7 runs are too many'),
         ([one], {'output': tmp_path / 'nowhere/r.html'}, 'there is no folder'),
         ([one], {'image': tmp_path / 'none.jpg'}, 'none.jpg: No such file'),
         ([one], {'image': photo}, 'cannot use .*photo.jpg: not an image; name another --image'),
-        ([one], {'figures': photo}, 'cannot write to'),
     ):
-        with pytest.raises(InputError, match=says):
-            here(workdirs, **{'output': tmp_path / 'r.html', 'data_dir': 'nowhere'} | options)
-    process = cli.run('report', '--workdir=nowhere', 'stray', cache=program_cache)
-    assert process.stderr.startswith("error: unexpected argument 'stray'") and process.stderr.count('\n') == 1
-    process = cli.run('report', '--workdir=nowhere', cache=program_cache)
-    assert process.returncode == 1 and process.stdout == ''
-    assert process.stderr.startswith('error: nowhere is no run folder') and process.stderr.count('\n') == 1
+        with pytest.raises(InputError, match=message):
+            write(workdirs, **{'output': tmp_path / 'r.html', 'data_dir': 'nowhere'} | options)
+
+
+def test_command_prints_error_on_one_line(program_cache):
+    with (
+        cli.start('report', '--workdir=nowhere', 'stray', cache=program_cache) as stray,
+        cli.start('report', '--workdir=nowhere', cache=program_cache) as missing,
+    ):
+        for process, message in ((stray, "unexpected argument 'stray'"), (missing, 'nowhere is no run folder')):
+            stdout, stderr = process.communicate(timeout=300)
+            assert process.returncode == 1 and stdout == ''
+            assert stderr.startswith(f'error: {message}') and stderr.count('\n') == 1

@@ -45,7 +45,7 @@ def sweep(*options, cache=None, path='', start=False):
         (['--search=optuna', '--workdir=FOLDER'], 'nothing to search: give --sweep.KEY=LOW..HIGH'),
     ],
 )
-def test_a_mistake_is_one_line_before_anything_runs(tmp_path, options, line):
+def test_sweep_reports_a_mistake_in_one_line(tmp_path, options, line):
     root = tmp_path / 'root'
     done = sweep(CONFIG, *(option.replace('FOLDER', str(root)) for option in options))
     assert done.returncode == 1
@@ -54,11 +54,11 @@ def test_a_mistake_is_one_line_before_anything_runs(tmp_path, options, line):
     assert not list(root.glob('*.log'))
 
 
-def test_a_point_of_a_config_file_is_named_with_its_mistake(tmp_path):
+def test_sweep_names_an_invalid_point_of_a_config_file(tmp_path):
     file = tmp_path / 'rates.py'
     file.write_text(
-        'from alexnet_jax.training.config import recipe\n'
-        'def get_config(dataset=None):\n    return recipe(dataset)\n'
+        'from alexnet_jax.training.config import make_config\n'
+        'def get_config(dataset=None):\n    return make_config(dataset)\n'
         "def sweep():\n    return [{'momentum': 0.9}, {'momentun': 0.5, 'seed': 1}]\n"
     )
     done = sweep(f'--config={file}', '--count')
@@ -68,11 +68,11 @@ def test_a_point_of_a_config_file_is_named_with_its_mistake(tmp_path):
     )
 
 
-def test_a_dry_run_lists_the_points_of_file_and_command_line(tmp_path):
+def test_dry_run_lists_points_of_file_and_command_line(tmp_path):
     file = tmp_path / 'rates.py'
     file.write_text(
-        'from alexnet_jax.training.config import recipe\n'
-        'def get_config(dataset=None):\n    return recipe(dataset)\n'
+        'from alexnet_jax.training.config import make_config\n'
+        'def get_config(dataset=None):\n    return make_config(dataset)\n'
         "def sweep():\n    return [{'learning_rate': 0.1}, {'variant': 'paper'}]\n"
     )
     options = (f'--config={file}:clothes', '--config.steps=5', '--sweep.seed=0,1', f'--workdir={tmp_path}/x')
@@ -90,7 +90,7 @@ def test_a_dry_run_lists_the_points_of_file_and_command_line(tmp_path):
     assert sweep(*options, '--count').stdout == '4\n'
 
 
-def test_real_runs_one_of_which_diverges(tiny_dir, tmp_path, program_cache):
+def test_sweep_trains_and_reports_a_run_that_diverges(tiny_dir, tmp_path, program_cache):
     root = tmp_path / 'rates'
     options = (
         *(f'{CONFIG}:tiny', f'--config.data_dir={tiny_dir}', '--config.width=0.01', '--config.steps=2'),
@@ -114,9 +114,9 @@ def test_real_runs_one_of_which_diverges(tiny_dir, tmp_path, program_cache):
     assert (again.returncode, again.stderr) == (0, 'learning_rate=0.001,seed=4: finished before\n')
 
 
-def test_after_kill_9_the_same_command_finishes_the_sweep(tiny_dir, tmp_path):
+def test_sweep_finishes_after_kill_9(tiny_dir, tmp_path):
     """With a small program in place of training; docs/sweeps.md has it with training."""
-    programs.install(tmp_path, {'seed=0': ['done'], 'seed=1': ['wait'], 'seed=2': ['wait', 'done']})
+    programs.write_program(tmp_path, {'seed=0': ['done'], 'seed=1': ['wait'], 'seed=2': ['wait', 'done']})
     root = tmp_path / 'root'
     options = (
         *(f'{CONFIG}:tiny', f'--config.data_dir={tiny_dir}', '--sweep.seed=0,1,2,3', f'--workdir={root}'),
@@ -127,20 +127,20 @@ def test_after_kill_9_the_same_command_finishes_the_sweep(tiny_dir, tmp_path):
     first.kill()
     first.communicate()
     os.kill(
-        programs.starts(root / 'seed=2')[0]['pid'], signal.SIGKILL
+        programs.load_starts(root / 'seed=2')[0]['pid'], signal.SIGKILL
     )  # one of the two dies with it, the other goes on
     second = sweep(*options, path=tmp_path, start=True)
     programs.wait_for(root / 'seed=3' / 'result.json')
     (tmp_path / 'go').write_text('')
     _, err = second.communicate(timeout=60)
     assert second.returncode == 0, err
-    assert 'seed=0: finished' in err and 'seed=1: elsewhere' in err
-    assert [len(programs.starts(root / f'seed={seed}')) for seed in range(4)] == [1, 1, 2, 1]
+    assert 'seed=0: finished' in err and 'seed=1: external' in err
+    assert [len(programs.load_starts(root / f'seed={seed}')) for seed in range(4)] == [1, 1, 2, 1]
     assert {row['state'] for row in csv.DictReader((root / 'results.csv').read_text().splitlines())} == {'finished'}
 
 
-def test_a_task_of_an_array_is_the_run_itself(tiny_dir, tmp_path):
-    programs.install(tmp_path, {'seed=1': ['wait', 75]})
+def test_index_replaces_the_process_by_the_run(tiny_dir, tmp_path):
+    programs.write_program(tmp_path, {'seed=1': ['wait', 75]})
     root = tmp_path / 'root'
     options = (
         *(f'{CONFIG}:tiny', f'--config.data_dir={tiny_dir}', '--sweep.seed=0,1', f'--workdir={root}'),
@@ -161,7 +161,7 @@ def test_a_task_of_an_array_is_the_run_itself(tiny_dir, tmp_path):
 
 
 @pytest.mark.parametrize(('code', 'requeued'), [(0, False), (1, False), (75, True), (76, True), (143, True)])
-def test_the_array_script_runs_one_point_and_requeues_what_can_go_on(tmp_path, code, requeued):
+def test_slurm_script_requeues_runs_that_can_be_resumed(tmp_path, code, requeued):
     """The script as it is, with small programs in place of SLURM's and of Python."""
     for name, text in (
         ('srun', 'exec "$@"'),
@@ -181,11 +181,11 @@ def test_the_array_script_runs_one_point_and_requeues_what_can_go_on(tmp_path, c
     )
     assert done.returncode == code
     lines = done.stdout.splitlines()
-    assert lines[0] == 'alexnet sweep --config=x.py --workdir=a b --index=5'
+    assert lines[0] == 'python -m alexnet_jax sweep --config=x.py --workdir=a b --index=5'
     assert lines[1:] == ([f'ended with code {code}: requeued', 'scontrol requeue 77'] if requeued else [])
 
 
-def test_the_array_script_needs_an_array():
+def test_slurm_script_refuses_a_plain_job():
     script = pathlib.Path(cli.ROOT / 'launch' / 'slurm_sweep.sbatch')
     done = subprocess.run(['bash', script], env={'PATH': os.environ['PATH']}, capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (1, '')

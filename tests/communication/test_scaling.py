@@ -7,7 +7,7 @@ import pytest
 from alexnet_jax.communication import scaling
 from alexnet_jax.communication.cost_model import Prediction, as_json
 from alexnet_jax.errors import InputError
-from alexnet_jax.training.config import recipe
+from alexnet_jax.training.config import make_config
 
 
 def rows(*, links, images, scaling_='weak'):
@@ -111,13 +111,13 @@ def test_what_does_not_fit_has_a_row_and_no_part_in_the_comparison():
 
 def table(**options):
     options = {'scaling': 'weak', 'num_classes': 10, 'output': None, 'say': print} | options
-    return scaling.report_scaling(recipe(None), 'v5e', ['1', '2'], **options)
+    return scaling.report_scaling(make_config(None), 'v5e', ['1', '2'], **options)
 
 
 @pytest.mark.parametrize(('kind', 'chips'), [('v5e', ['1', 'x']), ('v5e', ['-1']), ('v5e:2x2', ['1']), (None, ['1'])])
 def test_chips_are_numbers_of_a_kind(kind, chips):
     with pytest.raises(InputError, match='--chips takes numbers and needs a kind of chips'):
-        scaling.report_scaling(recipe(None), kind, chips, scaling='weak', num_classes=10, output=None, say=print)
+        scaling.report_scaling(make_config(None), kind, chips, scaling='weak', num_classes=10, output=None, say=print)
 
 
 @pytest.mark.parametrize('content', ['{"a": {}}', '[1]', 'rows', json.dumps({'a': 3})])

@@ -106,5 +106,5 @@ def test_sides_and_chips_are_read_from_the_name():
 
 def test_without_the_compiler_the_command_to_install_it_is_named(monkeypatch):
     monkeypatch.setattr(importlib.util, 'find_spec', lambda name: None)
-    with pytest.raises(InputError, match=r'^--topology needs the TPU compiler: pip install -r requirements-tpu.txt$'):
+    with pytest.raises(InputError, match=r"^--topology needs the TPU compiler: pip install 'alexnet-jax\[tpu\]'$"):
         make_topology_mesh('v5e:2x2', 2, 2)

@@ -5,7 +5,6 @@ import functools
 import numpy as np
 import pytest
 from conftest import TINY_COLOURS
-from docs.doctor_cases import CASES, Lab
 from PIL import Image
 
 from alexnet_jax.data.dataset import open_dataset
@@ -13,6 +12,7 @@ from alexnet_jax.data.preparing import folder
 from alexnet_jax.data.preparing.writer import prepare
 from alexnet_jax.doctor import network_stats
 from alexnet_jax.training import step
+from experiments.doctor_cases import CASES, Lab
 
 
 @pytest.fixture(scope='session')

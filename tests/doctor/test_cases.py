@@ -6,9 +6,9 @@ experiments/doctor_cases.py, whose cases these are, tries them on real datasets.
 import math
 
 import pytest
-from docs.doctor_cases import CASES, row
 
 from alexnet_jax.doctor import screen
+from experiments.doctor_cases import CASES, row
 
 # What takes seconds and adds no look of its own: test_rules.py has the rules. The first two are programs of their own.
 FOR_THE_TABLE = {

@@ -14,7 +14,7 @@ from alexnet_jax.doctor.recorder import LayerStats
 from alexnet_jax.doctor.snapshot import Snapshot
 from alexnet_jax.doctor.verdict import find_causes, list_notes
 from alexnet_jax.model.zoo import VARIANTS
-from alexnet_jax.training.config import recipe
+from alexnet_jax.training.config import make_config
 
 LAYERS = ('conv1', 'conv2', 'conv3', 'conv4', 'conv5', 'fc6', 'fc7', 'fc8')
 CHANCE = 2.302585  # ln(10)
@@ -35,7 +35,7 @@ def moves(ratio, **layers):
 
 def case(*, variant='released', start=0, history=(), losses=(2.3, 2.2), rate=0.01, config=(), **changed):
     """A healthy one, of ten classes, but for what is changed: a field of DataLook, InputLook or NetworkLook."""
-    settings = recipe('photos')
+    settings = make_config('photos')
     settings.update({'variant': variant, 'learning_rate': 0.01} | dict(config))
     data = {
         'images': 2000,

@@ -1,6 +1,6 @@
 """The real training step, compiled for TPU slices that are not here: it compiles, and its text shows the schedule.
 
-Needs requirements-tpu.txt; 90 s, most of them in the compiler. The widths are a sixteenth of the paper's.
+Needs the extra `tpu`; 90 s, most of them in the compiler. The widths are a sixteenth of the paper's.
 """
 
 import json
@@ -18,7 +18,8 @@ from alexnet_jax.errors import InputError
 from alexnet_jax.model.alexnet import AlexNet
 from alexnet_jax.sharding.mesh import TOWER
 from alexnet_jax.training import step as step_module
-from alexnet_jax.training.config import recipe, validate
+from alexnet_jax.training.config import make_config
+from alexnet_jax.training.validation import validate_config
 
 extra('libtpu')
 # Programs for absent chips cannot be read from the cache of programs that other tests of this process set up.
@@ -48,16 +49,15 @@ HELD = (
 
 
 def config_of(parallelism, mesh, **options):
-    config = recipe('imagenet2012', parallelism=parallelism, mesh=mesh)
+    config = make_config('imagenet2012', parallelism=parallelism, mesh=mesh)
     config.update(width=0.0625, batch_size=IMAGES * mesh[0], **options)
-    validate(config)
-    return config
+    return validate_config(config)
 
 
 def compiled(config, topology):
     """(messages, cost, mesh) of the config's step on `topology`."""
-    mesh = cost_model.make_config_mesh(config, topology)
-    return *cost_model.compile_for(audit.trace_step(config, mesh, num_classes=CLASSES).lower(), mesh), mesh
+    run = cost_model.build_topology_run(config, topology, num_classes=CLASSES)
+    return *cost_model.compile_for(audit.trace_step(run).lower(), run.mesh), run.mesh
 
 
 def over_tower(messages):

@@ -23,8 +23,8 @@ from alexnet_jax.data.dataset import open_dataset
 from alexnet_jax.errors import InputError
 from alexnet_jax.model.ablations import ABLATIONS, CONTAINED
 from alexnet_jax.model.zoo import VARIANTS
-from alexnet_jax.training.build import dtype_of, lit_steps_of, optimizer_of, schedule_of, variant_of
-from alexnet_jax.training.config import recipe, steps_per_epoch, total_steps, validate
+from alexnet_jax.training.build import dtype_of, lit_steps_of, make_optimizer, make_variant, schedule_of
+from alexnet_jax.training.config import make_config, steps_per_epoch, total_steps, validate
 from alexnet_jax.training.schedule import Plateau
 
 pytestmark = pytest.mark.filterwarnings('ignore:the load_module:DeprecationWarning')  # by which configs are read
@@ -204,7 +204,7 @@ PARTS = st.lists(st.sampled_from([*ABLATIONS]), max_size=3, unique=True).map(tup
 
 def pair(key):
     """A key with what may well be meant, or with anything."""
-    alike = PARTS if key == 'without' else ALIKE[type(recipe('birds', mesh=(1, 2))[key])]
+    alike = PARTS if key == 'without' else ALIKE[type(make_config('birds', mesh=(1, 2))[key])]
     return st.tuples(st.just(key), st.booleans().flatmap(lambda likely: alike if likely else VALUES))
 
 
@@ -216,10 +216,10 @@ def use(config):
     with pytest.raises(InputError) as missing:
         open_dataset(config.dataset, data_dir=config.data_dir)
     assert len(str(missing.value).splitlines()) == 1
-    variant = variant_of(config)
+    variant = make_variant(config)
     stds = {layer.init_std for layer in (*variant.convs, *variant.dense)}
     assert stds == {None} or all(0 < std < math.inf for std in stds)
-    dtype_of(config), optimizer_of(config)
+    dtype_of(config), make_optimizer(config)
     assert steps_per_epoch(config, IMAGENET) >= 1
     if config.steps is None and config.epochs * IMAGENET / config.batch_size > 2**31 - 1:  # which no rule can foresee
         with pytest.raises(InputError, match=r'^config.epochs .* use fewer$'):
@@ -233,13 +233,13 @@ def use(config):
 
 
 def test_the_statement_has_every_key():
-    assert set(ADMITS) == set(recipe('birds', mesh=(1, 2)))
+    assert set(ADMITS) == set(make_config('birds', mesh=(1, 2)))
 
 
 @fuzzed(250)
 @hypothesis.given(st.lists(PAIRS, min_size=1, max_size=3).map(dict))
 def test_validate_accepts_what_the_statement_admits(values):
-    config = recipe('birds', mesh=(1, 2))
+    config = make_config('birds', mesh=(1, 2))
     with config.unlocked():
         for key, value in values.items():
             del config[key]  # with its type, to which ml_collections would convert
@@ -295,7 +295,7 @@ TEXTS = st.one_of(
 
 def meaning(key, text):
     """What a text stands for, by the type of the key's default."""
-    default = recipe('birds', mesh=(1, 2))[key]
+    default = make_config('birds', mesh=(1, 2))[key]
     if key == 'without':  # of which only names are admitted, with or without quotes
         return tuple(word for word in re.findall(r'\w+', text) if word in ABLATIONS)
     kinds = {'steps': int, 'images_per_crop': int, 'crops': int, 'rate_batch_size': int, 'clip_norm': float}
@@ -318,7 +318,7 @@ def test_an_override_is_read_as_written_or_refused_in_one_line(pair, monkeypatch
     if isinstance(found, Exception | SystemExit):
         return
     assert admitted({**found})
-    expected = recipe('birds', mesh=(1, 2))
+    expected = make_config('birds', mesh=(1, 2))
     with expected.ignore_type():
         expected[key] = meaning(key, text)
     validate(expected)  # sets what follows from `parallelism`

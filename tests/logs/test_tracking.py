@@ -13,7 +13,7 @@ from alexnet_jax.errors import InputError, Interrupted
 from alexnet_jax.logs import tracking
 from alexnet_jax.logs.logger import RunLogger
 from alexnet_jax.logs.tracking import Tracking, check_tracker
-from alexnet_jax.training.config import recipe
+from alexnet_jax.training.config import make_config
 
 
 class Fake:
@@ -55,7 +55,7 @@ def fake(request, monkeypatch):
 
 
 def config(**values):
-    made = recipe(None, mesh=(1, 2))
+    made = make_config(None, mesh=(1, 2))
     made.update(tracking='mlflow', **values)
     return made
 
@@ -179,7 +179,7 @@ def test_a_tracker_that_hangs_does_not_hold_up_the_run(fake, tmp_path, monkeypat
 
 
 def test_other_processes_and_no_tracker_say_nothing(fake, tmp_path):
-    plain = recipe(None, mesh=(1, 2))
+    plain = make_config(None, mesh=(1, 2))
     for made, silent in [(config(), True), (plain, False)]:
         with Tracking(made, tmp_path, start=0, silent=silent) as track:
             track.log(1, 'train', {'loss': 1.0})
@@ -198,13 +198,15 @@ def test_a_damaged_tracking_json_is_one_line(fake, tmp_path):
 def test_a_missing_package_is_one_line_with_the_command(name, monkeypatch, tmp_path):
     monkeypatch.setattr(sys, 'path', [str(tmp_path)])
     monkeypatch.delitem(sys.modules, name, raising=False)
-    file = {'trackio': '--no-deps -r requirements-trackio.txt'}.get(name, '-r requirements-tracking.txt')
+    command = "pip install 'alexnet-jax[tracking]'"
+    if name == 'trackio':
+        command = "pip install 'alexnet-jax[trackio]' && pip install --no-deps trackio"
     for folder in (False, True):  # a folder that is called like it is not it
         if folder:
             (tmp_path / name).mkdir()
         with pytest.raises(InputError) as error:
             check_tracker(name)
-        assert str(error.value) == f'config.tracking is {name!r}, which is not installed: pip install {file}'
+        assert str(error.value) == f'config.tracking is {name!r}, which is not installed: {command}'
     (tmp_path / name / '__init__.py').write_text('raise AssertionError("imported")')
     check_tracker(name)
 
@@ -216,6 +218,6 @@ def test_a_run_without_its_tracker_s_package_ends_before_it_begins(tmp_path, pro
         '--config.tracking=trackio', f'--workdir={tmp_path / "run"}', cache=program_cache,
     )  # fmt: skip
     assert process.returncode == 1
-    wanted = 'pip install --no-deps -r requirements-trackio.txt'
+    wanted = "pip install 'alexnet-jax[trackio]' && pip install --no-deps trackio"
     assert process.stderr == f"error: config.tracking is 'trackio', which is not installed: {wanted}\n"
     assert not (tmp_path / 'run').exists()

@@ -2,14 +2,13 @@
 
 import csv
 
-from docs.fidelity_tables import DOCUMENT, filled
-
 from alexnet_jax.evaluation import references
 from alexnet_jax.model.zoo import NETWORKS
+from experiments.fidelity_tables import DOCUMENT, filled
 
 
 def test_the_document_is_that_of_the_data():
-    assert DOCUMENT.read_text() == filled(DOCUMENT.read_text()), 'run python -m docs.fidelity_tables'
+    assert DOCUMENT.read_text() == filled(DOCUMENT.read_text()), 'run python -m experiments.fidelity_tables'
 
 
 def test_every_network_and_every_published_error_is_in_it():

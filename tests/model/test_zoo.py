@@ -124,7 +124,9 @@ def test_what_the_log_of_each_run_says_of_colour_noise_and_conv1(name, ended, da
     variant = VARIANTS[name]
     assert variant.lighting == dataclasses.replace(RELEASED.lighting, until=pytest.approx((dark - 1) / ended))
     slowed = [(slow, 0.1), (still, 0.0)] if slow else [(still, 0.0)]
-    assert variant.lr_multipliers == tuple(LRMultiplier('conv1', pytest.approx((at - 1) / ended), rate) for at, rate in slowed)
+    assert variant.lr_multipliers == tuple(
+        LRMultiplier('conv1', pytest.approx((at - 1) / ended), rate) for at, rate in slowed
+    )
 
 
 def test_constants_of_the_released_schedule():

@@ -1,6 +1,6 @@
 """What only TensorFlow can do: TFDS's own ImageNet builder as the oracle of ours, and datasets stored as TFRecord.
 
-Needs requirements-tensorflow.txt.
+Needs the extra `tensorflow`.
 """
 
 import io

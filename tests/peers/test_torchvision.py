@@ -16,7 +16,7 @@ from alexnet_jax.training.step import cross_entropy
 from alexnet_jax.weights import torchvision as files
 from alexnet_jax.weights.open_weights import open_weights
 
-torch = pytest.importorskip('torch', reason='PyTorch is not installed: pip install -r requirements-bench.txt')
+torch = pytest.importorskip('torch', reason="PyTorch is not installed: pip install 'alexnet-jax[torch]'")
 safetensors_torch = pytest.importorskip('safetensors.torch')
 from peers.torchvision_alexnet import Alexnet  # noqa: E402 - it imports torch
 

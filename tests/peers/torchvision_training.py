@@ -6,7 +6,7 @@
 The same records in the same batches with the same crops and flips, which are functions of the seed and the step, and
 the same learning rate, momentum, weight decay, steps and drops. Network, initial weights, loss and update are
 PyTorch's: torch.optim.SGD, which decays biases too. Prints progress; writes WORKDIR/result.json, with fields as
-the project's has. PyTorch is that of requirements-bench.txt.
+the project's has. PyTorch is that of the extra `torch`.
 """
 
 import json
@@ -27,7 +27,7 @@ from alexnet_jax.data.augment import centre_crop
 from alexnet_jax.data.dataset import open_dataset
 from alexnet_jax.data.pipeline import EvaluationBatches, get_crop_decoder
 from alexnet_jax.run.batches import batches_of
-from alexnet_jax.training.build import variant_of
+from alexnet_jax.training.build import make_variant
 from alexnet_jax.training.config import total_steps, validate
 
 _CONFIG = config_flags.DEFINE_config_file('config', help_string='As of alexnet_jax.main.')
@@ -87,7 +87,7 @@ def main(argv: list[str]) -> None:
     validate(config)
     torch.set_num_threads(os.cpu_count() or 1)
     torch.manual_seed(config.seed)
-    dataset, variant = open_dataset(config.dataset, data_dir=config.data_dir), variant_of(config)
+    dataset, variant = open_dataset(config.dataset, data_dir=config.data_dir), make_variant(config)
     network = Alexnet(width=config.width, classes=len(dataset.classes)).to(memory_format=torch.channels_last)
     prepare = Normaliser(dataset.mean_image, variant.input_size, variant.pixel_std)
     optimizer = torch.optim.SGD(

@@ -4,27 +4,24 @@ import dataclasses
 import json
 
 import pytest
+from builders import run_with
 
 from alexnet_jax.errors import InputError
 from alexnet_jax.run import batches
-from alexnet_jax.sharding.mesh import make_mesh
-from alexnet_jax.training.config import recipe
 
 
 @pytest.fixture
-def config():
-    config = recipe('tiny', mesh=(1, 2))
-    config.update(batch_size=8)
-    return config
+def run():
+    return run_with()
 
 
 @pytest.mark.parametrize(
     ('other', 'refused'),
     [({}, False), ({'digest': 'another'}, True), ({'rows': [8, 16], 'digest': 'another'}, False)],
 )
-def test_another_batch_of_the_same_rows_is_refused_and_its_process_named(tiny, config, monkeypatch, other, refused):
-    monkeypatch.setattr(batches, 'gather', lambda topic, word: [word, json.dumps(json.loads(word) | other)])
-    placed = batches.placed_batches(config, tiny, make_mesh(1, 2), start=3)
+def test_another_batch_of_the_same_rows_is_refused_and_its_process_named(tiny, run, monkeypatch, other, refused):
+    monkeypatch.setattr(batches, 'allgather_str', lambda topic, word: [word, json.dumps(json.loads(word) | other)])
+    placed = batches.iter_batches(run, tiny, start=3)
     if refused:
         with pytest.raises(InputError, match='process 1 made another batch of the same rows'):
             next(placed)
@@ -32,14 +29,14 @@ def test_another_batch_of_the_same_rows_is_refused_and_its_process_named(tiny, c
         assert next(placed).images.shape == (8, 224, 224, 3)
 
 
-def test_one_pixel_and_one_label_are_another_batch(tiny, config, monkeypatch):
+def test_one_pixel_and_one_label_are_another_batch(tiny, run, monkeypatch):
     said = []
-    monkeypatch.setattr(batches, 'gather', lambda topic, word: said.append(word) or [word])
-    batch = batches.batches_of(config, tiny)[0]
+    monkeypatch.setattr(batches, 'allgather_str', lambda topic, word: said.append(word) or [word])
+    batch = batches.make_batches(run, tiny)[0]
     images, labels = batch.images.copy(), batch.labels.copy()
     images[3, 100, 100, 1] ^= 1
     labels[7] ^= 1
     for one in (batch, dataclasses.replace(batch, images=images), dataclasses.replace(batch, labels=labels), batch):
-        batches._prove_same(one, range(8))
+        batches._check_same_rows(one, range(8))
     assert said[0] == said[3]
     assert len(set(said)) == 3

@@ -9,44 +9,40 @@ import types
 
 import jax
 import pytest
+from builders import run_with
 
-from alexnet_jax.checkpoints import origin
 from alexnet_jax.checkpoints.checkpointer import SaveError
 from alexnet_jax.distributed.preemption import Preemption
 from alexnet_jax.evaluation.evaluator import Evaluator
 from alexnet_jax.logs import metrics_reader
-from alexnet_jax.logs.logger import RunLogger, Stopwatch
-from alexnet_jax.logs.timing import StartupTimer
+from alexnet_jax.logs.logger import RunLogger
+from alexnet_jax.logs.timing import StartupTimer, Stopwatch
 from alexnet_jax.run import batches, loop
-from alexnet_jax.sharding.mesh import make_mesh
-from alexnet_jax.training.build import variant_of
-from alexnet_jax.training.config import recipe, validate
+from alexnet_jax.run.train import train_run
+from alexnet_jax.training import build
 
 COMPILED = '/jax/core/compile/backend_compile_duration'  # jax.monitoring, also where the cache has the program
 
 
-def run(tiny, workdir, *, after_test=lambda protocol: None, interruption=None, **values):
-    """loop.run on the tiny dataset and two devices; `after_test` is told of each test that ended."""
-    config = recipe('tiny', mesh=(1, 2))
-    config.update(variant='released', width=0.0625, batch_size=8, schedule='steps', **values)
-    validate(config)
+def run(tiny, workdir, *, after_test=lambda protocol: None, preemption=None, **values):
+    """Trains on the tiny dataset and two devices; `after_test` is called after each test that ended."""
+    built = run_with(variant='released', width=0.0625, schedule='steps', **values)
     workdir.mkdir(exist_ok=True)
-    mesh = make_mesh(1, 2)
-    evaluator = Evaluator(variant_of(config), mesh, tiny.records('validation'), num_classes=3, batch_size=8)
+    evaluator = Evaluator(built.variant, built.mesh, tiny.records('validation'), num_classes=3, batch_size=8)
 
     def evaluate(*arguments, **options):
         result = evaluator(*arguments, **options)
         after_test(options['protocol'])
         return result
 
-    return loop.run(
-        config,
+    evaluate.examples = evaluator.examples
+    return train_run(
+        built,
         dataset=tiny,
-        mesh=mesh,
         evaluate=evaluate,
         workdir=workdir,
-        start_up=StartupTimer(),
-        interruption=interruption or Preemption(print),
+        startup=StartupTimer(),
+        preemption=preemption or Preemption(print),
     )
 
 
@@ -89,15 +85,15 @@ def watched(tiny, tmp_path_factory):
         if event == COMPILED:
             events.append(('compile', details.get('fun_name')))
 
-    make_train_step, place = loop.make_train_step, batches.place_batch
-    watch_look, log_train = metrics_reader.LossWatch.look, RunLogger.train
+    make_train_step, place = build.make_train_step, batches.place_batch
+    watch_look, log_train = metrics_reader.LossMonitor.look, RunLogger.train
     workdir = tmp_path_factory.mktemp('watched')
     jax.monitoring.register_event_duration_secs_listener(compiled)
     try:
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(loop, 'make_train_step', Update)
+            patch.setattr(build, 'make_train_step', Update)
             patch.setattr(batches, 'place_batch', place_batch)
-            patch.setattr(metrics_reader.LossWatch, 'look', look)
+            patch.setattr(metrics_reader.LossMonitor, 'look', look)
             patch.setattr(RunLogger, 'train', train)
             run(
                 tiny,
@@ -168,13 +164,13 @@ def test_only_devices_with_nothing_to_do_wait_for_data(ended):
 
     this = types.SimpleNamespace(stopwatch=Stopwatch())
     metrics = {'loss': types.SimpleNamespace(is_ready=lambda: ended)}
-    assert loop._Run._next(this, slow(), metrics) == 'a batch'
+    assert loop.Trainer._next(this, slow(), metrics) == 'a batch'
     assert (0.05 <= this.stopwatch.waited < 1) if ended else this.stopwatch.waited == 0
 
 
 def test_a_resumed_run_makes_no_state_that_it_would_throw_away(watched, tiny, monkeypatch):
     workdir, _ = watched
-    monkeypatch.setattr(origin, 'create_state', None)
+    monkeypatch.setattr(build, 'create_state', None)
     assert run(tiny, workdir, steps=13)['steps'] == 13
 
 
@@ -217,13 +213,13 @@ def test_a_run_that_goes_on_for_longer_has_no_result_until_it_ends(tiny, tmp_pat
 @pytest.mark.parametrize('told', ['at once', 'in the last test'])
 def test_a_run_that_is_told_to_stop_and_cannot_save_never_says_that_it_did(tiny, tmp_path, monkeypatch, told):
     """Although it may go on without: who stops it wants to know what is safe."""
-    usage, interruption = shutil.disk_usage(tmp_path), Preemption(print)
+    usage, preemption = shutil.disk_usage(tmp_path), Preemption(print)
     monkeypatch.setattr(shutil, 'disk_usage', lambda path: usage._replace(free=10_000))
     if told == 'at once':
-        interruption.name = 'SIGTERM'
+        preemption.name = 'SIGTERM'
 
     def after_test(protocol):
-        interruption.name = 'SIGTERM'
+        preemption.name = 'SIGTERM'
 
     with pytest.raises(SaveError, match='checkpoint not written: 0 MB are free'):
-        run(tiny, tmp_path, after_test=after_test, interruption=interruption, on_failed_save='continue', steps=1)
+        run(tiny, tmp_path, after_test=after_test, preemption=preemption, on_failed_save='continue', steps=1)

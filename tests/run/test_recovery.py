@@ -9,19 +9,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from training import test_loop
-from training.test_loop import run
+from builders import run_with
+from run import test_loop
+from run.test_loop import run
 
 from alexnet_jax.checkpoints.hashes import hash_tree
 from alexnet_jax.data.augment import centre_crop
 from alexnet_jax.errors import InputError
 from alexnet_jax.evaluation.evaluator import Evaluator
-from alexnet_jax.run import batches, loop
-from alexnet_jax.sharding.mesh import make_mesh, place_batch
-from alexnet_jax.training import step
-from alexnet_jax.training.build import layer_factors_of, optimizer_of, schedule_of, variant_of
-from alexnet_jax.training.config import recipe
-from alexnet_jax.training.state import create_state
+from alexnet_jax.run import batches
+from alexnet_jax.sharding.mesh import place_batch
+from alexnet_jax.training import build, step
+from alexnet_jax.training.schedule import fixed_drops
 from alexnet_jax.training.step import Batch, cross_entropy, make_train_step
 
 pytestmark = pytest.mark.usefixtures('optimised')
@@ -56,8 +55,8 @@ def spoil_update(monkeypatch, *steps, by_plateau=False):
     With `by_plateau` the others' rate is halved with each drop of the paper's rule.
     """
 
-    def schedule(config, *, examples):
-        given = schedule_of(config, examples=examples)
+    def schedule(*arguments, **options):
+        given = fixed_drops(*arguments, **options)
 
         def rate(step, plateau):
             good = 0.01 * 0.5**plateau.drops if by_plateau else given(step, plateau)
@@ -65,7 +64,7 @@ def spoil_update(monkeypatch, *steps, by_plateau=False):
 
         return rate
 
-    monkeypatch.setattr(loop, 'schedule_of', schedule)
+    monkeypatch.setattr(build, 'fixed_drops', schedule)
 
 
 def by_hand(tiny, *, without=(), rates=None, clip_norm=None):
@@ -73,25 +72,17 @@ def by_hand(tiny, *, without=(), rates=None, clip_norm=None):
 
     `rates` are the learning rates of the 9 steps where they are not the config's.
     """
-    config = recipe('tiny', mesh=(1, 2))
-    config.update(variant='released', width=0.0625, batch_size=8, schedule='steps', **OPTIONS)
-    mesh, variant, optimizer = make_mesh(1, 2), variant_of(config), optimizer_of(config)
-    mean = np.asarray(centre_crop(tiny.mean_image))
-    state = create_state(variant, optimizer, mesh, num_classes=3, mean_image=mean, seed=0)
-    slowed = layer_factors_of(config, examples=40)
-    schedule = schedule_of(config, examples=40)
+    plain = run_with(variant='released', width=0.0625, schedule='steps', clip_norm=clip_norm, **OPTIONS)
     if rates:
-        schedule = lambda step, plateau: jnp.float32(rates)[step]  # noqa: E731
-    step = make_train_step(
-        variant, optimizer, schedule, mesh, num_classes=3, seed=0, lr_multipliers=slowed, clip_norm=clip_norm
-    )
+        plain = dataclasses.replace(plain, schedule=lambda step, plateau: jnp.float32(rates)[step])
+    state, step = plain.create_state(np.asarray(centre_crop(tiny.mean_image))), plain.make_train_step()
     hashes = {}
     for number in range(1, 10):
         if number in without:
             state = dataclasses.replace(state, step=state.step + 1)
         else:
-            batch = batches.batches_of(config, tiny)[number - 1]
-            placed = place_batch(mesh, Batch(batch.images, batch.labels, batch.lighting))
+            batch = batches.make_batches(plain, tiny)[number - 1]
+            placed = place_batch(plain.mesh, Batch(batch.images, batch.labels, batch.lighting))
             state, _ = step(state, placed)
         hashes[number] = hash_tree(state.params)
     return hashes
@@ -103,8 +94,8 @@ def undisturbed(optimised, tiny):
     return by_hand(tiny)[9]
 
 
-def bad_numbers(workdir):
-    return [json.loads(line) for line in (workdir / 'bad_numbers.jsonl').read_text().splitlines()]
+def read_non_finite(workdir):
+    return [json.loads(line) for line in (workdir / 'non_finite.jsonl').read_text().splitlines()]
 
 
 def steps_of_log(workdir):
@@ -116,7 +107,7 @@ def test_it_stops_with_the_state_before_saved_and_the_images_named(undisturbed, 
     with pytest.raises(InputError, match='the loss is nan at step 5: stopped; the state before it is checkpoint 4'):
         run(tiny, tmp_path / 'run', **OPTIONS)
     assert sorted(path.name for path in (tmp_path / 'run/checkpoints').iterdir()) == ['3', '4']
-    (line,) = bad_numbers(tmp_path / 'run')
+    (line,) = read_non_finite(tmp_path / 'run')
     order = np.random.default_rng([0, 0, 0x0DE4]).permutation(40)
     assert line == {'step': 5, 'number': 'loss', 'value': 'nan', 'action': 'stop', 'records': order[32:40].tolist()}
     assert steps_of_log(tmp_path / 'run') == [1, 2, 3, 4]
@@ -126,16 +117,16 @@ def test_it_stops_with_the_state_before_saved_and_the_images_named(undisturbed, 
 
 
 def test_skipping_leaves_out_that_batch_and_nothing_else(undisturbed, spoilt, tiny, tmp_path, capsys):
-    result = run(tiny, tmp_path / 'run', on_bad_numbers='skip', **OPTIONS)
+    result = run(tiny, tmp_path / 'run', on_non_finite='skip', **OPTIONS)
     assert result['params_sha256'] == by_hand(tiny, without={5})[9] != undisturbed
     assert result['steps'] == 9
     assert 'the loss is nan at step 5: its batch is left out' in capsys.readouterr().err
     assert steps_of_log(tmp_path / 'run') == [1, 2, 3, 4, 6, 7, 8, 9]
-    assert [line['action'] for line in bad_numbers(tmp_path / 'run')] == ['skip']
+    assert [line['action'] for line in read_non_finite(tmp_path / 'run')] == ['skip']
 
 
 def test_rolling_back_goes_on_from_the_last_checkpoint_with_other_images(undisturbed, spoilt, tiny, tmp_path, capsys):
-    result = run(tiny, tmp_path / 'run', on_bad_numbers='roll_back', **OPTIONS)
+    result = run(tiny, tmp_path / 'run', on_non_finite='roll_back', **OPTIONS)
     assert result['steps'] == 9
     assert 'the loss is nan at step 5: back to step 3, with another order of the images' in capsys.readouterr().err
     assert steps_of_log(tmp_path / 'run') == [1, 2, 3, 4, 5, 6, 7, 8, 9]
@@ -149,9 +140,8 @@ def test_rolling_back_goes_on_from_the_last_checkpoint_with_other_images(undistu
 
 
 def test_the_other_order_has_the_same_images_in_another_order(tiny):
-    config = recipe('tiny', mesh=(1, 2))
-    config.update(batch_size=40)
-    first, second = (batches.batches_of(config, tiny, data_order=order).records(0).tolist() for order in (0, 1))
+    whole = run_with(batch_size=40)
+    first, second = (batches.make_batches(whole, tiny, data_order=order).records(0).tolist() for order in (0, 1))
     assert sorted(first) == sorted(second) == list(range(40))
     assert first != second
 
@@ -163,8 +153,8 @@ def test_it_stops_when_it_happens_too_often(tiny, tmp_path, monkeypatch, policy)
 
     monkeypatch.setattr(batches, 'place_batch', place)
     with pytest.raises(InputError, match=r'the loss is nan at step \d: stopped'):
-        run(tiny, tmp_path / 'run', on_bad_numbers=policy, max_bad_numbers=2, **OPTIONS)
-    actions = [line['action'] for line in bad_numbers(tmp_path / 'run')]
+        run(tiny, tmp_path / 'run', on_non_finite=policy, max_non_finite=2, **OPTIONS)
+    actions = [line['action'] for line in read_non_finite(tmp_path / 'run')]
     assert actions == [policy, policy, 'stop']
 
 
@@ -172,7 +162,7 @@ def test_an_update_that_is_no_number_is_named_by_its_step(undisturbed, tiny, tmp
     """A rate so high that finite gradients make infinite parameters: the loss of the next step shows it."""
     with pytest.raises(InputError, match=r'step 2: stopped; the update of step 1 spoilt .* before it is checkpoint 0,'):
         run(tiny, tmp_path / 'run', learning_rate=3e38, **OPTIONS)
-    (line,) = bad_numbers(tmp_path / 'run')
+    (line,) = read_non_finite(tmp_path / 'run')
     assert line['step'] == 1
     assert [path.name for path in (tmp_path / 'run/checkpoints').iterdir()] == ['0']
     # What was saved is the state at the beginning.
@@ -186,7 +176,7 @@ def test_it_stops_with_the_state_before_an_update_that_is_no_number(undisturbed,
         run(tiny, tmp_path / 'run', **options)
     assert 'spoilt the parameters; back to step 5, from which steps 6 to 7 are made again' in capsys.readouterr().err
     assert sorted(path.name for path in (tmp_path / 'run/checkpoints').iterdir()) == ['5', '7']
-    (line,) = bad_numbers(tmp_path / 'run')
+    (line,) = read_non_finite(tmp_path / 'run')
     second = np.random.default_rng([0, 1, 0x0DE4]).permutation(40)
     assert line['records'] == second[16:24].tolist()
     monkeypatch.undo()
@@ -196,12 +186,12 @@ def test_it_stops_with_the_state_before_an_update_that_is_no_number(undisturbed,
 def test_skipping_such_an_update_makes_the_steps_before_it_again_as_they_were(spoilt, tiny, tmp_path, capsys):
     """No checkpoint, so from the beginning; and step 5, left out before, is again, though its batch would do now."""
     spoil_update(spoilt, 7)
-    result = run(tiny, tmp_path / 'run', on_bad_numbers='skip', **{**OPTIONS, 'checkpoint_every': 9})
+    result = run(tiny, tmp_path / 'run', on_non_finite='skip', **{**OPTIONS, 'checkpoint_every': 9})
     assert result['params_sha256'] == by_hand(tiny, without={5, 7})[9]
     said = capsys.readouterr().err
     assert said.count('the update of step 7 spoilt the parameters; back to step 0, from which steps 1 to 6 are') == 1
     assert 'step 8: the batch of step 7 is left out' in said
-    assert [(line['step'], line['action']) for line in bad_numbers(tmp_path / 'run')] == [(5, 'skip'), (7, 'skip')]
+    assert [(line['step'], line['action']) for line in read_non_finite(tmp_path / 'run')] == [(5, 'skip'), (7, 'skip')]
     assert steps_of_log(tmp_path / 'run') == [1, 2, 3, 4, 6, 7, 8, 9]
 
 
@@ -221,7 +211,7 @@ def test_the_steps_made_again_have_the_rates_that_they_had(tiny, tmp_path, monke
     monkeypatch.setattr(test_loop, 'Evaluator', Worse)
     spoil_update(monkeypatch, 8, by_plateau=True)
     options = {**OPTIONS, 'evaluate_every': 2, 'checkpoint_every': 9, 'patience': 1}
-    result = run(tiny, tmp_path / 'run', on_bad_numbers='skip', **options)
+    result = run(tiny, tmp_path / 'run', on_non_finite='skip', **options)
     assert sorted(path.name for path in (tmp_path / 'run/checkpoints').iterdir()) == ['2', '9']
     rates = [0.01] * 4 + [0.005] * 2 + [0.0025] * 2 + [0.00125]  # the test of step 8, left out, is made as well
     assert result['params_sha256'] == by_hand(tiny, without={8}, rates=rates)[9]
@@ -248,10 +238,10 @@ def test_of_several_steps_the_first_whose_update_is_none_is_named(undisturbed, t
             return dataclasses.replace(state, params=params), metrics
 
     spoil_update(monkeypatch, 7)
-    monkeypatch.setattr(loop, 'make_train_step', Update)
+    monkeypatch.setattr(build, 'make_train_step', Update)
     with pytest.raises(InputError, match=r'step 8: stopped; the update of step 4 spoilt .* before it is checkpoint 3,'):
         run(tiny, tmp_path / 'run', **{**OPTIONS, 'checkpoint_every': 2})
-    assert [line['step'] for line in bad_numbers(tmp_path / 'run')] == [4]
+    assert [line['step'] for line in read_non_finite(tmp_path / 'run')] == [4]
     monkeypatch.undo()
     assert run(tiny, tmp_path / 'run', **OPTIONS)['params_sha256'] == undisturbed
 
@@ -259,10 +249,10 @@ def test_of_several_steps_the_first_whose_update_is_none_is_named(undisturbed, t
 def test_the_last_step_is_tested_and_saved_where_its_batch_is_left_out(tiny, tmp_path, monkeypatch):
     """No loss follows it: the test shows it."""
     spoil_update(monkeypatch, 9)
-    result = run(tiny, tmp_path / 'run', on_bad_numbers='skip', **OPTIONS)
+    result = run(tiny, tmp_path / 'run', on_non_finite='skip', **OPTIONS)
     assert result['steps'] == 9
     assert result['params_sha256'] == by_hand(tiny, without={9})[8]
-    assert [(line['step'], line['number']) for line in bad_numbers(tmp_path / 'run')] == [(9, 'validation loss')]
+    assert [(line['step'], line['number']) for line in read_non_finite(tmp_path / 'run')] == [(9, 'validation loss')]
     assert (tmp_path / 'run/checkpoints/9').is_dir()
 
 
@@ -280,9 +270,9 @@ def test_gradients_that_are_no_numbers_are_seen_at_once_where_their_norm_is_know
 
     monkeypatch.setattr(step, 'cross_entropy', rooted)
     spoil_batch(monkeypatch, lambda batch: dataclasses.replace(batch, labels=batch.labels + 100))
-    result = run(tiny, tmp_path / 'run', on_bad_numbers='skip', clip_norm=clip_norm, **OPTIONS)
+    result = run(tiny, tmp_path / 'run', on_non_finite='skip', clip_norm=clip_norm, **OPTIONS)
     assert result['params_sha256'] == by_hand(tiny, without={5}, clip_norm=clip_norm)[9]
-    (line,) = bad_numbers(tmp_path / 'run')
+    (line,) = read_non_finite(tmp_path / 'run')
     assert (line['step'], line['number']) == (5, 'gradient norm' if clip_norm else 'loss')
     assert ('are made again' in capsys.readouterr().err) == (clip_norm is None)
 
@@ -295,15 +285,9 @@ def test_lighting_that_is_no_number_never_reaches_the_devices(tiny, tmp_path, mo
 
 
 def test_a_frozen_state_is_changed_by_no_step(tiny):
-    config = recipe('tiny', mesh=(1, 2))
-    config.update(variant='released', width=0.0625, batch_size=8, schedule='steps', **OPTIONS)
-    mesh, variant, optimizer = make_mesh(1, 2), variant_of(config), optimizer_of(config)
-    mean = np.asarray(centre_crop(tiny.mean_image))
-    state = create_state(variant, optimizer, mesh, num_classes=3, mean_image=mean, seed=0)
-    slowed = layer_factors_of(config, examples=40)
-    rates = schedule_of(config, examples=40)
-    step = make_train_step(variant, optimizer, rates, mesh, num_classes=3, seed=0, lr_multipliers=slowed)
-    host = batches.batches_of(config, tiny)[0]
+    plain = run_with(variant='released', width=0.0625, schedule='steps', **OPTIONS)
+    state, step = plain.create_state(np.asarray(centre_crop(tiny.mean_image))), plain.make_train_step()
+    host, mesh = batches.make_batches(plain, tiny)[0], plain.mesh
     before = jax.device_get(state)
     bad = place_batch(mesh, Batch(host.images, host.labels, np.full_like(host.lighting, np.inf)))
     good = place_batch(mesh, Batch(host.images, host.labels, host.lighting))
@@ -322,9 +306,9 @@ def test_a_checkpoint_of_spoilt_parameters_is_not_gone_on_from(
     options = {**OPTIONS, 'checkpoint_every': 1, 'keep_checkpoints': 1}
     spoil_update(monkeypatch, BAD)
     with pytest.raises(InputError, match=r'the update of step 5 spoilt the parameters, .* is checkpoint 4'):
-        run(tiny, tmp_path / 'run', on_bad_numbers=policy, max_bad_numbers=2, **options)
+        run(tiny, tmp_path / 'run', on_non_finite=policy, max_non_finite=2, **options)
     monkeypatch.undo()
-    actions = [(line['step'], line['action']) for line in bad_numbers(tmp_path / 'run')]
+    actions = [(line['step'], line['action']) for line in read_non_finite(tmp_path / 'run')]
     assert actions == [(5, 'stop')] if policy == 'stop' else [(5, 'roll_back'), (5, 'roll_back'), (5, 'stop')]
     said = capsys.readouterr().err
     assert said.count('back to step 4, with another order') == len(actions) - 1

@@ -10,19 +10,11 @@ import threading
 import time
 
 import pytest
+from builders import run_with
 
 from alexnet_jax.errors import InputError
 from alexnet_jax.files import hold_lock
 from alexnet_jax.run.run_dir import claim_run_dir, hold_run_dir, open_or_render
-from alexnet_jax.sharding.mesh import make_mesh
-from alexnet_jax.training.config import recipe, validate
-
-
-def config_of(**values):
-    config = recipe('tiny', mesh=(1, 2))
-    config.update(batch_size=8, **values)
-    validate(config)
-    return config
 
 
 @pytest.fixture
@@ -30,7 +22,7 @@ def earlier(tiny, tmp_path):
     """Claims a folder for a config and takes out of it what earlier versions did not write."""
 
     def make(config):
-        claim_run_dir(tmp_path / 'run', config, tiny, make_mesh(1, 2))
+        claim_run_dir(tmp_path / 'run', config, tiny)
         path = tmp_path / 'run' / 'run.json'
         run = json.loads(path.read_text())
         assert run['identity'].pop('images_per_crop') is not None
@@ -42,27 +34,27 @@ def earlier(tiny, tmp_path):
 
 @pytest.mark.parametrize('values', [{'variant': 'paper'}, {'variant': 'released', 'images_per_crop': 1}])
 def test_a_run_whose_images_had_crops_of_their_own_goes_on(earlier, tiny, values):
-    folder = earlier(config_of(**values))
+    folder = earlier(run_with(**values))
 
-    claim_run_dir(folder, config_of(**values), tiny, make_mesh(1, 2))
+    claim_run_dir(folder, run_with(**values), tiny)
     assert json.loads((folder / 'run.json').read_text())['identity']['images_per_crop'] == 1
 
 
 def test_a_run_that_would_share_its_crops_from_now_on_is_refused(earlier, tiny):
-    folder = earlier(config_of(variant='released'))
+    folder = earlier(run_with(variant='released'))
 
     with pytest.raises(InputError, match=r'holds another run \(images_per_crop 1, not 32\)'):
-        claim_run_dir(folder, config_of(variant='released'), tiny, make_mesh(1, 2))
+        claim_run_dir(folder, run_with(variant='released'), tiny)
 
 
 @pytest.mark.parametrize('text', ['', '{"seed": 0,', '[1, 2]'])
 def test_a_damaged_config_is_said_and_written_anew(tiny, tmp_path, capsys, text):
     """run.json says whose run it is; config.json is for comparing settings."""
-    claim_run_dir(tmp_path / 'run', config_of(), tiny, make_mesh(1, 2))
+    claim_run_dir(tmp_path / 'run', run_with(), tiny)
     path = tmp_path / 'run/config.json'
     whole = path.read_text()
     path.write_text(text)
-    claim_run_dir(tmp_path / 'run', config_of(), tiny, make_mesh(1, 2))
+    claim_run_dir(tmp_path / 'run', run_with(), tiny)
     assert path.read_text() == whole
     (line,) = capsys.readouterr().err.splitlines()
     assert line == f'{path} is damaged: whether settings have changed is not known, and it is written anew'
@@ -82,7 +74,7 @@ def test_a_folder_is_held_by_one_run_at_a_time(tmp_path, capsys):
 
 def test_a_folder_that_only_holds_a_lock_is_empty(tiny, tmp_path):
     with hold_run_dir(tmp_path / 'run'):
-        claim_run_dir(tmp_path / 'run', config_of(), tiny, make_mesh(1, 2))
+        claim_run_dir(tmp_path / 'run', run_with(), tiny)
     assert (tmp_path / 'run/run.json').exists()
 
 

@@ -1,4 +1,4 @@
-"""Points before any of them runs: values, names, options, and every way to get one wrong."""
+"""Points before any of them runs: values, names, options, and their mistakes."""
 
 import pathlib
 import re
@@ -20,12 +20,12 @@ from alexnet_jax.sweep.plan import (
     parse_values,
     split_options,
 )
-from alexnet_jax.training.config import recipe
+from alexnet_jax.training.config import make_config
 
 
 @pytest.fixture
 def base():
-    return recipe(None)
+    return make_config(None)
 
 
 @pytest.mark.parametrize(
@@ -41,7 +41,7 @@ def base():
         ('steps', '5', [5]),  # a key whose default is None
     ],
 )
-def test_values_have_the_type_of_their_key(base, key, text, values):
+def test_parse_values_returns_the_type_of_the_key(base, key, text, values):
     found = parse_values(base, key, text)
     assert found == values
     assert list(map(type, found)) == list(map(type, values))
@@ -57,7 +57,7 @@ def test_values_have_the_type_of_their_key(base, key, text, values):
         ('lighting', 'maybe', r'--sweep\.lighting=maybe: .*'),
     ],
 )
-def test_values_that_are_none_are_one_line(base, key, text, line):
+def test_parse_values_refuses_invalid_values_in_one_line(base, key, text, line):
     with pytest.raises(InputError) as caught:
         parse_values(base, key, text)
     assert re.fullmatch(line, str(caught.value)), caught.value
@@ -74,24 +74,24 @@ def test_values_that_are_none_are_one_line(base, key, text, line):
         ({}, 'base'),
     ],
 )
-def test_names_say_what_is_overridden(overrides, name):
+def test_make_point_name_lists_overrides(overrides, name):
     assert make_point_name(overrides) == name
 
 
-def test_names_are_safe_short_and_their_own():
+def test_make_point_name_is_safe_short_and_unique():
     odd = [make_point_name({'data_dir': text}) for text in ('a/b', 'a-b', '../x', 'ü', 'x' * 300, 'x' * 301)]
     assert len(set(odd)) == len(odd)
     for name in odd:
-        assert re.fullmatch(r'[\w.+=,-]+', name, re.ASCII) and len(name) <= plan.LONGEST
+        assert re.fullmatch(r'[\w.+=,-]+', name, re.ASCII) and len(name) <= plan.MAX_NAME_LENGTH
     assert odd[1] == 'data_dir=a-b'  # nothing had to be replaced
 
 
-def test_the_order_in_which_values_are_given_makes_no_other_name(base):
+def test_make_point_name_ignores_the_order_of_keys(base):
     one, other = check_points(base, [{'seed': 1, 'width': 0.5}]), check_points(base, [{'width': 0.5, 'seed': 1}])
     assert one[0].name == other[0].name
 
 
-def test_options_are_read_by_the_training_command_as_they_were_meant(base):
+def test_format_options_survives_the_training_command(base):
     overrides = {
         'mesh': (1, 1),
         'drop_epochs': (25.0,),
@@ -103,16 +103,15 @@ def test_options_are_read_by_the_training_command_as_they_were_meant(base):
     }
     argv = ['main', *format_options(make_point(base, overrides).overrides)]
     values = flags.FlagValues()
-    config_flags.DEFINE_config_dict('config', recipe(None), flag_values=values, sys_argv=argv)
+    config_flags.DEFINE_config_dict('config', make_config(None), flag_values=values, sys_argv=argv)
     values(argv)
     assert {key: values.config[key] for key in overrides} == overrides
 
 
-def test_a_point_has_its_whole_config_and_leaves_the_base_alone(base):
+def test_make_point_copies_the_config(base):
     point = make_point(base, {'batch_size': 8, 'seed': 4})
     assert (point.config.batch_size, point.config.seed, point.config.mesh) == (8, 4, (1, 2))
     assert (base.batch_size, base.seed, base.mesh) == (32, 0, None)
-    assert point.setting == {'batch_size': 8}
 
 
 @pytest.mark.parametrize(
@@ -128,14 +127,14 @@ def test_a_point_has_its_whole_config_and_leaves_the_base_alone(base):
         ([], 'nothing to sweep: give --sweep.KEY=VALUES, or a config file with a sweep()'),
     ],
 )
-def test_one_wrong_point_is_one_line_that_names_it(base, sweep, line):
+def test_check_points_names_an_invalid_point_in_one_line(base, sweep, line):
     with pytest.raises(InputError) as caught:
         check_points(base, sweep)
     assert str(caught.value).startswith(line)
     assert '\n' not in str(caught.value)
 
 
-def test_options_of_the_sweep_are_taken_out():
+def test_split_options_takes_sweep_options_out():
     rest, sweep = split_options(['sweep.py', '--config=x.py', '--sweep.seed=0,1', '-sweep.width=0.5', '--jobs=2'])
     assert rest == ['sweep.py', '--config=x.py', '--jobs=2']
     assert sweep == {'seed': '0,1', 'width': '0.5'}
@@ -149,12 +148,12 @@ def test_options_of_the_sweep_are_taken_out():
         (['--sweep.seed=1', '--sweep.seed=2'], '--sweep.seed is given twice'),
     ],
 )
-def test_options_of_the_sweep_that_are_none(argv, line):
+def test_split_options_refuses_invalid_options(argv, line):
     with pytest.raises(InputError, match=re.escape(line)):
         split_options(argv)
 
 
-def test_a_config_file_has_a_sweep_or_none(tmp_path):
+def test_load_sweep_returns_points_or_none(tmp_path):
     (tmp_path / 'with.py').write_text(
         'from alexnet_jax.sweep.points import product, each, seeds\n'
         "def sweep():\n    yield from product(each('width', [0.5]), seeds(2))\n"
@@ -163,7 +162,7 @@ def test_a_config_file_has_a_sweep_or_none(tmp_path):
     assert load_sweep('configs/two_device.py') is None
 
 
-def test_the_checks_need_no_jax():
+def test_command_module_imports_no_jax():
     code = "import sys, alexnet_jax.commands.sweep; assert 'jax' not in sys.modules, 'jax'; print('fine')"
     root = pathlib.Path(plan.__file__).parents[2]
     done = subprocess.run([sys.executable, '-c', code], cwd=root, capture_output=True, text=True, timeout=60)

@@ -1,15 +1,16 @@
-"""Which settings are drawn where."""
+"""The picture: which settings are drawn where."""
 
 import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 
 from alexnet_jax.sweep import plot
-from alexnet_jax.sweep.results import Setting
+from alexnet_jax.sweep.results import Row, Setting
 
 
 def setting(centre, **overrides):
-    return Setting(overrides=overrides, centre=centre, ten_view=centre, asked=len(centre), earlier=False)
+    results = [{'centre': {'top1_error': error}} for error in centre]
+    return Setting(overrides, [Row('', overrides, 'finished', '', 1, result, {}, False) for result in results])
 
 
 @pytest.fixture
@@ -19,8 +20,8 @@ def rates():
     ]
 
 
-def test_numbers_are_an_axis_and_the_rest_lines(rates):
-    axis, lines = plot._layout(rates)
+def test_choose_layout_draws_lines_over_three_numbers(rates):
+    axis, lines = plot._choose_layout(rates)
     assert axis == 'learning_rate'
     assert {name: len(line) for name, line in lines.items()} == {'momentum 0.0': 3, 'momentum 0.9': 3}
 
@@ -36,13 +37,13 @@ def test_numbers_are_an_axis_and_the_rest_lines(rates):
         [setting([0.1], width=float(w), momentum=m / 10) for w in (1, 2, 3) for m in range(9)][::2],  # too many lines
     ],
 )
-def test_anything_else_is_rows(settings):
-    assert (plot._layout(settings)[0] is None) == (len(settings) < 10)
+def test_choose_layout_draws_rows_otherwise(settings):
+    assert (plot._choose_layout(settings)[0] is None) == (len(settings) < 10)
 
 
-def test_lines_have_means_in_percent_from_left_to_right(rates):
+def test_draw_lines_sorts_means_in_percent(rates):
     axes = Figure().subplots()
-    plot._draw_lines(axes, *plot._layout(rates))
+    plot._draw_lines(axes, *plot._choose_layout(rates))
     assert axes.get_xscale() == 'log'
     line = axes.containers[0].lines[0]
     assert list(line.get_xdata()) == [0.01, 0.1, 0.5]
@@ -51,7 +52,7 @@ def test_lines_have_means_in_percent_from_left_to_right(rates):
     assert [text.get_text() for text in axes.get_legend().get_texts()] == ['momentum 0.0', 'momentum 0.9']
 
 
-def test_rows_have_names_and_means():
+def test_draw_rows_labels_means():
     axes = Figure().subplots()
     plot._draw_rows(axes, [setting([0.1, 0.2], variant='paper'), setting([0.3])])
     assert [label.get_text() for label in axes.get_yticklabels()] == ['variant paper', 'base']
@@ -59,7 +60,7 @@ def test_rows_have_names_and_means():
     assert axes.get_ylim() == (1.5, -0.5)  # the first above
 
 
-def test_a_search_has_a_panel_for_each_key(tmp_path):
+def test_plot_sweep_draws_a_panel_for_each_searched_key(tmp_path):
     settings = [setting([0.1], learning_rate=0.5, mesh=[1, 2]), setting([0.4], learning_rate=0.001, mesh=[1, 1])]
     axes = Figure().subplots(2)
     plot._draw_panel(axes[0], 'learning_rate', settings)

@@ -1,4 +1,4 @@
-"""The helpers that sweeps are written with."""
+"""The functions that a sweep() is written with."""
 
 import pytest
 
@@ -6,7 +6,7 @@ from alexnet_jax.errors import InputError
 from alexnet_jax.sweep.points import chain, each, product, seeds, zip_
 
 
-def test_a_product_has_every_combination_the_last_fastest():
+def test_product_changes_the_last_fastest():
     assert product(each('momentum', [0.0, 0.9]), seeds(2)) == [
         {'momentum': 0.0, 'seed': 0},
         {'momentum': 0.0, 'seed': 1},
@@ -15,33 +15,33 @@ def test_a_product_has_every_combination_the_last_fastest():
     ]
 
 
-def test_the_empty_product_is_one_point_that_sets_nothing():
+def test_product_of_nothing_is_one_empty_point():
     assert product() == [{}]
 
 
-def test_zip_goes_side_by_side():
+def test_zip_combines_points_in_order():
     assert zip_(each('batch_size', [32, 64]), each('learning_rate', [0.1, 0.2])) == [
         {'batch_size': 32, 'learning_rate': 0.1},
         {'batch_size': 64, 'learning_rate': 0.2},
     ]
 
 
-def test_chain_goes_one_after_the_other():
+def test_chain_appends_sweeps():
     assert chain(each('seed', [1]), ({'width': w} for w in (1.0, 2.0))) == [{'seed': 1}, {'width': 1.0}, {'width': 2.0}]
 
 
 @pytest.mark.parametrize('join', [product, zip_])
-def test_a_key_is_set_once(join):
+def test_product_and_zip_refuse_a_key_set_twice(join):
     with pytest.raises(InputError, match='seed is set twice'):
         join(seeds(2), seeds(2))
 
 
-def test_zip_needs_the_same_number():
+def test_zip_refuses_different_lengths():
     with pytest.raises(InputError, match='2 and 3 points'):
         zip_(seeds(2), each('width', [1, 2, 3]))
 
 
-def test_points_share_nothing():
+def test_chain_and_product_copy_points():
     first = {'seed': 1}
     chain([first])[0]['seed'] = 2
     product([first])[0]['seed'] = 3

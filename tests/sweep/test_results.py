@@ -1,4 +1,4 @@
-"""What is made of the folders of a sweep; expected values by hand."""
+"""Tables from the folders of a sweep; expected values by hand."""
 
 import csv
 import io
@@ -7,11 +7,11 @@ import json
 import pytest
 from PIL import Image
 
+from alexnet_jax.sweep.execute import write_results
 from alexnet_jax.sweep.plan import Plan, check_points
 from alexnet_jax.sweep.record import SweepRecord, lock_point
 from alexnet_jax.sweep.results import choose_best_runs, format_mean, group_by_setting, load_rows
-from alexnet_jax.sweep.start import write_results
-from alexnet_jax.training.config import recipe
+from alexnet_jax.training.config import make_config
 
 
 def finish(folder, centre, ten_view):
@@ -27,11 +27,11 @@ def finish(folder, centre, ten_view):
 @pytest.fixture
 def record(tmp_path):
     """Rates 0.1 (errors 10, 20, 30 %), 0.2 (4 and 6 %, one failed), 0.3 (one waits, one was begun)."""
-    base = recipe(None)
+    base = make_config(None)
     sweep = [{'learning_rate': rate, 'seed': seed} for rate in (0.1, 0.2) for seed in range(3)]
     sweep += [{'learning_rate': 0.3, 'seed': seed} for seed in range(2)]
     root = tmp_path / 'rates'
-    record = SweepRecord(root, Plan('x.py', (), base), check_points(base, sweep))
+    record = SweepRecord(Plan(root, 'x.py', (), base), check_points(base, sweep))
     for name, centre, ten_view in (
         ('learning_rate=0.1,seed=0', 0.10, 0.11),
         ('learning_rate=0.1,seed=1', 0.20, 0.21),
@@ -45,8 +45,8 @@ def record(tmp_path):
     return record
 
 
-def test_states_are_read_from_folders_and_logs(record):
-    states = {row.name: (row.state, row.says) for row in load_rows(record)}
+def test_load_rows_reads_states_from_folders_and_logs(record):
+    states = {row.name: (row.state, row.last_line) for row in load_rows(record)}
     assert states['learning_rate=0.1,seed=0'] == ('finished', '')
     assert states['learning_rate=0.2,seed=2'] == ('failed, exit code 1', 'error: a | b')
     assert states['learning_rate=0.3,seed=0'] == ('waiting', '')
@@ -56,8 +56,8 @@ def test_states_are_read_from_folders_and_logs(record):
     held.close()
 
 
-def test_settings_are_sorted_by_their_mean(record):
-    found = [(one.overrides, one.centre, one.asked) for one in group_by_setting(load_rows(record))]
+def test_group_by_setting_sorts_by_mean(record):
+    found = [(one.overrides, one.get_errors(), len(one.rows)) for one in group_by_setting(load_rows(record))]
     assert found == [
         ({'learning_rate': 0.2}, [0.04, 0.06], 3),
         ({'learning_rate': 0.1}, [0.10, 0.20, 0.30], 3),
@@ -65,20 +65,20 @@ def test_settings_are_sorted_by_their_mean(record):
     ]
 
 
-def test_a_run_of_each_finished_setting_is_looked_at_the_best_first(record):
+def test_choose_best_runs_takes_one_of_each_setting(record):
     rows = load_rows(record)
     assert choose_best_runs(rows, 6) == ['learning_rate=0.2,seed=0', 'learning_rate=0.1,seed=0']
     assert choose_best_runs(rows, 1) == ['learning_rate=0.2,seed=0']
 
 
-def test_mean_and_spread():
+def test_format_mean_divides_by_n_minus_1():
     assert format_mean([0.1, 0.2, 0.3]) == '20.00 ± 10.00'
     assert format_mean([0.04, 0.06]) == '5.00 ± 1.41'  # of a sample: divided by n - 1
     assert format_mean([0.5]) == '50.00'
     assert format_mean([]) == ''
 
 
-def test_the_table(record):
+def test_write_results_formats_the_table(record):
     text = write_results(record, title='rates', command='alexnet sweep ...')
     assert (record.root / 'results.md').read_text() == text
     lines = text.splitlines()
@@ -98,7 +98,7 @@ def test_the_table(record):
     assert 'Commit: abc.' in text and 'Devices: 2 x cpu (cpu).' in text and 'Steps: 10.' in text
 
 
-def test_the_csv_has_a_line_for_each_run(record):
+def test_write_results_writes_a_csv_line_for_each_run(record):
     write_results(record, title='rates', command='')
     lines = list(csv.DictReader(io.StringIO((record.root / 'results.csv').read_text())))
     assert len(lines) == 8
@@ -112,27 +112,27 @@ def test_the_csv_has_a_line_for_each_run(record):
     )
 
 
-def test_what_is_no_longer_asked_for_is_marked(record):
-    base = recipe(None)
+def test_write_results_marks_points_of_earlier_starts(record):
+    base = make_config(None)
     points = check_points(base, [{'learning_rate': 0.1, 'seed': seed} for seed in range(3)])
-    text = write_results(SweepRecord(record.root, Plan('x.py', (), base), points), title='', command='')
+    text = write_results(SweepRecord(Plan(record.root, 'x.py', (), base), points), title='', command='')
     assert '| 0.2 (earlier) | 2 of 3 | 5.00 ± 1.41 |' in text
     assert '| 0.1 | 3 | 20.00 ± 10.00 |' in text
 
 
-def test_nothing_finished_has_a_table_and_no_picture(tmp_path):
-    base = recipe(None)
-    record = SweepRecord(tmp_path / 'a', Plan('x.py', (), base), check_points(base, [{'seed': 0}, {'seed': 1}]))
+def test_write_results_draws_no_picture_without_a_finished_run(tmp_path):
+    base = make_config(None)
+    record = SweepRecord(Plan(tmp_path / 'a', 'x.py', (), base), check_points(base, [{'seed': 0}, {'seed': 1}]))
     text = write_results(record, title='a', command='')
     assert '| base | 0 of 2 |' in text
     assert 'results.png' not in text and not (record.root / 'results.png').exists()
 
 
 @pytest.mark.parametrize('rates', [(0.1, 0.2), (0.01, 0.1, 1.0)])
-def test_the_picture_is_drawn_as_rows_and_as_lines(tmp_path, rates):
-    base = recipe(None)
+def test_write_results_draws_rows_and_lines(tmp_path, rates):
+    base = make_config(None)
     points = check_points(base, [{'learning_rate': rate, 'momentum': m} for rate in rates for m in (0.0, 0.9)])
-    record = SweepRecord(tmp_path / 'a', Plan('x.py', (), base), points)
+    record = SweepRecord(Plan(tmp_path / 'a', 'x.py', (), base), points)
     for i, point in enumerate(points):
         finish(record.root / point.name, 0.1 * i, 0.0)
     write_results(record, title='a', command='')

@@ -1,10 +1,10 @@
-"""What is read from run folders while they are written."""
+"""Reading run folders while they are written."""
 
 import json
 
 import pytest
 
-from alexnet_jax.sweep.run_progress import MARK, RunProgress, read_log_end, read_result
+from alexnet_jax.sweep.run_progress import NOTE, load_progress, read_log_end, read_result
 
 
 def train(step, loss):
@@ -15,29 +15,29 @@ def validation(step, error, protocol='centre'):
     return json.dumps({'step': step, 'split': 'validation', 'protocol': protocol, 'top1_error': error}) + '\n'
 
 
-def test_only_whole_lines_count_and_only_new_ones_are_read(tmp_path):
-    file, progress = tmp_path / 'metrics.jsonl', RunProgress(tmp_path)
-    progress.refresh()
+def test_load_progress_skips_half_a_line(tmp_path):
+    file = tmp_path / 'metrics.jsonl'
+    progress = load_progress(tmp_path)
     assert (progress.step, progress.loss, progress.error) == (0, None, None)
     file.write_text(train(10, 2.5) + validation(10, 0.8) + train(20, 1.5)[:15])
-    progress.refresh()
+    progress = load_progress(tmp_path)
     assert (progress.step, progress.loss, progress.error, progress.images_per_second) == (10, 2.5, 0.8, 100.0)
     with file.open('a') as more:
         more.write(train(20, 1.5)[15:] + validation(20, 0.4) + validation(20, 0.3, 'ten_view'))
-    progress.refresh()
+    progress = load_progress(tmp_path)
     assert (progress.step, progress.loss, progress.errors) == (20, 1.5, {10: 0.8, 20: 0.4})
 
 
-def test_a_resumed_run_writes_its_last_lines_again(tmp_path):
-    file, progress = tmp_path / 'metrics.jsonl', RunProgress(tmp_path)
+def test_load_progress_follows_a_resumed_run(tmp_path):
+    file = tmp_path / 'metrics.jsonl'
     file.write_text(train(10, 2.5) + validation(10, 0.8) + train(20, 1.5))
-    progress.refresh()
+    assert load_progress(tmp_path).step == 20
     file.write_text(train(10, 2.5))
-    progress.refresh()
+    progress = load_progress(tmp_path)
     assert (progress.step, progress.loss) == (10, 2.5)
     with file.open('a') as more:
         more.write(train(15, 2.0))
-    progress.refresh()
+    progress = load_progress(tmp_path)
     assert (progress.step, progress.loss) == (15, 2.0)
 
 
@@ -51,7 +51,7 @@ def test_a_resumed_run_writes_its_last_lines_again(tmp_path):
         ('', False),
     ],
 )
-def test_a_result_is_whole_or_none(tmp_path, text, whole):
+def test_read_result_returns_none_for_an_incomplete_file(tmp_path, text, whole):
     assert read_result(tmp_path) is None
     (tmp_path / 'result.json').write_text(text)
     assert (read_result(tmp_path) is not None) == whole
@@ -60,13 +60,13 @@ def test_a_result_is_whole_or_none(tmp_path, text, whole):
 @pytest.mark.parametrize(
     ('text', 'found'),
     [
-        ('step 1\nerror: too bad\n' + MARK + 'failed, exit code 1\n', ('failed, exit code 1', 'error: too bad')),
-        ('step 1\n' + MARK + 'stopped\nresuming\nstep 2\n', ('', 'step 2')),  # it went on
-        ('a\n' + MARK + 'stopped\n' + MARK + 'stopped\n\n', ('stopped', 'a')),
+        ('step 1\nerror: too bad\n' + NOTE + 'failed, exit code 1\n', ('failed, exit code 1', 'error: too bad')),
+        ('step 1\n' + NOTE + 'stopped\nresuming\nstep 2\n', ('', 'step 2')),  # it went on
+        ('a\n' + NOTE + 'stopped\n' + NOTE + 'stopped\n\n', ('stopped', 'a')),
         ('', ('', '')),
     ],
 )
-def test_the_end_of_a_log(tmp_path, text, found):
+def test_read_log_end_returns_note_and_last_line(tmp_path, text, found):
     assert read_log_end(tmp_path / 'x.log') == ('', '')
     (tmp_path / 'x.log').write_text('x' * 10000 + '\n' + text if text else '')
     assert read_log_end(tmp_path / 'x.log') == found

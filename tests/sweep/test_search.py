@@ -1,4 +1,4 @@
-"""What is said of a search before Optuna is needed; the search itself is in tests/extras/test_search.py."""
+"""A search's space, which needs no Optuna; the search itself is in tests/extras/test_search.py."""
 
 import re
 import sys
@@ -6,11 +6,13 @@ import sys
 import pytest
 
 from alexnet_jax.errors import InputError
-from alexnet_jax.sweep.search import Range, Search, format_space, parse_space
-from alexnet_jax.training.config import recipe
+from alexnet_jax.sweep.plan import Plan
+from alexnet_jax.sweep.record import SweepRecord
+from alexnet_jax.sweep.search import OptunaSearch, Range, format_space, parse_space
+from alexnet_jax.training.config import make_config
 
 
-def test_ranges_and_choices():
+def test_parse_space_reads_ranges_and_choices():
     texts = {
         'learning_rate': 'log:1e-4..1e-1',
         'momentum': '0.8..0.99',
@@ -20,7 +22,7 @@ def test_ranges_and_choices():
         'mesh': '1,1;1,2',
         'patience': '5',
     }
-    space = parse_space(recipe(None), texts)
+    space = parse_space(make_config(None), texts)
     assert space == {
         'learning_rate': Range(1e-4, 1e-1, log=True),
         'momentum': Range(0.8, 0.99, log=False),
@@ -50,14 +52,15 @@ def test_ranges_and_choices():
         ({}, 'nothing to search'),
     ],
 )
-def test_what_is_no_space_is_one_line(texts, line):
+def test_parse_space_refuses_invalid_texts(texts, line):
     with pytest.raises(InputError, match=re.escape(line)):
-        parse_space(recipe(None), texts)
+        parse_space(make_config(None), texts)
 
 
-def test_without_optuna_it_is_one_line(tmp_path, monkeypatch):
+def test_search_without_optuna_is_refused(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, 'optuna', None)  # what makes its import fail
-    base = recipe(None)
+    base = make_config(None)
     space = parse_space(base, {'momentum': '0.1..0.2'})
-    with pytest.raises(InputError, match=r'needs Optuna: pip install -r requirements-search\.txt'):
-        Search(tmp_path, base, space, trials=1, say=print, started=print)
+    record = SweepRecord(Plan(tmp_path, 'x.py', (), base), [], search=format_space(space))
+    with pytest.raises(InputError, match=r"needs Optuna: pip install 'alexnet-jax\[sweep\]'"):
+        OptunaSearch(record, base, space, trials=1)

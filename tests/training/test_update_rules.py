@@ -5,9 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from docs.update_rules import RULES, caffe, cuda_convnet2, descend, noisy_valley, paper, pytorch
 
 from alexnet_jax.training.optimizer import paper_sgd
+from experiments.update_rules import RULES, caffe, cuda_convnet2, descend, noisy_valley, paper, pytorch
 
 RATES = [0.02] * 20 + [0.002] * 20
 
@@ -41,7 +41,7 @@ def test_pytorch_s_is_optax_s():
 
 
 def test_pytorch_s_is_pytorch_s():
-    torch = pytest.importorskip('torch', reason='PyTorch is an extra: requirements-bench.txt')
+    torch = pytest.importorskip('torch', reason="PyTorch is an extra: pip install 'alexnet-jax[torch]'")
     w = torch.ones(5, dtype=torch.float64, requires_grad=True)
     sgd, path = torch.optim.SGD([w], lr=RATES[0], momentum=0.9, weight_decay=5e-4), [np.ones(5)]
     for step, rate in enumerate(RATES):

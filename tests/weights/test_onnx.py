@@ -3,9 +3,9 @@
 import json
 
 import pytest
-from interchange.test_caffe import same_params
 from weights.foreign import bvlc_onnx, caffe_weights, field, filled, graph, node
 from weights.networks import network, same
+from weights.test_caffe import same_params
 
 from alexnet_jax.errors import InputError
 from alexnet_jax.files import map_file

@@ -7,7 +7,6 @@ import zipfile
 import numpy as np
 import pytest
 import safetensors.numpy
-from interchange.test_caffe import same_params
 from weights.foreign import (
     TORCHVISION,
     caffe_weights,
@@ -20,6 +19,7 @@ from weights.foreign import (
     torchvision_tensors,
 )
 from weights.networks import network, same
+from weights.test_caffe import same_params
 
 from alexnet_jax.errors import InputError
 from alexnet_jax.model.zoo import VARIANTS

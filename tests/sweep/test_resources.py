@@ -1,4 +1,4 @@
-"""Who has which cores, threads and GPUs."""
+"""How cores, threads and GPUs are split between jobs."""
 
 import os
 import subprocess
@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from alexnet_jax.errors import InputError
-from alexnet_jax.sweep.shares import Share, shares
+from alexnet_jax.sweep.resources import Resources, split_machine
 
 
 @pytest.fixture
@@ -35,40 +35,40 @@ def machine(monkeypatch):
         (2, 3, [(0,), (1,), (0,)]),
     ],
 )
-def test_cores_are_shared_out(machine, cores, jobs, parts):
+def test_split_machine_splits_cores(machine, cores, jobs, parts):
     machine(cores)
-    assert [share.cores for share in shares(jobs)] == parts
+    assert [part.cores for part in split_machine(jobs)] == parts
 
 
-def test_gpus_are_shared_out(machine):
+def test_split_machine_splits_gpus(machine):
     machine(4, ['3', '5', '6', '7'])
-    assert [share.gpus for share in shares(2)] == [('3', '5'), ('6', '7')]
-    assert shares(2)[1].environment(1)['CUDA_VISIBLE_DEVICES'] == '6,7'
+    assert [part.gpus for part in split_machine(2)] == [('3', '5'), ('6', '7')]
+    assert split_machine(2)[1].make_environment(1)['CUDA_VISIBLE_DEVICES'] == '6,7'
     with pytest.raises(InputError, match=r'--jobs=5: there are 4 GPUs'):
-        shares(5)
+        split_machine(5)
 
 
-def test_gpus_that_are_hidden_count_for_nothing(machine):
+def test_split_machine_ignores_hidden_gpus(machine):
     """CUDA_VISIBLE_DEVICES=-1 hides all; CUDA reads the list up to the first that is none."""
     machine(4, ['-1'])
-    assert [share.gpus for share in shares(2)] == [(), ()]
+    assert [part.gpus for part in split_machine(2)] == [(), ()]
     machine(4, ['3', '5', '-1', '7'])
-    assert [share.gpus for share in shares(2)] == [('3',), ('5',)]
+    assert [part.gpus for part in split_machine(2)] == [('3',), ('5',)]
 
 
-def test_threads_are_enough_for_the_devices(machine, monkeypatch):
+def test_make_environment_gives_a_thread_more_than_devices(machine, monkeypatch):
     machine(8)
-    assert Share(cores=(0, 1)).environment(2) == {'PJRT_NPROC': '3'}
-    assert Share(cores=(0, 1, 2, 3)).environment(2) == {'PJRT_NPROC': '4'}
-    assert Share().environment(2) == {}
+    assert Resources(cores=(0, 1)).make_environment(2) == {'PJRT_NPROC': '3'}
+    assert Resources(cores=(0, 1, 2, 3)).make_environment(2) == {'PJRT_NPROC': '4'}
+    assert Resources().make_environment(2) == {}
     monkeypatch.setenv('PJRT_NPROC', '6')
-    assert Share(cores=(0, 1)).environment(2) == {}
+    assert Resources(cores=(0, 1)).make_environment(2) == {}
 
 
-def test_what_starts_within_has_the_cores_and_this_process_keeps_its_own():
+def test_pin_restores_the_cores_of_this_process():
     before = os.sched_getaffinity(0)
     core = max(before)
-    with Share(cores=(core,)).confined():
+    with Resources(cores=(core,)).pin():
         show = 'import os; print(*os.sched_getaffinity(0))'
         out = subprocess.run([sys.executable, '-S', '-c', show], capture_output=True, text=True).stdout
     assert out.split() == [str(core)]
