@@ -6,21 +6,11 @@ import dataclasses
 import pathlib
 import tempfile
 
-from alexnet_jax.benchmark.figures import (
-    Figures,
-    compute_ratios,
-    describe_machine,
-    format_foreign,
-    format_machine,
-    format_row,
-    format_spread,
-    summarise_foreign,
-    summarise_speed,
-    summarise_values,
-)
-from alexnet_jax.benchmark.measure import TF_FORMS, Measurement, Progress, Results, Samples, measure_input
+from alexnet_jax.benchmark import summary
+from alexnet_jax.benchmark.measure import TF_FORMS, Measurement, Results, Samples, Turns, measure_input
 from alexnet_jax.benchmark.photos import PhotoFolder, write_photos
 from alexnet_jax.benchmark.protocol import Setting
+from alexnet_jax.benchmark.summary import Figures
 from alexnet_jax.data.dataset import open_dataset
 from alexnet_jax.model.zoo import PAPER
 
@@ -42,25 +32,16 @@ _STAGE_WIDTHS, _PIPELINE_WIDTHS = (44, 34, 14), (40, 26, 26)
 
 
 def measure_input_pipeline(
-    setting: Setting,
-    *,
-    images: str | None,
-    tf: bool,
-    appetite: float | None,
-    rounds: int,
-    seconds: float,
-    progress: Progress,
+    setting: Setting, turns: Turns, *, images: str | None, tf: bool, appetite: float | None
 ) -> Figures:
     """Measures the input pipeline and returns its figures.
 
     Args:
       setting: with a dataset.
+      turns: how often and how long.
       images: a folder of photographs; None: artificial ones.
       tf: whether to measure tf.data too.
       appetite: images/s of the training step; None: measured too.
-      rounds: turns of each program.
-      seconds: of a turn, at least.
-      progress: called with lines for the person who waits.
 
     Raises:
       InputError: no such dataset, no photographs, or something that is needed is missing on this machine.
@@ -69,10 +50,9 @@ def measure_input_pipeline(
     with tempfile.TemporaryDirectory() as folder:
         if images is None:
             write_photos(pathlib.Path(folder))
-        setting = dataclasses.replace(setting, photos=images or folder)
-        PhotoFolder(setting.photos)  # refuses one without photographs before anything starts
-        model = appetite is None
-        results = measure_input(setting, tf=tf, model=model, rounds=rounds, seconds=seconds, progress=progress)
+        PhotoFolder(images or folder)  # refuses one without photographs before anything starts
+        setting = dataclasses.replace(setting, photos=images or folder, scratch=folder)
+        results = measure_input(setting, turns, tf=tf, model=appetite is None)
     return make_input_figures(results, appetite=appetite)
 
 
@@ -93,23 +73,23 @@ def make_input_figures(results: Results, *, appetite: float | None) -> Figures:
     samples, batch = results.network, results.setting.batch
     own = {program: measured for (name, program), measured in samples.items() if name == 'input'}
     figures: Figures = {'batch': batch, 'dataset': results.setting.dataset}
-    figures['stages'] = {name: summarise_speed(own[name].cpu_seconds, batch) for name in STAGES}
+    figures['stages'] = {name: summary.summarise_speed(own[name].cpu_seconds, batch) for name in STAGES}
     figures['bytes'] = {name: own[name].moved / batch for name in ('read', 'photo_read', 'transfer')}
     for prefix, kind in KINDS.items():
         start = f'{prefix}pipeline_'
         threads = {int(name.removeprefix(start)): own[name] for name in own if name.startswith(start)}
-        figures[kind] = {'threads': {str(n): summarise_speed(threads[n].seconds, batch) for n in threads}}
+        figures[kind] = {'threads': {str(n): summary.summarise_speed(threads[n].seconds, batch) for n in threads}}
         figures[kind] |= _compare_to_tf(samples, f'{prefix}pipeline', threads[max(threads)], batch)
     if appetite is None:
-        appetite = summarise_speed(samples['one_device', 'train'].seconds, batch)['images_per_second']
+        appetite = summary.summarise_speed(samples['one_device', 'train'].seconds, batch)['images_per_second']
     headroom = list(figures['prepared records']['threads'].values())[-1]['images_per_second'] / appetite
     return {
         **figures,
         'appetite': appetite,
         'headroom': headroom,
         'limit': 'model' if headroom > 1 else 'input',
-        'foreign': summarise_foreign(samples),
-        **describe_machine(results.versions),
+        'foreign': summary.summarise_foreign(samples),
+        **summary.describe_machine(results.versions),
     }
 
 
@@ -118,9 +98,9 @@ def _compare_to_tf(samples: Samples, program: str, own: Measurement, batch: int)
     if not forms:
         return {'tf': None, 'ratio_to_tf': None}
     figures = {
-        form: summarise_speed(tf.seconds, batch)
-        | summarise_values('ratio', compute_ratios(tf.seconds, own.seconds))
-        | summarise_values('ratio_per_core', compute_ratios(tf.cpu_seconds, own.cpu_seconds))
+        form: summary.summarise_speed(tf.seconds, batch)
+        | summary.summarise_values('ratio', summary.compute_ratios(tf.seconds, own.seconds))
+        | summary.summarise_values('ratio_per_core', summary.compute_ratios(tf.cpu_seconds, own.cpu_seconds))
         for form, tf in forms.items()
     }
     return {'tf': figures, 'ratio_to_tf': min(form['ratio'] for form in figures.values())}
@@ -130,22 +110,24 @@ def format_input_figures(figures: Figures) -> str:
     """Formats all tables, at most 110 columns wide."""
 
     def format_pipelines(title: str, group: str, name: str, key: str, digits: int) -> str:
-        cells = [format_spread(figures[kind][group][name], key, digits) for kind in KINDS.values()]
-        return format_row(_PIPELINE_WIDTHS, title, *cells)
+        cells = [summary.format_spread(figures[kind][group][name], key, digits) for kind in KINDS.values()]
+        return summary.format_row(_PIPELINE_WIDTHS, title, *cells)
 
     moved = figures['bytes']
     lines = [
-        *format_machine(figures),
+        *summary.format_machine(figures),
         f'dataset {figures["dataset"]}: {moved["read"]:,.0f} bytes a record, {moved["photo_read"]:,.0f} a photograph, '
         f'{moved["transfer"]:,.0f} to the device; batch {figures["batch"]}',
         '',
-        format_row(_STAGE_WIDTHS, 'stage, alone on one thread', 'images/s per core (quartiles)', 'us an image'),
+        summary.format_row(_STAGE_WIDTHS, 'stage, alone on one thread', 'images/s per core (quartiles)', 'us an image'),
     ]
     for name, title in STAGES.items():
         stage = figures['stages'][name]
         cost = f'{1e6 / stage["images_per_second"]:.1f}'
-        lines.append(format_row(_STAGE_WIDTHS, title, format_spread(stage, 'images_per_second', 0), cost))
-    lines += ['', format_row(_PIPELINE_WIDTHS, 'to uint8 batches, images/s (quartiles)', *KINDS.values())]
+        lines.append(
+            summary.format_row(_STAGE_WIDTHS, title, summary.format_spread(stage, 'images_per_second', 0), cost)
+        )
+    lines += ['', summary.format_row(_PIPELINE_WIDTHS, 'to uint8 batches, images/s (quartiles)', *KINDS.values())]
     for threads in figures['prepared records']['threads']:
         title = f'this project, {threads} thread{"s" * (threads != "1")}'
         lines.append(format_pipelines(title, 'threads', threads, 'images_per_second', 0))
@@ -160,5 +142,5 @@ def format_input_figures(figures: Figures) -> str:
         '',
         f'the training step takes {figures["appetite"]:.1f} images/s: {limit}, '
         f'the pipeline gives {figures["headroom"]:.1f} times as many',
-        format_foreign(figures['foreign']),
+        summary.format_foreign(figures['foreign']),
     ])  # fmt: skip

@@ -13,12 +13,12 @@ from collections.abc import Callable, Iterator
 import alexnet_jax
 from alexnet_jax.benchmark.protocol import Setting, Worker
 from alexnet_jax.benchmark.sampling import Sample
+from alexnet_jax.console import info
 from alexnet_jax.errors import InputError
 from alexnet_jax.sharding.backend import has_glibc
 
 TORCH_FORMS = ('eager', 'eager_channels_last', 'compiled', 'best')
 TF_FORMS = ('default', 'accurate')  # of its JPEG decoder's transform: the second is the one that is used here
-_PEERS = ('torch', 'tf')  # begin the names of processes that benchmark/peers/*_worker.py runs
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,7 +46,21 @@ class Measurement:
 
 
 Samples = dict[tuple[str, str], Measurement]  # by (process, program)
-Progress = Callable[[str], None]
+
+
+@dataclasses.dataclass(frozen=True)
+class Turns:
+    """How processes take turns.
+
+    Attributes:
+      rounds: samples of each program, at least 2.
+      seconds: of a sample, at least.
+      progress: called with lines for the person who waits.
+    """
+
+    rounds: int
+    seconds: float
+    progress: Callable[[str], None] = info
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,18 +90,8 @@ def _check_machine(setting: Setting, *, torch: bool = False, tf: bool = False) -
         raise InputError("--against=tf needs TensorFlow: pip install 'alexnet-jax[tensorflow]'")
 
 
-def measure_step(
-    setting: Setting, *, torch: bool, layers: bool, rounds: int, seconds: float, progress: Progress
-) -> Results:
-    """Measures training, inference and ceilings with one batch size, each sample for at least `seconds`.
-
-    Args:
-      setting: of all processes.
-      torch: whether to measure PyTorch too.
-      layers: whether to measure each layer too.
-      rounds: samples of each program.
-      seconds: of a sample, at least.
-      progress: called with lines for the person who waits.
+def measure_step(setting: Setting, turns: Turns, *, torch: bool, layers: bool) -> Results:
+    """Measures training, inference and ceilings with one batch size; PyTorch's too, and each layer, if asked.
 
     Raises:
       InputError: something that is needed is missing on this machine.
@@ -96,45 +100,42 @@ def measure_step(
     _check_machine(setting, torch=torch)
     ceilings = ['ceilings', *['torch_ceiling'] * torch]
     networks = ['one_device', 'two_device', *(f'torch_{form}' for form in TORCH_FORMS if torch)]
-    network, versions = take_turns([*networks, *ceilings], setting, rounds=rounds, seconds=seconds, progress=progress)
+    network, versions = take_turns([*networks, *ceilings], setting, turns)
     by_layer: Samples = {}
     if layers:
         # Some fifty short programs: a tenth of the time each.
-        by_layer, _ = take_turns(['layers', *ceilings], setting, rounds=rounds, seconds=seconds / 10, progress=progress)
+        turns = dataclasses.replace(turns, seconds=turns.seconds / 10)
+        by_layer, _ = take_turns(['layers', *ceilings], setting, turns)
     return Results(setting, network, by_layer, versions)
 
 
-def measure_input(
-    setting: Setting, *, tf: bool, model: bool, rounds: int, seconds: float, progress: Progress
-) -> Results:
-    """Measures the input pipeline, in `Results.network`, as `measure_step` does.
+def measure_input(setting: Setting, turns: Turns, *, tf: bool, model: bool) -> Results:
+    """Measures the input pipeline, in `Results.network`; TensorFlow's and the training step too, if asked.
 
-    Measures TensorFlow's pipeline too where `tf`, the training step where `model`.
+    Raises as `measure_step` does.
     """
     _check_machine(setting, tf=tf)
     names = ['input', *(f'tf_{form}' for form in TF_FORMS if tf), *['one_device'] * model]
-    samples, versions = take_turns(names, setting, rounds=rounds, seconds=seconds, progress=progress)
+    samples, versions = take_turns(names, setting, turns)
     return Results(setting, samples, {}, versions)
 
 
-def take_turns(
-    names: list[str], setting: Setting, *, rounds: int, seconds: float, progress: Progress
-) -> tuple[Samples, dict[str, str]]:
+def take_turns(names: list[str], setting: Setting, turns: Turns) -> tuple[Samples, dict[str, str]]:
     """Starts the named processes and lets all their programs take turns; returns the samples and the versions."""
-    progress(f'batch {setting.batch}: starting and compiling {", ".join(names)}')
+    turns.progress(f'batch {setting.batch}: starting and compiling {", ".join(names)}')
     with _start_workers(names, setting) as workers:
         samples = {
             (worker.name, program): Measurement([], **work)
             for worker in workers
             for program, work in worker.programs.items()
         }
-        for number in range(1, rounds + 1):
+        for number in range(1, turns.rounds + 1):
             for worker in workers:
                 for program in worker.programs:
-                    samples[worker.name, program].samples.append(worker.sample(program, seconds=seconds))
+                    samples[worker.name, program].samples.append(worker.sample(program, seconds=turns.seconds))
             trained = {name: setting.batch / m.seconds[-1] for (name, do), m in samples.items() if do == 'train'}
             speeds = ', '.join(f'{name} {speed:.1f}' for name, speed in trained.items())
-            progress(f'batch {setting.batch}: round {number} of {rounds}, training images/s: {speeds}')
+            turns.progress(f'batch {setting.batch}: round {number} of {turns.rounds}, training images/s: {speeds}')
         return samples, {library: version for worker in workers for library, version in worker.versions.items()}
 
 
@@ -142,14 +143,11 @@ def take_turns(
 def _start_workers(names: list[str], setting: Setting) -> Iterator[list[Worker]]:
     package_parent = str(pathlib.Path(alexnet_jax.__file__).parents[1])  # so that workers import this copy
     path = os.pathsep.join(filter(None, [package_parent, os.environ.get('PYTHONPATH')]))
-    environment = {'JAX_PLATFORMS': 'cpu', 'PYTHONPATH': path}
+    environment = {'JAX_PLATFORMS': 'cpu', 'TF_CPP_MIN_LOG_LEVEL': '3', 'PYTHONPATH': path}
     with contextlib.ExitStack() as stack:
         workers = []
         for name in names:
-            peer, _, form = name.partition('_')
             command = ['-m', 'alexnet_jax.benchmark.worker', name]
-            if peer in _PEERS:
-                command = ['-m', f'alexnet_jax.benchmark.peers.{peer}_worker', form]
             workers.append(Worker(name, command, setting, environment=environment))
             stack.callback(workers[-1].close)
         for worker in workers:

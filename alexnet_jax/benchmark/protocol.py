@@ -15,10 +15,10 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
-from typing import Any, Literal, TextIO
+from collections.abc import Callable, Mapping
+from typing import Any, Literal
 
-from alexnet_jax.benchmark import sampling
+from alexnet_jax.benchmark.sampling import Program, Sample, take_sample, wait_until_idle
 from alexnet_jax.errors import InputError
 from alexnet_jax.sharding.backend import release_free_memory, tune_allocator
 
@@ -37,6 +37,7 @@ class Setting:
       dataset: the prepared dataset whose reading is measured, '' where none is.
       data_dir: the folder of that dataset.
       photos: a folder of photographs of any size, whose reading is measured likewise.
+      scratch: a folder for the processes' own files, deleted after they have ended.
     """
 
     batch: int
@@ -46,6 +47,7 @@ class Setting:
     dataset: str = ''
     data_dir: str = ''
     photos: str = ''
+    scratch: str = ''
 
 
 def parse_batch_sizes(values: list[str]) -> list[int]:
@@ -55,26 +57,26 @@ def parse_batch_sizes(values: list[str]) -> list[int]:
     return [int(value) for value in values]
 
 
-def start_worker(argument: str) -> tuple[Setting, TextIO]:
-    """Applies the setting that `Worker` gave on the command line; returns it and the stream for `serve_requests`.
+def run_worker(make_programs: Callable[[str, Setting], tuple[Mapping[str, Program], Mapping[str, str]]]) -> None:
+    """Runs a measured process: `python -m MODULE NAME SETTING`, as `Worker` starts it.
 
-    Call it before importing jax or torch. Sends what libraries print to standard error from here on.
+    Makes and warms up all programs, then answers requests until standard input ends. What libraries print goes to
+    standard error.
+
+    Args:
+      make_programs: returns the programs of NAME and {library: version}. It has to be what first imports numpy, jax or
+        torch: the allocator is set before it is called.
 
     Raises:
-      RuntimeError: the setting asks for a tuned allocator, and this system has another one.
+      RuntimeError: the setting asks for a tuned allocator, and this system's cannot be tuned.
     """
+    name, argument = sys.argv[1:]
     answers = os.fdopen(os.dup(sys.stdout.fileno()), 'w', buffering=1)
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     setting = Setting(**json.loads(argument))
     if setting.allocator == 'tuned' and not tune_allocator():
         raise RuntimeError('the allocator of this system cannot be tuned')
-    return setting, answers
-
-
-def serve_requests(
-    answers: TextIO, programs: Mapping[str, sampling.Program], *, versions: Mapping[str, str]
-) -> None:
-    """Warms up all programs, then answers requests until standard input ends."""
+    programs, versions = make_programs(name, setting)
     for program in programs.values():
         program.call()
     release_free_memory()  # what compiling took is not the programs' peak
@@ -84,8 +86,8 @@ def serve_requests(
     print(json.dumps({'programs': work, 'versions': dict(versions)}), file=answers)
     for line in sys.stdin:
         request = json.loads(line)
-        sample = sampling.take_sample(programs[request['do']], seconds=request['seconds'])
-        sampling.wait_until_idle()  # the next turn is another's
+        sample = take_sample(programs[request['do']], seconds=request['seconds'])
+        wait_until_idle()  # the next turn is another's
         print(json.dumps(dataclasses.asdict(sample)), file=answers)
 
 
@@ -99,7 +101,7 @@ class Worker:
     """
 
     def __init__(self, name: str, command: list[str], setting: Setting, *, environment: Mapping[str, str]) -> None:
-        """Starts Python with `command` and the setting, which `start_worker` reads there."""
+        """Starts Python with `command` and the setting, which `run_worker` reads there."""
         self.name = name
         self.programs: dict[str, dict[str, int]] = {}
         self.versions: dict[str, str] = {}
@@ -122,11 +124,11 @@ class Worker:
         ready = self._read_answer()
         self.programs, self.versions = ready['programs'], ready['versions']
 
-    def sample(self, program: str, *, seconds: float) -> sampling.Sample:
+    def sample(self, program: str, *, seconds: float) -> Sample:
         """Measures one of `programs` for at least `seconds`; raises as `wait_until_ready` does."""
         assert self._process.stdin
         print(json.dumps({'do': program, 'seconds': seconds}), file=self._process.stdin, flush=True)
-        return sampling.Sample(**self._read_answer())
+        return Sample(**self._read_answer())
 
     def close(self) -> None:
         """Ends the process and waits for it."""

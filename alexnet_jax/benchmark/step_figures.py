@@ -5,19 +5,9 @@ from __future__ import annotations
 import statistics
 from collections.abc import Iterable
 
-from alexnet_jax.benchmark.figures import (
-    Figures,
-    compute_ratios,
-    describe_machine,
-    format_foreign,
-    format_machine,
-    format_row,
-    format_spread,
-    summarise_foreign,
-    summarise_speed,
-    summarise_values,
-)
+from alexnet_jax.benchmark import summary
 from alexnet_jax.benchmark.measure import TORCH_FORMS, Results, Samples
+from alexnet_jax.benchmark.summary import Figures
 
 PROGRAMS = ('train', 'inference')
 _TITLES = {
@@ -44,7 +34,7 @@ def make_step_figures(results: list[Results]) -> Figures:
         **by_batch[str(first.setting.batch)],
         'by_batch': by_batch,
         'setting': {key: getattr(first.setting, key) for key in ('width', 'classes', 'allocator')},
-        **describe_machine(first.versions),
+        **summary.describe_machine(first.versions),
     }
 
 
@@ -63,16 +53,18 @@ def summarise_batch(results: Results) -> Figures:
     for program in PROGRAMS:
         one, two = samples['one_device', program], samples['two_device', program]
         figures[program] = (
-            summarise_speed(one.seconds, batch)
-            | summarise_values('fraction_of_gemm', compute_ratios(one.flop_rates, gemm.flop_rates))
+            summary.summarise_speed(one.seconds, batch)
+            | summary.summarise_values('fraction_of_gemm', summary.compute_ratios(one.flop_rates, gemm.flop_rates))
             | _compare_to_torch(samples, program, 'ratio_to_torch', [f for f in TORCH_FORMS if f.startswith('eager')])
             | _compare_to_torch(samples, program, 'ratio_to_torch_best', TORCH_FORMS)
         )
-        ratio = summarise_values('ratio_to_one_device', compute_ratios(one.seconds, two.seconds))
-        two_device[program] = summarise_speed(two.seconds, batch) | ratio
+        ratio = summary.summarise_values('ratio_to_one_device', summary.compute_ratios(one.seconds, two.seconds))
+        two_device[program] = summary.summarise_speed(two.seconds, batch) | ratio
     figures['two_device'] = {'ratio_to_one_device': two_device['train']['ratio_to_one_device'], **two_device}
     figures['torch'] = {
-        form: {program: summarise_speed(samples[f'torch_{form}', program].seconds, batch) for program in PROGRAMS}
+        form: {
+            program: summary.summarise_speed(samples[f'torch_{form}', program].seconds, batch) for program in PROGRAMS
+        }
         for form in TORCH_FORMS
         if (f'torch_{form}', 'train') in samples
     }
@@ -83,7 +75,7 @@ def summarise_batch(results: Results) -> Figures:
     }
     figures['ceilings'] = _summarise_ceilings(samples)
     figures['layers'] = _summarise_layers(results.layers) if results.layers else None
-    figures['foreign'] = summarise_foreign(samples)
+    figures['foreign'] = summary.summarise_foreign(samples)
     return figures
 
 
@@ -96,8 +88,8 @@ def _compare_to_torch(samples: Samples, program: str, name: str, forms: Iterable
     if not keys:
         return {name: None, f'{name}_quartiles': None, f'{name}_form': None}
     fastest = _find_fastest(samples, keys)
-    ratios = compute_ratios(samples[fastest].seconds, samples['one_device', program].seconds)
-    return {**summarise_values(name, ratios), f'{name}_form': fastest[0].removeprefix('torch_')}
+    ratios = summary.compute_ratios(samples[fastest].seconds, samples['one_device', program].seconds)
+    return {**summary.summarise_values(name, ratios), f'{name}_form': fastest[0].removeprefix('torch_')}
 
 
 def _summarise_ceilings(samples: Samples) -> Figures:
@@ -122,7 +114,7 @@ def _summarise_layers(samples: Samples) -> Figures:
     step = samples['layers', 'train'].seconds
     rows, convolutions = [], {'forward': [0.0, 0.0], 'backward': [0.0, 0.0]}  # flop, seconds
     for name, layer in layers.items():
-        spread = summarise_values('seconds', layer.seconds)
+        spread = summary.summarise_values('seconds', layer.seconds)
         arithmetic, traffic = layer.flop / gemm, layer.moved / memory
         by_arithmetic = arithmetic >= traffic
         rows.append({
@@ -144,13 +136,13 @@ def _summarise_layers(samples: Samples) -> Figures:
         'rows': rows,
         **{f'convolutions_{way}_fraction_of_gemm': flop / s / gemm for way, (flop, s) in convolutions.items()},
         'step_seconds': statistics.median(step),
-        'explained': statistics.median(compute_ratios(totals, step)),
+        'explained': statistics.median(summary.compute_ratios(totals, step)),
     }
 
 
 def format_step_figures(figures: Figures) -> str:
     """Formats all tables, one batch size after the other, at most 110 columns wide."""
-    machine, versions = format_machine(figures)
+    machine, versions = summary.format_machine(figures)
     setting = figures['setting']
     lines = [machine, f'{versions}; allocator {setting["allocator"]}']
     lines.append(f'network: paper, width {setting["width"]:g}, {setting["classes"]} classes, float32')
@@ -159,18 +151,20 @@ def format_step_figures(figures: Figures) -> str:
 
 def _format_batch(figures: Figures) -> list[str]:
     def format_ratios(title: str, key: str, programs: Figures) -> str:
-        return format_row(_SPEED_WIDTHS, title, *(format_spread(programs[program], key, 2) for program in PROGRAMS))
+        return summary.format_row(
+            _SPEED_WIDTHS, title, *(summary.format_spread(programs[program], key, 2) for program in PROGRAMS)
+        )
 
     subjects = {'one_device': figures, 'two_device': figures['two_device']}
     subjects |= {f'torch_{form}': programs for form, programs in figures['torch'].items()}
     lines = [f'batch {figures["batch"]}: images/s, median (quartiles)']
-    lines.append(format_row(_SPEED_WIDTHS, '', 'training', 'inference', 'peak MB (training)'))
+    lines.append(summary.format_row(_SPEED_WIDTHS, '', 'training', 'inference', 'peak MB (training)'))
     for name, programs in subjects.items():
         peak = figures['peak_bytes'][name]
-        speeds = (format_spread(programs[program], 'images_per_second', 1) for program in PROGRAMS)
+        speeds = (summary.format_spread(programs[program], 'images_per_second', 1) for program in PROGRAMS)
         memory = 'unknown' if peak is None else f'{peak / 1e6:,.0f}'
-        lines.append(format_row(_SPEED_WIDTHS, _TITLES[name], *speeds, memory))
-    lines += ['', format_row(_SPEED_WIDTHS, 'one device, ratio of each round', 'training', 'inference')]
+        lines.append(summary.format_row(_SPEED_WIDTHS, _TITLES[name], *speeds, memory))
+    lines += ['', summary.format_row(_SPEED_WIDTHS, 'one device, ratio of each round', 'training', 'inference')]
     measured = {title: key for title, key in _RATIOS.items() if figures['train'][key] is not None}
     lines += [format_ratios(title, key, figures) for title, key in measured.items()]
     lines += [format_ratios('two devices to one', 'ratio_to_one_device', figures['two_device']), '']
@@ -179,7 +173,7 @@ def _format_batch(figures: Figures) -> list[str]:
     lines.append(f'ceilings: matrix products {", ".join(products)} GFLOP/s; memory {", ".join(moves)} GB/s')
     if figures['layers']:
         lines += ['', *_format_layers(figures['layers'])]
-    return [*lines, format_foreign(figures['foreign'])]
+    return [*lines, summary.format_foreign(figures['foreign'])]
 
 
 def _format_layers(layers: Figures) -> list[str]:
@@ -187,13 +181,13 @@ def _format_layers(layers: Figures) -> list[str]:
     lines = [
         f'each layer alone; its bound is {ceilings}, whichever takes longer',
         'MB are the least that must move: operands and results, each once',
-        format_row(_LAYER_WIDTHS, '', 'ms', 'GFLOP', 'MB', 'rate', 'of its bound', 'of the step'),
+        summary.format_row(_LAYER_WIDTHS, '', 'ms', 'GFLOP', 'MB', 'rate', 'of its bound', 'of the step'),
     ]
     for row in layers['rows']:
         seconds, unit = row['seconds'], 'GFLOP/s' if row['bound'] == 'arithmetic' else 'GB/s   '
         work = f'{seconds * 1e3:.2f}', f'{row["gflop"]:.2f}', f'{row["megabytes"]:.1f}', f'{row["rate"]:.1f} {unit}'
         shares = f'{row["fraction_of_bound"]:.0%}', f'{seconds / layers["step_seconds"]:.1%}'
-        lines.append(format_row(_LAYER_WIDTHS, row['name'], *work, *shares))
+        lines.append(summary.format_row(_LAYER_WIDTHS, row['name'], *work, *shares))
     forward, backward = (layers[f'convolutions_{way}_fraction_of_gemm'] for way in ('forward', 'backward'))
     return [
         *lines,
