@@ -38,7 +38,6 @@ def measure_input_pipeline(
 
     Args:
       setting: with a dataset.
-      turns: how often and how long.
       images: a folder of photographs; None: artificial ones.
       tf: whether to measure tf.data too.
       appetite: images/s of the training step; None: measured too.
@@ -57,7 +56,7 @@ def measure_input_pipeline(
 
 
 def make_input_figures(results: Results, *, appetite: float | None) -> Figures:
-    """Returns the figures of one measurement.
+    """Returns the figures of what `measure.measure_input` measured; `appetite` is the model's images/s, None: measured.
 
     Speeds are medians over rounds in images/s, '..._quartiles' the quartiles. Those of 'stages' are for each second of
     CPU time: for each core. 'prepared records' and 'photographs' hold the speed of the whole pipeline by its number of
@@ -65,10 +64,6 @@ def make_input_figures(results: Results, *, appetite: float | None) -> Figures:
     most threads with it, the median over rounds; 'ratio_to_tf' is the smaller of them; 'ratio_per_core' is of CPU time,
     which others on the machine disturb less. 'limit' names the slower of 'model' and 'input'; 'headroom' is the
     pipeline's speed over the model's.
-
-    Args:
-      results: of `measure.measure_input`.
-      appetite: the model's images/s; None: as measured.
     """
     samples, batch = results.network, results.setting.batch
     own = {program: measured for (name, program), measured in samples.items() if name == 'input'}
@@ -77,33 +72,25 @@ def make_input_figures(results: Results, *, appetite: float | None) -> Figures:
     figures['bytes'] = {name: own[name].moved / batch for name in ('read', 'photo_read', 'transfer')}
     for prefix, kind in KINDS.items():
         start = f'{prefix}pipeline_'
-        threads = {int(name.removeprefix(start)): own[name] for name in own if name.startswith(start)}
-        figures[kind] = {'threads': {str(n): summary.summarise_speed(threads[n].seconds, batch) for n in threads}}
-        figures[kind] |= _compare_to_tf(samples, f'{prefix}pipeline', threads[max(threads)], batch)
+        threads = {name.removeprefix(start): own[name] for name in own if name.startswith(start)}
+        figures[kind] = {'threads': {n: summary.summarise_speed(threads[n].seconds, batch) for n in threads}}
+        figures[kind] |= _compare_to_tf(samples, f'{prefix}pipeline', threads[max(threads, key=int)], batch)
     if appetite is None:
         appetite = summary.summarise_speed(samples['one_device', 'train'].seconds, batch)['images_per_second']
     headroom = list(figures['prepared records']['threads'].values())[-1]['images_per_second'] / appetite
-    return {
-        **figures,
-        'appetite': appetite,
-        'headroom': headroom,
-        'limit': 'model' if headroom > 1 else 'input',
-        'foreign': summary.summarise_foreign(samples),
-        **summary.describe_machine(results.versions),
-    }
+    figures |= {'appetite': appetite, 'headroom': headroom, 'limit': 'model' if headroom > 1 else 'input'}
+    return figures | {'foreign': summary.summarise_foreign(samples), **summary.describe_machine(results.versions)}
 
 
 def _compare_to_tf(samples: Samples, program: str, own: Measurement, batch: int) -> Figures:
     forms = {form: samples[key] for form in TF_FORMS if (key := (f'tf_{form}', program)) in samples}
-    if not forms:
-        return {'tf': None, 'ratio_to_tf': None}
     figures = {
         form: summary.summarise_speed(tf.seconds, batch)
-        | summary.summarise_values('ratio', summary.compute_ratios(tf.seconds, own.seconds))
-        | summary.summarise_values('ratio_per_core', summary.compute_ratios(tf.cpu_seconds, own.cpu_seconds))
+        | summary.summarise_ratios('ratio', tf.seconds, own.seconds)
+        | summary.summarise_ratios('ratio_per_core', tf.cpu_seconds, own.cpu_seconds)
         for form, tf in forms.items()
     }
-    return {'tf': figures, 'ratio_to_tf': min(form['ratio'] for form in figures.values())}
+    return {'tf': figures or None, 'ratio_to_tf': min((form['ratio'] for form in figures.values()), default=None)}
 
 
 def format_input_figures(figures: Figures) -> str:
@@ -136,11 +123,7 @@ def format_input_figures(figures: Figures) -> str:
         rows = (('images_per_second', 0, ''), ('ratio', 2, 'ratio to '), ('ratio_per_core', 2, 'per core, to '))
         for key, digits, start in rows:
             lines += [format_pipelines(start + title, 'tf', form, key, digits) for form, title in forms.items()]
-    limit = {'model': 'the model is the limit', 'input': 'the input pipeline is the limit'}[figures['limit']]
-    return '\n'.join([
-        *lines,
-        '',
-        f'the training step takes {figures["appetite"]:.1f} images/s: {limit}, '
-        f'the pipeline gives {figures["headroom"]:.1f} times as many',
-        summary.format_foreign(figures['foreign']),
-    ])  # fmt: skip
+    limit = {'model': 'the model', 'input': 'the input pipeline'}[figures['limit']]
+    headroom = f'the pipeline gives {figures["headroom"]:.1f} times as many'
+    verdict = f'the training step takes {figures["appetite"]:.1f} images/s: {limit} is the limit, {headroom}'
+    return '\n'.join([*lines, '', verdict, summary.format_foreign(figures['foreign'])])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import itertools
 import os
 from collections.abc import Callable
@@ -23,38 +24,14 @@ from alexnet_jax.data.statistics import RECORD, Statistics
 from alexnet_jax.sharding.mesh import make_mesh, place_batch
 from alexnet_jax.training.step import Batch
 
-THREADS = sorted({1, os.cpu_count() or 1})
-
 
 def make_input_programs(setting: Setting) -> dict[str, Program]:
     """Makes programs that handle `setting.batch` images a call, named as in `input_figures.STAGES`."""
-    dataset = open_dataset(setting.dataset, data_dir=setting.data_dir)
-    basis = lighting_basis(dataset.rgb_covariance, scale='standard_deviation', strength=0.1)
+    dataset, size = open_dataset(setting.dataset, data_dir=setting.data_dir), setting.batch
     records, photos = dataset.records('train'), PhotoFolder(setting.photos)
-
-    def make_pipelines(prefix: str, source: Any, decoder: CropDecoder) -> dict[str, Program]:
-        """Makes a batch on this thread, and the next of those that threads read ahead."""
-        batches = TrainingBatches(source, batch_size=setting.batch, seed=0, lighting_basis=basis, window=decoder)
-        steps = itertools.count(1)
-        programs = {f'{prefix}batch': Program(lambda: batches[next(steps)])}
-        for threads in THREADS:
-            ahead = batches.read_from(0, threads=threads)
-            programs[f'{prefix}pipeline_{threads}'] = make_iterator_program(ahead, skip=2 * READ_AHEAD)
-        return programs
-
-    return {
-        **_make_common_stages(setting.batch, basis),
-        **_make_record_stages(setting.batch, records),
-        **make_pipelines('', records, get_crop_decoder(records)),
-        **_make_photo_stages(setting.batch, photos),
-        **make_pipelines('photo_', photos, decode_photo_crop),
-    }
-
-
-def _make_common_stages(size: int, basis: np.ndarray) -> dict[str, Program]:
-    """Makes the stages that do not depend on where the images come from."""
+    basis = lighting_basis(dataset.rgb_covariance, scale='standard_deviation', strength=0.1)
     images = np.random.default_rng(0).integers(256, size=(size, CROP, CROP, 3), dtype=np.uint8)
-    arrays = (images, np.zeros(size, np.int32), np.zeros((size, 3), np.float32))
+    arrays: Any = images, np.zeros(size, np.int32), np.zeros((size, 3), np.float32)
     mesh, epochs = make_mesh(1, 1), itertools.count(1)
 
     def draw() -> None:
@@ -63,18 +40,33 @@ def _make_common_stages(size: int, basis: np.ndarray) -> dict[str, Program]:
             basis @ sample_augmentation(seed=0, epoch=epoch, record=record).normals
 
     def transfer() -> None:
-        jax.block_until_ready(place_batch(mesh, Batch(*arrays)))  # type: ignore[arg-type]
+        jax.block_until_ready(place_batch(mesh, Batch(*arrays)))
 
-    return {'draw': Program(draw), 'transfer': Program(transfer, moved=sum(array.nbytes for array in arrays))}
+    def make_pipelines(prefix: str, source: Any, decoder: CropDecoder) -> dict[str, Program]:
+        """Makes a batch on this thread, and the next of those that threads read ahead."""
+        batches, steps = TrainingBatches(source, size, 0, basis, window=decoder), itertools.count(1)
+        programs = {f'{prefix}batch': Program(lambda: batches[next(steps)])}
+        for threads in sorted({1, os.cpu_count() or 1}):
+            ahead = batches.read_from(0, threads=threads)
+            programs[f'{prefix}pipeline_{threads}'] = make_iterator_program(ahead, skip=2 * READ_AHEAD)
+        return programs
+
+    return {
+        'draw': Program(draw),
+        'transfer': Program(transfer, moved=sum(array.nbytes for array in arrays)),
+        **_make_record_stages(size, records),
+        **make_pipelines('', records, get_crop_decoder(records)),
+        **_make_photo_stages(size, photos),
+        **make_pipelines('photo_', photos, decode_photo_crop),
+    }
 
 
 def _make_record_stages(size: int, records: DataSource) -> dict[str, Program]:
     """Makes the stages of prepared records; `moved` of 'read' is the bytes of a batch."""
     order = np.random.default_rng(0).permutation(len(records)).tolist()
     jpegs = [records[order[i % len(order)]][0] for i in range(size)]
-    pixels, decoder = np.empty((size, RECORD, RECORD, 3), np.uint8), get_crop_decoder(records)
-    out = np.empty((size, CROP, CROP, 3), np.uint8)
-    upcoming = itertools.cycle(order)
+    pixels, out = (np.empty((size, side, side, 3), np.uint8) for side in (RECORD, CROP))
+    decoder, upcoming = get_crop_decoder(records), itertools.cycle(order)
 
     def decode() -> None:
         for jpeg, image in zip(jpegs, pixels, strict=True):
@@ -99,11 +91,7 @@ def _make_photo_stages(size: int, photos: PhotoFolder) -> dict[str, Program]:
     statistics = Statistics(1)
 
     def make_loop(function: Callable[[bytes], object]) -> Program:
-        def call() -> None:  # which keeps no image
-            for jpeg in jpegs:
-                function(jpeg)
-
-        return Program(call)
+        return Program(lambda: collections.deque(map(function, jpegs), maxlen=0))  # which keeps no image
 
     return {
         'photo_read': Program(lambda: [photos[i % len(photos)] for i in range(size)], moved=sum(map(len, jpegs))),

@@ -39,11 +39,6 @@ class Measurement:
         """CPU time of one call, in each round."""
         return [sample.cpu_seconds for sample in self.samples]
 
-    @property
-    def flop_rates(self) -> list[float]:
-        """FLOP/s, in each round."""
-        return [self.flop / seconds for seconds in self.seconds]
-
 
 Samples = dict[tuple[str, str], Measurement]  # by (process, program)
 
@@ -69,14 +64,14 @@ class Results:
 
     Attributes:
       network: of the rounds in which whole networks and ceilings took turns.
-      layers: of later rounds, with each layer, the whole training step and the ceilings; or empty.
       versions: {library: version}.
+      layers: of later rounds, with each layer, the whole training step and the ceilings; or empty.
     """
 
     setting: Setting
     network: Samples
-    layers: Samples
     versions: dict[str, str]
+    layers: Samples = dataclasses.field(default_factory=dict)
 
 
 def _check_machine(setting: Setting, *, torch: bool = False, tf: bool = False) -> None:
@@ -100,39 +95,29 @@ def measure_step(setting: Setting, turns: Turns, *, torch: bool, layers: bool) -
     _check_machine(setting, torch=torch)
     ceilings = ['ceilings', *['torch_ceiling'] * torch]
     networks = ['one_device', 'two_device', *(f'torch_{form}' for form in TORCH_FORMS if torch)]
-    network, versions = take_turns([*networks, *ceilings], setting, turns)
-    by_layer: Samples = {}
-    if layers:
-        # Some fifty short programs: a tenth of the time each.
-        turns = dataclasses.replace(turns, seconds=turns.seconds / 10)
-        by_layer, _ = take_turns(['layers', *ceilings], setting, turns)
-    return Results(setting, network, by_layer, versions)
+    results = Results(setting, *take_turns([*networks, *ceilings], setting, turns))
+    if not layers:
+        return results
+    shorter = dataclasses.replace(turns, seconds=turns.seconds / 10)  # there are some fifty programs
+    return dataclasses.replace(results, layers=take_turns(['layers', *ceilings], setting, shorter)[0])
 
 
 def measure_input(setting: Setting, turns: Turns, *, tf: bool, model: bool) -> Results:
-    """Measures the input pipeline, in `Results.network`; TensorFlow's and the training step too, if asked.
-
-    Raises as `measure_step` does.
-    """
+    """Measures the input pipeline, TensorFlow's and the training step if asked; raises as `measure_step` does."""
     _check_machine(setting, tf=tf)
     names = ['input', *(f'tf_{form}' for form in TF_FORMS if tf), *['one_device'] * model]
-    samples, versions = take_turns(names, setting, turns)
-    return Results(setting, samples, {}, versions)
+    return Results(setting, *take_turns(names, setting, turns))
 
 
 def take_turns(names: list[str], setting: Setting, turns: Turns) -> tuple[Samples, dict[str, str]]:
     """Starts the named processes and lets all their programs take turns; returns the samples and the versions."""
     turns.progress(f'batch {setting.batch}: starting and compiling {", ".join(names)}')
     with _start_workers(names, setting) as workers:
-        samples = {
-            (worker.name, program): Measurement([], **work)
-            for worker in workers
-            for program, work in worker.programs.items()
-        }
+        programs = [(worker, program) for worker in workers for program in worker.programs]
+        samples = {(worker.name, do): Measurement([], **worker.programs[do]) for worker, do in programs}
         for number in range(1, turns.rounds + 1):
-            for worker in workers:
-                for program in worker.programs:
-                    samples[worker.name, program].samples.append(worker.sample(program, seconds=turns.seconds))
+            for worker, do in programs:
+                samples[worker.name, do].samples.append(worker.sample(do, seconds=turns.seconds))
             trained = {name: setting.batch / m.seconds[-1] for (name, do), m in samples.items() if do == 'train'}
             speeds = ', '.join(f'{name} {speed:.1f}' for name, speed in trained.items())
             turns.progress(f'batch {setting.batch}: round {number} of {turns.rounds}, training images/s: {speeds}')
@@ -145,11 +130,9 @@ def _start_workers(names: list[str], setting: Setting) -> Iterator[list[Worker]]
     path = os.pathsep.join(filter(None, [package_parent, os.environ.get('PYTHONPATH')]))
     environment = {'JAX_PLATFORMS': 'cpu', 'TF_CPP_MIN_LOG_LEVEL': '3', 'PYTHONPATH': path}
     with contextlib.ExitStack() as stack:
-        workers = []
-        for name in names:
-            command = ['-m', 'alexnet_jax.benchmark.worker', name]
-            workers.append(Worker(name, command, setting, environment=environment))
-            stack.callback(workers[-1].close)
+        commands = {name: ['-m', 'alexnet_jax.benchmark.worker', name] for name in names}
+        starting = (Worker(name, command, setting, environment=environment) for name, command in commands.items())
+        workers = [stack.enter_context(contextlib.closing(worker)) for worker in starting]
         for worker in workers:
             worker.wait_until_ready()
         yield workers

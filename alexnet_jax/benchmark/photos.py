@@ -22,11 +22,9 @@ class PhotoFolder:
             raise InputError(f'--images={folder}: no .jpg or .jpeg in it; give a folder that holds some')
 
     def __len__(self) -> int:
-        """Counts the photographs."""
         return len(self.paths)
 
     def __getitem__(self, index: int) -> tuple[bytes, int]:
-        """Reads one photograph."""
         return self.paths[index].read_bytes(), 0
 
 

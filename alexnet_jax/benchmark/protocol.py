@@ -12,17 +12,14 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Mapping
+from subprocess import PIPE, Popen
 from typing import Any, Literal
 
 from alexnet_jax.benchmark.sampling import Program, Sample, take_sample, wait_until_idle
-from alexnet_jax.errors import InputError
 from alexnet_jax.sharding.backend import release_free_memory, tune_allocator
-
-Allocator = Literal['tuned', 'default']
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,32 +40,19 @@ class Setting:
     batch: int
     width: float
     classes: int
-    allocator: Allocator
+    allocator: Literal['tuned', 'default']
     dataset: str = ''
     data_dir: str = ''
     photos: str = ''
     scratch: str = ''
 
 
-def parse_batch_sizes(values: list[str]) -> list[int]:
-    """Parses the numbers of --batch; `InputError` unless they are positive and different."""
-    if not values or not all(value.isdecimal() and int(value) for value in values) or len({*values}) < len(values):
-        raise InputError(f'--batch={",".join(values)}: give different positive numbers, as in --batch=128,32')
-    return [int(value) for value in values]
-
-
 def run_worker(make_programs: Callable[[str, Setting], tuple[Mapping[str, Program], Mapping[str, str]]]) -> None:
-    """Runs a measured process: `python -m MODULE NAME SETTING`, as `Worker` starts it.
+    """Runs a measured process, `python -m MODULE NAME SETTING`: warms up all programs, then answers requests.
 
-    Makes and warms up all programs, then answers requests until standard input ends. What libraries print goes to
-    standard error.
-
-    Args:
-      make_programs: returns the programs of NAME and {library: version}. It has to be what first imports numpy, jax or
-        torch: the allocator is set before it is called.
-
-    Raises:
-      RuntimeError: the setting asks for a tuned allocator, and this system's cannot be tuned.
+    Calls `make_programs` with NAME and the setting for the programs and {library: version}, once the allocator is set:
+    nothing may import numpy, jax or torch before. Sends what libraries print to standard error. Raises RuntimeError
+    where the setting asks for a tuned allocator and this system's cannot be tuned.
     """
     name, argument = sys.argv[1:]
     answers = os.fdopen(os.dup(sys.stdout.fileno()), 'w', buffering=1)
@@ -96,33 +80,21 @@ class Worker:
 
     Attributes:
       name: its name in figures.
-      programs: {what it can do: {'flop', 'moved'} of one call as in sampling.Program}, after `wait_until_ready`.
-      versions: {library: version}, after `wait_until_ready`.
+      programs, versions: {program: {'flop', 'moved'} of a call} and {library: version}, after `wait_until_ready`.
     """
 
     def __init__(self, name: str, command: list[str], setting: Setting, *, environment: Mapping[str, str]) -> None:
-        """Starts Python with `command` and the setting, which `run_worker` reads there."""
         self.name = name
-        self.programs: dict[str, dict[str, int]] = {}
-        self.versions: dict[str, str] = {}
         self._errors = tempfile.TemporaryFile('w+')  # noqa: SIM115 - open for as long as the process runs
-        self._process = subprocess.Popen(
-            [sys.executable, *command, json.dumps(dataclasses.asdict(setting))],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self._errors,
-            env={**os.environ, **environment},
-            text=True,
-        )
+        arguments = [sys.executable, *command, json.dumps(dataclasses.asdict(setting))]
+        variables = {**os.environ, **environment}
+        self._process = Popen(arguments, stdin=PIPE, stdout=PIPE, stderr=self._errors, env=variables, text=True)
 
     def wait_until_ready(self) -> None:
-        """Waits until all programs are built and warm.
-
-        Raises:
-          RuntimeError: the process ended; the message has the end of what it printed.
-        """
+        """Waits until all programs are warm; raises RuntimeError, with the end of its output, if the process ended."""
         ready = self._read_answer()
-        self.programs, self.versions = ready['programs'], ready['versions']
+        self.programs: dict[str, dict[str, int]] = ready['programs']
+        self.versions: dict[str, str] = ready['versions']
 
     def sample(self, program: str, *, seconds: float) -> Sample:
         """Measures one of `programs` for at least `seconds`; raises as `wait_until_ready` does."""

@@ -24,13 +24,13 @@ class Program:
       call: returns when its result is computed.
       flop: floating-point operations of one call, a multiply-accumulate counting as two; 0 where they do not matter.
       moved: bytes that one call must at least read and write, 0 where they do not matter.
-      settle: called before the clock starts, so that work done beforehand is not counted; None: there is none.
+      settle: called before the clock starts, so that work done beforehand is not counted.
     """
 
     call: Callable[[], object]
     flop: int = 0
     moved: int = 0
-    settle: Callable[[], object] | None = None
+    settle: Callable[[], object] = lambda: None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,18 +53,14 @@ class Sample:
 
 
 def make_iterator_program(iterator: Iterator[object], *, skip: int) -> Program:
-    """Makes a program of the next element of an iterator that reads ahead.
-
-    Skips the `skip` elements that may have been read before the clock starts.
-    """
+    """Makes a program of an iterator's next element; first skips `skip`, which it may have read ahead of the clock."""
     skipped = collections.deque[object](maxlen=0)
     return Program(lambda: next(iterator), settle=lambda: skipped.extend(itertools.islice(iterator, skip)))
 
 
 def take_sample(program: Program, *, seconds: float) -> Sample:
     """Calls `program` once, and again until `seconds` have passed."""
-    if program.settle:
-        program.settle()
+    program.settle()
     if _CLEAR.exists():  # the high-water mark of the resident set starts again from its size now (proc(5), clear_refs)
         _CLEAR.write_text('5')
     calls, busy, own, start = 0, _get_busy_seconds(), time.process_time(), time.perf_counter()
@@ -73,10 +69,8 @@ def take_sample(program: Program, *, seconds: float) -> Sample:
         calls += 1
     elapsed = time.perf_counter() - start
     own = time.process_time() - own
-    foreign = None
-    if busy is not None:
-        others = (_get_busy_seconds() or 0) - busy - own
-        foreign = min(1.0, max(0.0, others / (elapsed * (os.cpu_count() or 1))))
+    others = None if busy is None else (_get_busy_seconds() or 0) - busy - own
+    foreign = None if others is None else min(1.0, max(0.0, others / (elapsed * (os.cpu_count() or 1))))
     return Sample(calls, elapsed / calls, own / calls, foreign, _get_peak_bytes())
 
 

@@ -47,49 +47,41 @@ def summarise_batch(results: Results) -> Figures:
     stands where something was not measured.
     """
     samples, batch = results.network, results.setting.batch
-    gemm = samples[_find_fastest(samples, (key for key in samples if key[1].startswith('gemm_')))]
-    figures: Figures = {'batch': batch}
-    two_device: Figures = {}
+    products = [measured for (_, program), measured in samples.items() if program.startswith('gemm_')]
+    gemm = min(products, key=lambda measured: statistics.median(measured.seconds))
+    figures, two_device = Figures(batch=batch), Figures()
     for program in PROGRAMS:
         one, two = samples['one_device', program], samples['two_device', program]
-        figures[program] = (
-            summary.summarise_speed(one.seconds, batch)
-            | summary.summarise_values('fraction_of_gemm', summary.compute_ratios(one.flop_rates, gemm.flop_rates))
-            | _compare_to_torch(samples, program, 'ratio_to_torch', [f for f in TORCH_FORMS if f.startswith('eager')])
-            | _compare_to_torch(samples, program, 'ratio_to_torch_best', TORCH_FORMS)
-        )
-        ratio = summary.summarise_values('ratio_to_one_device', summary.compute_ratios(one.seconds, two.seconds))
+        rates = ([measured.flop / s for s in measured.seconds] for measured in (one, gemm))
+        figures[program] = summary.summarise_speed(one.seconds, batch) | {
+            **summary.summarise_ratios('fraction_of_gemm', *rates),
+            **_compare_to_torch(samples, program, 'ratio_to_torch', [f for f in TORCH_FORMS if f.startswith('eager')]),
+            **_compare_to_torch(samples, program, 'ratio_to_torch_best', TORCH_FORMS),
+        }
+        ratio = summary.summarise_ratios('ratio_to_one_device', one.seconds, two.seconds)
         two_device[program] = summary.summarise_speed(two.seconds, batch) | ratio
     figures['two_device'] = {'ratio_to_one_device': two_device['train']['ratio_to_one_device'], **two_device}
-    figures['torch'] = {
-        form: {
-            program: summary.summarise_speed(samples[f'torch_{form}', program].seconds, batch) for program in PROGRAMS
-        }
-        for form in TORCH_FORMS
-        if (f'torch_{form}', 'train') in samples
-    }
-    figures['peak_bytes'] = {
-        name: max((s.peak_bytes for s in measured.samples if s.peak_bytes is not None), default=None)
-        for (name, program), measured in samples.items()
-        if program == 'train'
-    }
+    figures['torch'], figures['peak_bytes'] = {}, {}
+    for (name, program), measured in samples.items():
+        if name.startswith('torch_') and program in PROGRAMS:
+            form = figures['torch'].setdefault(name.removeprefix('torch_'), {})
+            form[program] = summary.summarise_speed(measured.seconds, batch)
+        if program == 'train':
+            peaks = (sample.peak_bytes for sample in measured.samples if sample.peak_bytes is not None)
+            figures['peak_bytes'][name] = max(peaks, default=None)
     figures['ceilings'] = _summarise_ceilings(samples)
     figures['layers'] = _summarise_layers(results.layers) if results.layers else None
     figures['foreign'] = summary.summarise_foreign(samples)
     return figures
 
 
-def _find_fastest(samples: Samples, keys: Iterable[tuple[str, str]]) -> tuple[str, str]:
-    return min(keys, key=lambda key: statistics.median(samples[key].seconds))
-
-
 def _compare_to_torch(samples: Samples, program: str, name: str, forms: Iterable[str]) -> Figures:
-    keys = [key for form in forms if (key := (f'torch_{form}', program)) in samples]
-    if not keys:
+    seconds = {form: samples[key].seconds for form in forms if (key := (f'torch_{form}', program)) in samples}
+    if not seconds:
         return {name: None, f'{name}_quartiles': None, f'{name}_form': None}
-    fastest = _find_fastest(samples, keys)
-    ratios = summary.compute_ratios(samples[fastest].seconds, samples['one_device', program].seconds)
-    return {**summary.summarise_values(name, ratios), f'{name}_form': fastest[0].removeprefix('torch_')}
+    fastest = min(seconds, key=lambda form: statistics.median(seconds[form]))
+    ratio = summary.summarise_ratios(name, seconds[fastest], samples['one_device', program].seconds)
+    return {**ratio, f'{name}_form': fastest}
 
 
 def _summarise_ceilings(samples: Samples) -> Figures:
@@ -116,16 +108,10 @@ def _summarise_layers(samples: Samples) -> Figures:
     for name, layer in layers.items():
         spread = summary.summarise_values('seconds', layer.seconds)
         arithmetic, traffic = layer.flop / gemm, layer.moved / memory
-        by_arithmetic = arithmetic >= traffic
-        rows.append({
-            'name': name,
-            **spread,
-            'gflop': layer.flop / 1e9,
-            'megabytes': layer.moved / 1e6,
-            'bound': 'arithmetic' if by_arithmetic else 'memory',
-            'rate': (layer.flop if by_arithmetic else layer.moved) / spread['seconds'] / 1e9,
-            'fraction_of_bound': max(arithmetic, traffic) / spread['seconds'],
-        })  # fmt: skip
+        bound, work = ('arithmetic', layer.flop) if arithmetic >= traffic else ('memory', layer.moved)
+        row = {'name': name, **spread, 'gflop': layer.flop / 1e9, 'megabytes': layer.moved / 1e6, 'bound': bound}
+        row['rate'] = work / spread['seconds'] / 1e9
+        rows.append(row | {'fraction_of_bound': max(arithmetic, traffic) / spread['seconds']})
         if name.startswith('conv') and layer.flop:
             total = convolutions['forward' if name.endswith('forward') else 'backward']
             total[:] = total[0] + layer.flop, total[1] + spread['seconds']
@@ -136,41 +122,39 @@ def _summarise_layers(samples: Samples) -> Figures:
         'rows': rows,
         **{f'convolutions_{way}_fraction_of_gemm': flop / s / gemm for way, (flop, s) in convolutions.items()},
         'step_seconds': statistics.median(step),
-        'explained': statistics.median(summary.compute_ratios(totals, step)),
+        'explained': summary.summarise_ratios('explained', totals, step)['explained'],
     }
 
 
 def format_step_figures(figures: Figures) -> str:
     """Formats all tables, one batch size after the other, at most 110 columns wide."""
-    machine, versions = summary.format_machine(figures)
-    setting = figures['setting']
-    lines = [machine, f'{versions}; allocator {setting["allocator"]}']
-    lines.append(f'network: paper, width {setting["width"]:g}, {setting["classes"]} classes, float32')
-    return '\n'.join(lines + [line for batch in figures['by_batch'].values() for line in ['', *_format_batch(batch)]])
+    (machine, versions), setting = summary.format_machine(figures), figures['setting']
+    network = f'network: paper, width {setting["width"]:g}, {setting["classes"]} classes, float32'
+    header = [machine, f'{versions}; allocator {setting["allocator"]}', network]
+    return '\n'.join(header + [line for batch in figures['by_batch'].values() for line in ['', *_format_batch(batch)]])
 
 
 def _format_batch(figures: Figures) -> list[str]:
-    def format_ratios(title: str, key: str, programs: Figures) -> str:
-        return summary.format_row(
-            _SPEED_WIDTHS, title, *(summary.format_spread(programs[program], key, 2) for program in PROGRAMS)
-        )
+    def add_row(title: str, programs: Figures, key: str, digits: int, *cells: str) -> None:
+        spreads = (summary.format_spread(programs[program], key, digits) for program in PROGRAMS)
+        lines.append(summary.format_row(_SPEED_WIDTHS, title, *spreads, *cells))
 
-    subjects = {'one_device': figures, 'two_device': figures['two_device']}
-    subjects |= {f'torch_{form}': programs for form, programs in figures['torch'].items()}
+    networks = {'one_device': figures, 'two_device': figures['two_device']}
+    networks |= {f'torch_{form}': programs for form, programs in figures['torch'].items()}
     lines = [f'batch {figures["batch"]}: images/s, median (quartiles)']
     lines.append(summary.format_row(_SPEED_WIDTHS, '', 'training', 'inference', 'peak MB (training)'))
-    for name, programs in subjects.items():
+    for name, programs in networks.items():
         peak = figures['peak_bytes'][name]
-        speeds = (summary.format_spread(programs[program], 'images_per_second', 1) for program in PROGRAMS)
         memory = 'unknown' if peak is None else f'{peak / 1e6:,.0f}'
-        lines.append(summary.format_row(_SPEED_WIDTHS, _TITLES[name], *speeds, memory))
+        add_row(_TITLES[name], programs, 'images_per_second', 1, memory)
     lines += ['', summary.format_row(_SPEED_WIDTHS, 'one device, ratio of each round', 'training', 'inference')]
-    measured = {title: key for title, key in _RATIOS.items() if figures['train'][key] is not None}
-    lines += [format_ratios(title, key, figures) for title, key in measured.items()]
-    lines += [format_ratios('two devices to one', 'ratio_to_one_device', figures['two_device']), '']
+    for title, key in _RATIOS.items():
+        if figures['train'][key] is not None:
+            add_row(title, figures, key, 2)
+    add_row('two devices to one', figures['two_device'], 'ratio_to_one_device', 2)
     products = [f'{key.removeprefix("gemm_")} {x:.0f}' for key, x in figures['ceilings'].items() if 'gemm_' in key]
     moves = [f'{key} {x:.1f}' for key, x in figures['ceilings'].items() if 'gemm_' not in key]
-    lines.append(f'ceilings: matrix products {", ".join(products)} GFLOP/s; memory {", ".join(moves)} GB/s')
+    lines += ['', f'ceilings: matrix products {", ".join(products)} GFLOP/s; memory {", ".join(moves)} GB/s']
     if figures['layers']:
         lines += ['', *_format_layers(figures['layers'])]
     return [*lines, summary.format_foreign(figures['foreign'])]
@@ -184,13 +168,11 @@ def _format_layers(layers: Figures) -> list[str]:
         summary.format_row(_LAYER_WIDTHS, '', 'ms', 'GFLOP', 'MB', 'rate', 'of its bound', 'of the step'),
     ]
     for row in layers['rows']:
-        seconds, unit = row['seconds'], 'GFLOP/s' if row['bound'] == 'arithmetic' else 'GB/s   '
+        seconds, unit = row['seconds'], {'arithmetic': 'GFLOP/s', 'memory': 'GB/s   '}[row['bound']]
         work = f'{seconds * 1e3:.2f}', f'{row["gflop"]:.2f}', f'{row["megabytes"]:.1f}', f'{row["rate"]:.1f} {unit}'
         shares = f'{row["fraction_of_bound"]:.0%}', f'{seconds / layers["step_seconds"]:.1%}'
         lines.append(summary.format_row(_LAYER_WIDTHS, row['name'], *work, *shares))
     forward, backward = (layers[f'convolutions_{way}_fraction_of_gemm'] for way in ('forward', 'backward'))
-    return [
-        *lines,
-        f'convolutions together: {forward:.0%} of the matrix products forward, {backward:.0%} backward',
-        f'the rows add up to {layers["explained"]:.0%} of the training step ({layers["step_seconds"] * 1e3:.0f} ms)',
-    ]
+    lines.append(f'convolutions together: {forward:.0%} of the matrix products forward, {backward:.0%} backward')
+    step = f'the training step ({layers["step_seconds"] * 1e3:.0f} ms)'
+    return [*lines, f'the rows add up to {layers["explained"]:.0%} of {step}']

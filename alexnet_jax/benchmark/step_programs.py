@@ -55,10 +55,8 @@ def make_step_programs(name: str, setting: Setting) -> dict[str, Program]:
         return make_ceiling_programs()
     towers = {'one_device': 1, 'two_device': 2, 'layers': 1}[name]
     prepare_backend((1, towers))
-    programs = make_network_programs(setting, towers=towers)
-    if name == 'layers':  # and the whole step, of which they are parts
-        return {'train': programs['train'], **make_layer_programs(setting)}
-    return programs
+    network = make_network_programs(setting, towers=towers)  # of which layers are parts
+    return {'train': network['train'], **make_layer_programs(setting)} if name == 'layers' else network
 
 
 def make_ceiling_programs() -> dict[str, Program]:
@@ -69,21 +67,17 @@ def make_ceiling_programs() -> dict[str, Program]:
     """
     random = np.random.default_rng(0)
     a, b = (random.standard_normal((SIDE, SIDE), np.float32) for _ in range(2))
-    product = np.empty_like(a)
     device_a, device_b, multiply = jnp.asarray(a), jnp.asarray(b), jax.jit(jnp.matmul)
     x, y, z = (np.ones(FLOATS, np.float32) for _ in range(3))
     threads = os.cpu_count() or 1
-    pool = ThreadPoolExecutor(threads)
+    pool, product = ThreadPoolExecutor(threads), np.empty_like(a)
     parts = [slice(FLOATS * i // threads, FLOATS * (i + 1) // threads) for i in range(threads)]
-
-    def run_in_parts(function: Callable[[slice], object]) -> Callable[[], object]:
-        return lambda: list(pool.map(function, parts))
-
+    copy, add = (lambda part: np.copyto(z[part], x[part])), (lambda part: np.add(x[part], y[part], out=z[part]))
     return {
         'gemm_numpy': Program(lambda: np.matmul(a, b, out=product), flop=2 * SIDE**3),
         'gemm_xla': Program(lambda: jax.block_until_ready(multiply(device_a, device_b)), flop=2 * SIDE**3),
-        'copy': Program(run_in_parts(lambda part: np.copyto(z[part], x[part])), moved=2 * x.nbytes),
-        'add': Program(run_in_parts(lambda part: np.add(x[part], y[part], out=z[part])), moved=3 * x.nbytes),
+        'copy': Program(lambda: list(pool.map(copy, parts)), moved=2 * x.nbytes),
+        'add': Program(lambda: list(pool.map(add, parts)), moved=3 * x.nbytes),
     }
 
 
@@ -100,29 +94,24 @@ def make_network_programs(setting: Setting, *, towers: int) -> dict[str, Program
     lighting = jnp.asarray(random.normal(size=(setting.batch, 3)), jnp.float32)
     batch = place_batch(mesh, Batch(images=images, labels=labels, lighting=lighting))
     state, train_step = run.create_state(np.full((CROP, CROP, 3), 127.5)), run.make_train_step()
-
-    def device_logits(params: Any, images: Array, mean_image: Array) -> Array:
-        return model.apply({'params': params}, normalise(images, mean_image))
+    rows = batch_spec(mesh)
+    specs = (parameter_specs(mesh, state.params), rows, REPLICATED)
 
     @jax.jit(compiler_options=compiler_options(mesh))
-    def logits(params: Any, images: Array, mean_image: Array) -> Array:
-        rows = batch_spec(mesh)
-        specs = (parameter_specs(mesh, params), rows, REPLICATED)
-        return jax.shard_map(device_logits, mesh=mesh, in_specs=specs, out_specs=rows)(params, images, mean_image)
+    @functools.partial(jax.shard_map, mesh=mesh, in_specs=specs, out_specs=rows)
+    def compute_logits(params: Any, images: Array, mean_image: Array) -> Array:
+        return model.apply({'params': params}, normalise(images, mean_image))
 
     def train() -> None:
         nonlocal state
         state, metrics = jax.block_until_ready(train_step(state, batch))
         assert np.isfinite(metrics['loss']), 'training diverged: its speed means nothing'
 
-    def infer() -> None:
-        jax.block_until_ready(logits(state.params, batch.images, state.mean_image))
-
-    forward, trained = count_flop(run.variant, num_classes=setting.classes)
-    return {
-        'train': Program(train, flop=setting.batch * trained),
-        'inference': Program(infer, flop=setting.batch * forward),
-    }
+    forward, trained = (setting.batch * flop for flop in count_flop(run.variant, num_classes=setting.classes))
+    infer = Program(
+        lambda: jax.block_until_ready(compute_logits(state.params, batch.images, state.mean_image)), forward
+    )
+    return {'train': Program(train, trained), 'inference': infer}
 
 
 def count_flop(variant: Variant, *, num_classes: int) -> tuple[int, int]:
@@ -151,8 +140,7 @@ def make_layer_programs(setting: Setting) -> dict[str, Program]:
         x = table.add_convolution(conv, params[conv.name], x)
     x = x.reshape(setting.batch, -1)
     for dense in run.variant.dense:
-        x = table.add(dense.name, jnp.matmul, (x, params[dense.name]['kernel']), _INPUT | _WEIGHT)
-        x = jnp.maximum(x, 0)
+        x = jnp.maximum(table.add(dense.name, jnp.matmul, (x, params[dense.name]['kernel']), _INPUT | _WEIGHT), 0)
     table.add_update(run.optimizer, params)
     return table.programs
 
@@ -174,25 +162,21 @@ class _LayerTable:
         sizes = get_layer_sizes(run.variant, num_classes=run.num_classes)
         self._flop = {row.name: 2 * row.macs * batch for row in sizes}
 
-    def add(
-        self, name: str, function: Callable[..., Array], operands: tuple[Array, ...], gradients: _Gradients
-    ) -> Array:
+    def add(self, name: str, function: Callable[..., Array], operands: tuple, gradients: _Gradients) -> Array:
         """Adds the rows of `function` and of its gradients."""
         # With gradients to come, the forward program also computes what they will need, as in training.
         forward = self._jit((lambda *operands: jax.vjp(function, *operands)) if gradients else function)
         output = jax.block_until_ready(forward(*operands))
         result, pull = output if gradients else (output, None)
-        flop = self._flop.get(name, 0)
-        self._add_program(f'{name} forward', forward, operands, flop=flop, moved=_count_bytes(operands, result))
+        calls = {'forward': (_make_call(forward, *operands), _count_bytes(operands, result))}
         gradient = jnp.ones_like(result) / result.size
         for title, (wanted, read) in gradients.items():
             backward = self._jit(lambda pull, gradient, wanted=wanted: [pull(gradient)[i] for i in wanted])
             moved = _count_bytes(gradient, [operands[i] for i in wanted + read])
-            self._add_program(f'{name} {title}', backward, (pull, gradient), flop=flop, moved=moved)
+            calls[title] = _make_call(backward, pull, gradient), moved
+        flop = self._flop.get(name, 0)
+        self.programs |= {f'{name} {title}': Program(call, flop, moved) for title, (call, moved) in calls.items()}
         return result
-
-    def _add_program(self, title: str, function: Callable, operands: tuple, *, flop: int, moved: int) -> None:
-        self.programs[title] = Program(lambda: jax.block_until_ready(function(*operands)), flop, moved)
 
     def add_convolution(self, conv: Conv, params: dict[str, Array], x: Array) -> Array:
         """Adds the rows of one convolution and of what follows it, a ReLU first."""
@@ -200,8 +184,7 @@ class _LayerTable:
         groups = TOWERS if conv.reads == 'tower' else 1
         convolve = functools.partial(ops.convolution, stride=conv.stride, padding=conv.padding, groups=groups)
         x = self.add(name, convolve, (x, params['kernel']), _WEIGHT if conv.reads == 'image' else _INPUT | _WEIGHT)
-        bias_relu = (x, params['bias'])
-        x = self.add(f'{name} bias, ReLU', lambda x, bias: ops.relu(ops.add_bias(x, bias)), bias_relu, _BIAS_RELU)
+        x = self.add(f'{name} bias, ReLU', lambda x, b: ops.relu(ops.add_bias(x, b)), (x, params['bias']), _BIAS_RELU)
         for operation in conv.then[1:]:
             match operation:
                 case ChannelNorm(size, k, alpha, beta):
@@ -229,6 +212,10 @@ class _LayerTable:
             current = jax.block_until_ready(donating(*current, params))
 
         self.programs['update'] = Program(update, moved=5 * _count_bytes(params))
+
+
+def _make_call(function: Callable[..., Any], *operands: Any) -> Callable[[], object]:
+    return lambda: jax.block_until_ready(function(*operands))
 
 
 def _count_bytes(*trees: Any) -> int:

@@ -24,9 +24,9 @@ def summarise_values(name: str, values: Sequence[float]) -> Figures:
     return {name: median, f'{name}_quartiles': [low, high]}
 
 
-def compute_ratios(ours: Sequence[float], theirs: Sequence[float]) -> list[float]:
-    """Divides ours by theirs round by round: what disturbs a whole round disturbs both, and cancels."""
-    return [a / b for a, b in zip(ours, theirs, strict=True)]
+def summarise_ratios(name: str, ours: Sequence[float], theirs: Sequence[float]) -> Figures:
+    """Summarises ours / theirs, round by round: what disturbs a whole round disturbs both, and cancels."""
+    return summarise_values(name, [a / b for a, b in zip(ours, theirs, strict=True)])
 
 
 def summarise_speed(seconds: Sequence[float], batch: int) -> Figures:
@@ -47,10 +47,8 @@ def describe_machine(versions: dict[str, str]) -> Figures:
     lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
     names = [line.split(':', 1)[1].strip() for line in lines if line.startswith('model name')]
     cpu = names[0] if names else platform.processor() or platform.machine()
-    return {
-        'hardware': {'cpu': cpu, 'cores': os.cpu_count(), 'system': platform.platform()},
-        'versions': {'python': platform.python_version(), **versions},
-    }
+    hardware = {'cpu': cpu, 'cores': os.cpu_count(), 'system': platform.platform()}
+    return {'hardware': hardware, 'versions': {'python': platform.python_version(), **versions}}
 
 
 def format_machine(figures: Figures) -> list[str]:

@@ -7,12 +7,9 @@ from alexnet_jax.benchmark.sampling import Program
 
 
 def make_programs(name: str, setting: Setting) -> tuple[dict[str, Program], dict[str, str]]:
-    """Makes the programs of process `name` and {library: version}; imports what that takes, and nothing else.
+    """Makes the programs of a process and {library: version}; imports only what they need.
 
-    Args:
-      name: 'one_device', 'two_device', 'layers', 'ceilings', 'input', 'torch_ceiling', or 'torch_' or 'tf_' and one of
-        the peer's forms.
-      setting: what all processes have in common.
+    `name` is 'one_device', 'two_device', 'layers', 'ceilings', 'input', 'torch_FORM', 'torch_ceiling' or 'tf_FORM'.
     """
     peer, _, form = name.partition('_')
     if peer == 'torch':
@@ -26,15 +23,14 @@ def make_programs(name: str, setting: Setting) -> tuple[dict[str, Program], dict
     import jax
     import numpy as np
 
+    versions = {'jax': jax.__version__, 'numpy': np.__version__}
     if name == 'input':
         from alexnet_jax.benchmark.input_programs import make_input_programs
 
-        programs = make_input_programs(setting)
-    else:
-        from alexnet_jax.benchmark.step_programs import make_step_programs
+        return make_input_programs(setting), versions
+    from alexnet_jax.benchmark.step_programs import make_step_programs
 
-        programs = make_step_programs(name, setting)
-    return programs, {'jax': jax.__version__, 'numpy': np.__version__}
+    return make_step_programs(name, setting), versions
 
 
 if __name__ == '__main__':

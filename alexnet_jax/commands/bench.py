@@ -49,13 +49,19 @@ def main(argv: list[str]) -> None:
         print(json.dumps(figures))
 
 
+def _parse_batch_sizes(values: list[str]) -> list[int]:
+    if not values or not all(value.isdecimal() and int(value) for value in values) or len({*values}) < len(values):
+        raise InputError(f'--batch={",".join(values)}: give different positive numbers, as in --batch=128,32')
+    return [int(value) for value in values]
+
+
 def _bench_step() -> tuple[dict[str, Any], str]:
     from alexnet_jax.benchmark.measure import Turns, measure_step
-    from alexnet_jax.benchmark.protocol import Setting, parse_batch_sizes
+    from alexnet_jax.benchmark.protocol import Setting
     from alexnet_jax.benchmark.step_figures import format_step_figures, make_step_figures
 
     fixed, turns = (_WIDTH.value, _CLASSES.value, _ALLOCATOR.value), Turns(_ROUNDS.value, _SECONDS.value)
-    settings = [Setting(batch, *fixed) for batch in parse_batch_sizes(_BATCH.value)]
+    settings = [Setting(batch, *fixed) for batch in _parse_batch_sizes(_BATCH.value)]
     options = {'torch': _AGAINST.value == 'torch', 'layers': _LAYERS.value}
     figures = make_step_figures([measure_step(setting, turns, **options) for setting in settings])
     return figures, format_step_figures(figures)
@@ -64,10 +70,10 @@ def _bench_step() -> tuple[dict[str, Any], str]:
 def _bench_input() -> tuple[dict[str, Any], str]:
     from alexnet_jax.benchmark.input_figures import format_input_figures, measure_input_pipeline
     from alexnet_jax.benchmark.measure import Turns
-    from alexnet_jax.benchmark.protocol import Setting, parse_batch_sizes
+    from alexnet_jax.benchmark.protocol import Setting
 
     fixed = (_WIDTH.value, _CLASSES.value, _ALLOCATOR.value, _DATASET.value, _DATA_DIR.value)
-    setting, turns = Setting(parse_batch_sizes(_BATCH.value)[0], *fixed), Turns(_ROUNDS.value, _SECONDS.value)
+    setting, turns = Setting(_parse_batch_sizes(_BATCH.value)[0], *fixed), Turns(_ROUNDS.value, _SECONDS.value)
     options = {'images': _IMAGES.value, 'tf': _AGAINST.value == 'tf', 'appetite': _APPETITE.value}
     figures = measure_input_pipeline(setting, turns, **options)
     return figures, format_input_figures(figures)

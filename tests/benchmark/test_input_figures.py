@@ -26,7 +26,7 @@ def results():
         samples['tf_default', f'{prefix}pipeline'] = make_measurement(0.11 * slower, 0.15 * slower, 0.2 * slower)
         samples['tf_accurate', f'{prefix}pipeline'] = make_measurement(*[0.3 * slower] * 3, cpu=0.6 * slower)
     samples['one_device', 'train'] = make_measurement(2.0, 2.0, 2.5)
-    return Results(SETTING, samples, {}, {'jax': '1'})
+    return Results(SETTING, samples, {'jax': '1'})
 
 
 def test_make_input_figures_counts_stages_by_cpu_time_and_pipelines_by_the_clock(results):

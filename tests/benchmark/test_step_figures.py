@@ -46,7 +46,7 @@ def make_results(*, torch, layers=False, foreign=0.02):
         ('ceilings', 'copy'): make_measurement(1.0, 1.0, moved=20 * 10**9),
         ('ceilings', 'add'): make_measurement(1.0, 1.0, moved=40 * 10**9),
     }
-    return Results(SETTING, network, by_layer if layers else {}, {'jax': '1'})
+    return Results(SETTING, network, {'jax': '1'}, by_layer if layers else {})
 
 
 def test_summarise_batch_compares_with_the_ceiling_and_between_meshes():
@@ -120,7 +120,7 @@ def test_format_step_figures_has_every_figure_within_110_columns():
 
 def test_make_step_figures_puts_the_first_batch_size_on_top():
     other = make_results(torch=False)
-    small = Results(Setting(4, 1.0, 1000, 'tuned'), other.network, {}, {'jax': '1'})
+    small = Results(Setting(4, 1.0, 1000, 'tuned'), other.network, {'jax': '1'})
     found = make_step_figures([make_results(torch=False), small])
     assert list(found['by_batch']) == ['12', '4']
     assert found['batch'] == 12

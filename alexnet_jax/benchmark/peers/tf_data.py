@@ -79,8 +79,7 @@ def iter_photo_batches(paths: list[pathlib.Path], *, batch: int, dct_method: str
     def crop(path: Any, *offsets: Any) -> Any:
         return crop_photo(tf.io.read_file(path), *offsets, dct_method=dct_method), tf.constant(0, tf.int64)
 
-    names = tf.data.Dataset.from_tensor_slices([str(path) for path in paths])
-    return _iter_batches(names, crop, batch=batch, threads=threads)
+    return _iter_batches(tf.data.Dataset.from_tensor_slices(list(map(str, paths))), crop, batch=batch, threads=threads)
 
 
 def _iter_batches(dataset: Any, crop: Callable[..., Any], *, batch: int, threads: int) -> Iterator[Any]:

@@ -6,11 +6,10 @@ something. Weights convert by transposing: conv HWIO -> OIHW, fc (i, o) -> (o, i
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import os
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -84,25 +83,21 @@ class AlexNet(nn.Module):
     def forward(self, images: Tensor, lighting: Tensor | None) -> Tensor:
         """Computes the logits."""
         x = images.to(self.mean_image.dtype) - self.mean_image
-        if lighting is not None:
-            x = x + lighting[:, :, None, None]
-        x = F.pad(x, (0, 3, 0, 3))
+        x = F.pad(x if lighting is None else x + lighting[:, :, None, None], (0, 3, 0, 3))
         x = F.max_pool2d(self.norm(F.relu(self.conv1(x))), 3, 2)
         x = F.max_pool2d(self.norm(F.relu(self.conv2(x))), 3, 2)
         x = F.relu(self.conv4(F.relu(self.conv3(x))))
         x = F.max_pool2d(F.relu(self.conv5(x)), 3, 2)
         x = x.permute(0, 2, 3, 1).flatten(1)  # rows, columns, channels, as alexnet_jax reads them
         x = self._dropout(F.relu(self.fc6(x)))
-        x = self._dropout(F.relu(self.fc7(x)))
-        return self.fc8(x)
+        return self.fc8(self._dropout(F.relu(self.fc7(x))))
 
     def _dropout(self, x: Tensor) -> Tensor:
         # F.dropout doubles what it keeps; the paper halves everything in testing instead.
         return F.dropout(x, 0.5, self.training) * 0.5
 
 
-@dataclasses.dataclass(frozen=True)
-class Form:
+class Form(NamedTuple):
     """One way to run the network in PyTorch, by how much of PyTorch's speed its author asks for."""
 
     norm: Callable[[Tensor], Tensor] = builtin_norm
@@ -120,7 +115,7 @@ FORMS = {
 
 
 def make_optimizer(model: AlexNet, *, fused: bool) -> torch.optim.SGD:
-    """Makes the paper's update (section 5) at a constant rate: weights decay, biases do not."""
+    """Makes the paper's update at a constant rate: weights decay, biases do not."""
     layers = list(model.children())
     groups = [{'params': [x.weight for x in layers], 'weight_decay': 5e-4}, {'params': [x.bias for x in layers]}]
     return torch.optim.SGD(groups, lr=0.01, momentum=0.9, fused=fused or None)
@@ -131,24 +126,17 @@ def make_torch_programs(name: str, setting: Setting) -> tuple[dict[str, Program]
     torch.set_num_threads(os.cpu_count() or 1)
     versions = {'torch': torch.__version__}
     if name == 'ceiling':
-        side = 3072
-        a, b, product = (torch.randn(side, side) for _ in range(3))
-        return {'gemm_torch': Program(lambda: torch.matmul(a, b, out=product), flop=2 * side**3)}, versions
+        a, b, product = (torch.randn(3072, 3072) for _ in range(3))
+        return {'gemm_torch': Program(lambda: torch.matmul(a, b, out=product), flop=2 * 3072**3)}, versions
     torch.manual_seed(0)
     form = FORMS[name]
     model = AlexNet(width=setting.width, classes=setting.classes, norm=form.norm).to(memory_format=form.layout)
     optimizer = make_optimizer(model, fused=form.fused_update)
     images = torch.randint(256, (setting.batch, 3, 224, 224), dtype=torch.uint8).contiguous(memory_format=form.layout)
     labels, lighting = torch.randint(setting.classes, (setting.batch,)), torch.randn(setting.batch, 3)
-
-    def compute_loss(images: Tensor, labels: Tensor, lighting: Tensor) -> Tensor:
-        return F.cross_entropy(model(images, lighting), labels)
-
-    def compute_logits(images: Tensor) -> Tensor:
-        return model(images, None)
-
-    if form.compiled:
-        compute_loss, compute_logits = torch.compile(compute_loss), torch.compile(compute_logits)
+    compiled = torch.compile if form.compiled else lambda function: function
+    compute_loss = compiled(lambda images, labels, lighting: F.cross_entropy(model(images, lighting), labels))
+    compute_logits = compiled(lambda images: model(images, None))
 
     def train() -> None:
         model.train()
