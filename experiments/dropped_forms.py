@@ -23,7 +23,7 @@ import jax.numpy as jnp  # noqa: E402
 from jax import Array  # noqa: E402
 
 from alexnet_jax.model import ops, ops_cpu  # noqa: E402
-from alexnet_jax.training.step import CPU_COMPILER_OPTIONS  # noqa: E402
+from alexnet_jax.sharding.backend import CPU_COMPILER_OPTIONS  # noqa: E402
 
 ROUNDS = 7
 _written = jax.lax.optimization_barrier

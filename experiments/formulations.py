@@ -1,4 +1,4 @@
-"""What each CPU form gains: every block of the network in its plain form and in that of cpu_layers, timed in turn.
+"""What each CPU form gains: every block of the network in its plain form and in that of ops_cpu, timed in turn.
 
     python -m experiments.formulations [BATCH]
 
@@ -25,7 +25,7 @@ import jax.numpy as jnp  # noqa: E402
 from jax import Array  # noqa: E402
 
 from alexnet_jax.model import ops, ops_cpu  # noqa: E402
-from alexnet_jax.training.step import CPU_COMPILER_OPTIONS  # noqa: E402
+from alexnet_jax.sharding.backend import CPU_COMPILER_OPTIONS  # noqa: E402
 
 ROUNDS = 5
 _NORM = {'towers': 2, 'size': 5, 'k': 2.0, 'alpha': 1e-4, 'beta': 0.75}

@@ -7,7 +7,7 @@ The bytes are those that `alexnet audit --config=configs/MODE.py:imagenet2012` p
 
 import pathlib
 
-FOLDER = pathlib.Path(__file__).parent / 'figures'
+FOLDER = pathlib.Path(__file__).parents[1] / 'docs/figures'
 LAYERS = ('conv1', 'conv2', 'conv3', 'conv4', 'conv5', 'fc6', 'fc7', 'fc8')
 BLUE, ORANGE, RED, GREY = '#2b6cb0', '#c05621', '#c53030', '#4a5568'
 FILL = {BLUE: '#dbe9f6', ORANGE: '#fbe3d2'}

@@ -1,6 +1,6 @@
 """How long a checkpoint of the full network holds up training, and how long writing it takes behind its back.
 
-python -m experiments.save_pause [--folder=DIR]      about a minute; 60,965,224 parameters and as many momenta, 488 MB
+python -m experiments.save_pause [--folder=DIR]    about a minute; 60,965,224 parameters and as many momenta, 488 MB
 """
 
 import argparse
