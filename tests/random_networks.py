@@ -30,10 +30,10 @@ def network_of(variant='released', *, width=0.0625, seed=0, classes=CLASSES):
     return Network(name=name, params=params, mean_image=mean, classes=classes, source='random')
 
 
-def save_run(network, workdir, dataset, data_dir):
+def save_run(network, workdir, dataset, data_dir, *, mesh=(1, 1)):
     """A run folder of `network`, as if it had been trained on `dataset`, with checkpoint 0."""
     name, width = network.name.variant, network.name.width
-    classes, settings = len(dataset.classes), {'mesh': (1, 1), 'data_dir': str(data_dir), 'batch_size': 4}
+    classes, settings = len(dataset.classes), {'mesh': mesh, 'data_dir': str(data_dir), 'batch_size': 4}
     run = run_with(dataset=dataset.name, num_classes=classes, variant=name, width=width, **settings)
     state = run.create_state(network.mean_image)
     params = jax.tree.map(lambda new, old: jax.device_put(new, old.sharding), network.params, state.params)

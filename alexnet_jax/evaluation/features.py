@@ -24,7 +24,7 @@ from alexnet_jax.data.pipeline import EvaluationBatches, get_crop_decoder
 from alexnet_jax.errors import InputError
 from alexnet_jax.evaluation.predictions import check_mesh
 from alexnet_jax.evaluation.views import cut_view, get_views
-from alexnet_jax.model.alexnet import INTERMEDIATES, get_stage_shapes, list_stages
+from alexnet_jax.model.alexnet import INTERMEDIATES, AlexNet, get_stage_shapes, list_stages
 from alexnet_jax.model.network import Network
 from alexnet_jax.model.spec import Variant
 from alexnet_jax.sharding.backend import compiler_options
@@ -56,6 +56,12 @@ def format_stages(network: Network) -> str:
         alias = f'  = {layer}' if find_stage(network.variant, layer) == stage else ''
         lines.append(f'{stage:<{width}}  {"x".join(map(str, shape)):>10}  {math.prod(shape):>7,}{alias}')
     return '\n'.join(lines)
+
+
+def compute_stage(model: AlexNet, params: Any, crops: Array, mean_image: Array, *, stage: str) -> Array:
+    """Computes a stage, (b, ...) in the model's dtype, of crops (b, size, size, 3), numeric, 0..255; traceable."""
+    pixels = normalise(crops, mean_image, std=model.variant.pixel_std)
+    return model.apply({'params': params}, pixels, mutable=[INTERMEDIATES])[1][INTERMEDIATES][stage]
 
 
 def iter_features(
@@ -109,8 +115,7 @@ def _make_features(network: Network, mesh: Mesh, stage: str, *, dtype: DTypeLike
 
     def device_features(params: Any, images: Array, mean_image: Array) -> Array:
         crops = cut_view(images, *map(jnp.int32, view), size=variant.input_size)
-        pixels = normalise(crops, mean_image, std=variant.pixel_std)
-        return model.apply({'params': params}, pixels, mutable=[INTERMEDIATES])[1][INTERMEDIATES][stage]
+        return compute_stage(model, params, crops, mean_image, stage=stage)
 
     def program(params: Any, images: Array, mean_image: Array) -> Array:
         sharded = jax.shard_map(

@@ -25,7 +25,7 @@ from alexnet_jax.sharding.backend import prepare_backend
 from alexnet_jax.sharding.mesh import make_mesh
 
 MOST = 5  # classes an image
-_MOST_AT_ONCE = 32
+MAX_BATCH = 32
 _MOST_DRAWN = 400  # Matplotlib draws no picture of 65,536 pixels or more a side
 
 
@@ -95,7 +95,7 @@ def predict(
 
 def _batch_for(images: int) -> int:
     """The next power of two, so that few programs are compiled, up to what is worth computing at once."""
-    return min(_MOST_AT_ONCE, 1 << (images - 1).bit_length())
+    return min(MAX_BATCH, 1 << (images - 1).bit_length())
 
 
 def _predictions(network: Network, mesh: Mesh, photos: PhotoFiles, protocol: str) -> list[dict[str, Any]]:
@@ -103,12 +103,25 @@ def _predictions(network: Network, mesh: Mesh, photos: PhotoFiles, protocol: str
     found = predict_split(network, mesh, photos.records, protocol=protocol, **options)  # type: ignore[arg-type]
     entries = []
     for name, row in zip(photos.names, found.probabilities, strict=True):
-        if not np.isfinite(row).all():
-            raise InputError(f'{network.source} gives no numbers for {name}: its weights are damaged')
-        best = np.argsort(-row, kind='stable')[:MOST]
-        top5 = [{'index': int(i), 'class': network.classes[i], 'probability': float(row[i])} for i in best]
-        entries.append({'image': name, 'top5': top5})
+        entries.append({'image': name, 'top5': rank_classes(network, row, name=name)})
     return entries
+
+
+def rank_classes(network: Network, row: np.ndarray, *, name: str) -> list[dict[str, Any]]:
+    """Returns the MOST most probable classes of image `name` as {'index', 'class', 'probability'}, the best first.
+
+    Args:
+      network: whose classes they are.
+      row: float32 (classes,), the probabilities.
+      name: of the image, for the error's message.
+
+    Raises:
+      InputError: a probability is not finite.
+    """
+    if not np.isfinite(row).all():
+        raise InputError(f'{network.source} gives no numbers for {name}: its weights are damaged')
+    best = np.argsort(-row, kind='stable')[:MOST]
+    return [{'index': int(i), 'class': network.classes[i], 'probability': float(row[i])} for i in best]
 
 
 def _add_neighbours(
