@@ -6,7 +6,8 @@ import pytest
 from PIL import Image
 from random_networks import CLASSES, network_of, save_run
 
-from alexnet_jax.benchmark.input_text import measure_input_pipeline
+from alexnet_jax.benchmark.input_figures import measure_input_pipeline
+from alexnet_jax.benchmark.measure import Turns
 from alexnet_jax.benchmark.protocol import Setting
 from alexnet_jax.checkpoints.load import load_config
 from alexnet_jax.data.preparing import folder
@@ -70,9 +71,9 @@ def test_it_is_refused_by(way, workdir, data_dir, tmp_path, monkeypatch):
 
 def test_the_input_benchmark_refuses_what_it_cannot_crop(data_dir):
     setting = Setting(batch=4, width=1.0, classes=3, allocator='tuned', dataset='tiny', data_dir=str(data_dir))
-    options = {'images': None, 'tf': False, 'appetite': 1.0, 'rounds': 1, 'seconds': 0.0, 'progress': print}
+    options = {'images': None, 'tf': False, 'appetite': 1.0}
     with pytest.raises(InputError, match=LINE.format('paper')):
-        measure_input_pipeline(setting, **options)
+        measure_input_pipeline(setting, Turns(1, 0.0), **options)
 
 
 def test_a_report_leaves_out_what_needs_the_images_and_says_why(workdir, tmp_path, monkeypatch):

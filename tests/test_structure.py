@@ -119,8 +119,12 @@ def test_pictures_are_drawn_in_few_files():
     assert names == ['evaluation/figure_4.py', 'sweep/plot.py']
 
 
-def test_tensorflow_is_imported_nowhere():
-    assert [name for name, tree in TREES.items() if 'tensorflow' in {m.split('/')[0] for m in imported(tree)}] == []
+@pytest.mark.parametrize(
+    ('library', 'home'),
+    [('tensorflow', 'benchmark/peers/tf_data.py'), ('torch', 'benchmark/peers/torch_alexnet.py')],
+)
+def test_other_frameworks_are_imported_in_benchmark_peers_only(library, home):
+    assert importers(library) == [home]
 
 
 def test_only_the_exchange_calls_collectives():

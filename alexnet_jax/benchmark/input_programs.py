@@ -1,171 +1,101 @@
-"""The input pipeline as it is benchmarked: each stage alone on one thread, and the whole with one thread and more."""
+"""The programs of the input benchmark: each stage alone on one thread, and the whole with one thread and more."""
 
 from __future__ import annotations
 
-import functools
+import collections
+import itertools
 import os
-import pathlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import numpy as np
 import simplejpeg
-from PIL import Image
 
+from alexnet_jax.benchmark.photos import PhotoFolder
 from alexnet_jax.benchmark.protocol import Setting
-from alexnet_jax.benchmark.sampling import Program
+from alexnet_jax.benchmark.sampling import Program, make_iterator_program
 from alexnet_jax.data.augment import CROP, OFFSETS, lighting_basis, sample_augmentation
 from alexnet_jax.data.dataset import DataSource, open_dataset
-from alexnet_jax.data.decode import copy_crop
+from alexnet_jax.data.decode import CropDecoder, copy_crop
 from alexnet_jax.data.photo import decode_photo_crop, photo_to_jpeg, square_image
-from alexnet_jax.data.pipeline import READ_AHEAD, HostBatch, TrainingBatches, get_crop_decoder
+from alexnet_jax.data.pipeline import READ_AHEAD, TrainingBatches, get_crop_decoder
 from alexnet_jax.data.statistics import RECORD, Statistics
-from alexnet_jax.errors import InputError
 from alexnet_jax.sharding.mesh import make_mesh, place_batch
 from alexnet_jax.training.step import Batch
 
-PHOTOS, PHOTO_SIZE = 64, (500, 375)  # of `write_photos`: as many as matter, and ImageNet's usual size
-THREADS = tuple(sorted({1, os.cpu_count() or 1}))
 
-
-class Files:
-    """Photographs in a folder, by index: encoded bytes and label 0, as `Records` gives them."""
-
-    def __init__(self, folder: str) -> None:
-        self.paths = sorted(p for p in pathlib.Path(folder).rglob('*') if p.suffix.lower() in ('.jpg', '.jpeg'))
-        if not self.paths:
-            raise InputError(f'--images={folder}: no .jpg or .jpeg in it; give a folder that holds some')
-
-    def __len__(self) -> int:
-        """How many."""
-        return len(self.paths)
-
-    def __getitem__(self, index: int) -> tuple[bytes, int]:
-        """Reads one."""
-        return self.paths[index].read_bytes(), 0
-
-
-def write_photos(folder: pathlib.Path) -> None:
-    """PHOTOS JPEGs, 4:2:0, with detail of every size and about 100 kB each, as ImageNet's."""
-    width, height = PHOTO_SIZE
-    for number in range(PHOTOS):
-        random = np.random.default_rng(number)
-        picture = np.full((height, width, 3), 128.0, np.float32)
-        for octave in range(8):
-            coarse = random.uniform(0, 255, (3 << octave, 4 << octave, 3)).astype(np.uint8)
-            fine = Image.fromarray(coarse).resize(PHOTO_SIZE, Image.Resampling.BICUBIC)
-            picture += (np.asarray(fine, np.float32) - 128) * 0.85**octave / 2
-        pixels = picture.clip(0, 255).astype(np.uint8)
-        (folder / f'{number:03}.jpg').write_bytes(simplejpeg.encode_jpeg(pixels, 92, 'RGB', '420'))
-
-
-def programs(setting: Setting) -> dict[str, Program]:
-    """Every call handles `setting.batch` images; names are as in `input_figures.STAGES`."""
-    dataset = open_dataset(setting.dataset, data_dir=setting.data_dir)
+def make_input_programs(setting: Setting) -> dict[str, Program]:
+    """Makes programs that handle `setting.batch` images a call, named as in `input_figures.STAGES`."""
+    dataset, size = open_dataset(setting.dataset, data_dir=setting.data_dir), setting.batch
+    records, photos = dataset.records('train'), PhotoFolder(setting.photos)
     basis = lighting_basis(dataset.rgb_covariance, scale='standard_deviation', strength=0.1)
-    batches = functools.partial(TrainingBatches, batch_size=setting.batch, seed=0, lighting_basis=basis)
-    records, photos = dataset.records('train'), Files(setting.photos)
-    any_source: Any = photos
+    images = np.random.default_rng(0).integers(256, size=(size, CROP, CROP, 3), dtype=np.uint8)
+    arrays: Any = images, np.zeros(size, np.int32), np.zeros((size, 3), np.float32)
+    mesh, epochs = make_mesh(1, 1), itertools.count(1)
+
+    def draw() -> None:
+        epoch = next(epochs)
+        for record in range(size):
+            basis @ sample_augmentation(seed=0, epoch=epoch, record=record).normals
+
+    def transfer() -> None:
+        jax.block_until_ready(place_batch(mesh, Batch(*arrays)))
+
+    def make_pipelines(prefix: str, source: Any, decoder: CropDecoder) -> dict[str, Program]:
+        """Makes a batch on this thread, and the next of those that threads read ahead."""
+        batches, steps = TrainingBatches(source, size, 0, basis, window=decoder), itertools.count(1)
+        programs = {f'{prefix}batch': Program(lambda: batches[next(steps)])}
+        for threads in sorted({1, os.cpu_count() or 1}):
+            ahead = batches.read_from(0, threads=threads)
+            programs[f'{prefix}pipeline_{threads}'] = make_iterator_program(ahead, skip=2 * READ_AHEAD)
+        return programs
+
     return {
-        **_common_stages(setting.batch, basis),
-        **_record_stages(setting.batch, records),
-        **_whole('', batches(records, window=get_crop_decoder(records))),
-        **_photo_stages(setting.batch, photos),
-        **_whole('photo_', batches(any_source, window=decode_photo_crop)),
+        'draw': Program(draw),
+        'transfer': Program(transfer, moved=sum(array.nbytes for array in arrays)),
+        **_make_record_stages(size, records),
+        **make_pipelines('', records, get_crop_decoder(records)),
+        **_make_photo_stages(size, photos),
+        **make_pipelines('photo_', photos, decode_photo_crop),
     }
 
 
-def _common_stages(size: int, basis: np.ndarray) -> dict[str, Program]:
-    """What does not depend on where the images come from."""
-    step = 0
-    images = np.random.default_rng(0).integers(256, size=(size, CROP, CROP, 3), dtype=np.uint8)
-    arrays = (images, np.zeros(size, np.int32), np.zeros((size, 3), np.float32))
-    mesh = make_mesh(1, 1)
-
-    def drawn() -> None:
-        nonlocal step
-        step += 1
-        for record in range(size):
-            basis @ sample_augmentation(seed=0, epoch=step, record=record).normals
-
-    def transfer() -> None:
-        jax.block_until_ready(place_batch(mesh, Batch(*arrays)))  # type: ignore[arg-type]
-
-    moved = sum(array.nbytes for array in arrays)
-    return {'draw': Program(drawn), 'transfer': Program(transfer, moved=moved)}
-
-
-def _record_stages(size: int, records: DataSource) -> dict[str, Program]:
-    """The stages of prepared records; `moved` of 'read' is the bytes of a batch."""
-    order = np.random.default_rng(0).permutation(len(records))
-    chosen = np.resize(order, size)
-    jpegs = [records[int(i)][0] for i in chosen]
-    pixels, window = np.empty((size, RECORD, RECORD, 3), np.uint8), get_crop_decoder(records)
-    for jpeg, image in zip(jpegs, pixels, strict=True):
-        window(jpeg, image)
-    out = np.empty((size, CROP, CROP, 3), np.uint8)
-    place = 0
-
-    def read() -> None:
-        nonlocal place
-        for _ in range(size):
-            records[int(order[place % len(order)])]
-            place += 1
+def _make_record_stages(size: int, records: DataSource) -> dict[str, Program]:
+    """Makes the stages of prepared records; `moved` of 'read' is the bytes of a batch."""
+    order = np.random.default_rng(0).permutation(len(records)).tolist()
+    jpegs = [records[order[i % len(order)]][0] for i in range(size)]
+    pixels, out = (np.empty((size, side, side, 3), np.uint8) for side in (RECORD, CROP))
+    decoder, upcoming = get_crop_decoder(records), itertools.cycle(order)
 
     def decode() -> None:
         for jpeg, image in zip(jpegs, pixels, strict=True):
-            window(jpeg, image)
+            decoder(jpeg, image)
 
     def crop() -> None:
         for i, (image, target) in enumerate(zip(pixels, out, strict=True)):
             top, left = i % OFFSETS, 7 * i % OFFSETS
             copy_crop(image[top : top + CROP, left : left + CROP], target, mirrored=i % 2 == 1)
 
-    return {'read': Program(read, moved=sum(map(len, jpegs))), 'decode': Program(decode), 'crop': Program(crop)}
-
-
-def _photo_stages(size: int, photos: Files) -> dict[str, Program]:
-    """The stages of photographs of any size; 'photo_prepare' is what making a dataset does with each."""
-    files = [photos[i % len(photos)][0] for i in range(size)]
-    statistics = Statistics(1)
-
-    def each(work: Callable[[bytes], object]) -> Callable[[], None]:
-        def call() -> None:
-            for file in files:
-                work(file)
-
-        return call
-
-    def prepare(file: bytes) -> None:
-        statistics.add(simplejpeg.decode_jpeg(photo_to_jpeg(file)), 0)
-
+    decode()  # the pixels that `crop` reads
     return {
-        'photo_read': Program(lambda: [photos[i % len(photos)] for i in range(size)], moved=sum(map(len, files))),
-        'photo_decode': Program(each(lambda f: simplejpeg.decode_jpeg(f, min_height=2 * RECORD, min_factor=2))),
-        'photo_square': Program(each(square_image)),
-        'photo_prepare': Program(each(prepare)),
+        'read': Program(lambda: [records[next(upcoming)] for _ in range(size)], moved=sum(map(len, jpegs))),
+        'decode': Program(decode),
+        'crop': Program(crop),
     }
 
 
-def _whole(prefix: str, batches: TrainingBatches) -> dict[str, Program]:
-    """A batch on this thread, and the next of those that threads read ahead."""
-    step = 0
+def _make_photo_stages(size: int, photos: PhotoFolder) -> dict[str, Program]:
+    """Makes the stages of photographs of any size; 'photo_prepare' is what making a dataset does with each."""
+    jpegs = [photos[i % len(photos)][0] for i in range(size)]
+    statistics = Statistics(1)
 
-    def batch() -> None:
-        nonlocal step
-        step += 1
-        batches[step]
+    def make_loop(function: Callable[[bytes], object]) -> Program:
+        return Program(lambda: collections.deque(map(function, jpegs), maxlen=0))  # which keeps no image
 
-    whole = {f'{prefix}batch': Program(batch)}
-    for threads in THREADS:
-        iterator = batches.read_from(0, threads=threads)
-        # What was read ahead before the clock starts must be gone by then.
-        settle = functools.partial(_take, iterator, 2 * READ_AHEAD)
-        whole[f'{prefix}pipeline_{threads}'] = Program(functools.partial(next, iterator), settle=settle)
-    return whole
-
-
-def _take(iterator: Iterator[HostBatch], count: int) -> None:
-    for _ in range(count):
-        next(iterator)
+    return {
+        'photo_read': Program(lambda: [photos[i % len(photos)] for i in range(size)], moved=sum(map(len, jpegs))),
+        'photo_decode': make_loop(lambda jpeg: simplejpeg.decode_jpeg(jpeg, min_height=2 * RECORD, min_factor=2)),
+        'photo_square': make_loop(square_image),
+        'photo_prepare': make_loop(lambda jpeg: statistics.add(simplejpeg.decode_jpeg(photo_to_jpeg(jpeg)), 0)),
+    }

@@ -8,7 +8,6 @@ alexnet bench input --against=tf      and beside tf.data on the same files (pip 
 On 2 cores `step` takes four minutes, a quarter of an hour against PyTorch; `input` two and four.
 """
 
-import functools
 import json
 import sys
 from typing import Any
@@ -42,7 +41,7 @@ def main(argv: list[str]) -> None:
             raise InputError(f'{what or "nothing"} cannot be measured: alexnet bench step, or input')
         if _AGAINST.value not in (None, peer[what]):
             raise InputError(f'--against={_AGAINST.value} does not go with {what}: give --against={peer[what]}')
-        figures, text = _step() if what == 'step' else _input()
+        figures, text = _bench_step() if what == 'step' else _bench_input()
     except InputError as error:
         sys.exit(f'error: {error}')
     print(text)
@@ -50,27 +49,31 @@ def main(argv: list[str]) -> None:
         print(json.dumps(figures))
 
 
-def _options() -> dict[str, Any]:
-    say = functools.partial(print, file=sys.stderr, flush=True)
-    return {'rounds': _ROUNDS.value, 'seconds': _SECONDS.value, 'progress': say}
+def _parse_batch_sizes(values: list[str]) -> list[int]:
+    if not values or not all(value.isdecimal() and int(value) for value in values) or len({*values}) < len(values):
+        raise InputError(f'--batch={",".join(values)}: give different positive numbers, as in --batch=128,32')
+    return [int(value) for value in values]
 
 
-def _step() -> tuple[dict[str, Any], str]:
-    from alexnet_jax.benchmark import figures, figures_text, measure
-    from alexnet_jax.benchmark.protocol import Setting, batch_sizes
+def _bench_step() -> tuple[dict[str, Any], str]:
+    from alexnet_jax.benchmark.measure import Turns, measure_step
+    from alexnet_jax.benchmark.protocol import Setting
+    from alexnet_jax.benchmark.step_figures import format_step_figures, make_step_figures
 
-    fixed = (_WIDTH.value, _CLASSES.value, _ALLOCATOR.value)
-    settings = [Setting(batch, *fixed) for batch in batch_sizes(_BATCH.value)]
-    options = {'torch': _AGAINST.value == 'torch', 'layers': _LAYERS.value, **_options()}
-    found = figures.make_figures([measure.measure(setting, **options) for setting in settings])
-    return found, figures_text.format_figures(found)
+    fixed, turns = (_WIDTH.value, _CLASSES.value, _ALLOCATOR.value), Turns(_ROUNDS.value, _SECONDS.value)
+    settings = [Setting(batch, *fixed) for batch in _parse_batch_sizes(_BATCH.value)]
+    options = {'torch': _AGAINST.value == 'torch', 'layers': _LAYERS.value}
+    figures = make_step_figures([measure_step(setting, turns, **options) for setting in settings])
+    return figures, format_step_figures(figures)
 
 
-def _input() -> tuple[dict[str, Any], str]:
-    from alexnet_jax.benchmark import input_text
-    from alexnet_jax.benchmark.protocol import Setting, batch_sizes
+def _bench_input() -> tuple[dict[str, Any], str]:
+    from alexnet_jax.benchmark.input_figures import format_input_figures, measure_input_pipeline
+    from alexnet_jax.benchmark.measure import Turns
+    from alexnet_jax.benchmark.protocol import Setting
 
     fixed = (_WIDTH.value, _CLASSES.value, _ALLOCATOR.value, _DATASET.value, _DATA_DIR.value)
-    setting = Setting(batch_sizes(_BATCH.value)[0], *fixed)
-    options = {'tf': _AGAINST.value == 'tf', 'appetite': _APPETITE.value, **_options()}
-    return input_text.measure_input_pipeline(setting, images=_IMAGES.value, **options)
+    setting, turns = Setting(_parse_batch_sizes(_BATCH.value)[0], *fixed), Turns(_ROUNDS.value, _SECONDS.value)
+    options = {'images': _IMAGES.value, 'tf': _AGAINST.value == 'tf', 'appetite': _APPETITE.value}
+    figures = measure_input_pipeline(setting, turns, **options)
+    return figures, format_input_figures(figures)

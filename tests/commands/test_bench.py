@@ -10,7 +10,7 @@ import pytest
 from alexnet_jax.benchmark.input_figures import STAGES
 
 
-def test_step_measures_both_meshes_and_the_ceilings(program_cache):
+def test_bench_step_measures_both_meshes_and_the_ceilings(program_cache):
     process = cli.run(
         'bench', 'step', '--width=0.03125', '--classes=10', '--batch=4', '--rounds=2', '--seconds=0.02', '--nolayers',
         '--json', cache=program_cache,
@@ -38,7 +38,7 @@ def test_step_measures_both_meshes_and_the_ceilings(program_cache):
     assert 'batch 4: round 2 of 2' in process.stderr
 
 
-def test_input_measures_every_stage_and_says_what_limits(tiny_dir, tmp_path):
+def test_bench_input_measures_every_stage_and_names_the_limit(tiny_dir, tmp_path):
     process = cli.run(
         'bench', 'input', '--dataset=tiny', f'--data_dir={tiny_dir}', '--batch=8', '--rounds=2', '--seconds=0.02',
         '--appetite=0.5', '--json', cache=tmp_path,
@@ -81,12 +81,12 @@ def test_input_measures_every_stage_and_says_what_limits(tiny_dir, tmp_path):
         (['step', '--batch=32,32'], '--batch=32,32: give different positive numbers, as in --batch=128,32'),
     ],
 )
-def test_a_mistake_is_one_line(options, message, tmp_path):
+def test_bench_reports_a_mistake_in_one_line(options, message, tmp_path):
     process = cli.run('bench', *options, cache=tmp_path)
     assert (process.returncode, process.stderr) == (1, f'error: {message}\n')
 
 
-def test_help_imports_no_numerical_library():
+def test_bench_help_imports_no_numerical_library():
     code = "import sys; sys.argv = ['alexnet', 'bench', '--help']; import runpy\n"
     code += 'try: runpy.run_module("alexnet_jax", run_name="__main__")\nfinally: print(*sys.modules)'
     found = subprocess.run([sys.executable, '-c', code], cwd=cli.ROOT, capture_output=True, text=True).stdout

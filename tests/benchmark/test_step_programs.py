@@ -5,9 +5,8 @@ import numpy as np
 import oracle
 import pytest
 
-from alexnet_jax.benchmark import layer_programs
-from alexnet_jax.benchmark.network_programs import flop_per_image
 from alexnet_jax.benchmark.protocol import Setting
+from alexnet_jax.benchmark.step_programs import count_flop, make_layer_programs, make_parameters
 from alexnet_jax.model import ops as plain
 from alexnet_jax.model.zoo import PAPER
 
@@ -31,16 +30,16 @@ PARAMETERS = (
 
 @pytest.fixture(scope='module')
 def programs():
-    return layer_programs.programs(Setting(batch=BATCH, width=0.0625, classes=CLASSES, allocator='default'))
+    return make_layer_programs(Setting(batch=BATCH, width=0.0625, classes=CLASSES, allocator='default'))
 
 
-def test_the_work_of_the_papers_network():
+def test_count_flop_of_the_papers_network():
     # 724,406,816 multiply-accumulates forward; three times that in training, without the 105,415,200 of conv1's
     # gradient of its input.
-    assert flop_per_image(PAPER, num_classes=1000) == (1_448_813_632, 4_135_610_496)
+    assert count_flop(PAPER, num_classes=1000) == (1_448_813_632, 4_135_610_496)
 
 
-def test_every_layer_has_its_rows(programs):
+def test_make_layer_programs_has_every_row(programs):
     rows = {
         'normalise': ['forward'],
         'conv1': ['forward', 'weight gradient'],
@@ -53,17 +52,17 @@ def test_every_layer_has_its_rows(programs):
     assert set(programs) == {f'{layer} {part}' for layer, parts in rows.items() for part in parts} | {'update'}
 
 
-def test_the_rows_arithmetic(programs):
+def test_make_layer_programs_counts_arithmetic(programs):
     for layer, macs in MACS.items():
         for part in ('forward', 'input gradient', 'weight gradient'):
             if (layer, part) != ('conv1', 'input gradient'):
                 assert programs[f'{layer} {part}'].flop == 2 * BATCH * macs, (layer, part)
     trained = 3 * sum(MACS.values()) - MACS['conv1']
     assert sum(program.flop for program in programs.values()) == 2 * BATCH * trained
-    assert flop_per_image(PAPER.scaled(0.0625), num_classes=CLASSES) == (2 * sum(MACS.values()), 2 * trained)
+    assert count_flop(PAPER.scaled(0.0625), num_classes=CLASSES) == (2 * sum(MACS.values()), 2 * trained)
 
 
-def test_the_rows_traffic(programs):
+def test_make_layer_programs_counts_traffic(programs):
     conv2, kernel2, pooled1 = BATCH * 27 * 27 * 16, 5 * 5 * 3 * 16, BATCH * 27 * 27 * 6
     image, conv1 = BATCH * 224 * 224 * 3, BATCH * 55 * 55 * 6
     floats = {
@@ -82,11 +81,11 @@ def test_the_rows_traffic(programs):
     assert {name: programs[name].moved / 4 for name in floats} == floats
 
 
-def test_programs_compute_what_they_are_called(programs):
+def test_layer_programs_compute_what_their_rows_name(programs):
     """Against the plain operations; each gradient is that of the mean of the layer's outputs."""
     names = ('conv1 pooling', 'conv2', 'conv2 bias, ReLU', 'conv2 LRN')
     x, convolved, activated, normalised = (programs[f'{name} forward'].call()[0] for name in names)
-    layer = layer_programs.parameters(PAPER.scaled(0.0625), num_classes=CLASSES)['conv2']
+    layer = make_parameters(PAPER.scaled(0.0625), num_classes=CLASSES)['conv2']
 
     def mean(x, kernel):
         return oracle.conv(x, {'kernel': kernel, 'bias': 0}, pad=((2, 2), (2, 2)), groups=2).mean()
