@@ -206,8 +206,8 @@ def test_hazards_are_seen(source, found):
 
 
 def test_nothing_that_is_read_can_run():
-    """Only a config file is a program, and says so."""
+    """Only a config file is a program, and says so; a state dict's pickle is read by a closed list of instructions."""
     paths = [path for room in ('alexnet_jax', 'configs') for path in (PACKAGE.parent / room).rglob('*.py')]
     assert len(paths) > 80
     found = {path.relative_to(PACKAGE.parent).as_posix(): hazards(ast.parse(path.read_text())) for path in paths}
-    assert {name: calls for name, calls in found.items() if calls} == {}
+    assert {name: calls for name, calls in found.items() if calls} == {'alexnet_jax/weights/torch_file.py': {'pickle'}}

@@ -1,4 +1,4 @@
-"""Carries weights in and out: from a run or another program's file to a file of another kind.
+"""Converts weights: from a run or another program's file to a file of another kind.
 
     alexnet convert --workdir=runs/NAME --to=onnx --output=NAME.onnx
     alexnet convert --workdir=runs/NAME --to=safetensors --output=NAME.safetensors
@@ -33,7 +33,7 @@ parse = parse_options
 
 
 def main(argv: list[str]) -> None:
-    """Reads one, writes the other."""
+    """Opens one, writes the other."""
     logging.set_verbosity(logging.ERROR)
     try:
         if argv[1:]:

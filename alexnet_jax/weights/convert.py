@@ -1,4 +1,4 @@
-"""From a run or a file of weights to a file of another kind."""
+"""Converts a run or a file of weights to a file of another kind."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ FORMATS = ('safetensors', 'onnx', 'torchvision', 'stablehlo')
 def open_source(
     *, workdir: str | None, step: int | None, weights: str | None, variant: str | None, mean: str | None
 ) -> Network:
-    """The network of a run's checkpoint (its newest, or `step`) or of a file; see `open_weights` for the rest.
+    """Opens the network of a run's checkpoint (its newest, or `step`) or of a file; see `open_weights` for the rest.
 
     Raises:
       InputError: not one of the two is given, or what is given cannot be read.

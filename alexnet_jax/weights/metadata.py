@@ -1,15 +1,13 @@
-"""What travels beside the weights, as strings: which network, and how it wants its images.
+"""Metadata that travels beside the weights, as strings: which network, and how it wants its images.
 
 The same keys go into the metadata of a safetensors file and of an ONNX model; docs/weights.md lists them.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import math
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 
@@ -18,51 +16,32 @@ from alexnet_jax.errors import InputError
 from alexnet_jax.model.ablations import ABLATIONS
 from alexnet_jax.model.network import Network, NetworkName
 from alexnet_jax.model.zoo import NETWORKS
-from alexnet_jax.weights.layout import MAX_WIDTH
+from alexnet_jax.weights.layout import MAX_WIDTH, Params
 
-KEY, FORMAT = 'alexnet_jax', 'weights 1'  # what says that a file has a card, and in which form
+FORMAT_KEY, FORMAT = 'alexnet_jax', 'weights 1'  # tells that a file has metadata of this project, and in which form
 RESIZE = 'shorter side to {0}, bicubic with antialiasing; centre {0}x{0}'  # data/photo.py square_image
 MAX_CLASSES = 1_000_000
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Metadata:
-    """What a file says of its network; see `model.network.Network` for `name`, `classes`, `source` and `about`.
-
-    Attributes:
-      mean_rgb: the mean image's mean colour, RGB, 0..255.
-      params_sha256: checkpoints.hashes.hash_tree of the parameters; '' where the file does not say.
-      mean_sha256: checkpoints.hashes.hash_array of the mean image; '' where the file does not say.
-    """
-
-    name: NetworkName
-    mean_rgb: tuple[float, float, float]
-    classes: tuple[str, ...]
-    source: str
-    about: dict[str, Any]
-    params_sha256: str
-    mean_sha256: str
-
-
 def get_mean_colour(mean_image: np.ndarray) -> tuple[float, float, float]:
-    """The mean over all places of (height, width, 3), 0..255."""
+    """Returns the mean over all places of (height, width, 3), 0..255."""
     red, green, blue = np.asarray(mean_image, np.float64).mean(axis=(0, 1))
     return float(red), float(green), float(blue)
 
 
 def make_flat_mean(mean_rgb: tuple[float, float, float], size: int) -> np.ndarray:
-    """A mean image of one colour, float32 (size, size, 3)."""
+    """Makes a mean image of one colour, float32 (size, size, 3)."""
     return np.broadcast_to(np.asarray(mean_rgb, np.float32), (size, size, 3)).copy()
 
 
 def make_metadata(network: Network) -> dict[str, str]:
-    """The card of a network, sorted by key; every value that is more than one word is JSON, `resize` prose."""
+    """Makes the metadata of a network, sorted by key; values of more than one word are JSON, `resize` is prose."""
     variant = network.variant
-    card = {
-        KEY: FORMAT,
+    metadata = {
+        FORMAT_KEY: FORMAT,
         'variant': network.name.variant,
         'width': repr(float(network.name.width)),
-        'without': json.dumps(list(network.name.without)),
+        'without': json.dumps(network.name.without),
         'input_size': str(variant.input_size),
         'record_size': str(variant.record_size),
         'resize': RESIZE.format(variant.record_size),
@@ -77,37 +56,29 @@ def make_metadata(network: Network) -> dict[str, str]:
         'params_sha256': hash_tree(network.params),
         'mean_sha256': hash_array(np.asarray(network.mean_image, np.float32)),
     }
-    return dict(sorted(card.items()))
+    return dict(sorted(metadata.items()))
 
 
-def parse_metadata(metadata: Mapping[str, str], *, path: object) -> Metadata:
-    """The card that `make_metadata` wrote; `path` names the file in the message.
+def parse_metadata(values: Mapping[str, str], *, path: object) -> Network:
+    """Parses what `make_metadata` made to a network with no weights yet, whose mean image is one colour.
 
     Raises:
-      InputError: it is none, of a later version, or names what does not exist.
+      InputError: it is of a later version, damaged, or names what does not exist; `path` is the file in the message.
     """
-    if metadata.get(KEY) != FORMAT:
-        raise InputError(f'{path} holds {str(metadata.get(KEY))[:40]!r}, and this version reads {FORMAT!r}')
+    if values.get(FORMAT_KEY) != FORMAT:
+        raise InputError(f'{path} holds {str(values.get(FORMAT_KEY))[:40]!r}, and this version reads {FORMAT!r}')
     try:
-        name = NetworkName(metadata['variant'], float(metadata['width']), _texts(metadata['without']))
-        red, green, blue = (float(x) for x in json.loads(metadata['mean_rgb']))
-        card = Metadata(
-            name=name,
-            mean_rgb=(red, green, blue),
-            classes=_texts(metadata['classes']),
-            source=metadata['source'],
-            about=json.loads(metadata['about']),
-            params_sha256=metadata['params_sha256'],
-            mean_sha256=metadata['mean_sha256'],
-        )
-        size, pixel_std = int(metadata['input_size']), tuple(json.loads(metadata['pixel_std']))
+        name = NetworkName(values['variant'], float(values['width']), _parse_texts(values['without']))
+        red, green, blue = map(float, json.loads(values['mean_rgb']))
+        classes, source, about = _parse_texts(values['classes']), values['source'], json.loads(values['about'])
+        size, pixel_std = int(values['input_size']), tuple(json.loads(values['pixel_std']))
     except (KeyError, ValueError, TypeError, RecursionError) as error:
         raise InputError(f'{path} is damaged: its metadata cannot be read ({type(error).__name__})') from error
     if name.variant not in NETWORKS or not set(name.without) <= set(ABLATIONS):
         raise InputError(f'{path} holds a network that this version does not know: {name.variant} {name.without}')
-    if not 0 < name.width <= MAX_WIDTH or not all(map(math.isfinite, card.mean_rgb)):
-        raise InputError(f'{path} is damaged: width {name.width}, mean_rgb {card.mean_rgb}')
-    if not isinstance(card.about, dict) or len(card.classes) > MAX_CLASSES:
+    if not 0 < name.width <= MAX_WIDTH or not all(map(math.isfinite, (red, green, blue))):
+        raise InputError(f'{path} is damaged: width {name.width}, mean_rgb {(red, green, blue)}')
+    if not isinstance(about, dict) or len(classes) > MAX_CLASSES:
         raise InputError(f'{path} is damaged: its metadata is not what this program writes')
     variant = name.build()
     if (size, pixel_std) != (variant.input_size, variant.pixel_std):
@@ -115,34 +86,36 @@ def parse_metadata(metadata: Mapping[str, str], *, path: object) -> Metadata:
             f'{path} wants crops of {size} over {pixel_std}, and {name.variant} reads {variant.input_size} over '
             f'{variant.pixel_std}: it was written by another version'
         )
-    return card
+    mean_image = make_flat_mean((red, green, blue), size)
+    return Network(name=name, params={}, mean_image=mean_image, classes=classes, source=source, about=about)
 
 
-def make_network(
-    card: Metadata, params: dict[str, dict[str, np.ndarray]], mean_image: np.ndarray, *, path: object
-) -> Network:
-    """The network of a card and the arrays beside it, which are as they were written.
+def check_hashes(network: Network, values: Mapping[str, str], *, path: object) -> Network:
+    """Checks that a network's weights and mean image are as they were when `values`, the metadata, was written.
 
     Raises:
       InputError: their hashes are others, or the classes are not as many as the outputs.
     """
-    if hash_tree(params) != card.params_sha256 or hash_array(mean_image) != card.mean_sha256:
+    hashes = {'params_sha256': hash_tree(network.params), 'mean_sha256': hash_array(network.mean_image)}
+    if hashes != {key: values.get(key) for key in hashes}:
         raise InputError(f'{path} is damaged: its weights do not have the hash that it names; write it anew')
-    outputs = params['fc8']['bias'].size
-    if len(card.classes) != outputs:
-        raise InputError(f'{path} is damaged: it names {len(card.classes)} classes for {outputs} outputs')
-    return Network(
-        name=card.name,
-        params=params,
-        mean_image=mean_image,
-        classes=card.classes,
-        source=card.source,
-        about=card.about,
-    )
+    outputs = network.params['fc8']['bias'].size
+    if len(network.classes) != outputs:
+        raise InputError(f'{path} is damaged: it names {len(network.classes)} classes for {outputs} outputs')
+    return network
 
 
-def _texts(text: str) -> tuple[str, ...]:
-    """A JSON list of strings."""
+def make_foreign_network(
+    name: NetworkName, params: Params, *, mean_rgb: tuple[float, float, float], source: str
+) -> Network:
+    """Makes a network that another program trained: its mean is a colour, its classes are '0', '1', ..."""
+    classes = tuple(str(index) for index in range(params['fc8']['bias'].size))
+    mean_image = make_flat_mean(mean_rgb, name.build().input_size)
+    return Network(name=name, params=params, mean_image=mean_image, classes=classes, source=source)
+
+
+def _parse_texts(text: str) -> tuple[str, ...]:
+    """Parses a JSON list of strings; ValueError if it is none."""
     values = json.loads(text)
     if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
         raise ValueError(text)

@@ -1,45 +1,37 @@
 """Writes any network as an ONNX graph that takes crops as they come: RGB pixels of 0..255.
 
 Source of the operators: onnx/onnx docs/Operators.md at opset 17. Its LRN divides alpha by the size and knows no towers;
-what follows from that is in `_Graph.channel_norm`.
+what follows from that is in `GraphBuilder.add_channel_norm`.
 """
 
 from __future__ import annotations
 
 import pathlib
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 
 from alexnet_jax.errors import InputError
 from alexnet_jax.files import replacing
+from alexnet_jax.model import spec
 from alexnet_jax.model.network import Network
-from alexnet_jax.model.spec import (
-    AveragePool,
-    ChannelNorm,
-    Conv,
-    Dense,
-    MaxPool,
-    Operation,
-    Relu,
-    SpatialNorm,
-    Tanh,
-    Variant,
-)
-from alexnet_jax.weights import metadata as cards
-from alexnet_jax.weights import onnx_format as onnx
-from alexnet_jax.weights.layout import channels_first
+from alexnet_jax.weights.layout import convert_to_channels_first
+from alexnet_jax.weights.metadata import make_metadata
+from alexnet_jax.weights.onnx_schema import FLOAT, IR_VERSION, ONNX, OPSET
+from alexnet_jax.weights.proto_messages import make_prefix
 
 INPUT, LOGITS, PROBABILITIES = 'images', 'logits', 'probabilities'
 BATCH = 'batch'  # the name of the size that is left open
 MEAN = 'mean_image'
+_ATTRIBUTE_FIELDS = {float: ('f', 1), int: ('i', 2), list: ('ints', 7)}  # and their AttributeProto.AttributeType
 
 
 def save_onnx(network: Network, path: pathlib.Path) -> None:
     """Writes FILE.onnx: 'images' float32 (batch, 3, size, size) in, 'logits' and 'probabilities' (batch, classes) out.
 
-    The mean, the division by pixel_std and what dropout leaves to testing are in the graph; the card (card.py) is its
-    metadata_props. The weights are named as here, with their axes in ONNX's order.
+    The mean, the division by pixel_std and what dropout leaves to testing are in the graph; the metadata (metadata.py)
+    are its metadata_props. The weights are named as here, with their axes in ONNX's order.
 
     Raises:
       InputError: the file cannot be written, or ONNX has no operator for a layer.
@@ -50,120 +42,145 @@ def save_onnx(network: Network, path: pathlib.Path) -> None:
 
 
 def encode_network(network: Network) -> Iterator[bytes | memoryview]:
-    """The ModelProto of `save`, in pieces."""
+    """Yields the pieces of `save_onnx`'s file, a ModelProto; the weights are not copied."""
     variant = network.variant
-    size = variant.input_size
+    size, classes = variant.input_size, len(network.classes)
     if local := [conv.name for conv in variant.convs if not conv.shared]:
         raise InputError(f'ONNX has no locally connected layer, such as {local[0]}: use --to=stablehlo')
-    graph = _Graph(variant, channels_first(network.name, network.params))
-    graph.tensors[MEAN] = np.asarray(network.mean_image, np.float32).transpose(2, 0, 1)[None]
-    x = graph.add('Sub', [INPUT, MEAN])
-    if set(variant.pixel_std) != {1.0}:
-        x = graph.add('Div', [x, graph.constant('pixel_std', np.reshape(variant.pixel_std, (1, 3, 1, 1)))])
-    for conv in variant.convs:
-        x = graph.convolution(conv, x)
-        for operation in conv.then:
-            x = graph.operation(operation, x)
-    x = graph.add('Flatten', [x], axis=1)
-    *hidden, classifier = variant.dense
-    for layer in hidden:
-        x = graph.operation(variant.activation, graph.connection(layer, x))
-        if variant.drops == 'outputs' and variant.dropout_rate and not variant.inverted_dropout:
-            x = graph.add('Mul', [x, graph.constant('kept', 1 - variant.dropout_rate)])
-    graph.connection(classifier, x, output=LOGITS)
-    graph.add('Softmax', [LOGITS], output=PROBABILITIES, axis=1)
-    classes = len(network.classes)
-    return onnx.model(
-        graph.nodes,
-        [onnx.tensor(name, array) for name, array in graph.tensors.items()],
-        inputs=[onnx.value(INPUT, (BATCH, 3, size, size))],
-        outputs=[onnx.value(name, (BATCH, classes)) for name in (LOGITS, PROBABILITIES)],
-        metadata=cards.make_metadata(network),
-        doc=f'{INPUT}: centre crops of {size}x{size}, RGB, 0..255, channels first, nothing subtracted',
-    )
+    builder = GraphBuilder(variant, convert_to_channels_first(network.name, network.params))
+    builder.tensors[MEAN] = np.asarray(network.mean_image, np.float32).transpose(2, 0, 1)[None]
+    builder.add_network()
+    builder.graph.input.append(_make_value(INPUT, (BATCH, 3, size, size)))
+    builder.graph.output.extend(_make_value(name, (BATCH, classes)) for name in (LOGITS, PROBABILITIES))
+    pieces = [ONNX.GraphProto(name='alexnet').SerializeToString(), builder.graph.SerializeToString()]
+    for name, array in builder.tensors.items():
+        data = np.ascontiguousarray(array, '<f4')
+        head = ONNX.TensorProto(dims=array.shape, data_type=FLOAT, name=name).SerializeToString()
+        head += make_prefix(ONNX.TensorProto, 'raw_data', data.nbytes)
+        head = make_prefix(ONNX.GraphProto, 'initializer', len(head) + data.nbytes) + head
+        pieces += [head, data.reshape(-1).view(np.uint8).data]
+    yield ONNX.ModelProto(
+        ir_version=IR_VERSION,
+        producer_name='alexnet_jax',
+        doc_string=f'{INPUT}: centre crops of {size}x{size}, RGB, 0..255, channels first, nothing subtracted',
+        opset_import=[ONNX.OperatorSetIdProto(version=OPSET)],
+    ).SerializeToString()
+    yield make_prefix(ONNX.ModelProto, 'graph', sum(map(len, pieces)))
+    yield from pieces
+    metadata = make_metadata(network).items()
+    entries = [ONNX.StringStringEntryProto(key=key, value=value) for key, value in metadata]
+    yield ONNX.ModelProto(metadata_props=entries).SerializeToString()
 
 
-class _Graph:
-    """A graph while it is written: `nodes` as they will lie in the file, `tensors` by name."""
+def _make_value(name: str, dims: tuple[int | str, ...]) -> Any:
+    """Makes a ValueInfoProto of float32; a text is the name of a size that is left open."""
+    sizes = [{'dim_value' if isinstance(size, int) else 'dim_param': size} for size in dims]
+    return ONNX.ValueInfoProto(name=name, type={'tensor_type': {'elem_type': FLOAT, 'shape': {'dim': sizes}}})
 
-    def __init__(self, variant: Variant, tensors: dict[str, np.ndarray]) -> None:
+
+class GraphBuilder:
+    """A graph while it is built: `graph` holds the operators, `tensors` the constants by name."""
+
+    def __init__(self, variant: spec.Variant, tensors: dict[str, np.ndarray]) -> None:
         self.variant = variant
-        self.nodes: list[bytes] = []
         self.tensors = dict(tensors)
+        self.graph = ONNX.GraphProto()
 
-    def add(self, kind: str, inputs: list[str], *, output: str | None = None, **attributes: onnx.Attribute) -> str:
-        """Appends an operator of one result; returns its name."""
-        output = output or f'{kind.lower()}_{len(self.nodes)}'
-        self.nodes.append(onnx.node(kind, inputs, [output], output, **attributes))
-        return output
+    def add_network(self) -> None:
+        """Adds all operators, from INPUT to LOGITS and PROBABILITIES."""
+        variant = self.variant
+        x = self.add('Sub', [INPUT, MEAN])
+        if set(variant.pixel_std) != {1.0}:
+            x = self.add('Div', [x, self.add_constant('pixel_std', np.reshape(variant.pixel_std, (1, 3, 1, 1)))])
+        for conv in variant.convs:
+            x = self.add_convolution(conv, x)
+            for operation in conv.then:
+                x = self.add_operation(operation, x)
+        x = self.add('Flatten', [x], axis=1)
+        *hidden, classifier = variant.dense
+        for layer in hidden:
+            x = self.add_operation(variant.activation, self.add_dense(layer, x))
+            if variant.drops == 'outputs' and variant.dropout_rate and not variant.inverted_dropout:
+                x = self.add('Mul', [x, self.add_constant('kept', 1 - variant.dropout_rate)])
+        self.add_dense(classifier, x, output=LOGITS)
+        self.add('Softmax', [LOGITS], PROBABILITIES, axis=1)
 
-    def constant(self, name: str, value: float | np.ndarray) -> str:
-        """A float32 constant, once; returns its name."""
+    def add(self, kind: str, inputs: list[str], *outputs: str, name: str | None = None, **attributes: Any) -> str:
+        """Adds an operator, named like its first output; returns that name. Attributes are float, int or [int]."""
+        outputs = outputs or (f'{kind.lower()}_{len(self.graph.node)}',)
+        node = self.graph.node.add(input=inputs, output=outputs, name=name or outputs[0], op_type=kind)
+        for key, value in attributes.items():
+            field, number = _ATTRIBUTE_FIELDS[type(value)]
+            node.attribute.add(name=key, type=number, **{field: value})
+        return outputs[0]
+
+    def add_constant(self, name: str, value: float | np.ndarray) -> str:
+        """Adds a float32 constant, once; returns its name."""
         self.tensors[name] = np.asarray(value, np.float32)
         return name
 
-    def halves(self, x: str, *, axis: int) -> list[str]:
-        """The towers' halves of x along an axis."""
+    def split_towers(self, x: str, *, axis: int) -> list[str]:
+        """Adds a Split of x into the towers' halves along an axis; returns their names."""
         outputs = [f'{x}_tower{tower}' for tower in range(2)]
-        self.nodes.append(onnx.node('Split', [x], outputs, f'{x}_towers', axis=axis))
+        self.add('Split', [x], *outputs, name=f'{x}_towers', axis=axis)
         return outputs
 
-    def convolution(self, conv: Conv, x: str) -> str:
-        """A convolution; its padding may be uneven, as conv1's is."""
+    def add_convolution(self, conv: spec.Conv, x: str) -> str:
+        """Adds a convolution; its padding may be uneven, as conv1's is."""
         (top, bottom), (left, right) = conv.padding
         return self.add(
             'Conv',
             [x, f'{conv.name}/kernel', f'{conv.name}/bias'],
-            output=conv.name,
+            conv.name,
             kernel_shape=[conv.kernel] * 2,
             strides=[conv.stride] * 2,
             pads=[top, left, bottom, right],
             group=self.variant.towers if conv.reads == 'tower' else 1,
         )
 
-    def connection(self, layer: Dense, x: str, *, output: str | None = None) -> str:
-        """A fully connected layer; tower by tower where a tower's units read their own alone."""
+    def add_dense(self, layer: spec.Dense, x: str, *, output: str | None = None) -> str:
+        """Adds a fully connected layer; tower by tower where a tower's units read their own alone."""
         weights = [f'{layer.name}/kernel', f'{layer.name}/bias']
         if layer.reads == 'both' or self.variant.towers == 1:
-            return self.add('Gemm', [x, *weights], output=output or layer.name, transB=1)
+            return self.add('Gemm', [x, *weights], output or layer.name, transB=1)
         # Flattened channels first, a tower's features are the one or the other half.
-        parts = zip(self.halves(x, axis=1), *(self.halves(name, axis=0) for name in weights), strict=True)
-        return self.add('Concat', [self.add('Gemm', [*part], transB=1) for part in parts], output=layer.name, axis=1)
+        halves = [self.split_towers(x, axis=1), *(self.split_towers(name, axis=0) for name in weights)]
+        towers = [self.add('Gemm', [*part], transB=1) for part in zip(*halves, strict=True)]
+        return self.add('Concat', towers, layer.name, axis=1)
 
-    def operation(self, operation: Operation, x: str) -> str:
-        """What follows a layer."""
+    def add_operation(self, operation: spec.Operation, x: str) -> str:
+        """Adds what follows a layer."""
         match operation:
-            case Relu():
-                return self.add('Relu', [x])
-            case Tanh():
-                return self.add('Tanh', [x])
-            case MaxPool(window, stride, partial) | AveragePool(window, stride, partial):
-                kind = type(operation).__name__  # as ONNX has them, without padding of either
-                how: dict[str, onnx.Attribute] = {'ceil_mode': 1} if partial else {}
-                return self.add(kind, [x], kernel_shape=[window] * 2, strides=[stride] * 2, output=None, **how)
-            case ChannelNorm():
-                return self.channel_norm(operation, x)
-            case SpatialNorm():
-                return self.spatial_norm(operation, x)
+            case spec.Relu() | spec.Tanh():
+                return self.add(type(operation).__name__, [x])
+            case spec.MaxPool(window, stride, partial) | spec.AveragePool(window, stride, partial):
+                # As ONNX has them, without padding of either.
+                sizes: dict[str, Any] = {'kernel_shape': [window] * 2, 'strides': [stride] * 2}
+                return self.add(type(operation).__name__, [x], **sizes | ({'ceil_mode': 1} if partial else {}))
+            case spec.ChannelNorm():
+                return self.add_channel_norm(operation, x)
+            case spec.SpatialNorm():
+                return self.add_spatial_norm(operation, x)
 
-    def channel_norm(self, norm: ChannelNorm, x: str) -> str:
-        """LRN of each tower's channels, or of all.
+    def add_channel_norm(self, norm: spec.ChannelNorm, x: str) -> str:
+        """Adds an LRN of each tower's channels, or of all.
 
         ONNX: y = x / (bias + alpha / size * sum)^beta, so alpha is size times ours, and of an even size the window
         leans to the other side, which no variant has.
         """
         assert norm.size % 2 == 1, norm
+        constants: dict[str, Any] = {
+            'alpha': float(norm.alpha * norm.size),
+            'beta': float(norm.beta),
+            'bias': float(norm.k),
+        }
+        whole = norm.across_towers or self.variant.towers == 1
+        parts = [x] if whole else self.split_towers(x, axis=1)
+        parts = [self.add('LRN', [part], size=norm.size, **constants) for part in parts]
+        return parts[0] if whole else self.add('Concat', parts, axis=1)
 
-        def of(channels: str) -> str:
-            alpha, beta, k = float(norm.alpha * norm.size), float(norm.beta), float(norm.k)
-            return self.add('LRN', [channels], size=norm.size, alpha=alpha, beta=beta, bias=k)
-
-        if norm.across_towers or self.variant.towers == 1:
-            return of(x)
-        return self.add('Concat', [of(half) for half in self.halves(x, axis=1)], axis=1)
-
-    def spatial_norm(self, norm: SpatialNorm, x: str) -> str:
-        """x / (k + alpha * sum of x^2 over the window)^beta: of the mean, zeros outside counted, times the places."""
+    def add_spatial_norm(self, norm: spec.SpatialNorm, x: str) -> str:
+        """Adds x / (k + alpha * sum of x^2 over the window)^beta, the sum as the mean, zeros counted, times places."""
         before, after = norm.size // 2, norm.size - 1 - norm.size // 2
         mean = self.add(
             'AveragePool',
@@ -172,6 +189,6 @@ class _Graph:
             pads=[before, before, after, after],
             count_include_pad=1,
         )
-        scaled = self.add('Mul', [mean, self.constant('spatial/alpha', norm.alpha * norm.size**2)])
-        base = self.add('Add', [scaled, self.constant('spatial/k', norm.k)])
-        return self.add('Div', [x, self.add('Pow', [base, self.constant('spatial/beta', norm.beta)])])
+        scaled = self.add('Mul', [mean, self.add_constant('spatial/alpha', norm.alpha * norm.size**2)])
+        base = self.add('Add', [scaled, self.add_constant('spatial/k', norm.k)])
+        return self.add('Div', [x, self.add('Pow', [base, self.add_constant('spatial/beta', norm.beta)])])

@@ -9,15 +9,14 @@ from alexnet_jax.errors import InputError
 from alexnet_jax.files import map_file
 from alexnet_jax.model.network import Network
 from alexnet_jax.model.zoo import VARIANTS
-from alexnet_jax.weights import caffe, onnx_read, safetensors_file, torch_zip, torchvision
-from alexnet_jax.weights import metadata as cards
-from alexnet_jax.weights.caffe_mean import parse_mean
+from alexnet_jax.weights import caffe, onnx_read, safetensors_file, torch_file, torchvision
+from alexnet_jax.weights.metadata import FORMAT_KEY
 
 KNOWN = 'safetensors, ONNX, .caffemodel and state dicts as .pth are read'
 
 
 def open_weights(path: pathlib.Path | str, *, variant: str | None = None, mean: str | None = None) -> Network:
-    """The network in a file.
+    """Opens the network in a file.
 
     Args:
       path: a .safetensors or .onnx file of this project, which says all of itself; torchvision's alexnet as
@@ -34,22 +33,22 @@ def open_weights(path: pathlib.Path | str, *, variant: str | None = None, mean: 
         raise InputError(f'--variant={variant}: there is no such network; give one of {", ".join(VARIANTS)}')
     if path.is_dir():
         raise InputError(f'{path} is a folder: a run is given as --workdir={path}, weights as a file')
-    network = _opened(path, variant)
+    network = _load_file(path, variant)
     if variant not in (None, network.name.variant):
         raise InputError(f'{path} holds {network.name.variant}, not --variant={variant}')
     if mean is None:
         return network
-    image = parse_mean(mean, network.variant.input_size, record_size=network.variant.record_size)
+    image = caffe.parse_mean(mean, network.variant.input_size, record_size=network.variant.record_size)
     return dataclasses.replace(network, mean_image=image)
 
 
-def _opened(path: pathlib.Path, variant: str | None) -> Network:
+def _load_file(path: pathlib.Path, variant: str | None) -> Network:
     content = map_file(path)
     start = bytes(content[:16])
     if start[8:9] == b'{':
-        return _safetensors(path)
+        return _load_safetensors(path)
     if start.startswith(b'PK\x03\x04'):
-        return torchvision.load_state_dict(torch_zip.read_torch(path), path=path)
+        return torchvision.load_state_dict(torch_file.read_torch(path), path=path)
     if start.startswith(b'\x80'):
         raise InputError(
             f'{path} is a pickle, which would have to be run to be read: save the state dict as safetensors, '
@@ -62,11 +61,11 @@ def _opened(path: pathlib.Path, variant: str | None) -> Network:
     raise InputError(f'{path} is no file of weights that is known here: {KNOWN}')
 
 
-def _safetensors(path: pathlib.Path) -> Network:
-    arrays, metadata = safetensors_file.read_safetensors(path)
-    card = cards.parse_metadata(metadata, path=path) if cards.KEY in metadata else None
+def _load_safetensors(path: pathlib.Path) -> Network:
+    arrays, values = safetensors_file.read_safetensors(path)
+    described = FORMAT_KEY in values
     if torchvision.is_state_dict(arrays):
-        return torchvision.load_state_dict(arrays, path=path, card=card)
-    if card is None:
+        return torchvision.load_state_dict(arrays, values if described else None, path=path)
+    if not described:
         raise InputError(f"{path} does not say which network it holds, and the names are not torchvision's: {KNOWN}")
-    return safetensors_file.load_network_arrays(arrays, path=path, card=card)
+    return safetensors_file.load_network_arrays(arrays, values, path=path)

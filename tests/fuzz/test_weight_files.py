@@ -56,7 +56,7 @@ EDITS = st.lists(
 CUT = st.none() | st.none() | st.floats(0, 1)
 
 
-def place_in(data, where, number):
+def find_place(data, where, number):
     if where == 'start':
         return number % min(len(data), 3000)
     if where == 'end':
@@ -67,10 +67,10 @@ def place_in(data, where, number):
     return number % len(data)
 
 
-def forged(data, edits, cut):
+def forge(data, edits, cut):
     data = bytearray(data)
     for (where, number), how, value in edits:
-        start = place_in(data, where, number)
+        start = find_place(data, where, number)
         if how == 'flip':
             data[start] ^= 1 << value[0] % 8
         elif how == 'write':
@@ -91,11 +91,11 @@ def equal(found, expected):
 
 @fuzzed(200)
 @hypothesis.given(st.data(), EDITS, CUT)
-def test_a_forged_file_is_opened_as_what_it_was_or_refused_in_one_line(whole, tmp_path, monkeypatch, data, edits, cut):
+def test_open_weights_reads_or_refuses_forged_files(whole, tmp_path, monkeypatch, data, edits, cut):
     monkeypatch.chdir(tmp_path)
     kind = data.draw(st.sampled_from(sorted(whole)))
     content, original = whole[kind]
-    (tmp_path / 'w').write_bytes(forged(content, edits, cut))
+    (tmp_path / 'w').write_bytes(forge(content, edits, cut))
     memory, clock = used(), time.process_time()
     found = outcome(f'weights, {kind}', lambda: open_weights(tmp_path / 'w'), InputError)
     assert time.process_time() - clock < SECONDS
@@ -113,10 +113,10 @@ def test_a_forged_file_is_opened_as_what_it_was_or_refused_in_one_line(whole, tm
 
 @fuzzed(50)
 @hypothesis.given(EDITS, CUT)
-def test_a_forged_mean_is_a_mean_or_refused_in_one_line(whole, tmp_path, edits, cut):
+def test_parse_mean_reads_or_refuses_forged_files(whole, tmp_path, edits, cut):
     (tmp_path / 'w').write_bytes(whole['caffemodel'][0])
     image = np.random.default_rng(0).uniform(0, 255, (1, 3, 256, 256))
-    (tmp_path / 'mean').write_bytes(forged(blob(image, legacy=True), edits, cut))
+    (tmp_path / 'mean').write_bytes(forge(blob(image, legacy=True), edits, cut))
     found = outcome('mean image', lambda: open_weights(tmp_path / 'w', mean=str(tmp_path / 'mean')), InputError)
     if not isinstance(found, InputError):
         assert found.mean_image.shape == (227, 227, 3) and found.mean_image.dtype == np.float32

@@ -175,7 +175,7 @@ def state_dict_program(tensors):
     return b'\x80\x02ccollections\nOrderedDict\n)R(' + items + b'u.'
 
 
-def torch_file(path, program, storages, *, compression=zipfile.ZIP_STORED):
+def write_torch_file(path, program, storages, *, compression=zipfile.ZIP_STORED):
     with zipfile.ZipFile(path, 'w', compression) as archive:
         archive.writestr('net/data.pkl', program)
         archive.writestr('net/byteorder', b'little')
@@ -210,4 +210,4 @@ def save_torch(path, tensors):
     """A .pth of the state dict."""
     builds = {name: torch_tensor(str(key), array) for key, (name, array) in enumerate(tensors.items())}
     storages = {str(key): array.tobytes() for key, array in enumerate(tensors.values())}
-    torch_file(path, state_dict_program(builds), storages)
+    write_torch_file(path, state_dict_program(builds), storages)

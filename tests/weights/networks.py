@@ -32,8 +32,8 @@ def network(variant, *, without=(), width=WIDTH, classes=('blue', 'green', 'red'
     )
 
 
-def same(found, expected):
-    """Both networks are equal, bit for bit."""
+def assert_same(found, expected):
+    """Asserts that both networks are equal, bit for bit."""
     assert (found.name, found.classes, found.source, found.about) == (
         expected.name,
         expected.classes,
@@ -44,3 +44,11 @@ def same(found, expected):
     jax.tree.map(np.testing.assert_array_equal, found.params, expected.params)
     np.testing.assert_array_equal(found.mean_image, expected.mean_image)
     assert found.mean_image.dtype == np.float32
+
+
+def assert_same_params(found, expected):
+    """Asserts that arrays of the same names are equal and float32."""
+    for layer, parts in expected.items():
+        for part, array in parts.items():
+            assert found[layer][part].dtype == np.float32
+            np.testing.assert_array_equal(found[layer][part], array, f'{layer}/{part}')

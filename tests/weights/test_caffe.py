@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from weights.foreign import blob, caffe_weights, caffemodel, field
-from weights.networks import network
+from weights.networks import assert_same_params, network
 
 from alexnet_jax.data.augment import centre_crop
 from alexnet_jax.errors import InputError
@@ -18,26 +18,19 @@ FORMS = {
 }
 
 
-def same_params(found, expected):
-    for layer, parts in expected.items():
-        for part, array in parts.items():
-            assert found[layer][part].dtype == np.float32
-            np.testing.assert_array_equal(found[layer][part], array, f'{layer}/{part}')
-
-
 @pytest.mark.parametrize('form', FORMS)
-def test_a_caffemodel_comes_back_exactly(tmp_path, form):
+def test_load_caffe_reads_every_form_exactly(tmp_path, form):
     original = network('caffe_alexnet', classes=('a', 'b', 'c'))
     (tmp_path / 'm').write_bytes(caffemodel(caffe_weights(original.params), **FORMS[form]))
     found = open_weights(tmp_path / 'm')
     assert found.name == original.name
     assert found.classes == ('0', '1', '2')
-    same_params(found.params, original.params)
+    assert_same_params(found.params, original.params)
 
 
 @pytest.mark.parametrize('v1', [False, True])
 @pytest.mark.parametrize(('norm_first', 'variant'), [(True, 'caffe_alexnet'), (False, 'caffenet')])
-def test_the_order_of_the_layers_says_which_network_it_is(tmp_path, norm_first, variant, v1):
+def test_load_caffe_infers_the_variant_from_the_layers(tmp_path, norm_first, variant, v1):
     weights = caffe_weights(network('caffenet').params)
     (tmp_path / 'm').write_bytes(caffemodel(weights, name='mine', norm_first=norm_first, v1=v1))
     assert open_weights(tmp_path / 'm').name.variant == variant
@@ -46,7 +39,7 @@ def test_the_order_of_the_layers_says_which_network_it_is(tmp_path, norm_first, 
         open_weights(tmp_path / 'm', variant=other)
 
 
-def test_without_layers_its_name_says_or_the_user(tmp_path):
+def test_load_caffe_takes_the_variant_from_name_or_user(tmp_path):
     weights = caffe_weights(network('caffenet').params)
     (tmp_path / 'm').write_bytes(caffemodel(weights, name='CaffeNet', order=False))
     assert open_weights(tmp_path / 'm').name.variant == 'caffenet'
@@ -59,7 +52,7 @@ def test_without_layers_its_name_says_or_the_user(tmp_path):
         open_weights(tmp_path / 'm', variant='paper')
 
 
-def test_the_mean_is_caffes_colour_in_rgb_or_what_is_given(tmp_path):
+def test_parse_mean_reads_colours_and_binaryproto(tmp_path):
     (tmp_path / 'm').write_bytes(caffemodel(caffe_weights(network('caffenet').params)))
     usual = open_weights(tmp_path / 'm').mean_image
     assert usual.shape == (227, 227, 3) and usual.dtype == np.float32
@@ -84,7 +77,7 @@ def test_the_mean_is_caffes_colour_in_rgb_or_what_is_given(tmp_path):
         ('OTHER', 'is no .binaryproto of Caffe'),
     ],
 )
-def test_a_mean_that_is_none_says_so(tmp_path, mean, says):
+def test_parse_mean_refuses_what_is_no_mean(tmp_path, mean, says):
     (tmp_path / 'm').write_bytes(caffemodel(caffe_weights(network('caffenet').params)))
     (tmp_path / 'SMALL').write_bytes(blob(np.ones((1, 3, 10, 10))))
     (tmp_path / 'LARGE').write_bytes(blob(np.full((1, 3, 227, 227), 256.0)))
@@ -97,7 +90,7 @@ def changed(weights, **layers):
     return caffemodel(weights | layers)
 
 
-def test_what_is_no_alexnet_says_so_in_one_line(tmp_path):
+def test_load_caffe_refuses_other_networks_in_one_line(tmp_path):
     weights = caffe_weights(network('caffenet').params)
     kernel, bias = weights['conv2']
     ungrouped = np.concatenate([kernel, kernel], axis=1)
@@ -106,7 +99,7 @@ def test_what_is_no_alexnet_says_so_in_one_line(tmp_path):
         (changed(weights, conv2=(ungrouped, bias)), r'conv2/kernel is \(5, 5, 6, 16\), not \(5, 5, 3, 16\)'),
         (changed(weights, conv2=(kernel, bias[:-1])), r'conv2/bias is \(15,\)'),
         (changed(weights, fc8=(weights['fc8'][0],)), 'not 8 with a kernel and a bias each'),
-        (changed(weights, fc6=(weights['fc6'][0] * np.inf, weights['fc6'][1])), 'fc6/kernel holds values that are no'),
+        (changed(weights, fc6=(weights['fc6'][0] * np.inf, weights['fc6'][1])), 'fc6/kernel holds non-finite values'),
         (lying, r'an array of \(5,\) with 2 numbers'),
         (caffemodel(weights)[:-1000], 'of weights that is known here'),
     ]:

@@ -4,14 +4,16 @@ import json
 
 import pytest
 from weights.foreign import bvlc_onnx, caffe_weights, field, filled, graph, node
-from weights.networks import network, same
-from weights.test_caffe import same_params
+from weights.networks import assert_same, assert_same_params, network
 
 from alexnet_jax.errors import InputError
 from alexnet_jax.files import map_file
 from alexnet_jax.model.zoo import VARIANTS
-from alexnet_jax.weights import onnx_format, onnx_write
+from alexnet_jax.weights import onnx_write
+from alexnet_jax.weights.onnx_read import Model, parse_tensor
+from alexnet_jax.weights.onnx_schema import ONNX
 from alexnet_jax.weights.open_weights import open_weights
+from alexnet_jax.weights.proto_messages import MalformedError, parse_message
 
 
 @pytest.mark.parametrize(
@@ -22,38 +24,38 @@ from alexnet_jax.weights.open_weights import open_weights
         ('caffenet', ('towers',)),
     ],
 )
-def test_a_network_comes_back_bit_for_bit(tmp_path, variant, without):
+def test_save_onnx_comes_back_bit_for_bit(tmp_path, variant, without):
     saved = network(variant, without=without)
     onnx_write.save_onnx(saved, tmp_path / 'w.onnx')
-    same(open_weights(tmp_path / 'w.onnx'), saved)
+    assert_same(open_weights(tmp_path / 'w.onnx'), saved)
 
 
-def test_a_locally_connected_layer_is_refused(tmp_path):
+def test_save_onnx_refuses_locally_connected_layers(tmp_path):
     with pytest.raises(InputError, match='ONNX has no locally connected layer, such as local3: use --to=stablehlo'):
         onnx_write.save_onnx(network('cifar10_13pct'), tmp_path / 'w.onnx')
     assert not [*tmp_path.iterdir()]
 
 
-def test_the_metadata_says_how_images_are_wanted(tmp_path):
+def test_save_onnx_writes_metadata(tmp_path):
     onnx_write.save_onnx(network('one_weird_trick'), tmp_path / 'w.onnx')
-    model = onnx_format.read(map_file(tmp_path / 'w.onnx'))
+    model = Model(map_file(tmp_path / 'w.onnx'))
     assert model.metadata['variant'] == 'one_weird_trick'
     assert json.loads(model.metadata['classes']) == ['blue', 'green', 'red']
     assert json.loads(model.metadata['pixel_std']) == pytest.approx([58.395, 57.12, 57.375])
-    assert (model.inputs, model.sizes) == (('images',), (0, 3, 224, 224))
-    assert [node.kind for node in model.nodes[:3]] == ['Sub', 'Div', 'Conv']
+    assert (model.inputs, model.sizes) == (['images'], (0, 3, 224, 224))
+    assert [node.op_type for node in model.nodes[:3]] == ['Sub', 'Div', 'Conv']
 
 
-def test_caffes_graph_comes_back_exactly(tmp_path):
+def test_load_onnx_reads_caffes_graph_exactly(tmp_path):
     original = network('caffe_alexnet')
     (tmp_path / 'w').write_bytes(bvlc_onnx(caffe_weights(original.params)))
     found = open_weights(tmp_path / 'w')
     assert found.name == original.name
-    same_params(found.params, original.params)
+    assert_same_params(found.params, original.params)
     assert found.mean_image[0, 0].tolist() == [123, 117, 104]
 
 
-def test_a_flipped_bit_is_found(tmp_path):
+def test_load_onnx_finds_a_flipped_bit(tmp_path):
     path = tmp_path / 'w.onnx'
     onnx_write.save_onnx(network('paper'), path)
     data = bytearray(path.read_bytes())
@@ -79,19 +81,19 @@ def bvlc(*constants):
         (graph(field(5, b'\x0a\x05')), 'of 5 bytes where 0 are left'),
     ],
 )
-def test_a_graph_of_something_else_is_refused(tmp_path, data, says):
+def test_load_onnx_refuses_other_graphs(tmp_path, data, says):
     (tmp_path / 'w').write_bytes(data)
     with pytest.raises(InputError, match=says) as refused:
         open_weights(tmp_path / 'w')
     assert len(str(refused.value).splitlines()) == 1
 
 
-def test_constants_of_any_size_take_no_memory():
-    model = onnx_format.read(memoryview(graph(filled('w', [2**19, 2**20]))))
-    assert model.array('w').shape == (2**19, 2**20)
+def test_get_array_fills_a_shape_without_memory():
+    model = Model(memoryview(graph(filled('w', [2**19, 2**20]))))
+    assert model.get_array('w').shape == (2**19, 2**20)
     for sizes, says in [([2**62, 2], 'a constant of'), ([0, 3], 'a constant of'), ([1] * 9, 'more than|a constant')]:
-        with pytest.raises(onnx_format.Malformed, match=says):
-            onnx_format.read(memoryview(graph(filled('w', sizes)))).array('w')
+        with pytest.raises(MalformedError, match=says):
+            Model(memoryview(graph(filled('w', sizes)))).get_array('w')
 
 
 @pytest.mark.parametrize(
@@ -103,6 +105,6 @@ def test_constants_of_any_size_take_no_memory():
         (field(1, 2**63) + field(1, 2) + field(2, 1), 'a tensor of'),
     ],
 )
-def test_a_tensor_that_lies_is_refused(tensor, says):
-    with pytest.raises(onnx_format.Malformed, match=says):
-        onnx_format.array(memoryview(tensor))
+def test_parse_tensor_refuses_contradictions(tensor, says):
+    with pytest.raises(MalformedError, match=says):
+        parse_tensor(parse_message(ONNX.TensorProto, memoryview(tensor)))

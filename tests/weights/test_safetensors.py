@@ -6,7 +6,7 @@ import json
 import numpy as np
 import pytest
 import safetensors
-from weights.networks import network, same
+from weights.networks import assert_same, network
 
 from alexnet_jax.errors import InputError
 from alexnet_jax.model.zoo import NETWORKS
@@ -17,13 +17,13 @@ CASES = [*((variant, ()) for variant in NETWORKS), ('released', ('norm2', 'overl
 
 
 @pytest.mark.parametrize(('variant', 'without'), CASES)
-def test_a_network_comes_back_bit_for_bit(tmp_path, variant, without):
+def test_save_safetensors_comes_back_bit_for_bit(tmp_path, variant, without):
     saved = network(variant, without=without)
     safetensors_file.save_safetensors(saved, tmp_path / 'w.safetensors')
-    same(open_weights(tmp_path / 'w.safetensors'), saved)
+    assert_same(open_weights(tmp_path / 'w.safetensors'), saved)
 
 
-def test_the_formats_own_library_reads_the_same_arrays_and_metadata(tmp_path):
+def test_save_safetensors_is_read_by_the_library(tmp_path):
     saved = network('released')
     safetensors_file.save_safetensors(saved, tmp_path / 'w.safetensors')
     with safetensors.safe_open(tmp_path / 'w.safetensors', framework='numpy') as file:
@@ -42,14 +42,14 @@ def test_the_formats_own_library_reads_the_same_arrays_and_metadata(tmp_path):
     assert json.loads(metadata['pixel_std']) == [1, 1, 1]
 
 
-def test_the_same_network_gives_the_same_file(tmp_path):
+def test_save_safetensors_is_deterministic(tmp_path):
     for name in ('a', 'b'):
         safetensors_file.save_safetensors(network('paper'), tmp_path / name)
     assert (tmp_path / 'a').read_bytes() == (tmp_path / 'b').read_bytes()
     assert sorted(path.name for path in tmp_path.iterdir()) == ['a', 'b']
 
 
-def test_a_flipped_bit_is_found(tmp_path):
+def test_open_weights_finds_a_flipped_bit(tmp_path):
     path = tmp_path / 'w.safetensors'
     safetensors_file.save_safetensors(network('paper'), path)
     data = bytearray(path.read_bytes())
@@ -75,7 +75,7 @@ def test_a_flipped_bit_is_found(tmp_path):
         ({'mean_rgb': '[1, 2, NaN]'}, 'is damaged: width 0.0625, mean_rgb'),
     ],
 )
-def test_metadata_that_lies_is_refused_in_one_line(tmp_path, change, says):
+def test_parse_metadata_refuses_contradictions_in_one_line(tmp_path, change, says):
     path = tmp_path / 'w.safetensors'
     safetensors_file.save_safetensors(network('paper'), path)
     arrays, metadata = safetensors_file.read_safetensors(path)
@@ -85,15 +85,15 @@ def test_metadata_that_lies_is_refused_in_one_line(tmp_path, change, says):
     assert says in str(refused.value) and len(str(refused.value).splitlines()) == 1
 
 
-def test_weights_that_are_no_numbers_are_refused(tmp_path):
-    spoilt = network('paper')
-    spoilt.params['conv3']['kernel'][0, 0, 0, 0] = np.nan
-    safetensors_file.save_safetensors(spoilt, tmp_path / 'w.safetensors')
-    with pytest.raises(InputError, match='conv3/kernel holds values that are no numbers'):
+def test_check_params_refuses_non_finite_values(tmp_path):
+    damaged = network('paper')
+    damaged.params['conv3']['kernel'][0, 0, 0, 0] = np.nan
+    safetensors_file.save_safetensors(damaged, tmp_path / 'w.safetensors')
+    with pytest.raises(InputError, match='conv3/kernel holds non-finite values'):
         open_weights(tmp_path / 'w.safetensors')
 
 
-def test_what_is_no_file_of_weights_says_so(tmp_path):
+def test_open_weights_refuses_what_is_no_file_of_weights(tmp_path):
     (tmp_path / 'notes.txt').write_text('conv1 is the first layer\n')
     (tmp_path / 'empty').write_bytes(b'')
     for name, says in [
@@ -111,7 +111,7 @@ def test_what_is_no_file_of_weights_says_so(tmp_path):
         open_weights(tmp_path / 'w', variant='vgg')
 
 
-def test_a_file_that_cannot_be_written_leaves_nothing_behind(tmp_path):
+def test_save_safetensors_leaves_nothing_of_a_failure(tmp_path):
     with pytest.raises(InputError, match='cannot write'):
         safetensors_file.save_safetensors(network('paper'), tmp_path / 'nowhere' / 'w')
     odd = network('paper')

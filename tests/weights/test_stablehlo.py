@@ -25,7 +25,7 @@ assert not any(name.startswith(('alexnet_jax', 'flax')) for name in sys.modules)
 """
 
 
-def test_the_program_gives_what_the_network_gives(tmp_path):
+def test_save_stablehlo_gives_what_the_network_gives(tmp_path):
     net = network('released')
     path = stablehlo.save_stablehlo(net, tmp_path / 'net.stablehlo', today=datetime.date(2026, 1, 31))
     assert path == tmp_path / 'net-2026-01-31.stablehlo'
@@ -45,7 +45,7 @@ def test_the_program_gives_what_the_network_gives(tmp_path):
     assert sorted(file.name for file in tmp_path.glob('net*')) == [path.name, f'{path.name}.json']
 
 
-def test_a_name_with_a_date_keeps_it(tmp_path):
+def test_save_stablehlo_keeps_a_date_in_the_name(tmp_path):
     net = network('one_weird_trick')
     path = stablehlo.save_stablehlo(net, tmp_path / 'net-2020-02-02.bin', today=datetime.date(2026, 1, 31))
     assert path.name == 'net-2020-02-02.bin'
