@@ -55,8 +55,8 @@ WAYS = {
     'evaluate': lambda workdir, data_dir, _: open_test_dataset([network_of()], name='tiny', data_dir=str(data_dir)),
     'predict': neighbours,
     'features': features_of,
-    'doctor of a run': lambda workdir, *_: examine.examine_workdir(workdir, say=print),
-    'doctor of a config': lambda workdir, *_: examine.examine_config(load_config(workdir), name='run', say=print),
+    'doctor of a run': lambda workdir, *_: examine.examine_workdir(workdir, info=print),
+    'doctor of a config': lambda workdir, *_: examine.examine_config(load_config(workdir), name='run', info=print),
 }
 
 

@@ -8,7 +8,6 @@ It makes --steps training steps and throws them away: nothing in a run folder is
 found, 3 where something was, 1 where it could not look. docs/doctor.md has what it knows, and from which figures.
 """
 
-import functools
 import json
 import pathlib
 import sys
@@ -17,6 +16,7 @@ from absl import flags, logging
 from ml_collections import config_flags
 
 from alexnet_jax.commands.command_line import parse_config_flags
+from alexnet_jax.console import info
 from alexnet_jax.errors import InputError
 
 _CONFIG = config_flags.DEFINE_config_file('config', None, 'Config file, FILE.py or FILE.py:DATASET.')
@@ -50,10 +50,9 @@ def _examine() -> tuple:
     from alexnet_jax.doctor import examine, screen
     from alexnet_jax.training.validation import validate_config
 
-    say = functools.partial(print, file=sys.stderr, flush=True)
     if _WORKDIR.value is not None:
-        diagnosis = examine.examine_workdir(pathlib.Path(_WORKDIR.value), steps=_STEPS.value, say=say)
+        diagnosis = examine.examine_workdir(pathlib.Path(_WORKDIR.value), steps=_STEPS.value, info=info)
     else:
         name = config_flags.get_config_filename(flags.FLAGS['config'])
-        diagnosis = examine.examine_config(validate_config(_CONFIG.value), name=name, steps=_STEPS.value, say=say)
-    return diagnosis, screen.format_screen(diagnosis), screen.as_json(diagnosis)
+        diagnosis = examine.examine_config(validate_config(_CONFIG.value), name=name, steps=_STEPS.value, info=info)
+    return diagnosis, screen.format_screen(diagnosis), screen.make_json(diagnosis)

@@ -1,6 +1,6 @@
-"""What training is fed: the labels' spread, whether they have to do with the images, the pixels' range.
+"""Statistics of the training data: how labels spread, whether they have to do with the images, the pixels' range.
 
-Read from the training batches themselves, so that whatever is between the files and the network is in it.
+They are measured on the training batches themselves, so that everything between the files and the network is included.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ import numpy as np
 
 from alexnet_jax.data.pipeline import HostBatch
 
-# Images looked at, at most: of more, decoding would take most of the minute that a diagnosis may. Of many classes more,
-# because the probe learns nothing of a class that it has seen once.
-IMAGES, MOST_IMAGES, OF_EACH_CLASS = 2000, 4000, 4
+# Images that are read, at most: decoding more would take most of the minute that a diagnosis may. With many classes
+# more are read, because the probe learns nothing of a class that it has seen once.
+MIN_IMAGES, MAX_IMAGES, IMAGES_PER_CLASS = 2000, 4000, 4
 SIDE = 14  # of the thumbnails, a pixel of which is 16 of a 224 crop
 CELLS, DIRECTIONS = 4, 8  # of the histograms of edges
 PERMUTATIONS = 20
@@ -24,7 +24,7 @@ _RIDGE = 0.1  # of the probe, in multiples of the mean square of its features ov
 
 @dataclasses.dataclass(frozen=True)
 class DataStats:
-    """What some training batches hold.
+    """Statistics of some training batches.
 
     Attributes:
       images: different records among them, of one epoch.
@@ -55,7 +55,7 @@ class DataStats:
 
 @dataclasses.dataclass(frozen=True)
 class Probe:
-    """A linear classifier of small thumbnails, tested on images held out, beside what it does with permuted labels.
+    """Accuracy of a linear classifier of thumbnails on images held out, beside its accuracy with permuted labels.
 
     Attributes:
       accuracy, permuted_accuracy: fraction of the images held out that it gets right, 0..1.
@@ -69,122 +69,95 @@ class Probe:
 
 
 def measure_data(
-    batches: Iterator[HostBatch], *, classes: int, examples: int, say: Callable[[str], None] = lambda text: None
+    batches: Iterator[HostBatch], *, classes: int, examples: int, info: Callable[[str], None] = lambda text: None
 ) -> DataStats:
-    """Looks at IMAGES images of `batches`, or at an epoch of `examples`."""
-    wanted = min(examples, MOST_IMAGES, max(IMAGES, OF_EACH_CLASS * classes))
-    features, labels, batch_labels, pixels = [], [], [], _Pixels()
+    """Reads MIN_IMAGES to MAX_IMAGES images of `batches`, or an epoch of `examples`, and measures them."""
+    wanted = min(examples, MAX_IMAGES, max(MIN_IMAGES, IMAGES_PER_CLASS * classes))
+    info(f'reading {wanted} training images')
+    features, labels = [], []
+    batch_labels: list[np.ndarray] = []
+    levels = np.zeros((3, 256), np.int64)  # how often each channel has each value
     seen: set[int] = set()
-    say(f'reading {wanted} training images')
-    taken = 0
-    while taken < wanted:
+    while sum(len(batch) for batch in batch_labels) < wanted:
         batch = next(batches)
-        taken += len(batch.labels)
         # At the seam of two epochs an image comes twice: held out and learned from, it would be recognised.
-        first = {record: i for i, record in reversed(list(enumerate(batch.records.tolist())))}
-        fresh = sorted(first[record] for record in first.keys() - seen)
-        seen |= first.keys()
-        pixels.add(batch.images)
+        records, first = np.unique(batch.records, return_index=True)
+        new = np.sort([i for record, i in zip(records.tolist(), first, strict=True) if record not in seen]).astype(int)
+        seen.update(records.tolist())
+        for channel in range(3):  # every third row and column
+            levels[channel] += np.bincount(batch.images[:, ::3, ::3, channel].ravel(), minlength=256)
         batch_labels.append(batch.labels)
-        if fresh:
-            features.append(describe(batch.images[fresh]))
-            labels.append(batch.labels[fresh])
-    every = np.concatenate(labels)
-    counts = np.bincount(every, minlength=classes)
+        features.append(describe_images(batch.images[new]))
+        labels.append(batch.labels[new])
+    labels_seen, values = np.concatenate(labels), np.arange(256)
+    counts = np.bincount(labels_seen, minlength=classes)
+    count, present = int(levels.sum()), np.flatnonzero(levels.any(axis=0))
+    pixel_mean = float((levels @ values).sum() / count)
     return DataStats(
-        images=len(every),
+        images=len(labels_seen),
         classes_seen=int((counts > 0).sum()),
-        classes_possible=min(classes, len(every)),
-        entropy=entropy(counts),
-        largest=float(counts.max() / len(every)),
-        order=_order(batch_labels),
-        pixel_range=(pixels.lowest, pixels.highest),
-        channel_means=pixels.channel_means,
-        pixel_mean=pixels.mean,
-        pixel_spread=pixels.spread,
-        probe=probe(np.concatenate(features), every, classes=classes),
+        classes_possible=min(classes, len(labels_seen)),
+        entropy=compute_entropy(counts),
+        largest=float(counts.max() / len(labels_seen)),
+        order=_measure_order(batch_labels),
+        pixel_range=(int(present[0]), int(present[-1])),
+        channel_means=levels @ values / (count / 3),
+        pixel_mean=pixel_mean,
+        pixel_spread=math.sqrt(max(0.0, int((levels @ values**2).sum()) / count - pixel_mean**2)),
+        probe=fit_probe(np.concatenate(features), labels_seen, classes=classes),
     )
 
 
-class _Pixels:
-    """Running statistics of uint8 pixels, every third row and column of them."""
-
-    def __init__(self) -> None:
-        self.lowest, self.highest = 255, 0
-        self._count, self._squares = 0, 0
-        self._sums = np.zeros(3, np.int64)
-
-    def add(self, images: np.ndarray) -> None:
-        some = images[:, ::3, ::3].astype(np.int64)
-        self.lowest, self.highest = min(self.lowest, int(some.min())), max(self.highest, int(some.max()))
-        self._count += some.size
-        self._sums += some.sum((0, 1, 2))
-        self._squares += int((some * some).sum())
-
-    @property
-    def channel_means(self) -> np.ndarray:
-        return self._sums / (self._count / 3)
-
-    @property
-    def mean(self) -> float:
-        return float(self._sums.sum() / self._count)
-
-    @property
-    def spread(self) -> float:
-        return math.sqrt(max(0.0, self._squares / self._count - self.mean**2))
-
-
-def entropy(counts: np.ndarray) -> float:
-    """-sum p ln p of the frequencies of `counts` (classes,), in nats."""
+def compute_entropy(counts: np.ndarray) -> float:
+    """Computes -sum p ln p of the frequencies of `counts` (classes,), in nats."""
     p = counts[counts > 0] / counts.sum()
     return float(-(p * np.log(p)).sum())
 
 
-def _order(batch_labels: list[np.ndarray]) -> float:
-    """`DataStats.order`."""
-    every = np.concatenate(batch_labels)
-    ends = np.cumsum([len(labels) for labels in batch_labels])[:-1]
+def _measure_order(batch_labels: list[np.ndarray]) -> float:
+    """Computes `DataStats.order`."""
+    labels = np.concatenate(batch_labels)
+    ends = np.cumsum([len(batch) for batch in batch_labels])[:-1]
 
-    def within(labels: np.ndarray) -> float:
-        return float(np.mean([entropy(np.bincount(part)) for part in np.split(labels, ends)]))
+    def measure_within(labels: np.ndarray) -> float:
+        return float(np.mean([compute_entropy(np.bincount(batch)) for batch in np.split(labels, ends)]))
 
     random = np.random.default_rng(0)
-    chance = np.mean([within(random.permutation(every)) for _ in range(5)])
-    return within(every) / float(chance) if chance else math.nan
+    expected = float(np.mean([measure_within(random.permutation(labels)) for _ in range(5)]))
+    return measure_within(labels) / expected if expected else math.nan
 
 
-def describe(images: np.ndarray) -> np.ndarray:
-    """uint8 (b, h, w, 3) -> float32 (b, features): a thumbnail, and how strong edges of which direction are where.
+def describe_images(images: np.ndarray) -> np.ndarray:
+    """Computes features of uint8 (b, h, w, 3), float32 (b, features): a thumbnail, and the strength of edges by place.
 
-    Edges, because a class may be a shape in any colour at any place, which no average of pixels shows.
+    Edges by direction, because a class may be a shape in any colour at any place, which no average of pixels shows.
     """
-    small = _shrunk(images, 4 * SIDE)
+    small = _shrink(images, 4 * SIDE)
     thumbnails = small.reshape(len(small), SIDE, 4, SIDE, 4, 3).mean((2, 4))
     grey = small.mean(3)
-    down, right = (np.diff(grey, axis=1)[:, :, :-1], np.diff(grey, axis=2)[:, :-1])
+    down, right = np.diff(grey, axis=1)[:, :, :-1], np.diff(grey, axis=2)[:, :-1]
     direction = ((np.arctan2(down, right) % np.pi) / np.pi * DIRECTIONS).astype(int) % DIRECTIONS
-    strength = np.hypot(down, right)
-    cells = (np.arange(grey.shape[1] - 1) * CELLS // (grey.shape[1] - 1)).astype(int)
-    place = (cells[:, None] * CELLS + cells[None, :])[None] * DIRECTIONS + direction
+    cells = np.arange(grey.shape[1] - 1) * CELLS // (grey.shape[1] - 1)
     bins = CELLS * CELLS * DIRECTIONS
-    rows = np.arange(len(grey))[:, None, None] * bins + place
-    edges = np.bincount(rows.ravel(), strength.ravel(), minlength=len(grey) * bins).reshape(len(grey), bins)
-    parts = [thumbnails.reshape(len(small), -1), np.sqrt(edges)]
+    places = (cells[:, None] * CELLS + cells) * DIRECTIONS + direction + np.arange(len(grey))[:, None, None] * bins
+    edges = np.bincount(places.ravel(), np.hypot(down, right).ravel(), minlength=len(grey) * bins)
+    parts = [thumbnails.reshape(len(small), SIDE * SIDE * 3), np.sqrt(edges.reshape(len(grey), bins))]
     return np.concatenate(parts, axis=1).astype(np.float32)
 
 
-def _shrunk(images: np.ndarray, side: int) -> np.ndarray:
-    """float32 (b, side, side, 3): means over squares of the middle of uint8 (b, h, w, 3)."""
+def _shrink(images: np.ndarray, side: int) -> np.ndarray:
+    """Averages squares of the middle of uint8 (b, h, w, 3) to float32 (b, side, side, 3)."""
     if images.shape[1] < side:  # crops of 24 and 32 become whole multiples of 56
         images = images.repeat(7, axis=1).repeat(7, axis=2)
     square = images.shape[1] // side
     edge = (images.shape[1] - square * side) // 2
-    middle = images[:, edge : edge + square * side, edge : edge + square * side].astype(np.float32)
-    return middle.reshape(len(images), side, square, side, square, 3).mean((2, 4))
+    middle = images[:, edge : edge + square * side, edge : edge + square * side]
+    rows = middle.reshape(len(images), side, square, square * side * 3).sum(2, dtype=np.uint16)  # long rows are fast
+    return rows.reshape(len(images), side, side, square, 3).sum(3, dtype=np.float32) / np.float32(square**2)
 
 
-def probe(features: np.ndarray, labels: np.ndarray, *, classes: int) -> Probe | None:
-    """Ridge regression of the labels on the features, learned on one half of the images and tested on the other.
+def fit_probe(features: np.ndarray, labels: np.ndarray, *, classes: int) -> Probe | None:
+    """Fits a ridge regression of the labels on the features, on one half of the images, and tests it on the other.
 
     One decomposition serves all permutations: the prediction is linear in the labels it was learned from.
 
@@ -202,34 +175,32 @@ def probe(features: np.ndarray, labels: np.ndarray, *, classes: int) -> Probe | 
     x -= x.mean(axis=0)
     x /= np.maximum(x.std(axis=0), 1e-6 * x.std())
     labels = labels[order]
-    halves = np.arange(n) < n // 2
-    smooth = [(test, _smoother(x[~test], x[test])) for test in (halves, ~halves)]
+    half = np.arange(n) < n // 2
+    smoothers = []  # (tested, learned): multiplied by the targets of the images learned from, they predict those tested
+    for test in (half, ~half):
+        learned = x[~test]
+        gram = learned @ learned.T
+        ridge = _RIDGE * np.trace(gram) / len(gram)
+        smoothers.append((test, np.linalg.solve(gram + ridge * np.eye(len(gram)), learned @ x[test].T).T))
 
-    def scores(labels: np.ndarray) -> tuple[float, float]:
-        """(mean score of the right class, accuracy) of all images, each held out once."""
+    def score(labels: np.ndarray) -> tuple[float, float]:
+        """Returns (mean score of the right class, accuracy) of all images, each held out once."""
         targets = np.eye(classes)[labels]
-        right = np.empty(n)
-        hit = np.empty(n)
-        for test, smoother in smooth:
+        right, hit = np.empty(n), np.empty(n)
+        for test, smoother in smoothers:
             base = targets[~test].mean(axis=0)
-            score = smoother @ (targets[~test] - base)
-            own = labels[test]
-            right[test] = score[np.arange(len(own)), own]
-            hit[test] = (score + base).argmax(axis=1) == own
+            scores = smoother @ (targets[~test] - base)
+            right[test] = scores[np.arange(len(scores)), labels[test]]
+            hit[test] = (scores + base).argmax(axis=1) == labels[test]
         return float(right.mean()), float(hit.mean())
 
-    mean_score, accuracy = scores(labels)
-    permuted = np.array([scores(random.permutation(labels)) for _ in range(PERMUTATIONS)])
-    spread = float(permuted[:, 0].std(ddof=1))
+    mean_score, accuracy = score(labels)
+    permuted_scores, permuted_accuracies = np.transpose(
+        [score(random.permutation(labels)) for _ in range(PERMUTATIONS)]
+    )
+    spread = float(permuted_scores.std(ddof=1))
     return Probe(
         accuracy=accuracy,
-        permuted_accuracy=float(permuted[:, 1].mean()),
-        sigmas=(mean_score - float(permuted[:, 0].mean())) / spread if spread else 0.0,
+        permuted_accuracy=float(permuted_accuracies.mean()),
+        sigmas=(mean_score - float(permuted_scores.mean())) / spread if spread else 0.0,
     )
-
-
-def _smoother(learned: np.ndarray, tested: np.ndarray) -> np.ndarray:
-    """(tested, learned): what turns the targets of the images learned from into the predictions for those tested."""
-    gram = learned @ learned.T
-    ridge = _RIDGE * np.trace(gram) / len(gram)
-    return np.linalg.solve(gram + ridge * np.eye(len(gram)), learned @ tested.T).T

@@ -1,10 +1,9 @@
-"""What the rules look at, and what they say."""
+"""What the rules judge, and what they find."""
 
 from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable
 
 import numpy as np
 
@@ -33,69 +32,62 @@ class Finding:
 
 @dataclasses.dataclass(frozen=True)
 class Measurements:
-    """All that the rules look at."""
+    """All that the rules judge."""
 
-    subject: Snapshot
+    snapshot: Snapshot
     data: DataStats
     network: NetworkStats
 
     @property
-    def chance(self) -> float:
+    def chance_loss(self) -> float:
         """The loss of a network that knows nothing, ln(classes), in nats."""
-        return math.log(self.subject.classes)
+        return math.log(self.snapshot.classes)
 
     @property
-    def ratio(self) -> float:
-        """Update by weight, per step: the median over layers of each layer's median over steps; NaN where none is.
-
-        Of layers that training moves.
-        """
-        moving = [moves.ratio for layer, moves in self.network.moves.items() if layer not in self.network.held]
-        ratios = [ratio for ratio in moving if math.isfinite(ratio)]
-        return float(np.median(ratios)) if ratios else math.nan
+    def update_ratio(self) -> float:
+        """Median over unfrozen layers of update by weight, itself a median over steps; NaN where none is finite."""
+        network = self.network
+        ratios = [stats.ratio for layer, stats in network.updates.items() if layer not in network.frozen_layers]
+        return float(np.median([*filter(math.isfinite, ratios)] or [math.nan]))
 
     @property
-    def rate(self) -> float:
+    def learning_rate(self) -> float:
         """The learning rate before any drop."""
-        return self.subject.config.initial_learning_rate
+        return self.snapshot.config.initial_learning_rate
 
     @property
-    def usual(self) -> Config:
+    def recipe(self) -> Config:
         """The recipe for this dataset."""
-        return validate_config(make_config(None if self.subject.dataset == DEMO else self.subject.dataset))
+        return validate_config(make_config(None if self.snapshot.dataset == DEMO else self.snapshot.dataset))
 
     @property
-    def left(self) -> float:
+    def residual_mean(self) -> float:
         """How much of a channel's mean is not subtracted, the worst of three, in 0..255 units."""
         return float(np.abs(self.data.channel_means - self.network.inputs.subtracted).max())
 
     @property
     def has_learned(self) -> bool:
         """Whether the log's last validation is right twice as often as the largest class is, or on 20 % more."""
-        error, largest = self.last_error, self.data.largest
+        error, largest = self.validation_error, self.data.largest
         return error is not None and 1 - error > min(2 * largest, largest + 0.2)
 
     @property
-    def last_error(self) -> float | None:
+    def validation_error(self) -> float | None:
         """The top-1 error of the log's last validation, 0..1."""
-        errors = [line['top1_error'] for line in self.subject.history if line.get('split') == 'validation']
+        errors = [line['top1_error'] for line in self.snapshot.history if line.get('split') == 'validation']
         return errors[-1] if errors else None
 
-    def compared(self) -> str:
-        """The rate beside the recipe's, to be put behind a remedy; '' where they are the same."""
-        factor = self.rate / self.usual.learning_rate
+    def compare_learning_rate(self) -> str:
+        """Formats the rate beside the recipe's, to be put behind a remedy; '' where they are the same."""
+        factor = self.learning_rate / self.recipe.learning_rate
         if 0.99 < factor < 1.01:
             return ''
         times = f'{factor:.3g} times' if factor > 1 else f'1/{1 / factor:.3g} of'
-        return f': this is {times} the {self.usual.learning_rate:.2g} of the recipe'
+        return f': this is {times} the {self.recipe.learning_rate:.2g} of the recipe'
 
-    def dead(self, *, after: bool) -> dict[str, float]:
-        """{hidden layer: share of its units that gave nothing for any image}; {} where units do not die (tanh)."""
-        if not isinstance(self.subject.variant.activation, Relu):
+    def get_dead_shares(self, *, after: bool) -> dict[str, float]:
+        """Returns {hidden layer: share of its units that are 0 for all images}; {} where units do not die (tanh)."""
+        if not isinstance(self.snapshot.variant.activation, Relu):
             return {}
-        looks = self.network.after if after else self.network.before
-        hidden = list(looks)[:-1]
-        return {layer: float((looks[layer].highest <= 0).mean()) for layer in hidden}
-
-
-Rule = Callable[[Measurements], Finding | None]
+        stats = self.network.after if after else self.network.before
+        return {layer: float((stats[layer].highest <= 0).mean()) for layer in list(stats)[:-1]}

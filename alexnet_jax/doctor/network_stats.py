@@ -1,11 +1,11 @@
-"""Some real training steps, looked into: losses, what layers give, gradients, updates, who is dropped."""
+"""Statistics of some real training steps: losses, layers' outputs, gradients, updates, dropout masks."""
 
 from __future__ import annotations
 
 import dataclasses
 import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import jax
@@ -16,7 +16,6 @@ from jax import Array
 
 from alexnet_jax.data.augment import normalise
 from alexnet_jax.data.pipeline import HostBatch
-from alexnet_jax.doctor.dropout_stats import DropoutStats, measure_masks
 from alexnet_jax.doctor.recorder import LayerStats, Recorder
 from alexnet_jax.doctor.snapshot import Snapshot
 from alexnet_jax.sharding.backend import compiler_options
@@ -27,13 +26,13 @@ from alexnet_jax.training.step import Batch, make_gradients, make_model, rates_a
 
 # Images that are passed through the network as in testing, before the steps and after them. Of fewer a unit that fires
 # for one image in twenty would often look dead.
-LOOKED_AT = 128
-MOST_LOOKED_AT = 32  # batches of them
+TEST_IMAGES, MAX_TEST_BATCHES = 128, 32
+_MIN_PAIRS = 2500  # of units: with so many, chance gives a correlation of 0.1 five standard deviations away
 
 
 @dataclasses.dataclass(frozen=True)
 class InputStats:
-    """What conv1 reads in training: normalised pixels, over all steps.
+    """Statistics of what conv1 reads in training, normalised pixels, over all steps.
 
     Attributes:
       mean: of the three channels, (3,), in 0..255 units: times the variant's `pixel_std`.
@@ -52,11 +51,11 @@ class InputStats:
 
 @dataclasses.dataclass(frozen=True)
 class UpdateStats:
-    """A layer's kernel in training, each the median over the steps.
+    """Statistics of a layer's kernel in training, each the median over the steps.
 
     Attributes:
       gradient: Euclidean norm of its gradient.
-      weight: of the kernel itself.
+      weight: Euclidean norm of the kernel itself.
       ratio: norm of the update, as it was applied, divided by that of the kernel before it.
     """
 
@@ -66,18 +65,33 @@ class UpdateStats:
 
 
 @dataclasses.dataclass(frozen=True)
+class DropoutStats:
+    """Statistics of the hidden units that training dropped.
+
+    Attributes:
+      kept: fraction of the units that were kept, of those whose mask is known.
+      correlations: {'towers', 'images', 'layers', 'steps': correlation}: of a unit kept or dropped in tower 0 with the
+        unit of the same place in tower 1; in one image of a batch with the next; in one hidden layer with the next; in
+        one step with the next. 0 by chance, 1 where both are the same. None where there is nothing to compare.
+    """
+
+    kept: float | None
+    correlations: dict[str, float | None]
+
+
+@dataclasses.dataclass(frozen=True)
 class NetworkStats:
-    """What some training steps showed.
+    """Statistics of some training steps.
 
     Attributes:
       start: updates made before the first.
-      images: how many `before` and `after` saw.
-      losses, errors, rates: of each step, before its update; a loss that is no number is the last.
+      images: how many `before` and `after` were measured on.
+      losses, errors, rates: of each step, before its update; a loss that is not finite is the last.
       inputs: what conv1 read.
-      before, after: {layer: LayerLook} as in testing (nothing dropped), before the first step and after the last.
-      moves: {layer: LayerMoves}.
-      held: layers that training does not move any more (variants.Slowed): those of `moves` whose ratio is 0 on purpose.
-      dropout: who was dropped; None where the variant drops nobody, or inputs, which cannot be seen from here.
+      before, after: {layer: LayerStats} as in testing (nothing dropped), before the first step and after the last.
+      updates: {layer: UpdateStats}.
+      frozen_layers: layers whose learning rate is 0 at the last step: those of `updates` whose ratio is 0 on purpose.
+      dropout: dropout masks; None where the variant drops nothing, or inputs, whose masks cannot be recorded.
     """
 
     start: int
@@ -88,144 +102,168 @@ class NetworkStats:
     inputs: InputStats
     before: dict[str, LayerStats]
     after: dict[str, LayerStats]
-    moves: dict[str, UpdateStats]
-    held: tuple[str, ...]
+    updates: dict[str, UpdateStats]
+    frozen_layers: tuple[str, ...]
     dropout: DropoutStats | None
 
 
 class Instruments:
-    """The compiled programs of a diagnosis, which fit every subject of one network, mesh and update rule."""
+    """Compiled programs with a recorder in them, for all snapshots of one network, mesh and update rule."""
 
-    def __init__(self, subject: Snapshot) -> None:
-        """Traces nothing yet: the first subject that is looked at does."""
-        self.watch = Recorder(subject.variant)
-        model = make_model(subject.mesh, subject.variant, num_classes=subject.classes, dtype=subject.dtype)
-        watched = self.watch.watched(model)
-        self.test, self.step = _make_test(subject, watched), _make_step(subject, watched)
+    def __init__(self, snapshot: Snapshot) -> None:
+        """Makes the programs; they are compiled when the first snapshot is measured."""
+        self.recorder = Recorder(snapshot.variant)
+        model = make_model(snapshot.mesh, snapshot.variant, num_classes=snapshot.classes, dtype=snapshot.dtype)
+        recorded = self.recorder.attach(model)
+        self.test, self.step = _make_test(snapshot, recorded), _make_step(snapshot, recorded)
 
-    def look(self, state: Any, batches: list[Batch]) -> dict[str, LayerStats]:
-        """What the layers give for `batches`, as in testing."""
+    def measure_layers(self, state: Any, batches: list[Batch]) -> dict[str, LayerStats]:
+        """Measures the layers' outputs for `batches`, as in testing."""
         for batch in batches:
             jax.block_until_ready(self.test(state.params, batch, state.mean_image))
-        return self.watch.looks(self.watch.settle())
+        return self.recorder.compute_stats(self.recorder.flush())
 
 
 def measure_network(
-    subject: Snapshot, *, steps: int, say: Callable[[str], None], instruments: Instruments | None = None
+    snapshot: Snapshot, *, steps: int, info: Callable[[str], None], instruments: Instruments | None = None
 ) -> NetworkStats:
-    """Makes `steps` training steps from where `subject` stands, fewer where a loss is no number; uses up its state."""
-    instruments = instruments or Instruments(subject)
-    start = int(subject.state.step)
+    """Makes `steps` training steps from `snapshot` on, fewer where a loss is not finite; uses up its state."""
+    instruments = instruments or Instruments(snapshot)
+    start = int(snapshot.state.step)
     start = start if start >= 0 else -start - 1  # training.state.frozen
-    state = dataclasses.replace(subject.state, step=replicate(subject.mesh, np.int32(start)))
-    size = subject.config.batch_size
-    looked_at = min(MOST_LOOKED_AT, math.ceil(LOOKED_AT / size))
-    batches = iter(subject.batches(start))
-    first = list(itertools.islice(batches, looked_at))  # the others are read as they are wanted: all may be many GB
-    placed = [_placed(subject, batch) for batch in first]
-    say('compiling what looks into the network')
-    before = instruments.look(state, placed)
+    state = dataclasses.replace(snapshot.state, step=replicate(snapshot.mesh, np.int32(start)))
+    test_batches = min(MAX_TEST_BATCHES, math.ceil(TEST_IMAGES / snapshot.config.batch_size))
+    batches = iter(snapshot.batches(start))
+    first = list(itertools.islice(batches, test_batches))  # the others are read one by one: all may be many GB
+    placed = [_place(snapshot, batch) for batch in first]
+    info('compiling the network with its recorder')
+    before = instruments.measure_layers(state, placed)
     rows: list[dict[str, Any]] = []
-    inputs: list[Any] = []
     masks: list[dict[str, np.ndarray]] = []
-    pixels: list[np.ndarray] = []  # the mean of each batch, (3,)
-    held: tuple[str, ...] = ()
+    frozen_layers: tuple[str, ...] = ()
     for number, batch in enumerate(itertools.islice(itertools.chain(first, batches), steps), start=1):
-        key = jax.random.fold_in(jax.random.key(subject.config.seed), state.step)
-        rates = rates_at(state.step, state.plateau, schedule=subject.schedule, variant=subject.variant)
-        factors = get_lr_multipliers(subject.lr_multipliers, state.step)
-        held = tuple(layer for layer, factor in factors.items() if factor == 0)
-        state, found = instruments.step(state, _placed(subject, batch), key, rates, factors)
-        rows.append(jax.device_get(found) | {'rate': float(rates['learning_rate'])})
-        pixels.append(batch.images.mean((0, 1, 2), dtype=np.float64))
-        heard = instruments.watch.settle()
-        inputs += heard['input']
-        masks.append({name.split()[1]: words[0][0] for name, words in heard.items() if name.startswith('masks ')})
-        say(f'training step {number} of {steps}: loss {rows[-1]["loss"]:.3f}')
+        key = jax.random.fold_in(jax.random.key(snapshot.config.seed), state.step)
+        rates = rates_at(state.step, state.plateau, schedule=snapshot.schedule, variant=snapshot.variant)
+        factors = get_lr_multipliers(snapshot.lr_multipliers, state.step)
+        frozen_layers = tuple(layer for layer, factor in factors.items() if factor == 0)
+        state, row = instruments.step(state, _place(snapshot, batch), key, rates, factors)
+        recorded = instruments.recorder.flush()
+        masks.append({name.split()[1]: values[0][0] for name, values in recorded.items() if name.startswith('masks ')})
+        pixels = {'pixels': batch.images.mean((0, 1, 2), dtype=np.float64), 'inputs': recorded['input']}
+        rows.append(jax.device_get(row) | pixels | {'rate': float(rates['learning_rate'])})
+        info(f'training step {number} of {steps}: loss {rows[-1]["loss"]:.3f}')
         if not math.isfinite(rows[-1]['loss']):
             break
     return NetworkStats(
         start=start,
-        images=looked_at * size,
+        images=test_batches * snapshot.config.batch_size,
         losses=[float(row['loss']) for row in rows],
         errors=[float(row['error']) for row in rows],
         rates=[row['rate'] for row in rows],
-        inputs=_inputs(inputs, pixels, subject.variant.pixel_std),
+        inputs=_measure_inputs(rows, pixel_std=np.asarray(snapshot.variant.pixel_std)),
         before=before,
-        after=instruments.look(state, placed),
-        moves={layer: _moves(rows, layer) for layer in before},
-        held=held,
-        dropout=measure_masks(masks) if any(masks) and subject.variant.dropout_rate else None,
+        after=instruments.measure_layers(state, placed),
+        updates={layer: _measure_updates(rows, layer) for layer in before},
+        frozen_layers=frozen_layers,
+        dropout=measure_masks(masks) if any(masks) and snapshot.variant.dropout_rate else None,
     )
 
 
-def _placed(subject: Snapshot, batch: HostBatch) -> Batch:
+def _place(snapshot: Snapshot, batch: HostBatch) -> Batch:
     arrays: Any = (batch.images, batch.labels, batch.lighting)
-    return place_batch(subject.mesh, Batch(*arrays))
+    return place_batch(snapshot.mesh, Batch(*arrays))
 
 
-def _make_step(subject: Snapshot, model: Any) -> Any:
-    """(state, batch, key, rates, factors) -> (state, numbers): training.step's, which gives norms and stops at no NaN.
+def _make_step(snapshot: Snapshot, model: Any) -> Any:
+    """Makes training.step's (state, batch, key, rates, factors) -> (state, numbers), with norms, past NaN too.
 
-    Key, rates and factors are arguments where training computes them, so that one program serves many subjects.
+    Key, rates and factors are arguments where training computes them, so that one program serves many snapshots.
     """
     gradients = make_gradients(
-        subject.variant,
-        subject.mesh,
-        num_classes=subject.classes,
-        dtype=subject.dtype,
-        clip_norm=subject.config.clip_norm,
+        snapshot.variant,
+        snapshot.mesh,
+        num_classes=snapshot.classes,
+        dtype=snapshot.dtype,
+        clip_norm=snapshot.config.clip_norm,
         model=model,
     )
 
+    def norms(tree: Any) -> dict[str, Array]:
+        return {layer: jnp.linalg.norm(leaves['kernel'].astype(jnp.float32).ravel()) for layer, leaves in tree.items()}
+
     def step(state: Any, batch: Batch, key: Array, rates: dict[str, Array], factors: dict[str, Array]) -> Any:
         (loss, error, *_), grads = gradients(state.params, batch, state.mean_image, key)
-        updates, opt_state = subject.optimizer.update(
-            grads, state.opt_state, state.params, **rates, lr_multipliers=factors
-        )
+        updates, opt_state = snapshot.optimizer.update(grads, state.opt_state, state.params, **rates, factors=factors)
         params = optax.apply_updates(state.params, updates)
-        found: dict[str, Any] = {'loss': loss, 'error': error}
-        found |= {'gradient': _norms(grads), 'update': _norms(updates), 'weight': _norms(state.params)}
-        return dataclasses.replace(state, step=state.step + 1, params=params, opt_state=opt_state), found
+        row = {'gradient': norms(grads), 'update': norms(updates), 'weight': norms(state.params)}
+        state = dataclasses.replace(state, step=state.step + 1, params=params, opt_state=opt_state)
+        return state, row | {'loss': loss, 'error': error}
 
-    return jax.jit(step, donate_argnums=0, compiler_options=compiler_options(subject.mesh))
-
-
-def _norms(tree: Any) -> dict[str, Array]:
-    return {layer: jnp.linalg.norm(leaves['kernel'].astype(jnp.float32).ravel()) for layer, leaves in tree.items()}
+    return jax.jit(step, donate_argnums=0, compiler_options=compiler_options(snapshot.mesh))
 
 
-def _make_test(subject: Snapshot, model: Any) -> Any:
-    """(params, batch, mean_image) -> logits as in testing: of the crops as they are, without lighting and dropout."""
-    mesh = subject.mesh
+def _make_test(snapshot: Snapshot, model: Any) -> Any:
+    """Makes (params, batch, mean_image) -> logits as in testing: of the crops, without lighting and dropout."""
+    mesh = snapshot.mesh
 
     def device_test(params: Any, batch: Batch, mean_image: Array) -> Array:
-        images = normalise(batch.images, mean_image, std=subject.variant.pixel_std)
+        images = normalise(batch.images, mean_image, std=snapshot.variant.pixel_std)
         return model.apply({'params': params}, copy_to_towers(images, mesh))
 
-    def test(params: Any, batch: Batch, mean_image: Array) -> Array:
-        rows = batch_spec(mesh)
-        specs = (parameter_specs(mesh, params), rows, REPLICATED)
-        return jax.shard_map(device_test, mesh=mesh, in_specs=specs, out_specs=rows)(params, batch, mean_image)
+    def test(*arguments: Any) -> Array:
+        specs = (parameter_specs(mesh, arguments[0]), batch_spec(mesh), REPLICATED)
+        return jax.shard_map(device_test, mesh=mesh, in_specs=specs, out_specs=batch_spec(mesh))(*arguments)
 
     return jax.jit(test, compiler_options=compiler_options(mesh))
 
 
-def _inputs(words: list[Any], pixels: list[np.ndarray], pixel_std: tuple[float, ...]) -> InputStats:
-    std = np.asarray(pixel_std)
-    mean, square = (np.mean([word[i] for word in words], axis=0, dtype=np.float64) for i in (0, 1))
+def _measure_inputs(rows: list[dict[str, Any]], *, pixel_std: np.ndarray) -> InputStats:
+    means, squares, lowest, highest = zip(*(values for row in rows for values in row['inputs']), strict=True)
+    mean, square = np.mean(means, axis=0, dtype=np.float64), np.mean(squares, axis=0, dtype=np.float64)
     return InputStats(
-        mean=mean * std,
-        subtracted=np.mean(pixels, axis=0) - mean * std,
-        spread=float(np.sqrt((np.maximum(0, square - mean**2) * std**2).mean())),
-        lowest=float(min(word[2] for word in words)),
-        highest=float(max(word[3] for word in words)),
+        mean=mean * pixel_std,
+        subtracted=np.mean([row['pixels'] for row in rows], axis=0) - mean * pixel_std,
+        spread=float(np.sqrt((np.maximum(0, square - mean**2) * pixel_std**2).mean())),
+        lowest=float(min(lowest)),
+        highest=float(max(highest)),
     )
 
 
-def _moves(rows: list[dict[str, Any]], layer: str) -> UpdateStats:
-    gradients, updates, weights = (
-        np.array([row[kind][layer] for row in rows], np.float64) for kind in ('gradient', 'update', 'weight')
-    )
+def _measure_updates(rows: list[dict[str, Any]], layer: str) -> UpdateStats:
+    kinds = ('gradient', 'update', 'weight')
+    gradients, updates, weights = (np.array([row[kind][layer] for row in rows], np.float64) for kind in kinds)
     with np.errstate(all='ignore'):
         return UpdateStats(*(float(np.median(x)) for x in (gradients, weights, updates / weights)))
+
+
+def measure_masks(masks: list[dict[str, np.ndarray]]) -> DropoutStats:
+    """Compares dropout masks that a `Recorder` recorded.
+
+    Args:
+      masks: of each step, {layer behind the hidden one: int8 (b, units)}, 1 kept, -1 dropped, 0 unknown; the units of
+        tower 0 first.
+    """
+    flat = [mask for step in masks for mask in step.values()]
+    known = np.concatenate([np.zeros(0), *(mask[mask != 0] for mask in flat)])
+    pairs: dict[str, Iterable[Any]] = {
+        'towers': (np.split(mask, 2, axis=1) for mask in flat),
+        'images': ((mask[:-1], mask[1:]) for mask in flat),
+        'layers': (pair for step in masks for pair in itertools.pairwise(step.values())),
+        'steps': ((earlier[layer], later[layer]) for earlier, later in itertools.pairwise(masks) for layer in earlier),
+    }
+    return DropoutStats(
+        kept=float((known > 0).mean()) if known.size else None,
+        correlations={name: correlate(masks) for name, masks in pairs.items()},
+    )
+
+
+def correlate(pairs: Iterable[Any]) -> float | None:
+    """Computes Pearson's correlation over all places of all pairs where both masks are known (not 0).
+
+    None where a side is constant, or fewer than _MIN_PAIRS places are known; pairs of different shapes are left out.
+    """
+    known = [np.stack([a, b])[:, (a != 0) & (b != 0)] for a, b in pairs if a.shape == b.shape]
+    sides = np.concatenate([np.zeros((2, 0)), *known], axis=1)
+    if sides.shape[1] < _MIN_PAIRS or not sides.std(axis=1).all():
+        return None
+    return float(np.corrcoef(sides)[0, 1])

@@ -1,8 +1,9 @@
-"""A diagnosis as one screen of text, at most 100 columns wide, and as JSON."""
+"""Formats a diagnosis as one screen of text, at most 100 columns wide, and as JSON."""
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 import textwrap
 from typing import Any
@@ -13,152 +14,124 @@ from alexnet_jax.doctor.examine import Diagnosis
 from alexnet_jax.doctor.measurements import Measurements
 
 COLUMNS = 100
-_MARGIN = 10  # of the names in front of lines
+# JSON has the names of the first release.
+_JSON_KEYS = {'variation': 'differs', 'updates': 'moves', 'frozen_layers': 'held', 'correlations': 'alike'}
 
 
 def format_screen(diagnosis: Diagnosis) -> str:
-    """The screen: what was looked at, data, steps, dropout, layers, notes, verdict."""
-    case = diagnosis.case
-    lines = [*textwrap.wrap(_title(case), COLUMNS), '', *_data(case), *_steps(case), '', *_layers(case), '']
-    for note in diagnosis.notes:
-        lines += _line('note', note)
-    return '\n'.join([*lines, *_verdict(diagnosis)])
+    """Formats what was examined, data, steps, dropout, layers, notes and verdict."""
+    measurements = diagnosis.measurements
+    snapshot, start = measurements.snapshot, measurements.network.start
+    network = f'{snapshot.variant.name}, width {snapshot.config.width:g}'
+    dataset = f'{snapshot.dataset} ({snapshot.examples:,} images, {snapshot.classes} classes)'
+    where = f'at step {start}' if start else 'before its first step'
+    title = textwrap.wrap(f'{snapshot.name}: {network}, on {dataset}, {where}', COLUMNS)
+    lines = [*title, '', *_wrap(_describe(measurements)), '', *_format_layers(measurements), '']
+    lines += _wrap([('note', note) for note in diagnosis.notes] + _describe_verdict(diagnosis))
+    return '\n'.join(lines)
 
 
-def as_json(diagnosis: Diagnosis) -> dict[str, Any]:
-    """{'verdict', 'findings', 'notes', 'run', 'data', 'network'}; numbers that are none are null."""
-    case = diagnosis.case
+def make_json(diagnosis: Diagnosis) -> dict[str, Any]:
+    """Makes {'verdict', 'findings', 'notes', 'run', 'data', 'network'} for json.dumps; non-finite numbers are null."""
+    measurements, snapshot = diagnosis.measurements, diagnosis.measurements.snapshot
     run = {
-        'name': case.subject.name,
-        'step': case.network.start,
-        'variant': case.subject.variant.name,
-        'dataset': case.subject.dataset,
-        'classes': case.subject.classes,
-        'chance_loss': case.chance,
-        'learning_rate': case.rate,
-        'usual_learning_rate': case.usual.learning_rate,
+        'name': snapshot.name,
+        'step': measurements.network.start,
+        'variant': snapshot.variant.name,
+        'dataset': snapshot.dataset,
+        'classes': snapshot.classes,
+        'chance_loss': measurements.chance_loss,
+        'learning_rate': measurements.learning_rate,
+        'usual_learning_rate': measurements.recipe.learning_rate,
     }
-    network = dataclasses.asdict(case.network)
-    for looks in (network['before'], network['after']):
-        for look in looks.values():
-            highest = look.pop('highest')
-            look |= {'units': len(highest), 'silent': float((highest <= 0).mean())}
-    found: dict[str, Any] = {
+    network = dataclasses.asdict(measurements.network)
+    for stats in (*network['before'].values(), *network['after'].values()):
+        highest = stats.pop('highest')
+        stats |= {'units': len(highest), 'silent': float((highest <= 0).mean())}
+    report: dict[str, Any] = {
         'verdict': diagnosis.findings[0].cause if diagnosis.findings else 'nothing found',
         'findings': [dataclasses.asdict(finding) for finding in diagnosis.findings],
         'notes': diagnosis.notes,
         'run': run,
-        'data': dataclasses.asdict(case.data),
-        'network': network | {'update_ratio': case.ratio},
+        'data': dataclasses.asdict(measurements.data),
+        'network': network | {'update_ratio': measurements.update_ratio},
     }
-    return _plain(found)
+    return _convert(report)
 
 
-def _plain(value: Any) -> Any:
-    """For json.dumps: NumPy's numbers as Python's, NaN and infinities as None."""
+def _convert(value: Any) -> Any:
+    """Converts NumPy's numbers to Python's, NaN and infinities to None, and names to those of JSON."""
     if isinstance(value, dict):
-        return {key: _plain(entry) for key, entry in value.items()}
+        return {_JSON_KEYS.get(key, key): _convert(entry) for key, entry in value.items()}
     if isinstance(value, list | tuple | np.ndarray):
-        return [_plain(entry) for entry in value]
+        return [_convert(entry) for entry in value]
     if isinstance(value, float | np.floating):
         return float(value) if math.isfinite(value) else None
     return value
 
 
-def _title(case: Measurements) -> str:
-    subject = case.subject
-    where = f'at step {case.network.start}' if case.network.start else 'before its first step'
-    return (
-        f'{subject.name}: {subject.variant.name}, width {subject.config.width:g}, on {subject.dataset} '
-        f'({subject.examples:,} images, {subject.classes} classes), {where}'
-    )
+def _wrap(entries: list[tuple[str, str]]) -> list[str]:
+    """Wraps the text of each (name, text) behind its name and a margin."""
+    wrap = functools.partial(textwrap.wrap, width=COLUMNS, subsequent_indent=' ' * 10)
+    return [line for name, text in entries for line in wrap(text, initial_indent=f'{name:10}')]
 
 
-def _data(case: Measurements) -> list[str]:
-    data, inputs = case.data, case.network.inputs
-    entropy = f'{data.entropy / case.chance:.2f} of ln({case.subject.classes})' if case.subject.classes > 1 else '0'
-    labels = (
-        f'{data.images:,} images, {data.classes_seen} of {case.subject.classes} classes, '
-        f'the largest {data.largest:.1%}, entropy {entropy}'
-    )
-    lines = _line('labels', labels)
-    if data.probe is not None:
-        probe = data.probe
-        lines += _line(
-            '',
-            f'a linear probe of thumbnails is right on {probe.accuracy:.1%}, with permuted labels on '
-            f'{probe.permuted_accuracy:.1%}: {probe.sigmas:+.1f} sigma',
-        )
-    low, high = data.pixel_range
-    lines += _line('pixels', f'{low}..{high}, mean {data.pixel_mean:.1f}, spread {data.pixel_spread:.1f}')
-    channels = ' '.join(f'{mean:.1f}' for mean in inputs.mean)
-    read = f'RGB means {channels}, spread {inputs.spread:.1f}'
-    return lines + _line('', f'the network reads {inputs.lowest:.3g}..{inputs.highest:.3g}; in 0..255 units {read}')
+def _describe(measurements: Measurements) -> list[tuple[str, str]]:
+    """Describes data and steps, an entry for each of `_wrap`."""
+    snapshot, data, network = measurements.snapshot, measurements.data, measurements.network
+    config, inputs, classes = snapshot.config, network.inputs, snapshot.classes
+    entropy = f'{data.entropy / measurements.chance_loss:.2f} of ln({classes})' if classes > 1 else '0'
+    seen = f'{data.classes_seen} of {classes} classes, the largest {data.largest:.1%}, entropy {entropy}'
+    entries = [('labels', f'{data.images:,} images, {seen}')]
+    if probe := data.probe:
+        permuted = f'with permuted labels on {probe.permuted_accuracy:.1%}: {probe.sigmas:+.1f} sigma'
+        entries.append(('', f'a linear probe of thumbnails is right on {probe.accuracy:.1%}, {permuted}'))
+    pixels = f'{data.pixel_range[0]}..{data.pixel_range[1]}, mean {data.pixel_mean:.1f}, spread {data.pixel_spread:.1f}'
+    means = f'RGB means {" ".join(f"{mean:.1f}" for mean in inputs.mean)}, spread {inputs.spread:.1f}'
+    read = f'the network reads {inputs.lowest:.3g}..{inputs.highest:.3g}; in 0..255 units {means}'
+    shown = np.unique(np.linspace(0, len(network.losses) - 1, 8).round().astype(int))  # the first and last among them
+    losses = f'{" ".join(f"{network.losses[i]:.3g}" for i in shown)} over {len(network.losses)} steps'
+    rate = f'{network.rates[0]:.3g} for {config.batch_size} images, biases x{snapshot.variant.bias_rate:g}'
+    update = f'momentum {config.momentum:g}, weight decay {config.weight_decay:g}'
+    entries += [('pixels', pixels), ('', read), ('loss', f'{losses}; ln(classes) is {measurements.chance_loss:.2f}')]
+    entries.append(('rate', f'{rate}, {update}; the recipe has {measurements.recipe.learning_rate:g}'))
+    if dropout := network.dropout:
+        correlations = ', '.join(f'{what} {_format(value)}' for what, value in dropout.correlations.items())
+        entries.append(('dropout', f'kept {_format(dropout.kept)}; correlation between {correlations}'))
+    return entries
 
 
-def _steps(case: Measurements) -> list[str]:
-    network, config = case.network, case.subject.config
-    losses = ' '.join(f'{loss:.3g}' for loss in _some(network.losses, 8))
-    lines = _line('loss', f'{losses} over {len(network.losses)} steps; ln(classes) is {case.chance:.2f}')
-    bias_rate = case.subject.variant.bias_rate
-    lines += _line(
-        'rate',
-        f'{network.rates[0]:.3g} for {config.batch_size} images, biases x{bias_rate:g}, momentum {config.momentum:g}, '
-        f'weight decay {config.weight_decay:g}; the recipe has {case.usual.learning_rate:g}',
-    )
-    if network.dropout is None:
-        return lines
-    alike = ', '.join(f'{what} {_number(found)}' for what, found in network.dropout.alike.items())
-    return lines + _line('dropout', f'kept {_number(network.dropout.kept)}; correlation between {alike}')
-
-
-def _some(values: list[float], count: int) -> list[float]:
-    """At most `count` of them, evenly, the first and the last among them."""
-    return [values[i] for i in np.unique(np.linspace(0, len(values) - 1, count).round().astype(int))]
-
-
-def _number(value: float | None) -> str:
+def _format(value: float | None) -> str:
     return '-' if value is None else f'{value:+.2f}' if value < 0.1 else f'{value:.2f}'
 
 
-def _layers(case: Measurements) -> list[str]:
-    """One line a layer; `differs` and the others as in watching.LayerLook and network.LayerMoves."""
-    network, variant = case.network, case.subject.variant
-    dead, later = case.dead(after=False), case.dead(after=True)
+def _format_layers(measurements: Measurements) -> list[str]:
+    """Formats a table, a line for each layer, of `LayerStats` and `UpdateStats`."""
+    network = measurements.network
+    dead, later = measurements.get_dead_shares(after=False), measurements.get_dead_shares(after=True)
     lines = [
         f'{"layer":7} {"init std":>9} {"bias":>5}  {"mean":>9} {"spread":>9} {"differs":>8} {"dead":>5} {"later":>6}  '
         f'{"gradient":>9} {"update/weight":>14}'
     ]
-    for layer in variant.layers:
-        look, moves = network.before[layer.name], network.moves[layer.name]
-        ratio = 'held' if layer.name in network.held else f'{moves.ratio:.2g}'
+    for layer in measurements.snapshot.variant.layers:
+        name, stats, update = layer.name, network.before[layer.name], network.updates[layer.name]
+        ratio = 'held' if name in network.frozen_layers else f'{update.ratio:.2g}'
         std = 'uniform' if layer.init_std is None else f'{layer.init_std:.3g}'
+        shares = [f'{share[name]:.0%}' if name in share else '' for share in (dead, later)]
         lines.append(
-            f'{layer.name:7} {std:>9} {layer.init_bias:5.3g}  {look.mean:9.3g} {look.spread:9.3g} {look.differs:8.1%} '
-            f'{_share(dead, layer.name):>5} {_share(later, layer.name):>6}  {moves.gradient:9.3g} {ratio:>14}'
+            f'{name:7} {std:>9} {layer.init_bias:5.3g}  {stats.mean:9.3g} {stats.spread:9.3g} {stats.variation:8.1%} '
+            f'{shares[0]:>5} {shares[1]:>6}  {update.gradient:9.3g} {ratio:>14}'
         )
-    explained = (
+    legend = (
         'mean, spread: of what the layer gives before ReLU. differs: how much of it differs from image to image. dead: '
         'units that give nothing; later: after the steps.'
     )
-    return lines + textwrap.wrap(explained, COLUMNS)
+    return lines + textwrap.wrap(legend, COLUMNS)
 
 
-def _share(shares: dict[str, float], layer: str) -> str:
-    return f'{shares[layer]:.0%}' if layer in shares else ''
-
-
-def _verdict(diagnosis: Diagnosis) -> list[str]:
+def _describe_verdict(diagnosis: Diagnosis) -> list[tuple[str, str]]:
     if not diagnosis.findings:
-        return _line('verdict', 'nothing found that would keep it from learning')
+        return [('verdict', 'nothing found that would keep it from learning')]
     first, *others = diagnosis.findings
-    lines = _line('verdict', f'{first.cause}: {first.seen}') + _line('remedy', first.remedy)
-    for other in others:
-        lines += _line('also', f'{other.cause}: {other.seen}; {other.remedy}')
-    return lines
-
-
-def _line(name: str, text: str) -> list[str]:
-    """`text` behind `name` and a margin, wrapped."""
-    first, rest = f'{name:{_MARGIN}}', ' ' * _MARGIN
-    return textwrap.wrap(text, COLUMNS, initial_indent=first, subsequent_indent=rest)
+    entries = [('verdict', f'{first.cause}: {first.seen}'), ('remedy', first.remedy)]
+    return entries + [('also', f'{other.cause}: {other.seen}; {other.remedy}') for other in others]

@@ -1,6 +1,6 @@
-"""What is diagnosed, as pieces: those of a config, or of a run folder where it stands.
+"""Makes what is diagnosed, in pieces: those of a config, or of a run folder where it stands.
 
-Pieces, so that each can be another one than the config would make: that is how the tests break them one at a time.
+Pieces, so that each can be another one than the config would make: the tests break them one at a time.
 """
 
 from __future__ import annotations
@@ -68,14 +68,14 @@ class Snapshot:
     notes: tuple[str, ...] = ()
 
 
-def mesh_shape(config: Config) -> tuple[int, int]:
-    """(1, tower): the config's mesh with one replica, which sees the whole batch."""
+def get_mesh_shape(config: Config) -> tuple[int, int]:
+    """Returns (1, tower): the config's mesh with one replica, which sees the whole batch."""
     return 1, config.mesh[1]
 
 
 def make_snapshot(config: Config, dataset: Dataset, *, name: str) -> Snapshot:
-    """What `config` would train, before its first step."""
-    mesh = make_mesh(*mesh_shape(config), one_weird_trick=config.parallelism == ONE_WEIRD_TRICK)
+    """Makes a snapshot of what `config` would train, before its first step."""
+    mesh = make_mesh(*get_mesh_shape(config), one_weird_trick=config.parallelism == ONE_WEIRD_TRICK)
     run = build_run(config, num_classes=len(dataset.classes), examples=dataset.examples('train'), mesh=mesh)
     return Snapshot(
         name=name,
@@ -95,44 +95,44 @@ def make_snapshot(config: Config, dataset: Dataset, *, name: str) -> Snapshot:
 
 
 def load_snapshot(workdir: pathlib.Path, config: Config, dataset: Dataset) -> Snapshot:
-    """The run in `workdir` with its newest whole checkpoint; nothing in the folder is touched.
+    """Loads the run in `workdir` with its newest whole checkpoint; nothing in the folder is touched.
 
     Raises:
       InputError: its checkpoints are of another network, or all damaged.
     """
-    subject = make_snapshot(config, dataset, name=str(workdir))
-    state, data_order, notes = _newest(workdir, subject)
-    run = build_run(config, num_classes=subject.classes, examples=subject.examples, mesh=subject.mesh)
+    snapshot = make_snapshot(config, dataset, name=str(workdir))
+    state, data_order, notes = _load_newest(workdir, snapshot)
+    run = build_run(config, num_classes=snapshot.classes, examples=snapshot.examples, mesh=snapshot.mesh)
     return dataclasses.replace(
-        subject,
+        snapshot,
         state=state,
         batches=lambda step: make_batches(run, dataset, data_order=data_order).read_from(step),
         history=tuple(entry for _, entry in iter_metrics(workdir / 'metrics.jsonl', MAX_STEPS)),
-        notes=(*notes, *_other_dataset(workdir, dataset)),
+        notes=(*notes, *_compare_dataset(workdir, dataset)),
     )
 
 
-def _newest(workdir: pathlib.Path, subject: Snapshot) -> tuple[TrainState, int, tuple[str, ...]]:
-    """The newest whole checkpoint's state, the order of its data, and what was damaged."""
+def _load_newest(workdir: pathlib.Path, snapshot: Snapshot) -> tuple[TrainState, int, tuple[str, ...]]:
+    """Loads the newest whole checkpoint: its state, the order of its data, and notes of what was damaged."""
     paths = [path for path in (workdir / FOLDER).glob('*') if path.name.isdigit()]
     notes: list[str] = []
     for path in sorted(paths, key=lambda path: -int(path.name)):
         try:
-            tree, seal = load_arrays(path), read_manifest(path)
+            tree, manifest = load_arrays(path), read_manifest(path)
         except DamagedError as error:
             notes.append(f'checkpoint {path.name} is damaged ({error}): an older one is looked at')
             continue
-        return _placed(tree, subject, path), seal.data_order, tuple(notes)
+        return _place_state(tree, snapshot, path), manifest.data_order, tuple(notes)
     if paths:
         raise InputError(f'every checkpoint in {workdir / FOLDER} is damaged; diagnose its settings with --config=FILE')
-    return subject.state, 0, ('it has no checkpoint yet: looked at before its first step',)
+    return snapshot.state, 0, ('it has no checkpoint yet: looked at before its first step',)
 
 
-def _placed(tree: dict[str, Any], subject: Snapshot, path: pathlib.Path) -> TrainState:
-    like = abstract_state(subject.variant, subject.optimizer, subject.mesh, num_classes=subject.classes)
-    found, wanted = (jax.tree.map(lambda x: x.shape, params) for params in (tree['params'], like.params))
-    if found != wanted:
-        raise InputError(f'checkpoint {path} is of another network than its config.json and dataset {subject.dataset}')
+def _place_state(tree: dict[str, Any], snapshot: Snapshot, path: pathlib.Path) -> TrainState:
+    like = abstract_state(snapshot.variant, snapshot.optimizer, snapshot.mesh, num_classes=snapshot.classes)
+    shapes, expected = (jax.tree.map(lambda x: x.shape, params) for params in (tree['params'], like.params))
+    if shapes != expected:
+        raise InputError(f'checkpoint {path} is of another network than its config.json and dataset {snapshot.dataset}')
     state = TrainState(
         step=tree['step'],
         params=tree['params'],
@@ -140,15 +140,14 @@ def _placed(tree: dict[str, Any], subject: Snapshot, path: pathlib.Path) -> Trai
         plateau=Plateau(**tree['plateau']),
         mean_image=tree['mean_image'],
     )
-    return jax.device_put(state, shardings(subject.mesh, parameter_specs(subject.mesh, state)))
+    return jax.device_put(state, shardings(snapshot.mesh, parameter_specs(snapshot.mesh, state)))
 
 
-def _other_dataset(workdir: pathlib.Path, dataset: Dataset) -> tuple[str, ...]:
+def _compare_dataset(workdir: pathlib.Path, dataset: Dataset) -> tuple[str, ...]:
     try:
         before = json.loads((workdir / 'run.json').read_text())['identity']['dataset_fingerprint']
     except (OSError, ValueError, KeyError, TypeError):
         return ()
-    same = before == dataset.fingerprint
-    return (
-        () if same else (f'dataset {dataset.name} is not the one that this run was trained on: prepared again since',)
-    )
+    if before == dataset.fingerprint:
+        return ()
+    return (f'dataset {dataset.name} is not the one that this run was trained on: prepared again since',)

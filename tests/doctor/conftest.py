@@ -1,4 +1,4 @@
-"""What the cases are tried on: a small network, and a dataset from which labels can be told."""
+"""Fixtures of the diagnosed cases: a small network, and a dataset from which labels can be told."""
 
 import functools
 
@@ -35,12 +35,12 @@ def lab(blotches):
     """The network in the plain forms of model.ops, which compile in half the time."""
     small = {'variant': 'released', 'width': 0.0625, 'batch_size': 8, 'learning_rate': 0.003, 'mesh': (1, 1)}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(step, 'on_cpu', lambda mesh: False)
-        patch.setattr(network_stats, 'LOOKED_AT', 64)
-        yield Lab(blotches, small, steps=8)
+        patch.setattr(step, 'is_cpu_mesh', lambda mesh: False)
+        patch.setattr(network_stats, 'TEST_IMAGES', 64)
+        yield Lab(blotches, small, steps=6)
 
 
 @pytest.fixture(scope='session')
-def diagnosed(lab):
-    """Called with a case's name, gives its diagnosis, made once."""
+def diagnose(lab):
+    """Returns a function of a case's name that diagnoses it, once."""
     return functools.cache(lambda name: CASES[name][0](lab))

@@ -1,4 +1,4 @@
-"""Every broken case is named by its right cause, and a healthy run by none; on one screen.
+"""Diagnoses every broken case: the screen names its cause, and none for a healthy run.
 
 experiments/doctor_cases.py, whose cases these are, tries them on real datasets.
 """
@@ -8,9 +8,9 @@ import math
 import pytest
 
 from alexnet_jax.doctor import screen
-from experiments.doctor_cases import CASES, row
+from experiments.doctor_cases import CASES, format_row
 
-# What takes seconds and adds no look of its own: test_rules.py has the rules. The first two are programs of their own.
+# Cases that take seconds and measure nothing new: test_rules.py has the rules. The first two are programs of their own.
 FOR_THE_TABLE = {
     'weight decay x 1000',
     'every step fed the same dropout key',
@@ -21,17 +21,17 @@ FOR_THE_TABLE = {
 
 
 @pytest.mark.parametrize('name', [name for name in CASES if name not in FOR_THE_TABLE])
-def test_the_right_cause_is_named(name, lab, diagnosed):
+def test_examine_names_cause(name, lab, diagnose):
     causes = CASES[name][1]
-    diagnosis = diagnosed(name)
+    diagnosis = diagnose(name)
     text = screen.format_screen(diagnosis)
     print(text)
     assert [finding.cause for finding in diagnosis.findings] == causes
     assert len(text.splitlines()) <= 45
     assert max(map(len, text.splitlines())) <= 100
     for finding in diagnosis.findings:
-        words = ' '.join(text.split())
-        assert f'{finding.cause}: {finding.seen}' in words and finding.remedy in words
-    losses = diagnosis.case.network.losses
+        unwrapped = ' '.join(text.split())
+        assert f'{finding.cause}: {finding.seen}' in unwrapped and finding.remedy in unwrapped
+    losses = diagnosis.measurements.network.losses
     assert len(losses) == lab.steps or not math.isfinite(losses[-1])
-    assert row(name, diagnosis).count('|') == 5
+    assert format_row(name, diagnosis).count('|') == 5
