@@ -88,7 +88,7 @@ def shared(batches: TrainingBatches, threads: int) -> Iterator[HostBatch]:
         record = int(epoch_order(len(batches.source), seed=batches.seed, epoch=epoch)[at])
         jpeg, labels[place] = batches.source[record]
         chance = sample_augmentation(seed=batches.seed, epoch=epoch, record=record)
-        batches.window(jpeg, images[place], top=chance.top, left=chance.left, mirrored=chance.flip)
+        batches.decode_crop(jpeg, images[place], top=chance.top, left=chance.left, mirrored=chance.flip)
 
     def start(step: int) -> tuple[HostBatch, list[Any]]:
         images, labels = np.empty((BATCH, 224, 224, 3), np.uint8), np.empty(BATCH, np.int32)

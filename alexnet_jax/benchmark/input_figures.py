@@ -45,7 +45,7 @@ def measure_input_pipeline(
     Raises:
       InputError: no such dataset, no photographs, or something that is needed is missing on this machine.
     """
-    open_dataset(setting.dataset, data_dir=setting.data_dir).read_by(PAPER)
+    open_dataset(setting.dataset, data_dir=setting.data_dir).check_variant(PAPER)
     with tempfile.TemporaryDirectory() as folder:
         if images is None:
             write_photos(pathlib.Path(folder))

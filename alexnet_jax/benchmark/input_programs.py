@@ -15,7 +15,7 @@ import simplejpeg
 from alexnet_jax.benchmark.photos import PhotoFolder
 from alexnet_jax.benchmark.protocol import Setting
 from alexnet_jax.benchmark.sampling import Program, make_iterator_program
-from alexnet_jax.data.augment import CROP, OFFSETS, lighting_basis, sample_augmentation
+from alexnet_jax.data.augment import CROP, OFFSET_COUNT, lighting_basis, sample_augmentation
 from alexnet_jax.data.dataset import DataSource, open_dataset
 from alexnet_jax.data.decode import CropDecoder, copy_crop
 from alexnet_jax.data.photo import decode_photo_crop, photo_to_jpeg, square_image
@@ -44,7 +44,7 @@ def make_input_programs(setting: Setting) -> dict[str, Program]:
 
     def make_pipelines(prefix: str, source: Any, decoder: CropDecoder) -> dict[str, Program]:
         """Makes a batch on this thread, and the next of those that threads read ahead."""
-        batches, steps = TrainingBatches(source, size, 0, basis, window=decoder), itertools.count(1)
+        batches, steps = TrainingBatches(source, size, 0, basis, decode_crop=decoder), itertools.count(1)
         programs = {f'{prefix}batch': Program(lambda: batches[next(steps)])}
         for threads in sorted({1, os.cpu_count() or 1}):
             ahead = batches.read_from(0, threads=threads)
@@ -74,7 +74,7 @@ def _make_record_stages(size: int, records: DataSource) -> dict[str, Program]:
 
     def crop() -> None:
         for i, (image, target) in enumerate(zip(pixels, out, strict=True)):
-            top, left = i % OFFSETS, 7 * i % OFFSETS
+            top, left = i % OFFSET_COUNT, 7 * i % OFFSET_COUNT
             copy_crop(image[top : top + CROP, left : left + CROP], target, mirrored=i % 2 == 1)
 
     decode()  # the pixels that `crop` reads

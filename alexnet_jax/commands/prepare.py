@@ -17,9 +17,10 @@ from typing import Any
 from absl import flags, logging
 
 from alexnet_jax.commands.command_line import parse_options
+from alexnet_jax.console import info
 from alexnet_jax.errors import InputError
 
-_REQUEST = (
+_SOURCE_ARGS = (
     flags.DEFINE_string('images', None, 'Folder that holds {train,validation[,test]}/<class>/<image>.'),
     flags.DEFINE_string('dataset', None, "'demo', 'imagenet2012', or another TFDS image classification set."),
     flags.DEFINE_string('name', None, 'Name of the result. Default: that of --dataset.'),
@@ -40,14 +41,14 @@ parse = parse_options
 
 
 def main(argv: list[str]) -> None:
-    """Prepares, checks, verifies or draws one dataset and prints what has become of it."""
+    """Prepares, checks, verifies or draws one dataset and prints the result."""
     if argv[1:]:
         sys.exit(f'error: unexpected argument {argv[1]!r}: options look like --images=DIR')
     logging.set_verbosity(logging.ERROR)  # TFDS reports every file that it opens
     try:
-        fields, text = _do()
-    except InputError as e:
-        sys.exit(f'error: {e}')
+        fields, text = _run()
+    except InputError as error:
+        sys.exit(f'error: {error}')
     except KeyboardInterrupt:
         sys.exit('interrupted: no dataset was changed; the same command goes on from the last shard that was finished')
     print(text)
@@ -55,7 +56,7 @@ def main(argv: list[str]) -> None:
         print(json.dumps(fields))
 
 
-def _do() -> tuple[dict[str, Any], str]:
+def _run() -> tuple[dict[str, Any], str]:
     from alexnet_jax.data import dataset  # here: --help stays quick
     from alexnet_jax.data.preparing import contact_sheet, estimate, sources, writer
     from alexnet_jax.logs import progress
@@ -67,13 +68,13 @@ def _do() -> tuple[dict[str, Any], str]:
         if _VERIFY.value is not None:
             found = dataset.verify_dataset(_VERIFY.value, data_dir=data_dir, progress=report)
             return {'fingerprint': found.fingerprint}, f'{found.directory} is whole; fingerprint {found.fingerprint}'
-        request = sources.SourceArgs(**{flag.name: flag.value for flag in _REQUEST})
+        args = sources.SourceArgs(**{flag.name: flag.value for flag in _SOURCE_ARGS})
         if _CHECK.value:
-            done: Any = estimate.check_space(sources.make_spec(request, make=False), data_dir=data_dir)
+            done: Any = estimate.estimate_preparation(sources.make_spec(args, make=False), data_dir=data_dir)
         else:
             choices = {'overwrite': _OVERWRITE.value, 'skip_unusable': _ON_ERROR.value == 'skip'}
-            writer.check_name(sources.get_dataset_name(request), data_dir=data_dir, overwrite=_OVERWRITE.value)
-            done = writer.prepare(sources.make_spec(request), data_dir=data_dir, progress=report, **choices)
-    for line in done.remarks():
-        print(line, file=sys.stderr)
-    return done.fields(), done.text()
+            writer.check_name(sources.get_dataset_name(args), data_dir=data_dir, overwrite=_OVERWRITE.value)
+            done = writer.prepare(sources.make_spec(args), data_dir=data_dir, progress=report, **choices)
+    for line in done.notes:
+        info(line)
+    return done.to_json(), done.format_text()

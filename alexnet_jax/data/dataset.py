@@ -6,26 +6,28 @@ Reads a plain TFDS ArrayRecord dataset (docs/data.md has the layout) and never i
 from __future__ import annotations
 
 import dataclasses
-import functools
 import os
 import pathlib
 import zipfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
 
-from alexnet_jax.data.fingerprint import MANIFEST_FILE, compute_fingerprint, find_damaged_files, read_dataset_manifest
+from alexnet_jax.data.fingerprint import MANIFEST_FILE, compute_fingerprint, read_dataset_manifest
 from alexnet_jax.errors import InputError
+from alexnet_jax.files import hash_file
 from alexnet_jax.model.spec import Variant
 
 VERSION = '1.0.0'  # the version folder's name
 STATISTICS_FILE = 'statistics.npz'
+# What NumPy raises of a file that is no archive of arrays; the first three, of one array or none in place of several.
+_NOT_ARRAYS = (KeyError, TypeError, AttributeError, ValueError, OSError, EOFError, MemoryError, zipfile.BadZipFile)
 
 
 class DataSource:
-    """The records of one split, by index: `len(records)`, `records[i] -> (jpeg, label)`.
+    """Reads the records of one split by index: `len(records)`, `records[i] -> (jpeg, label)`.
 
     `jpeg` is the bytes of a square RGB JPEG, or of an image of any size and format where `photos`; `label` an int in
     [0, classes). Any number of threads may read; a pickled copy opens its own files.
@@ -45,35 +47,31 @@ class DataSource:
         excluded: Sequence[int] = (),
     ) -> None:
         """Wraps a TFDS data source of {'image': bytes, 'label': int}, without the records `excluded`."""
-        self._name = name
-        self._split = split
+        self._name, self._split, self._class_count = name, split, class_count
         self._data_source = data_source
-        self._class_count = class_count
         self._usable = np.delete(np.arange(len(data_source)), excluded) if len(excluded) else None
         self.photos = photos
 
     def __len__(self) -> int:
-        """How many images the split has."""
+        """Counts the images of the split."""
         return len(self._data_source if self._usable is None else self._usable)
 
     def __getitem__(self, index: int) -> tuple[bytes, int]:
-        """JPEG bytes and label; `InputError` when the label is not one of the classes."""
+        """Reads JPEG bytes and label; `InputError` when the label is not one of the classes."""
         if not 0 <= index < len(self):  # also what ends a `for` loop
             raise IndexError(f'{self._name} {self._split} has {len(self)} records, asked for {index}')
+        record_name = f'dataset {self._name}, split {self._split}, record {index}'
         try:
             record = self._data_source[index if self._usable is None else int(self._usable[index])]
         except (RuntimeError, ValueError, OSError) as error:  # what ArrayRecord makes of a damaged or missing shard
             raise InputError(
-                f'dataset {self._name}, split {self._split}, record {index} cannot be read: '
-                f'{str(error).splitlines()[0][:200]}; look at all of it with `alexnet prepare '
-                f'--verify={self._name}`'
+                f'{record_name} cannot be read: {str(error).splitlines()[0][:200]}; look at all of it with '
+                f'`alexnet prepare --verify={self._name}`'
             ) from error
         label = int(record['label'])
         if not 0 <= label < self._class_count:
-            raise InputError(
-                f'dataset {self._name}, split {self._split}, record {index}: label {label} is outside the '
-                f'{self._class_count} classes; prepare it again with --overwrite'
-            )
+            classes = f'the {self._class_count} classes'
+            raise InputError(f'{record_name}: label {label} is outside {classes}; prepare it again with --overwrite')
         return record['image'], label
 
 
@@ -87,9 +85,10 @@ class Dataset:
       classes: class names, in label order.
       mean_image: float32 (record_size, record_size, 3), 0..255, the mean of the training split.
       rgb_covariance: float64 (3, 3), units of 0..255 squared, over all pixels of the training split.
-      fingerprint: sha256 in hex of everything that training reads (see `manifest.compute_fingerprint`).
-      originals: of a dataset whose images stay where TFDS keeps them, the manifest's entry: its directory, and for
-        each split the name there, the records there, and those excluded. None where the images are beside it.
+      fingerprint: sha256 in hex of everything that training reads (see `fingerprint.compute_fingerprint`).
+      photos: whether the images stay where TFDS keeps them, of any size.
+      splits: for each split its name where the images are, the records there, and the indices of those excluded.
+      builder: of the TFDS dataset that holds the images.
     """
 
     name: str
@@ -98,15 +97,17 @@ class Dataset:
     mean_image: np.ndarray
     rgb_covariance: np.ndarray
     fingerprint: str
-    originals: dict[str, Any] | None = None
+    photos: bool
+    splits: Mapping[str, Mapping[str, Any]]
+    builder: Any
 
     @property
     def record_size(self) -> int:
-        """Side of the records in pixels."""
+        """Returns the side of the records in pixels."""
         return len(self.mean_image)
 
-    def read_by(self, variant: Variant) -> Dataset:
-        """The dataset itself; `InputError` where its records are of another size than the network's crops come from."""
+    def check_variant(self, variant: Variant) -> Dataset:
+        """Returns the dataset; `InputError` where the network's crops come from records of another size."""
         own, wanted = self.record_size, variant.record_size
         if own != wanted:
             raise InputError(
@@ -115,30 +116,25 @@ class Dataset:
             )
         return self
 
-    @functools.cached_property
-    def _builder(self) -> Any:
-        return tfds.builder_from_directory(self.originals['directory'] if self.originals else self.directory)
+    def _get_split(self, split: str) -> Mapping[str, Any]:
+        if split not in self.splits:
+            raise InputError(f'dataset {self.name} has no split {split!r}; it has {", ".join(sorted(self.splits))}')
+        return self.splits[split]
 
     def examples(self, split: str) -> int:
-        """How many images `split` has; `InputError` when there is no such split."""
-        splits = self.originals['splits'] if self.originals else self._builder.info.splits
-        if split not in splits:
-            raise InputError(f'dataset {self.name} has no split {split!r}; it has {", ".join(sorted(splits))}')
-        if self.originals:
-            return splits[split]['records'] - len(splits[split]['excluded'])
-        return splits[split].num_examples
+        """Counts the images of `split`; `InputError` when there is no such split."""
+        return self._get_split(split)['records'] - len(self._get_split(split)['excluded'])
 
     def records(self, split: str) -> DataSource:
-        """The records of `split` ('train', 'validation'), for random access."""
-        self.examples(split)
-        there: dict[str, Any] = self.originals['splits'][split] if self.originals else {'name': split, 'excluded': ()}
+        """Opens the records of `split` ('train', 'validation') for random access."""
+        stored = self._get_split(split)
         return DataSource(
             self.name,
             split,
-            data_source=self._builder.as_data_source(there['name'], decoders={'image': tfds.decode.SkipDecoding()}),
+            data_source=self.builder.as_data_source(stored['name'], decoders={'image': tfds.decode.SkipDecoding()}),
             class_count=len(self.classes),
-            photos=self.originals is not None,
-            excluded=there['excluded'],
+            photos=self.photos,
+            excluded=stored['excluded'],
         )
 
 
@@ -158,31 +154,38 @@ def open_dataset(name: str, *, data_dir: str | os.PathLike[str]) -> Dataset:
     directory = root / name / VERSION
     prepare = f'alexnet prepare --dataset={name} --data_dir={root}'
     try:
-        there = bool(name) and (root / name).is_dir()
+        exists = bool(name) and (root / name).is_dir()
     except OSError as error:  # too long a name, a folder that may not be entered
         raise InputError(f'cannot look for dataset {name!r} in {root}: {error.strerror}') from error
-    if not there:
-        found = ', '.join(prepared_datasets(root)) or 'none'
+    if not exists:
         raise InputError(
-            f'no dataset {name!r} in {root} (prepared there: {found}); make it with `{prepare}`, '
-            f'or from a folder of images with `--images=DIR --name={name}`'
+            f'no dataset {name!r} in {root} (prepared there: {", ".join(list_datasets(root)) or "none"}); '
+            f'make it with `{prepare}`, or from a folder of images with `--images=DIR --name={name}`'
         )
     if not (directory / MANIFEST_FILE).is_file():
         raise InputError(f'{root / name} has no mean image and RGB covariance of ours; run `{prepare}`')
-    again = f'prepare it again with `{prepare} --overwrite` (or --images, if it came from a folder)'
-    manifest = read_dataset_manifest(directory, remedy=again)
-    mean_image, rgb_covariance = _statistics(directory / STATISTICS_FILE, remedy=again)
-    if originals := manifest.get('originals'):
-        builder = _opened_originals(originals, remedy=again)
+    remedy = f'prepare it again with `{prepare} --overwrite` (or --images, if it came from a folder)'
+    manifest = read_dataset_manifest(directory, remedy=remedy)
+    mean_image, rgb_covariance = _read_statistics(directory / STATISTICS_FILE, remedy=remedy)
+    originals = manifest.get('originals')
+    if originals and not pathlib.Path(originals['directory']).is_dir():
+        raise InputError(f'{originals["directory"]}, which holds the images, is gone; {remedy}')
+    builder = tfds.builder_from_directory(originals['directory'] if originals else directory)
+    counts = {split: info.num_examples for split, info in builder.info.splits.items()}
+    if originals:
+        splits = originals['splits']
+        for split, expected in ((stored['name'], stored['records']) for stored in splits.values()):
+            if (found := counts.get(split, 0)) != expected:
+                place = f'{originals["directory"]}, split {split},'
+                raise InputError(f'{place} has {found} images and had {expected}; {remedy}')
     else:
-        builder = tfds.builder_from_directory(directory)
+        splits = {split: {'name': split, 'records': count, 'excluded': ()} for split, count in counts.items()}
         image = builder.info.features['image']
         if image.shape != mean_image.shape or image.encoding_format != 'jpeg':
             wanted = f'{len(mean_image)}x{len(mean_image)} JPEG like its mean image'
-            raise InputError(f'{directory} holds {image.shape} {image.encoding_format}, not {wanted}; {again}')
-        for split in ('train', 'validation'):
-            if split not in builder.info.splits:
-                raise InputError(f'{directory} has no {split} split; {again}')
+            raise InputError(f'{directory} holds {image.shape} {image.encoding_format}, not {wanted}; {remedy}')
+        if absent := [split for split in ('train', 'validation') if split not in splits]:
+            raise InputError(f'{directory} has no {absent[0]} split; {remedy}')
     return Dataset(
         name=name,
         directory=directory,
@@ -190,62 +193,51 @@ def open_dataset(name: str, *, data_dir: str | os.PathLike[str]) -> Dataset:
         mean_image=mean_image,
         rgb_covariance=rgb_covariance,
         fingerprint=compute_fingerprint(manifest['files']),
-        originals=originals,
+        photos=bool(originals),
+        splits=splits,
+        builder=builder,
     )
 
 
-def _statistics(path: pathlib.Path, *, remedy: str) -> tuple[np.ndarray, np.ndarray]:
-    """The mean image, float32, and the RGB covariance; nothing is unpickled, whatever the file holds."""
+def _read_statistics(path: pathlib.Path, *, remedy: str) -> tuple[np.ndarray, np.ndarray]:
+    """Reads the mean image, float32, and the RGB covariance; unpickles nothing, whatever the file holds."""
     try:
         with np.load(path, allow_pickle=False) as statistics:
             mean_image, rgb_covariance = statistics['mean_image'], statistics['rgb_covariance']
             shapes, kinds = (mean_image.shape, rgb_covariance.shape), mean_image.dtype.kind + rgb_covariance.dtype.kind
             if shapes != ((*2 * mean_image.shape[:1], 3), (3, 3)) or not mean_image.size or kinds != 'ff':
                 raise ValueError(f'it has {shapes} of {kinds}')
-    # The middle ones are what NumPy makes of one array, or of none, in place of several.
-    except (
-        ValueError,
-        KeyError,
-        TypeError,
-        AttributeError,
-        OSError,
-        EOFError,
-        MemoryError,
-        zipfile.BadZipFile,
-    ) as error:
+    except _NOT_ARRAYS as error:
         raise InputError(f'{path} does not hold a mean image and an RGB covariance; {remedy}') from error
     return mean_image.astype(np.float32), rgb_covariance
 
 
-def _opened_originals(originals: dict[str, Any], *, remedy: str) -> Any:
-    """The builder of the dataset that holds the images, still of as many records as when they were looked at."""
-    directory = originals['directory']
-    if not pathlib.Path(directory).is_dir():
-        raise InputError(f'{directory}, which holds the images, is gone; {remedy}')
-    builder = tfds.builder_from_directory(directory)
-    for there in originals['splits'].values():
-        found = builder.info.splits[there['name']].num_examples if there['name'] in builder.info.splits else 0
-        if found != there['records']:
-            raise InputError(
-                f'{directory}, split {there["name"]}, has {found} images and had {there["records"]}; {remedy}'
-            )
-    return builder
-
-
-def prepared_datasets(data_dir: str | os.PathLike[str]) -> list[str]:
-    """Names of the datasets in `data_dir` that `open_dataset` can open, sorted."""
+def list_datasets(data_dir: str | os.PathLike[str]) -> list[str]:
+    """Lists the names of the datasets in `data_dir` that `open_dataset` can open, sorted."""
     return sorted(path.parent.parent.name for path in pathlib.Path(data_dir).glob(f'[!.]*/{VERSION}/{MANIFEST_FILE}'))
 
 
 def verify_dataset(
     name: str, *, data_dir: str | os.PathLike[str], progress: Callable[[str, int, int], None] | None = None
 ) -> Dataset:
-    """Opens a dataset and reads every byte of it again; `progress` as in `manifest.find_damaged_files`.
+    """Opens a dataset and reads every byte of it again.
+
+    Args:
+      name: dataset name.
+      data_dir: the folder of prepared datasets.
+      progress: called with 'verified', the number of files read, and of all files.
 
     Raises:
-      InputError: what `open_dataset` raises, or a file is not what its sha256 says.
+      InputError: what `open_dataset` raises, or a file does not have its sha256.
     """
     dataset = open_dataset(name, data_dir=data_dir)
-    if damaged := find_damaged_files(dataset.directory, progress=progress):
+    files = read_dataset_manifest(dataset.directory, remedy='prepare it again with --overwrite')['files']
+    damaged = []
+    for done, (file, entry) in enumerate(files.items(), 1):
+        if hash_file(dataset.directory / file) != entry['sha256']:
+            damaged.append(file)
+        if progress is not None:
+            progress('verified', done, len(files))
+    if damaged:
         raise InputError(f'{dataset.directory} is damaged: {", ".join(damaged)}; prepare it again with --overwrite')
     return dataset

@@ -1,11 +1,11 @@
-"""The manifest of a prepared dataset: sha256 and size of every file, and the fingerprint that these make."""
+"""Reads and writes the manifest of a prepared dataset: sha256 and size of every file, and the fingerprint of these."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import pathlib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from alexnet_jax.errors import InputError
@@ -19,39 +19,36 @@ SMALL = 16_000_000  # bytes: what opening a dataset reads and hashes, a few mill
 
 def write_dataset_manifest(directory: pathlib.Path, *, originals: Mapping[str, Any] | None = None) -> str:
     """Adds manifest.json to a finished folder; returns the fingerprint."""
-    files = {}
-    for path in sorted(directory.iterdir()):
-        if path.name in (MANIFEST_FILE, 'dataset_info.json'):  # the latter describes the writer, not the content
-            continue
-        files[path.name] = {'sha256': hash_file(path), 'bytes': path.stat().st_size}
-    manifest: dict[str, Any] = {
-        'format_version': FORMAT_VERSION,
-        'fingerprint': compute_fingerprint(files),
-        'files': files,
+    files = {
+        path.name: {'sha256': hash_file(path), 'bytes': path.stat().st_size}
+        for path in sorted(directory.iterdir())
+        if path.name not in (MANIFEST_FILE, 'dataset_info.json')  # the latter describes the writer, not the content
     }
+    fingerprint = compute_fingerprint(files)
+    manifest = {'format_version': FORMAT_VERSION, 'fingerprint': fingerprint, 'files': files}
     if originals is not None:
         manifest |= {'format_version': ORIGINALS_VERSION, 'originals': dict(originals)}
     (directory / MANIFEST_FILE).write_text(json.dumps(manifest, indent=2) + '\n')
-    return manifest['fingerprint']
+    return fingerprint
 
 
 def read_dataset_manifest(directory: pathlib.Path, *, remedy: str) -> dict[str, Any]:
-    """The manifest of an existing dataset, whose small files are whole and whose shards have their sizes.
+    """Reads the manifest of a dataset; checks the size of every file, and the sha256 of the small ones.
 
     Raises:
       InputError: of another format, or damaged; ends with `remedy`.
     """
     try:
         manifest = json.loads((directory / MANIFEST_FILE).read_text())
-        version = manifest['format_version']
-        if version in (FORMAT_VERSION, ORIGINALS_VERSION):
-            for file, entry in manifest['files'].items():
-                if pathlib.PurePath(file).name != file or type(entry['bytes']) is not int or not entry['sha256']:
-                    raise ValueError(file)  # a file elsewhere is none of the dataset's
+        known = manifest['format_version'] in (FORMAT_VERSION, ORIGINALS_VERSION)
+        for file, entry in manifest['files'].items() if known else ():
+            if pathlib.PurePath(file).name != file or type(entry['bytes']) is not int or not entry['sha256']:
+                raise ValueError(file)  # a file elsewhere is none of the dataset's
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise InputError(f'{directory / MANIFEST_FILE} is damaged; {remedy}') from error
-    if version not in (FORMAT_VERSION, ORIGINALS_VERSION):
-        raise InputError(f'{directory} has format {version!r}, not {FORMAT_VERSION} or {ORIGINALS_VERSION}; {remedy}')
+    if not known:
+        found = manifest['format_version']
+        raise InputError(f'{directory} has format {found!r}, not {FORMAT_VERSION} or {ORIGINALS_VERSION}; {remedy}')
     for file, entry in manifest['files'].items():
         path = directory / file
         if not path.is_file() or path.stat().st_size != entry['bytes']:
@@ -61,25 +58,7 @@ def read_dataset_manifest(directory: pathlib.Path, *, remedy: str) -> dict[str, 
     return manifest
 
 
-def find_damaged_files(
-    directory: pathlib.Path, *, progress: Callable[[str, int, int], None] | None = None
-) -> list[str]:
-    """Names of the files that are not what the manifest says; reads every byte.
-
-    `progress` is told 'verified', how many files are, and of how many.
-    """
-    files = json.loads((directory / MANIFEST_FILE).read_text())['files']
-    damaged = []
-    for done, (file, entry) in enumerate(files.items(), 1):
-        path = directory / file
-        if not path.is_file() or path.stat().st_size != entry['bytes'] or hash_file(path) != entry['sha256']:
-            damaged.append(file)
-        if progress is not None:
-            progress('verified', done, len(files))
-    return damaged
-
-
 def compute_fingerprint(files: Mapping[str, Mapping[str, Any]]) -> str:
-    """sha256 in hex over the names and hashes of a manifest's files: shards, features, labels, statistics."""
+    """Computes the sha256, in hex, of names and hashes of a manifest's files: shards, features, labels, statistics."""
     lines = ''.join(f'{files[name]["sha256"]}  {name}\n' for name in sorted(files))
     return hashlib.sha256(lines.encode()).hexdigest()

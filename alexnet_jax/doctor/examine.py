@@ -60,7 +60,7 @@ def examine(
 def examine_config(config: Config, *, name: str, steps: int = STEPS, info: Callable[[str], None]) -> Diagnosis:
     """Examines what `config` would train; `InputError` where its dataset or the devices cannot be used."""
     prepare_backend(get_mesh_shape(config), deterministic=config.deterministic)
-    dataset = open_or_render(config.dataset, config.data_dir).read_by(make_variant(config))
+    dataset = open_or_render(config.dataset, config.data_dir).check_variant(make_variant(config))
     return examine(make_snapshot(config, dataset, name=name), steps=steps, info=info)
 
 
@@ -72,5 +72,5 @@ def examine_workdir(workdir: pathlib.Path, *, steps: int = STEPS, info: Callable
     """
     config = load_config(workdir)
     prepare_backend(get_mesh_shape(config), deterministic=config.deterministic)
-    dataset = open_or_render(config.dataset, config.data_dir).read_by(make_variant(config))
+    dataset = open_or_render(config.dataset, config.data_dir).check_variant(make_variant(config))
     return examine(load_snapshot(workdir, config, dataset), steps=steps, info=info)

@@ -71,7 +71,7 @@ def write(names: Sequence[str], source: NetworkArgs, settings: Settings) -> tupl
     unusable: tuple[str, ...] = ()
     if settings.dataset:
         folder = settings.data_dir or network.about.get('config', {}).get('data_dir', 'data')
-        dataset = open_dataset(settings.dataset, data_dir=folder).read_by(network.variant)
+        dataset = open_dataset(settings.dataset, data_dir=folder).check_variant(network.variant)
         records, classes = dataset.records(settings.split), dataset.classes
         images = f'{dataset.name}, {settings.split}'
     else:

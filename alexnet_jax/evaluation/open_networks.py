@@ -69,7 +69,7 @@ def open_test_dataset(networks: Sequence[Network], *, name: str | None, data_dir
     folder = data_dir or next((config['data_dir'] for config in configs), 'data')
     dataset = open_dataset(names.pop(), data_dir=folder)
     for network in networks:
-        _check_classes(network, dataset.read_by(network.variant))
+        _check_classes(network, dataset.check_variant(network.variant))
     return dataset
 
 

@@ -79,7 +79,7 @@ def predict(
     data_dir = data_dir or config.get('data_dir', 'data')
     searched = None
     if neighbours is not None:
-        searched = open_dataset(neighbours, data_dir=data_dir).read_by(network.variant)
+        searched = open_dataset(neighbours, data_dir=data_dir).check_variant(network.variant)
     photos = open_photos(names, network.classes)
     if not photos.names:
         return Outcome({'predictions': []}, '', photos.unusable)

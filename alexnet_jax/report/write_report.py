@@ -85,7 +85,7 @@ def _make_run_sections(
     mistakes, missing = None, ''
     try:
         dataset = open_dataset(run.config.dataset, data_dir=data_dir or run.config.data_dir)
-        records = dataset.read_by(run.network.variant).records('validation')
+        records = dataset.check_variant(run.network.variant).records('validation')
     except InputError as error:
         info(f'{run.name}: {error}; the report leaves out what needs the images')
         missing = str(error)
@@ -106,8 +106,7 @@ def _make_run_sections(
 
 def _read_photo(path: pathlib.Path, *, record_size: int) -> tuple[np.ndarray, str]:
     """Reads a photograph as a record, uint8 (record_size, record_size, 3), with its description."""
-    from alexnet_jax.data.photo import square_image
-    from alexnet_jax.data.preparing.dataset_spec import UnusableImage  # here, because they are rarely asked for
+    from alexnet_jax.data.photo import UnusableImage, square_image  # here, because they are rarely asked for
 
     try:
         return square_image(path.read_bytes(), record_size=record_size), f'{path.name}.'

@@ -46,7 +46,10 @@ def make_batches(run: Run, dataset: Dataset, *, rows: range | None = None, data_
     """
     variant, config = run.variant, run.config
     records = dataset.records('train')
-    offsets = count_offsets(variant.input_size, record=variant.record_size)
+    offsets = None
+    if variant.crops is not None:
+        offset_count = count_offsets(variant.input_size, record=variant.record_size)
+        offsets = choose_offsets(variant.crops, seed=config.seed, offset_count=offset_count)
     basis = lighting_basis(dataset.rgb_covariance, scale=variant.lighting.scale, strength=variant.lighting.strength)
     return TrainingBatches(
         records,
@@ -58,9 +61,9 @@ def make_batches(run: Run, dataset: Dataset, *, rows: range | None = None, data_
         record_size=variant.record_size,
         rows=rows,
         images_per_crop=variant.images_per_crop,
-        places=None if variant.crops is None else choose_offsets(variant.crops, seed=config.seed, offsets=offsets),
+        offsets=offsets,
         flips=variant.flips,
-        lit_steps=run.lighting_steps,
+        lighting_steps=run.lighting_steps,
     )
 
 

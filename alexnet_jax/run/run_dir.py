@@ -17,7 +17,7 @@ import jax
 from jax.sharding import Mesh
 
 from alexnet_jax.console import info
-from alexnet_jax.data.dataset import Dataset, open_dataset, prepared_datasets
+from alexnet_jax.data.dataset import Dataset, list_datasets, open_dataset
 from alexnet_jax.errors import InputError
 from alexnet_jax.files import HALF, hold_lock, write_json
 from alexnet_jax.training.build import Run
@@ -39,12 +39,12 @@ def open_or_render(name: str, data_dir: str) -> Dataset:
     Raises:
       InputError: not prepared, or rendering failed.
     """
-    if name == DEMO and DEMO not in prepared_datasets(data_dir):
+    if name == DEMO and DEMO not in list_datasets(data_dir):
         folder, lock = pathlib.Path(data_dir), f'.{DEMO}.first.lock'
         with hold_lock(
             folder, lock, option='--config.data_dir', busy='renders the embedded dataset', patience=math.inf
         ):
-            if DEMO not in prepared_datasets(data_dir):  # nobody else has, while this one waited
+            if DEMO not in list_datasets(data_dir):  # nobody else has, while this one waited
                 _render(data_dir)
     return open_dataset(name, data_dir=data_dir)
 

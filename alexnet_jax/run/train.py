@@ -179,7 +179,7 @@ def _open_in_turn(config: Config, group: ProcessGroup) -> Dataset:
     """Opens the dataset, one process after another: only the first on each disk has to render the embedded one."""
     for index in range(group.count):
         if index == group.index:
-            dataset = open_or_render(config.dataset, config.data_dir).read_by(make_variant(config))
+            dataset = open_or_render(config.dataset, config.data_dir).check_variant(make_variant(config))
         sync_hosts('dataset')
     return dataset
 

@@ -11,7 +11,7 @@ import pytest
 import tensorflow_datasets as tfds
 from PIL import Image
 
-from alexnet_jax.data.dataset import DataSource, open_dataset, prepared_datasets, verify_dataset
+from alexnet_jax.data.dataset import DataSource, list_datasets, open_dataset, verify_dataset
 from alexnet_jax.data.fingerprint import write_dataset_manifest
 from alexnet_jax.data.preparing import demo
 from alexnet_jax.data.preparing.demo import CLASSES
@@ -36,7 +36,7 @@ def pixels(jpeg):
     return np.asarray(Image.open(io.BytesIO(jpeg)))
 
 
-def test_an_opened_dataset_has_names_counts_and_the_statistics_of_its_training_pixels(prepared):
+def test_open_dataset_gives_names_counts_and_statistics(prepared):
     dataset = open_dataset('demo', data_dir=prepared)
 
     assert dataset.classes == CLASSES
@@ -48,7 +48,7 @@ def test_an_opened_dataset_has_names_counts_and_the_statistics_of_its_training_p
     np.testing.assert_allclose(dataset.rgb_covariance, np.cov(train.reshape(-1, 3).T, bias=True), rtol=1e-9)
 
 
-def test_records_read_the_same_by_index_by_thread_and_after_pickling(prepared):
+def test_data_source_reads_the_same_by_index_thread_and_pickled_copy(prepared):
     records = open_dataset('demo', data_dir=prepared).records('train')
     expected = [records[i] for i in range(len(records))]
 
@@ -61,19 +61,19 @@ def test_records_read_the_same_by_index_by_thread_and_after_pickling(prepared):
 
 
 @pytest.mark.parametrize('index', [-1, 20])
-def test_records_beyond_the_split_are_an_index_error(prepared, index):
+def test_data_source_raises_index_error_beyond_the_split(prepared, index):
     with pytest.raises(IndexError, match='20 records'):
         open_dataset('demo', data_dir=prepared).records('train')[index]
 
 
-def test_a_label_that_is_no_class_names_dataset_split_record_and_label():
+def test_data_source_refuses_label_outside_the_classes():
     records = DataSource('birds', 'train', data_source=[{'image': b'', 'label': 10}], class_count=10)
 
     with pytest.raises(InputError, match='birds, split train, record 0: label 10 is outside the 10 classes'):
         records[0]
 
 
-def test_an_unknown_name_lists_what_is_there_and_the_command_that_would_make_it(prepared):
+def test_open_dataset_of_unknown_name_lists_datasets_and_the_command(prepared):
     with pytest.raises(InputError) as error:
         open_dataset('birds', data_dir=prepared)
 
@@ -83,22 +83,22 @@ def test_an_unknown_name_lists_what_is_there_and_the_command_that_would_make_it(
     assert '\n' not in message
 
 
-def test_a_name_that_no_file_can_have_is_one_line(prepared):
+def test_open_dataset_of_impossible_name_is_one_line(prepared):
     with pytest.raises(InputError, match=r"^cannot look for dataset 'xx+' in .*: File name too long$"):
         open_dataset('x' * 300, data_dir=prepared)
 
 
-def test_an_unknown_split_lists_those_there_are(prepared):
+def test_records_of_unknown_split_list_the_splits(prepared):
     with pytest.raises(InputError, match="no split 'test'; it has train, validation"):
         open_dataset('demo', data_dir=prepared).records('test')
 
 
-def test_a_tfds_dataset_that_was_not_prepared_here_is_told_how(damageable):
+def test_open_dataset_of_tfds_dataset_names_the_command(damageable):
     (damageable / 'demo' / '1.0.0' / 'manifest.json').unlink()
 
     with pytest.raises(InputError, match=r'no mean image .* `alexnet prepare --dataset=demo'):
         open_dataset('demo', data_dir=damageable)
-    assert prepared_datasets(damageable) == []
+    assert list_datasets(damageable) == []
 
 
 def truncate_a_shard(directory):
@@ -168,7 +168,7 @@ def change(directory, file, edit):
         (drop_validation, 'has no validation split'),
     ],
 )
-def test_damage_is_found_when_opening(damageable, damage, message):
+def test_open_dataset_finds_damage(damageable, damage, message):
     damage(damageable / 'demo' / '1.0.0')
 
     with pytest.raises(InputError, match=message) as error:
@@ -176,7 +176,7 @@ def test_damage_is_found_when_opening(damageable, damage, message):
     assert '--overwrite' in str(error.value)
 
 
-def test_a_flipped_bit_in_a_shard_is_found_by_verifying(damageable):
+def test_verify_dataset_finds_a_flipped_bit(damageable):
     shard = next((damageable / 'demo' / '1.0.0').glob('*-train.array_record*'))
     content = bytearray(shard.read_bytes())
     content[len(content) // 2] ^= 1
@@ -187,7 +187,7 @@ def test_a_flipped_bit_in_a_shard_is_found_by_verifying(damageable):
         verify_dataset('demo', data_dir=damageable)
 
 
-def test_verifying_a_whole_dataset_reads_every_file(damageable):
+def test_verify_dataset_reads_every_file(damageable):
     seen = []
     verify_dataset('demo', data_dir=damageable, progress=lambda *state: seen.append(state))
 
@@ -195,7 +195,7 @@ def test_verifying_a_whole_dataset_reads_every_file(damageable):
     assert seen == [('verified', done, files) for done in range(1, files + 1)]
 
 
-def test_the_fingerprint_follows_the_content_not_the_place(prepared, damageable, tmp_path):
+def test_fingerprint_depends_on_content_not_folder(prepared, damageable, tmp_path):
     prepare(demo.make_demo_spec(train=10, validation=10), data_dir=tmp_path / 'other', workers=1)
 
     fingerprint = open_dataset('demo', data_dir=prepared).fingerprint
@@ -204,7 +204,7 @@ def test_the_fingerprint_follows_the_content_not_the_place(prepared, damageable,
     assert len(fingerprint) == 64
 
 
-def test_any_tfds_reader_opens_it(prepared):
+def test_prepared_dataset_opens_in_tfds(prepared):
     builder = tfds.builder_from_directory(prepared / 'demo' / '1.0.0')
     record = builder.as_data_source('validation')[0]
 
@@ -212,7 +212,7 @@ def test_any_tfds_reader_opens_it(prepared):
     assert builder.info.supervised_keys == ('image', 'label')
 
 
-def test_reading_imports_no_tensorflow(prepared, tmp_path):
+def test_open_dataset_imports_no_tensorflow(prepared, tmp_path):
     (tmp_path / 'tensorflow').mkdir()
     (tmp_path / 'tensorflow' / '__init__.py').write_text('raise SystemExit("TensorFlow was imported")')
     program = f"""

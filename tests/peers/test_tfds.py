@@ -58,12 +58,14 @@ def prepared(request, tmp_path):
 
 
 @pytest.mark.parametrize('split', ['train', 'validation'])
-def test_archives_read_in_place_give_what_tfds_gives(tars, theirs, tmp_path, split):
+def test_imagenet_spec_equals_tfds_builder(tars, theirs, tmp_path, split):
     records = prepared(sources.SourceArgs(dataset='imagenet2012', manual_dir=tars), tmp_path).records(split)
     builder = tfds.builder('imagenet2012', data_dir=theirs)
     keys = [
-        item.key
-        for item in sources.make_spec(sources.SourceArgs(dataset='imagenet2012', manual_dir=tars)).splits[split].items()
+        example.key
+        for example in sources.make_spec(sources.SourceArgs(dataset='imagenet2012', manual_dir=tars))
+        .splits[split]
+        .iter_examples()
     ]
     expected = {record['file_name']: record for record in builder.as_data_source(split)}
 
@@ -84,13 +86,13 @@ def tfds_square(image):
     return image[top : top + side, left : left + side]
 
 
-def test_the_labels_are_those_of_the_official_list(tars, tmp_path):
+def test_imagenet_spec_labels_are_official(tars, tmp_path):
     records = prepared(sources.SourceArgs(dataset='imagenet2012', manual_dir=tars), tmp_path).records('validation')
 
     assert [records[i][1] for i in range(12)] == [SYNSETS.index(synset) for synset in VALIDATION_SYNSETS[:12]]
 
 
-def test_imagenet_that_tfds_has_already_is_taken_from_there(tars, theirs, tmp_path):
+def test_make_spec_takes_imagenet_from_tfds(tars, theirs, tmp_path):
     ours = prepared(sources.SourceArgs(dataset='imagenet2012', manual_dir=tars), tmp_path / 'ours')
     from_tfds = prepared(sources.SourceArgs(dataset='imagenet2012', tfds_dir=theirs), tmp_path / 'theirs')
 
@@ -124,12 +126,12 @@ class RecordDigits(tfds.core.GeneratorBasedBuilder):
             yield i, {'image': np.full((40, 50, 3), 20 * i, np.uint8), 'label': i % 3}
 
 
-def test_a_dataset_stored_as_tfrecord_is_read_with_tensorflow(tmp_path):
+def test_tfds_split_reads_tfrecord_with_tensorflow(tmp_path):
     RecordDigits(data_dir=tmp_path / 'tfds').download_and_prepare(file_format='tfrecord')
-    plan = sources.make_spec(sources.SourceArgs(dataset='record_digits', tfds_dir=tmp_path / 'tfds'))
-    writer.prepare(plan, data_dir=tmp_path / 'data', workers=1)
+    spec = sources.make_spec(sources.SourceArgs(dataset='record_digits', tfds_dir=tmp_path / 'tfds'))
+    writer.prepare(spec, data_dir=tmp_path / 'data', workers=1)
 
     records = open_dataset('record_digits', data_dir=tmp_path / 'data').records('train')
     found = [(round(np.asarray(Image.open(io.BytesIO(records[i][0]))).mean()), records[i][1]) for i in range(9)]
     assert sorted(found) == [(20 * i, i % 3) for i in range(9)]
-    assert [item.key for item in plan.splits['train'].items(4)] == [f'{i:08d}' for i in range(4, 9)]
+    assert [example.key for example in spec.splits['train'].iter_examples(4)] == [f'{i:08d}' for i in range(4, 9)]

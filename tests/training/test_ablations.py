@@ -126,7 +126,7 @@ def test_places_are_the_centre_and_others_of_the_seed():
 def test_every_place_is_as_likely_and_flips_and_lighting_stay():
     places = choose_offsets(8, seed=5)
     whole = [sample_augmentation(seed=1, epoch=2, record=record) for record in range(8000)]
-    few = [restrict_augmentation(chance, places=places, flips=True) for chance in whole]
+    few = [restrict_augmentation(chance, offsets=places, flips=True) for chance in whole]
     counts = Counter((chance.top, chance.left) for chance in few)
     assert set(counts) == set(places)
     assert all(880 < count < 1120 for count in counts.values())  # 1000, and four standard deviations of 29.6
@@ -135,8 +135,8 @@ def test_every_place_is_as_likely_and_flips_and_lighting_stay():
 
 def test_crops_of_a_config_are_the_places_also_after_a_roll_back(tiny):
     run = run_without(crops=8, seed=3)
-    assert make_batches(run, tiny).places == make_batches(run, tiny, data_order=1).places == choose_offsets(8, seed=3)
-    assert make_batches(run_without(), tiny).places is None
+    assert make_batches(run, tiny).offsets == choose_offsets(8, seed=3) == make_batches(run, tiny, data_order=1).offsets
+    assert make_batches(run_without(), tiny).offsets is None
 
 
 @pytest.fixture

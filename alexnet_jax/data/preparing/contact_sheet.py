@@ -1,12 +1,11 @@
-"""A picture by which a person can see that a dataset and its augmentation are right.
+"""Draws a picture that shows whether a dataset and its augmentation are right.
 
 A row for each of the first images that training with this seed is shown: the record with its crops drawn in, the crops
-of the first epochs, and lighting as drawn and exaggerated. Above them the mean image and the principal components.
+of the first epochs, and lighting as sampled and exaggerated. Above them the mean image and the principal components.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import pathlib
 
@@ -22,7 +21,7 @@ from alexnet_jax.model.zoo import PAPER, RELEASED
 
 EPOCHS = 4  # columns of crops
 EXAGGERATION = 8  # of lighting: 0.1 of a standard deviation becomes 0.8
-LIT = ((0, 1), (0, EXAGGERATION), (1, EXAGGERATION))  # columns of lighting: epoch, times its strength
+LIGHTING = ((0, 1), (0, EXAGGERATION), (1, EXAGGERATION))  # columns of lighting: epoch, times its strength
 COLOURS = ('#e41a1c', '#1f78d4', '#2ca02c', '#ff8c00')  # of the epochs' crops
 INK, FAINT, WHITE = '#222222', '#666666', '#ffffff'
 SIDE = 192  # px, of a record; crops are drawn at its scale, so that they compare
@@ -32,7 +31,7 @@ STRIP = (380, 34)  # px, of a principal component
 
 
 def draw_dataset(name: str, *, data_dir: str | os.PathLike[str]) -> tuple[dict[str, str], str]:
-    """Writes DATA_DIR/NAME/contact_sheet.png; returns where it is, for programs and for people."""
+    """Writes DATA_DIR/NAME/contact_sheet.png; returns its path, for programs and for people."""
     path = pathlib.Path(data_dir) / name / 'contact_sheet.png'
     write_contact_sheet(open_dataset(name, data_dir=data_dir), path)
     return {'path': str(path)}, f'drawn: {path}'
@@ -42,7 +41,7 @@ def write_contact_sheet(dataset: Dataset, path: str | os.PathLike[str], *, seed:
     """Writes the sheet of the training split as a PNG; the same file for the same arguments.
 
     Args:
-      dataset: what `open_dataset` gives.
+      dataset: of `open_dataset`.
       path: the file, replaced if it exists; its folder is there already.
       seed: of the training run whose first images these are.
       images: rows, at least 1; fewer where the split has fewer.
@@ -50,161 +49,151 @@ def write_contact_sheet(dataset: Dataset, path: str | os.PathLike[str], *, seed:
     Raises:
       InputError: the file cannot be written, a record is damaged, or no network crops records of this size.
     """
-    if dataset.record_size not in CROPS:
-        size, known = dataset.record_size, ' and '.join(f'{size}x{size}' for size in CROPS)
+    if (size := dataset.record_size) not in CROPS:
+        known = ' and '.join(f'{size}x{size}' for size in CROPS)
         raise InputError(f'{dataset.name} has records of {size}x{size}: crops can be shown of {known} only')
-    form = _Form(dataset.record_size, CROPS[dataset.record_size])
-    records = dataset.records('train')
-    order = epoch_order(len(records), seed=seed, epoch=0)[:images]
-    rows = [_header(dataset, form, seed=seed), _headings(form)]
-    for record in map(int, order):
-        image = read_whole_image(records, record, record_size=form.record)
-        class_name = dataset.classes[records[record][1]]
-        rows.append(_row(image, dataset, form, class_name=class_name, record=record, seed=seed))
-    sheet = _canvas(max(row.width for row in rows) + 2 * MARGIN, sum(row.height for row in rows) + 2 * MARGIN)
+    sheet = _Sheet(dataset, seed=seed)
+    order = epoch_order(len(sheet.records), seed=seed, epoch=0)[:images]
+    rows = [sheet.draw_header(), sheet.draw_headings(), *(sheet.draw_row(int(record)) for record in order)]
+    picture = _make_canvas(max(row.width for row in rows) + 2 * MARGIN, sum(row.height for row in rows) + 2 * MARGIN)
     top = MARGIN
     for row in rows:
-        sheet.paste(row, (MARGIN, top))
+        picture.paste(row, (MARGIN, top))
         top += row.height
     try:
-        sheet.save(pathlib.Path(path), 'PNG')
+        picture.save(pathlib.Path(path), 'PNG')
     except OSError as error:
         raise InputError(f'cannot write {path} ({error.strerror}): choose another file') from error
 
 
-@dataclasses.dataclass(frozen=True)
-class _Form:
-    """Sides of record and crop in their own pixels, and how large they are drawn."""
+class _Sheet:
+    """Draws the parts of a sheet; `px` converts pixels of a record to those of the sheet."""
 
-    record: int
-    crop: int
+    def __init__(self, dataset: Dataset, *, seed: int) -> None:
+        self.dataset, self.seed = dataset, seed
+        self.records = dataset.records('train')
+        self.crop = CROPS[dataset.record_size]
+        self.offset_count = count_offsets(self.crop, record=dataset.record_size)
+        wide = self.px(self.crop)  # columns: the record, its crops, lighting
+        widths = (SIDE + 2 * GAP, *[wide + GAP] * (EPOCHS - 1), wide + 2 * GAP, *[wide + GAP] * len(LIGHTING))
+        self.lefts, self.width = np.cumsum([0, *widths[:-1]]).tolist(), sum(widths)
 
     def px(self, length: float) -> int:
-        """On the sheet."""
-        return round(length * SIDE / self.record)
+        return round(length * SIDE / self.dataset.record_size)
 
-    @property
-    def widths(self) -> tuple[int, ...]:
-        """Of the columns: the record, its crops, lighting."""
-        wide = self.px(self.crop)
-        return (SIDE + 2 * GAP, *[wide + GAP] * (EPOCHS - 1), wide + 2 * GAP, *[wide + GAP] * len(LIT))
-
-    def scaled(self, image: np.ndarray) -> Image.Image:
-        """A picture as it is drawn; enlarged, each pixel is a square."""
-        picture = Image.fromarray(_bytes(image))
+    def scale(self, image: np.ndarray) -> Image.Image:
+        """Scales a picture to the sheet; enlarged, each pixel is a square."""
+        picture = _make_picture(image)
         return picture.resize((self.px(picture.width), self.px(picture.height)), Image.Resampling.BOX)
 
+    def make_basis(self, scale: str) -> np.ndarray:
+        return lighting_basis(self.dataset.rgb_covariance, scale=scale, strength=RELEASED.lighting.strength)
 
-def _header(dataset: Dataset, form: _Form, *, seed: int) -> Image.Image:
-    """Title, mean image, principal components and how to read the rest."""
-    picture = _canvas(sum(form.widths), 2 * LINE + SIDE + 2 * LINE + GAP)
-    brush = ImageDraw.Draw(picture)
-    count, classes = len(dataset.records('train')), len(dataset.classes)
-    brush.text((0, 0), f'{dataset.name}: {count:,} training images, {classes} classes', INK, _font(20))
-    top = 2 * LINE
-    picture.paste(form.scaled(dataset.mean_image), (0, top))
-    brush.text((0, top + SIDE + 3), 'mean image', INK, _font(13))
+    def draw_header(self) -> Image.Image:
+        """Draws title, mean image, principal components and how to read the rest."""
+        picture = _make_canvas(self.width, 2 * LINE + SIDE + 2 * LINE + GAP)
+        brush, dataset, top, left = ImageDraw.Draw(picture), self.dataset, 2 * LINE, SIDE + 2 * GAP
+        title = f'{dataset.name}: {len(self.records):,} training images, {len(dataset.classes)} classes'
+        _write(brush, (0, 0), title, size=20)
+        picture.paste(self.scale(dataset.mean_image), (0, top))
+        _write(brush, (0, top + SIDE + 3), 'mean image')
 
-    left = SIDE + 2 * GAP
-    variances, axes = np.linalg.eigh(dataset.rgb_covariance)
-    centre = dataset.mean_image.mean(axis=(0, 1))
-    brush.text((left, top), 'Principal components of all RGB pixels: mean colour - 2 to + 2 sigma', INK, _font(13))
-    for place, i in enumerate(reversed(range(3))):
-        sigma, axis = np.sqrt(max(variances[i], 0)), axes[:, i]
-        axis = axis * np.sign(axis[np.abs(axis).argmax()])  # its sign means nothing: the larger part to the right
-        ramp = centre + np.linspace(-2, 2, STRIP[0])[:, None] * sigma * axis
-        y = top + LINE + 6 + place * (STRIP[1] + 2 * LINE - 6)
-        picture.paste(Image.fromarray(_bytes(np.tile(ramp, (STRIP[1], 1, 1)))), (left, y))
-        text = f'{place + 1}: sigma {sigma:.1f} of 255, direction ({axis[0]:+.2f}, {axis[1]:+.2f}, {axis[2]:+.2f})'
-        brush.text((left, y + STRIP[1] + 2), text, FAINT, _font(13))
+        variances, axes = np.linalg.eigh(dataset.rgb_covariance)
+        centre = dataset.mean_image.mean(axis=(0, 1))
+        _write(brush, (left, top), 'Principal components of all RGB pixels: mean colour - 2 to + 2 sigma')
+        for number, i in enumerate((2, 1, 0), 1):
+            sigma, axis = np.sqrt(max(variances[i], 0)), axes[:, i]
+            axis = axis * np.sign(axis[np.abs(axis).argmax()])  # its sign means nothing: the larger part to the right
+            ramp = centre + np.linspace(-2, 2, STRIP[0])[:, None] * sigma * axis
+            y = top + LINE + 6 + (number - 1) * (STRIP[1] + 2 * LINE - 6)
+            picture.paste(_make_picture(np.tile(ramp, (STRIP[1], 1, 1))), (left, y))
+            text = f'{number}: sigma {sigma:.1f} of 255, direction ({axis[0]:+.2f}, {axis[1]:+.2f}, {axis[2]:+.2f})'
+            _write(brush, (left, y + STRIP[1] + 2), text, colour=FAINT)
 
-    left += STRIP[0] + 4 * GAP
-    released, paper = (
-        ', '.join(f'{size:.2f}' for size in np.linalg.norm(_basis(dataset, variant.lighting.scale), axis=0)[::-1])
-        for variant in (RELEASED, PAPER)
-    )
-    size, places = f'{form.crop} x {form.crop}', count_offsets(form.crop, record=form.record)
-    lines = (
-        f'A row is a training image: the first ones that a run with seed {seed} sees, after shuffling.',
-        f'Its crops of four epochs: {size} pixels at any of {places} x {places} places, framed on the record in their',
-        'colour; half of all crops are mirrored, which the caption says. (One crop per image; variant released',
-        'has 32 neighbours share one, unless told not to.)',
-        'Lighting adds one colour to all pixels of an image: the sum of the components on the left, each times',
-        f'a random number. As drawn it is hardly seen; times {EXAGGERATION} it tints or shades, the same everywhere.',
-        f'Standard deviations of lighting along 1, 2, 3: {released} (variant released, shown);',
-        f'{paper} (variant paper). The caption has the colour that was added.',
-        'All pictures are before the mean image is subtracted, and clipped to 0..255.',
-    )
-    for i, line in enumerate(lines):
-        brush.text((left, top + i * (LINE + 3)), line, INK, _font(13))
-    return picture
+        released, paper = (
+            ', '.join(f'{size:.2f}' for size in np.linalg.norm(self.make_basis(variant.lighting.scale), axis=0)[::-1])
+            for variant in (RELEASED, PAPER)
+        )
+        size, places = (f'{side} x {side}' for side in (self.crop, self.offset_count))
+        times = EXAGGERATION
+        lines = (
+            f'A row is a training image: the first ones that a run with seed {self.seed} sees, after shuffling.',
+            f'Its crops of four epochs: {size} pixels at any of {places} places, framed on the record in their',
+            'colour; half of all crops are mirrored, which the caption says. (One crop per image; variant released',
+            'has 32 neighbours share one, unless told not to.)',
+            'Lighting adds one colour to all pixels of an image: the sum of the components on the left, each times',
+            f'a random number. As drawn it is hardly seen; times {times} it tints or shades, the same everywhere.',
+            f'Standard deviations of lighting along 1, 2, 3: {released} (variant released, shown);',
+            f'{paper} (variant paper). The caption has the colour that was added.',
+            'All pictures are before the mean image is subtracted, and clipped to 0..255.',
+        )
+        for i, line in enumerate(lines):
+            _write(brush, (left + STRIP[0] + 4 * GAP, top + i * (LINE + 3)), line)
+        return picture
 
+    def draw_headings(self) -> Image.Image:
+        """Draws the names of the columns."""
+        picture = _make_canvas(self.width, 2 * LINE)
+        names = ['record', *(f'crop, epoch {epoch + 1}' for epoch in range(EPOCHS))]
+        names += [f'lighting x {times}, epoch {epoch + 1}' for epoch, times in LIGHTING]
+        colours = (INK, *COLOURS, *[INK] * len(LIGHTING))
+        for name, left, colour in zip(names, self.lefts, colours, strict=True):
+            _write(ImageDraw.Draw(picture), (left, LINE // 2), name, size=14, colour=colour)
+        return picture
 
-def _headings(form: _Form) -> Image.Image:
-    """The names of the columns."""
-    widths = form.widths
-    picture = _canvas(sum(widths), 2 * LINE)
-    brush = ImageDraw.Draw(picture)
-    names = ['record', *(f'crop, epoch {epoch + 1}' for epoch in range(EPOCHS))]
-    names += [f'lighting x {times}, epoch {epoch + 1}' for epoch, times in LIT]
-    for i, name in enumerate(names):
-        brush.text((sum(widths[:i]), LINE // 2), name, COLOURS[i - 1] if 0 < i <= EPOCHS else INK, _font(14))
-    return picture
+    def draw_row(self, record: int) -> Image.Image:
+        """Draws one record, its crops and its lighting."""
+        image = read_whole_image(self.records, record, record_size=self.dataset.record_size)
+        options = {'seed': self.seed, 'record': record, 'offset_count': self.offset_count}
+        samples = [sample_augmentation(epoch=epoch, **options) for epoch in range(EPOCHS)]
+        framed = self.scale(image)
+        brush = ImageDraw.Draw(framed)
+        rest = max(self.px(1), 1) - 1  # of a pixel that is enlarged, from its first
+        for sample, colour in zip(samples, COLOURS, strict=True):
+            first = self.px(sample.left), self.px(sample.top)
+            last = (self.px(corner + self.crop - 1) + rest for corner in (sample.left, sample.top))
+            brush.rectangle((*first, *last), outline=colour, width=2)
+        tiles = [(framed, [self.dataset.classes[self.records[record][1]], f'record {record}'])]
+        crops = [crop(image, sample, size=self.crop) for sample in samples]
+        for view, sample in zip(crops, samples, strict=True):
+            caption = [f'{sample.top} down, {sample.left} right', '<-> mirrored' if sample.flip else '']
+            tiles.append((self.scale(view), caption))
+        for epoch, times in LIGHTING:
+            light = times * (self.make_basis(RELEASED.lighting.scale) @ samples[epoch].normals)
+            caption = ['R {:+d}  G {:+d}  B {:+d}'.format(*np.rint(light).astype(int))]
+            tiles.append((self.scale(crops[epoch] + light), caption))
 
-
-def _row(image: np.ndarray, dataset: Dataset, form: _Form, *, class_name: str, record: int, seed: int) -> Image.Image:
-    """One record, uint8 (h, w, 3), and what becomes of it."""
-    places = count_offsets(form.crop, record=form.record)
-    chances = [sample_augmentation(seed=seed, epoch=epoch, record=record, offsets=places) for epoch in range(EPOCHS)]
-    drawn = form.scaled(image)
-    brush = ImageDraw.Draw(drawn)
-    rest = max(form.px(1), 1) - 1  # of a pixel that is enlarged, from its first
-    for chance, colour in zip(chances, COLOURS, strict=True):
-        first = form.px(chance.left), form.px(chance.top)
-        last = (form.px(corner + form.crop - 1) + rest for corner in (chance.left, chance.top))
-        brush.rectangle((*first, *last), outline=colour, width=2)
-    tiles = [(drawn, [class_name, f'record {record}'])]
-    for chance in chances:
-        caption = [f'{chance.top} down, {chance.left} right', '<-> mirrored' if chance.flip else '']
-        tiles.append((form.scaled(crop(image, chance, size=form.crop)), caption))
-    basis = _basis(dataset, RELEASED.lighting.scale)
-    for epoch, times in LIT:
-        colour = times * (basis @ chances[epoch].normals)
-        lit = crop(image, chances[epoch], size=form.crop) + colour
-        tiles.append((form.scaled(lit), ['R {:+d}  G {:+d}  B {:+d}'.format(*np.rint(colour).astype(int))]))
-
-    picture = _canvas(sum(form.widths), SIDE + 2 * LINE + GAP)
-    brush = ImageDraw.Draw(picture)
-    for i, (tile, caption) in enumerate(tiles):
-        left = sum(form.widths[:i])
-        picture.paste(tile, (left, 0))
-        if 0 < i <= EPOCHS:
-            brush.rectangle((left - 3, 0, left - 2, tile.height - 1), fill=COLOURS[i - 1])
-        for line, text in enumerate(caption):
-            brush.text((left, tile.height + 2 + line * LINE), _fitting(text, tile.width), INK, _font(13))
-    return picture
+        picture = _make_canvas(self.width, SIDE + 2 * LINE + GAP)
+        brush = ImageDraw.Draw(picture)
+        for i, ((tile, caption), left) in enumerate(zip(tiles, self.lefts, strict=True)):
+            picture.paste(tile, (left, 0))
+            if 0 < i <= EPOCHS:
+                brush.rectangle((left - 3, 0, left - 2, tile.height - 1), fill=COLOURS[i - 1])
+            for line, text in enumerate(caption):
+                _write(brush, (left, tile.height + 2 + line * LINE), text, width=tile.width)
+        return picture
 
 
-def _basis(dataset: Dataset, scale: str) -> np.ndarray:
-    return lighting_basis(dataset.rgb_covariance, scale=scale, strength=RELEASED.lighting.strength)
+def _make_picture(image: np.ndarray) -> Image.Image:
+    return Image.fromarray(np.ascontiguousarray(np.rint(image).clip(0, 255).astype(np.uint8)))
 
 
-def _bytes(image: np.ndarray) -> np.ndarray:
-    return np.ascontiguousarray(np.rint(image).clip(0, 255).astype(np.uint8))
-
-
-def _canvas(width: int, height: int) -> Image.Image:
+def _make_canvas(width: int, height: int) -> Image.Image:
     return Image.new('RGB', (width, height), WHITE)
 
 
-def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
-    return ImageFont.load_default(size)
-
-
-def _fitting(text: str, width: int) -> str:
-    """`text`, or as much of its beginning as `width` pixels hold."""
-    if _font(13).getlength(text) <= width:
-        return text
-    while text and _font(13).getlength(f'{text}...') > width:
+def _write(
+    brush: ImageDraw.ImageDraw,
+    corner: tuple[float, float],
+    text: str,
+    *,
+    size: int = 13,
+    colour: str = INK,
+    width: float = np.inf,
+) -> None:
+    """Writes `text`, or as much of its beginning as `width` pixels hold, and then three dots."""
+    font, shown = ImageFont.load_default(size), text
+    while text and font.getlength(shown) > width:
         text = text[:-1]
-    return f'{text}...'
+        shown = f'{text}...'
+    brush.text(corner, shown, colour, font)

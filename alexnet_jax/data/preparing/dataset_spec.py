@@ -1,4 +1,6 @@
-"""What a dataset is made from: images with labels, listed or streamed, and what is known of them beforehand."""
+"""Specifies a dataset that is to be made: labelled images, listed or streamed, and what is known of them beforehand."""
+
+from __future__ import annotations
 
 import dataclasses
 import hashlib
@@ -15,10 +17,6 @@ from alexnet_jax.data.statistics import RECORD
 ENCODERS = ('pillow', 'simplejpeg', 'cykooz-resizer', 'array_record')
 
 
-class UnusableImage(Exception):
-    """A source cannot become a training image; the message is the reason."""
-
-
 @dataclasses.dataclass(frozen=True)
 class Example:
     """An image to be prepared: a key unique within its split, its class, and what `DatasetSpec.to_record` reads."""
@@ -29,55 +27,42 @@ class Example:
 
 
 class Split(Protocol):
-    """The items of one split, in an order that is always the same."""
+    """The examples of one split, in an order that is always the same."""
 
     def __len__(self) -> int:
-        """How many items there are."""
+        """Counts the examples."""
         ...
 
-    def items(self, start: int = 0) -> Iterator[Example]:
-        """The items from place `start` on."""
+    def iter_examples(self, start: int = 0) -> Iterator[Example]:
+        """Yields the examples from index `start` on."""
         ...
 
 
 class ListedSplit:
-    """Items known beforehand, shuffled once for all: by the hash of their keys, as TFDS orders the records it writes.
+    """Examples known beforehand, shuffled once: by the hash of their keys, as TFDS orders the records it writes.
 
-    Whoever reads the files in order then does not meet one class after the other.
+    A reader of the files in order then does not meet one class after the other.
     """
 
-    def __init__(self, split: str, items: Sequence[Example]) -> None:
-        """Orders `items`; `split`, its name, enters the hash."""
-        self._items = items
-        self._order = hashed_order(split, [item.key for item in items])
+    def __init__(self, split: str, examples: Sequence[Example]) -> None:
+        """Orders `examples`; the name `split` enters the hash."""
+        order = get_hashed_order(split, [example.key for example in examples])
+        self._examples = [examples[index] for index in order]
 
     def __len__(self) -> int:
-        return len(self._items)
+        return len(self._examples)
 
-    def items(self, start: int = 0) -> Iterator[Example]:
-        """The items from place `start` on."""
-        return (self._items[index] for index in self._order[start:])
+    def iter_examples(self, start: int = 0) -> Iterator[Example]:
+        """Yields the examples from index `start` on."""
+        return iter(self._examples[start:])
 
 
-def hashed_order(split: str, keys: Sequence[str]) -> list[int]:
-    """Indices of `keys` in the order that TFDS would give them in `split`."""
+def get_hashed_order(split: str, keys: Sequence[str]) -> list[int]:
+    """Returns the indices of `keys` in the order that TFDS would give them in `split`."""
     from tensorflow_datasets.core import hashing  # here, because worker processes need not load it
 
     hash_key = hashing.Hasher(split).hash_key
     return sorted(range(len(keys)), key=lambda index: hash_key(keys[index]))
-
-
-@dataclasses.dataclass(frozen=True)
-class Originals:
-    """A TFDS dataset whose own images training is to read.
-
-    Attributes:
-      directory: its version folder.
-      splits: split name here -> there.
-    """
-
-    directory: str
-    splits: Mapping[str, str]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -87,8 +72,8 @@ class DatasetSpec:
     Attributes:
       name: its TFDS name.
       classes: class names, in label order.
-      splits: split name -> its items; 'train' and 'validation' at least.
-      to_record: a module-level function, an item's source -> the record's image, the bytes of a square RGB JPEG;
+      splits: split name -> its examples; 'train' and 'validation' at least.
+      to_record: a module-level function, an example's source -> the record's image, the bytes of a square RGB JPEG;
         raises `UnusableImage` when the source is at fault. Runs in worker processes.
       decode: a module-level function, the record's image -> the pixels that training will see, uint8
         (record_size, record_size, 3).
@@ -97,7 +82,8 @@ class DatasetSpec:
         recipe only.
       unusable: 'split/file: reason' of what was found unusable without reading it.
       notes: sentences that the user should read.
-      originals: where the images stay, if only their statistics are wanted.
+      originals: of a TFDS dataset whose own images training is to read, its version folder and each split's name
+        there, by its name here; None where records are to be written.
       every_class: whether each class must have a training image. A folder's classes are those that it has, but a TFDS
         dataset made from part of its archives still names them all.
     """
@@ -111,11 +97,16 @@ class DatasetSpec:
     recipe: str
     unusable: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
-    originals: Originals | None = None
+    originals: tuple[str, Mapping[str, str]] | None = None
     every_class: bool = False
+
+    @property
+    def example_count(self) -> int:
+        """Counts the examples of all splits."""
+        return sum(map(len, self.splits.values()))
 
 
 def hash_recipe(*facts: object) -> str:
-    """The recipe of a plan that depends on `facts` alone: sha256 in hex over them and the libraries' versions."""
+    """Hashes `facts` and the libraries' versions, all that a dataset's records depend on, to sha256 in hex."""
     versions = [(library, importlib.metadata.version(library)) for library in ENCODERS]
     return hashlib.sha256(repr((versions, facts)).encode()).hexdigest()

@@ -1,4 +1,4 @@
-"""The embedded dataset: five shapes, striped or spotted, drawn from a fixed seed.
+"""Draws the embedded dataset: five shapes, striped or spotted, drawn from a fixed seed.
 
 It is made so that a convolutional network must do its work: the class is a shape and a texture together,
 while colour, place, size, rotation, light, background and stripe direction say nothing about it. A linear
@@ -17,10 +17,7 @@ from alexnet_jax.data.preparing.dataset_spec import DatasetSpec, Example, Listed
 SHAPES = ('disc', 'ring', 'triangle', 'square', 'star')
 FILLS = ('striped', 'spotted')
 CLASSES = tuple(f'{fill}_{shape}' for shape in SHAPES for fill in FILLS)
-COUNTS = {
-    'train': 5000,
-    'validation': 1000,
-}  # balanced; 100 validation images a class give an error to about 1 %
+COUNTS = {'train': 5000, 'validation': 1000}  # balanced; 100 validation images a class give an error to about 1 %
 
 SEED = 20121203  # the paper's week at NIPS; any other number draws another dataset
 SIDE = 256
@@ -44,22 +41,22 @@ _Y, _X = np.mgrid[0:SIDE, 0:SIDE].astype(np.float32) + 0.5  # pixel centres
 
 
 def make_demo_spec(*, train: int = COUNTS['train'], validation: int = COUNTS['validation']) -> DatasetSpec:
-    """The embedded dataset, of so many images a split."""
+    """Makes the spec of the embedded dataset, of so many images a split."""
     counts = {'train': train, 'validation': validation}
-    items = {
-        split: [Example(f'{i:06d}', get_label(i), (split, i)) for i in range(count)] for split, count in counts.items()
-    }
     return DatasetSpec(
         name='demo',
         classes=CLASSES,
-        splits={split: ListedSplit(split, listed) for split, listed in items.items()},
+        splits={
+            split: ListedSplit(split, [Example(f'{i:06d}', get_label(i), (split, i)) for i in range(count)])
+            for split, count in counts.items()
+        },
         to_record=_to_jpeg,
         recipe=hash_recipe('demo', SEED, counts),
     )
 
 
 def get_label(index: int) -> int:
-    """The class of image `index` of either split: they take turns, so every class has as many."""
+    """Returns the class of image `index` of either split: classes take turns, so every class has as many images."""
     return index % len(CLASSES)
 
 
@@ -68,7 +65,7 @@ def render(split: str, index: int) -> tuple[np.ndarray, int]:
 
     Args:
       split: 'train' or 'validation'.
-      index: 0 or more; there is no end to them.
+      index: 0 or more, without an upper limit.
 
     Returns:
       image uint8 (256, 256, 3) RGB, and its label in [0, 10).
@@ -85,11 +82,11 @@ def render(split: str, index: int) -> tuple[np.ndarray, int]:
     pattern = _texture(fill, rng)
     ink, paper = _object_colours(rng)
     image += inside * (paper + pattern * (ink - paper) - image)
-    return _lit(image, rng), label
+    return _illuminate(image, rng), label
 
 
 def _background(rng: np.random.Generator) -> np.ndarray:
-    """A muted gradient with noise, a faint texture of either kind, and soft blobs: float32 (3, h, w)."""
+    """Draws a muted gradient with noise, a faint texture of either kind, and soft blobs: float32 (3, h, w)."""
     first, second = (_hsv(rng.uniform(), rng.uniform(0.1, 0.45), rng.uniform(0.35, 0.8)) for _ in range(2))
     angle = rng.uniform(0, 2 * math.pi)
     ramp = 0.5 + ((_X - SIDE / 2) * math.cos(angle) + (_Y - SIDE / 2) * math.sin(angle)) / (1.5 * SIDE)
@@ -107,7 +104,7 @@ def _background(rng: np.random.Generator) -> np.ndarray:
 
 
 def _distance(shape: str, x: np.ndarray, y: np.ndarray, *, radius: float, tilt: float) -> np.ndarray:
-    """Pixels to the outline, negative inside; exact along edges, which is where it is used."""
+    """Computes the distance to the outline in pixels, negative inside; exact along edges, where it is used."""
     r = np.sqrt(x * x + y * y)
     if shape == 'disc':
         return r - radius
@@ -125,7 +122,7 @@ def _distance(shape: str, x: np.ndarray, y: np.ndarray, *, radius: float, tilt: 
 
 
 def _texture(fill: str, rng: np.random.Generator) -> np.ndarray:
-    """Stripes or spots over the whole frame at any angle and phase: float32 (h, w), 0 paper to 1 ink."""
+    """Draws stripes or spots over the whole frame at any angle and phase: float32 (h, w), 0 paper to 1 ink."""
     period, angle = rng.uniform(*PERIOD[fill]), rng.uniform(0, math.pi)
     x, y, cos, sin = _X / period, _Y / period, math.cos(angle), math.sin(angle)
     u = x * cos + y * sin + rng.uniform()
@@ -138,14 +135,14 @@ def _texture(fill: str, rng: np.random.Generator) -> np.ndarray:
 
 
 def _object_colours(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Two saturated colours, far apart in hue and in brightness, either of them the ink."""
+    """Samples two saturated colours, far apart in hue and in brightness, either of them the ink."""
     hue = rng.uniform()
     light = _hsv(hue, rng.uniform(0.35, 0.8), rng.uniform(0.9, 1.0))
     dark = _hsv(hue + rng.uniform(0.3, 0.7), rng.uniform(0.7, 1.0), rng.uniform(0.25, 0.5))
     return (light, dark) if rng.integers(2) else (dark, light)
 
 
-def _lit(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def _illuminate(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Applies brightness, contrast, a slight colour cast and light from one side: uint8 (h, w, 3)."""
     contrast = rng.uniform(0.8, 1.15)
     gain = rng.uniform(0.8, 1.1) * rng.uniform(0.95, 1.05, (3, 1, 1)).astype(np.float32)
@@ -156,18 +153,18 @@ def _lit(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def _noise(cells: int, rng: np.random.Generator) -> np.ndarray:
-    """Smooth noise of about unit scale that changes over 1/cells of the frame: float32 (h, w)."""
+    """Samples smooth noise of about unit scale that changes over 1/cells of the frame: float32 (h, w)."""
     lattice = Image.fromarray(rng.standard_normal((cells, cells), np.float32))
     return np.asarray(lattice.resize((SIDE, SIDE), Image.Resampling.BICUBIC))
 
 
 def _coverage(distance: np.ndarray) -> np.ndarray:
-    """How much of each pixel lies inside, 0..1, from its distance to the edge in pixels."""
+    """Computes the share of each pixel that lies inside, 0..1, from its distance to the edge in pixels."""
     return np.clip(0.5 - distance / (2 * EDGE), 0, 1)
 
 
 def _hsv(hue: float, saturation: float, value: float) -> np.ndarray:
-    """RGB float32 (3, 1, 1), 0..255; hue in turns, saturation and value 0..1."""
+    """Converts to RGB, float32 (3, 1, 1), 0..255; hue in turns, saturation and value 0..1."""
     offset = np.mod(np.array([5, 3, 1]).reshape(3, 1, 1) + 6 * hue, 6)
     return (255 * value * (1 - saturation * np.clip(np.minimum(offset, 4 - offset), 0, 1))).astype(np.float32)
 

@@ -1,4 +1,4 @@
-"""What preparing will take, learnt from a few images: disk space and time."""
+"""Estimates the disk space and time of a preparation from a few images."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ import os
 import pathlib
 import shutil
 import time
-from statistics import median
+from statistics import mean, median
 from typing import Any
 
-from alexnet_jax.data.preparing.dataset_spec import DatasetSpec, UnusableImage
+from alexnet_jax.data.photo import UnusableImage
+from alexnet_jax.data.preparing.dataset_spec import DatasetSpec
 from alexnet_jax.data.preparing.workers import count_cores
 from alexnet_jax.data.statistics import Statistics
 from alexnet_jax.errors import InputError
@@ -23,13 +24,13 @@ STATISTICS_BYTES = 4_000_000  # the mean image and the running sums
 
 @dataclasses.dataclass(frozen=True)
 class Estimate:
-    """What preparing a plan will take.
+    """The disk space and time of a preparation.
 
     Attributes:
-      images: split -> items.
+      images: split -> examples.
       needed, free: bytes on the disk of data_dir.
       images_per_second: over all cores, as measured on a sample on one core.
-      notes: the plan's.
+      notes: the spec's.
     """
 
     images: dict[str, int]
@@ -40,19 +41,15 @@ class Estimate:
 
     @property
     def seconds(self) -> float:
-        """Time of converting every image."""
+        """Computes the time of converting every image."""
         return sum(self.images.values()) / self.images_per_second
 
-    def fields(self) -> dict[str, Any]:
-        """All of it, for programs."""
+    def to_json(self) -> dict[str, Any]:
+        """Returns all of it, for programs."""
         return dataclasses.asdict(self) | {'seconds': self.seconds}
 
-    def remarks(self) -> tuple[str, ...]:
-        """What a person should know besides."""
-        return self.notes
-
-    def text(self) -> str:
-        """A few lines for people."""
+    def format_text(self) -> str:
+        """Formats a few lines for people."""
         minutes = self.seconds / 60
         duration = f'{minutes / 60:.1f} hours' if minutes >= 100 else f'{max(minutes, 1):.0f} min'
         return '\n'.join(
@@ -64,46 +61,40 @@ class Estimate:
         )
 
 
-def check_space(plan: DatasetSpec, *, data_dir: str | os.PathLike[str], left: int | None = None) -> Estimate:
-    """The `estimate` of a plan that the disk has space for; `InputError` if it has not."""
-    found = estimate(plan, data_dir=data_dir, left=left)
-    if found.free < found.needed:
-        raise InputError(
-            f'about {found.needed / 1e9:.1f} GB are needed in {data_dir} and {found.free / 1e9:.1f} GB are free; '
-            'free some, or choose another --data_dir'
-        )
-    return found
+def estimate_preparation(
+    spec: DatasetSpec, *, data_dir: str | os.PathLike[str], remaining: int | None = None
+) -> Estimate:
+    """Converts the first images of the training split and extrapolates to the `remaining` images (None: all).
 
-
-def estimate(plan: DatasetSpec, *, data_dir: str | os.PathLike[str], left: int | None = None) -> Estimate:
-    """Converts the first images of the training split and extrapolates, to the `left` images that are still to do."""
+    Raises:
+      InputError: the disk has no space for it, or none of the first images can be used.
+    """
     sizes, seconds = [], []
-    statistics = Statistics(len(plan.classes), record_size=plan.record_size)
-    for item in itertools.islice(plan.splits['train'].items(), SAMPLE):
+    statistics = Statistics(len(spec.classes), record_size=spec.record_size)
+    for example in itertools.islice(spec.splits['train'].iter_examples(), SAMPLE):
         start = time.perf_counter()
         try:
-            record = plan.to_record(item.source)
-            statistics.add(plan.decode(record), item.label)
+            record = spec.to_record(example.source)
+            statistics.add(spec.decode(record), example.label)
         except UnusableImage:
             continue
         seconds.append(time.perf_counter() - start)
         sizes.append(len(record))
     if not sizes:
-        raise InputError(f'none of the first {SAMPLE} training images of {plan.name} can be used')
-    images = {split: len(items) for split, items in plan.splits.items()}
-    size = sum(sizes) / len(sizes) * OVERHEAD if plan.originals is None else 0
+        raise InputError(f'none of the first {SAMPLE} training images of {spec.name} can be used')
+    size = mean(sizes) * OVERHEAD if spec.originals is None else 0
+    needed = round(size * (spec.example_count if remaining is None else remaining)) + STATISTICS_BYTES
+    absolute = pathlib.Path(data_dir).absolute()
+    free = shutil.disk_usage(next(path for path in (absolute, *absolute.parents) if path.is_dir())).free
+    if free < needed:
+        raise InputError(
+            f'about {needed / 1e9:.1f} GB are needed in {data_dir} and {free / 1e9:.1f} GB are free; '
+            'free some, or choose another --data_dir'
+        )
     return Estimate(
-        images=images,
-        needed=round(size * (sum(images.values()) if left is None else left)) + STATISTICS_BYTES,
-        free=shutil.disk_usage(_existing(pathlib.Path(data_dir))).free,
+        images={split: len(examples) for split, examples in spec.splits.items()},
+        needed=needed,
+        free=free,
         images_per_second=count_cores() / median(seconds),  # the first images pay for what is loaded
-        notes=plan.notes,
+        notes=spec.notes,
     )
-
-
-def _existing(path: pathlib.Path) -> pathlib.Path:
-    """The nearest folder above that is there: data_dir may not be yet."""
-    path = path.absolute()
-    while not path.is_dir():
-        path = path.parent
-    return path

@@ -1,4 +1,4 @@
-"""Finds the plan of what a user asks to have prepared."""
+"""Finds the images that a user asks to have prepared, and makes the spec of their dataset."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from alexnet_jax.errors import InputError
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SourceArgs:
-    """What to prepare: a folder of images, or a dataset by name.
+    """The options of `alexnet prepare` that say what to prepare: a folder of images, or a dataset by name.
 
     Attributes:
-      images: the folder (`folder_source`), or None.
+      images: the folder (`folder.make_folder_spec`), or None.
       dataset: 'demo', 'imagenet2012' or another TFDS name, or None.
-      name: what the result is to be called; None is the dataset's name.
+      name: of the result; None is the dataset's name.
       tfds_dir: where TFDS keeps its datasets.
       manual_dir: folder of archives that TFDS cannot download.
       quality: JPEG quality of the records, 1..100.
@@ -44,51 +44,47 @@ class SourceArgs:
             raise InputError('give --images=DIR --name=NAME, or --dataset=NAME (demo is the embedded one)')
 
 
-def get_dataset_name(request: SourceArgs) -> str:
-    """What the result will be called; `InputError` if that is not known."""
-    if request.name == 'demo' and request.dataset != 'demo':
+def get_dataset_name(args: SourceArgs) -> str:
+    """Returns the result's name; `InputError` if it is not given or not allowed."""
+    if args.name == 'demo' and args.dataset != 'demo':
         raise InputError('--name=demo is the embedded dataset, which configs take by default: choose another')
-    if request.images is not None:
-        if request.name is None:
-            raise InputError('--images needs --name=NAME, what the dataset is to be called')
-        return request.name
-    assert request.dataset is not None
-    if request.dataset == 'demo' and request.name not in (None, 'demo'):
+    if args.dataset == 'demo' and args.name not in (None, 'demo'):
         raise InputError('--dataset=demo keeps its name; leave --name out')
-    return re.sub(r'[/:.]', '_', request.dataset) if request.name is None else request.name
+    if args.name is not None:
+        return args.name
+    if args.dataset is None:
+        raise InputError('--images needs --name=NAME, what the dataset is to be called')
+    return re.sub(r'[/:.]', '_', args.dataset)
 
 
-def make_spec(request: SourceArgs, *, make: bool = True) -> DatasetSpec:
-    """Finds the images; `make_tfds_dataset` allows TFDS to make what it does not have, which may download much.
+def make_spec(args: SourceArgs, *, make: bool = True) -> DatasetSpec:
+    """Finds the images; `make` lets TFDS make a dataset that it does not have, which may download much.
 
     ImageNet is read from its archives unless TFDS has it already and no `manual_dir` was named.
 
     Raises:
       InputError: what the source of the images cannot do, as said there.
     """
-    dataset, name = request.dataset, get_dataset_name(request)
-    form: dict[str, Any] = {'quality': request.quality, 'record_size': request.size}
-    if request.keep_originals and dataset in (None, 'demo'):
+    dataset, name = args.dataset, get_dataset_name(args)
+    form: dict[str, Any] = {'name': name, 'quality': args.quality, 'record_size': args.size}
+    if args.keep_originals and dataset in (None, 'demo'):
         raise InputError('--keep_originals is for TFDS datasets: a folder and demo must be prepared')
-    if dataset == 'demo' and request.size != RECORD:
-        raise InputError(f'--dataset=demo is drawn at {RECORD}x{RECORD}: leave --size out')
-    if request.images is not None:
-        return folder.make_folder_spec(request.images, name=name, **form)
+    if args.images is not None:
+        return folder.make_folder_spec(args.images, **form)
     assert dataset is not None
     if dataset == 'demo':
+        if args.size != RECORD:
+            raise InputError(f'--dataset=demo is drawn at {RECORD}x{RECORD}: leave --size out')
         from alexnet_jax.data.preparing import demo  # here, because only this renders
 
         return demo.make_demo_spec()
-    builder = tfds.find_builder(dataset, tfds_dir=request.tfds_dir)
-    from_archives = request.manual_dir is not None or not builder.is_prepared()
-    if dataset == 'imagenet2012' and from_archives and not request.keep_originals:
-        archives = request.manual_dir or pathlib.Path(request.tfds_dir) / 'downloads' / 'manual'  # as TFDS has it
-        return imagenet.make_imagenet_spec(archives, name=name, **form)
+    builder = tfds.find_builder(dataset, tfds_dir=args.tfds_dir)
+    from_archives = args.manual_dir is not None or not builder.is_prepared()
+    if dataset == 'imagenet2012' and from_archives and not args.keep_originals:
+        archives = args.manual_dir or pathlib.Path(args.tfds_dir) / 'downloads' / 'manual'  # as TFDS has it
+        return imagenet.make_imagenet_spec(archives, **form)
     if not make and not builder.is_prepared():
-        size = builder.info.download_size
-        raise InputError(
-            f'{dataset} is not in {request.tfds_dir} yet: without --check TFDS makes it first'
-            + (f', downloading {size}' if size else '')
-        )
-    tfds.make_tfds_dataset(builder, dataset=dataset, manual_dir=request.manual_dir)
-    return tfds.make_tfds_spec(builder, dataset=dataset, name=name, keep_originals=request.keep_originals, **form)
+        size = f', downloading {builder.info.download_size}' if builder.info.download_size else ''
+        raise InputError(f'{dataset} is not in {args.tfds_dir} yet: without --check TFDS makes it first{size}')
+    tfds.make_tfds_dataset(builder, dataset=dataset, manual_dir=args.manual_dir)
+    return tfds.make_tfds_spec(builder, dataset=dataset, keep_originals=args.keep_originals, **form)

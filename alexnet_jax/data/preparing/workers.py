@@ -1,74 +1,67 @@
-"""Converts items to records over all cores, in order, and sums up what training must know of them."""
+"""Converts examples to records over all cores, in order, and sums up the statistics that training needs."""
+
+from __future__ import annotations
 
 import collections
 import concurrent.futures
 import contextlib
+import dataclasses
 import functools
 import itertools
 import multiprocessing
 import os
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
 
-import numpy as np
-
-from alexnet_jax.data.preparing.dataset_spec import DatasetSpec, Example, UnusableImage
+from alexnet_jax.data.photo import UnusableImage
+from alexnet_jax.data.preparing.dataset_spec import DatasetSpec, Example
 from alexnet_jax.data.statistics import Statistics
 
 CHUNK = 64  # images a worker takes at once: large against the 2 MB of sums that it sends back
 
-Converted = tuple[list[bytes | str], Statistics | None]  # per item its JPEG or the reason; sums if asked for
+Converted = tuple[list[bytes | str], Statistics | None]  # per example its JPEG or the reason; sums if asked for
 
 
 def count_cores() -> int:
-    """How many processes may run at once."""
+    """Counts the processes that may run at once."""
     return len(os.sched_getaffinity(0))
 
 
 def convert_examples(
-    plan: DatasetSpec,
-    items: Iterator[Example],
-    *,
-    count: int,
-    summed: bool,
-    workers: int,
+    spec: DatasetSpec, examples: Iterator[Example], *, count: int, with_statistics: bool, workers: int
 ) -> Iterator[tuple[Sequence[Example], Converted]]:
-    """Converts items in chunks, in order, with at most a few chunks for each worker in memory.
+    """Converts examples in chunks, in order, with at most a few chunks for each worker in memory.
 
     Args:
-      plan: whose records they become.
-      items: in order.
-      count: how many items there are: processes are started only where they pay.
-      summed: whether statistics are wanted.
+      spec: of the dataset whose records they become.
+      examples: in order.
+      count: how many examples there are: processes are started only where they pay.
+      with_statistics: whether statistics are wanted.
       workers: processes.
     """
-    begin = functools.partial(Statistics, len(plan.classes), record_size=plan.record_size) if summed else None
-    work = functools.partial(_convert, plan.to_record, plan.decode, begin, plan.originals is None)
-    chunks = iter(lambda: tuple(itertools.islice(items, CHUNK)), ())
+    # Workers need no list of examples.
+    convert = functools.partial(_convert, dataclasses.replace(spec, splits={}, unusable=()), with_statistics)
+    chunks = iter(lambda: tuple(itertools.islice(examples, CHUNK)), ())
     if min(workers, count // CHUNK) < 2:
-        for chunk in chunks:
-            yield chunk, work(chunk)
+        yield from ((chunk, convert(chunk)) for chunk in chunks)
         return
     with contextlib.ExitStack() as stack:
         # Spawned, not forked: a fork copies locks that threads of the parent (JAX has many) may hold.
         pool = stack.enter_context(
-            concurrent.futures.ProcessPoolExecutor(workers, multiprocessing.get_context('spawn'), _end_with_parent)
+            concurrent.futures.ProcessPoolExecutor(workers, multiprocessing.get_context('spawn'), _exit_with_parent)
         )
         stack.callback(pool.shutdown, cancel_futures=True)
         pending: collections.deque[tuple[Sequence[Example], concurrent.futures.Future]] = collections.deque()
         for chunk in chunks:
-            pending.append((chunk, pool.submit(work, chunk)))
+            pending.append((chunk, pool.submit(convert, chunk)))
             if len(pending) > 2 * workers:
-                done, future = pending.popleft()
-                yield done, future.result()
-        while pending:
-            done, future = pending.popleft()
-            yield done, future.result()
+                converted, future = pending.popleft()
+                yield converted, future.result()
+        yield from ((converted, future.result()) for converted, future in pending)
 
 
-def _end_with_parent() -> None:
-    """Has a worker end when the process that it works for does, killed or not; it would wait for work for ever."""
+def _exit_with_parent() -> None:
+    """Ends a worker when its parent process ends, killed or not; otherwise it would wait for work for ever."""
     parent = multiprocessing.parent_process()
     assert parent is not None
 
@@ -79,29 +72,22 @@ def _end_with_parent() -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-def _convert(
-    to_record: Callable[[Any], bytes],
-    decode: Callable[[bytes], np.ndarray],
-    begin: Callable[[], Statistics] | None,
-    keep: bool,  # bound by partial, in order
-    chunk: Sequence[Example],
-) -> Converted:
-    """Returns the record of each item (empty if not to keep), or the reason why it has none; the statistics if wanted.
+def _convert(spec: DatasetSpec, with_statistics: bool, chunk: Sequence[Example]) -> Converted:
+    """Returns each example's record (empty if not to keep), or the reason why it has none; statistics if wanted.
 
     The statistics are of the decoded record, by the decoder that training uses, not of the pixels before compression:
     they describe what the network is shown.
     """
-    statistics = None if begin is None else begin()
+    statistics = Statistics(len(spec.classes), record_size=spec.record_size) if with_statistics else None
     results: list[bytes | str] = []
-    for item in chunk:
+    for example in chunk:
         try:
-            record = to_record(item.source)
-            if statistics is not None or not keep:  # what is not kept must be usable as it is
-                pixels = decode(record)
+            record = spec.to_record(example.source)
             if statistics is not None:
-                statistics.add(pixels, item.label)
-        except UnusableImage as e:
-            results.append(str(e))
-            continue
-        results.append(record if keep else b'')
+                statistics.add(spec.decode(record), example.label)
+            elif spec.originals is not None:  # what is not kept must be usable as it is
+                spec.decode(record)
+            results.append(record if spec.originals is None else b'')
+        except UnusableImage as error:
+            results.append(str(error))
     return results, statistics

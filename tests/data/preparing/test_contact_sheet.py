@@ -35,9 +35,11 @@ def rows(tiny):
     ]
 
 
-def window(image, chance):
-    picture = Image.fromarray(image).crop((chance.left, chance.top, chance.left + 224, chance.top + 224))
-    return picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if chance.flip else picture
+def window(image, augmentation):
+    picture = Image.fromarray(image).crop(
+        (augmentation.left, augmentation.top, augmentation.left + 224, augmentation.top + 224)
+    )
+    return picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if augmentation.flip else picture
 
 
 def shrunk(picture):
@@ -57,7 +59,7 @@ def places(sheet, tile):
     return [(y, x) for y, x in found if np.array_equal(pixels[y : y + len(tile), x : x + tile.shape[1]], tile)]
 
 
-def test_every_crop_and_the_mean_image_are_on_the_sheet_in_rows_and_columns(sheet, rows, tiny):
+def test_contact_sheet_has_crops_and_mean_image_in_rows_and_columns(sheet, rows, tiny):
     ((top, left),) = places(sheet, shrunk(Image.fromarray(np.rint(tiny.mean_image).astype(np.uint8))))
     assert top < 200
     at = np.array([[places(sheet, shrunk(window(image, c)))[0] for c in draws] for image, draws in rows])
@@ -68,7 +70,7 @@ def test_every_crop_and_the_mean_image_are_on_the_sheet_in_rows_and_columns(shee
     assert at[0, 0, 1] > left + 192  # beside the record
 
 
-def test_lighting_is_the_released_formula_s_at_1_and_8_times_its_strength(sheet, rows, tiny):
+def test_contact_sheet_lighting_is_released_at_1_and_8_times_its_strength(sheet, rows, tiny):
     """Alike in all pixels: 0.1 * sum of sigma_i * n_i * p_i, the p_i in NumPy's order and signs."""
     variances, axes = np.linalg.eigh(np.cov(np.concatenate([tiny_pixels(tiny)]).T, bias=True))
     columns = []
@@ -86,7 +88,7 @@ def tiny_pixels(tiny):
     return np.stack([decode_record(jpeg) for jpeg, _ in tiny.records('train')]).reshape(-1, 3).astype(float)
 
 
-def test_the_frames_on_the_record_are_its_crops(sheet, rows, tiny):
+def test_contact_sheet_frames_the_crops(sheet, rows, tiny):
     """Left of the crops, the record: its pixels, but for frames of the crops' colours at the crops' edges."""
     pixels = np.asarray(Image.open(sheet)).astype(int)
     image, draws = rows[0]
@@ -105,14 +107,14 @@ def test_the_frames_on_the_record_are_its_crops(sheet, rows, tiny):
     assert np.array_equal(drawn, framed)
 
 
-def test_the_same_arguments_give_the_same_file_and_another_seed_another(sheet, tiny, tmp_path):
+def test_contact_sheet_depends_on_its_arguments_only(sheet, tiny, tmp_path):
     write_contact_sheet(tiny, tmp_path / 'again.png', seed=SEED, images=3)
     write_contact_sheet(tiny, tmp_path / 'other.png', seed=SEED + 1, images=3)
     assert (tmp_path / 'again.png').read_bytes() == sheet.read_bytes()
     assert (tmp_path / 'other.png').read_bytes() != sheet.read_bytes()
 
 
-def test_a_split_of_fewer_images_gives_fewer_rows_and_a_bad_path_a_line(tiny, sheet, tmp_path):
+def test_contact_sheet_has_a_row_an_image_and_refuses_bad_path(tiny, sheet, tmp_path):
     there = tfds.builder_from_directory(tiny.directory).as_data_source('train', decoders=UNDECODED)
     first = DataSource('tiny', 'train', data_source=there, class_count=3, excluded=range(2, len(there)))
     small = types.SimpleNamespace(**vars(tiny) | {'records': lambda split: first, 'record_size': 256})

@@ -9,7 +9,7 @@ from alexnet_jax.data.preparing import demo
 from alexnet_jax.data.preparing.writer import prepare
 
 
-def test_rendering_is_a_pure_function_of_split_and_index():
+def test_render_is_a_pure_function_of_split_and_index():
     image, label = demo.render('train', 7)
     again, _ = demo.render('train', 7)
 
@@ -22,7 +22,7 @@ def test_rendering_is_a_pure_function_of_split_and_index():
 
 
 @pytest.mark.parametrize('split', ['train', 'validation'])
-def test_classes_are_balanced(split):
+def test_render_balances_classes(split):
     labels = [demo.get_label(i) for i in range(demo.COUNTS[split])]
 
     counts = np.bincount(labels, minlength=len(demo.CLASSES))
@@ -41,7 +41,7 @@ AREAS = {
 
 
 @pytest.mark.parametrize('shape', demo.SHAPES)
-def test_shapes_have_the_area_of_geometry_and_are_their_own_mirror_image(shape):
+def test_demo_shapes_have_the_area_of_geometry_and_are_symmetric(shape):
     x, y = demo._X - 128, demo._Y - 128
     inside = demo._coverage(demo._distance(shape, x, y, radius=100.0, tilt=0.0))
 
@@ -50,7 +50,7 @@ def test_shapes_have_the_area_of_geometry_and_are_their_own_mirror_image(shape):
 
 
 @pytest.mark.parametrize(('fill', 'share'), [('striped', 0.5), ('spotted', np.pi * demo.SPOT_RADIUS**2)])
-def test_textures_cover_what_they_should_and_are_coarse(fill, share):
+def test_demo_textures_are_coarse_and_cover_their_share(fill, share):
     rng = np.random.default_rng(0)
     pattern = np.stack([demo._texture(fill, rng) for _ in range(20)])
 
@@ -59,7 +59,7 @@ def test_textures_cover_what_they_should_and_are_coarse(fill, share):
     assert width >= 16  # px, of a stripe or spot; conv1 looks every 4 px
 
 
-def test_it_is_prepared_as_a_plain_tfds_dataset_of_what_render_draws(tmp_path):
+def test_prepare_demo_writes_rendered_images_as_tfds_dataset(tmp_path):
     prepare(demo.make_demo_spec(train=12, validation=10), data_dir=tmp_path, workers=1)
 
     builder = tfds.builder('demo', data_dir=tmp_path)

@@ -45,7 +45,7 @@ def prepare(folder, tmp_path, **choices):
     }
 
 
-def test_every_image_is_there_with_the_label_of_its_archive_or_position(tmp_path, contents, validation):
+def test_prepare_imagenet_keeps_images_and_labels(tmp_path, contents, validation):
     records = prepare(write_archives(tmp_path / 'tars', train=contents, validation=validation), tmp_path)
 
     expected = [(photo_to_jpeg(content), label) for label in CHOSEN for content in contents[SYNSETS[label]].values()]
@@ -56,16 +56,16 @@ def test_every_image_is_there_with_the_label_of_its_archive_or_position(tmp_path
     ]
 
 
-def test_any_place_can_be_begun_from(tmp_path, contents, validation):
-    plan = imagenet.make_imagenet_spec(write_archives(tmp_path, train=contents, validation=validation))
-    keys = [item.key for item in plan.splits['train'].items()]
+def test_imagenet_split_starts_at_any_index(tmp_path, contents, validation):
+    spec = imagenet.make_imagenet_spec(write_archives(tmp_path, train=contents, validation=validation))
+    keys = [example.key for example in spec.splits['train'].iter_examples()]
 
     assert keys == [name for files in contents.values() for name in files]
     for start in range(len(keys) + 1):
-        assert [item.key for item in plan.splits['train'].items(start)] == keys[start:]
+        assert [example.key for example in spec.splits['train'].iter_examples(start)] == keys[start:]
 
 
-def test_images_that_imagenet_has_in_other_forms_become_rgb(tmp_path, contents, validation):
+def test_prepare_imagenet_converts_cmyk_png_and_grey(tmp_path, contents, validation):
     synset = SYNSETS[CHOSEN[0]]
     contents[synset] = {
         f'{synset}_1.JPEG': photograph(1, mode='CMYK'),
@@ -82,7 +82,7 @@ def test_images_that_imagenet_has_in_other_forms_become_rgb(tmp_path, contents, 
     assert np.abs(pixels[2] - pixels[2].mean(axis=2, keepdims=True)).max() <= 1
 
 
-def test_a_truncated_member_is_named_and_left_out_if_asked(tmp_path, contents, validation):
+def test_prepare_imagenet_names_or_skips_truncated_member(tmp_path, contents, validation):
     synset = SYNSETS[CHOSEN[1]]
     name = f'{synset}_40.JPEG'
     contents[synset][name] = contents[synset][name][:700]
@@ -134,7 +134,7 @@ FAULTS = {
 
 
 @pytest.mark.parametrize('fault', FAULTS)
-def test_a_faulty_archive_is_one_clear_line(tmp_path, contents, validation, fault):
+def test_imagenet_spec_of_faulty_archive_is_one_line(tmp_path, contents, validation, fault):
     tars = write_archives(tmp_path, train=contents, validation=validation)
     damage, message = FAULTS[fault]
     damage(tars)
@@ -144,8 +144,8 @@ def test_a_faulty_archive_is_one_clear_line(tmp_path, contents, validation, faul
     assert '\n' not in str(error.value)
 
 
-def test_a_part_of_imagenet_is_said_to_be_one(tmp_path, contents, validation):
-    plan = imagenet.make_imagenet_spec(write_archives(tmp_path, train=contents, validation=validation))
+def test_imagenet_spec_notes_part_of_imagenet(tmp_path, contents, validation):
+    spec = imagenet.make_imagenet_spec(write_archives(tmp_path, train=contents, validation=validation))
 
-    assert 'the official archive 147,897,477,120: a part of ImageNet' in plan.notes[0]
-    assert (len(plan.classes), len(plan.splits['train']), len(plan.splits['validation'])) == (1000, 9, 6)
+    assert 'the official archive 147,897,477,120: a part of ImageNet' in spec.notes[0]
+    assert (len(spec.classes), len(spec.splits['train']), len(spec.splits['validation'])) == (1000, 9, 6)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import io
+import shutil
 
 import grain  # noqa: F401  its flags, defined inside flagsaver, would be deleted at flagsaver's end
 import numpy as np
@@ -78,7 +79,7 @@ def whole(small):
     return np.stack([pixels(jpeg) for jpeg, _ in small.records('train')])
 
 
-def test_records_and_statistics_have_the_size_that_was_asked_for(small, whole, folder):
+def test_prepare_size_sets_size_of_records_and_statistics(small, whole, folder):
     images = [path.read_bytes() for path in folder.glob('train/*/*.png')]
     assert {jpeg for jpeg, _ in small.records('train')} == {photo.photo_to_jpeg(i, record_size=32) for i in images}
     assert whole.shape == (14, 32, 32, 3)
@@ -91,7 +92,7 @@ def test_records_and_statistics_have_the_size_that_was_asked_for(small, whole, f
 
 
 @pytest.mark.parametrize('size', [16, 32, 100, 256])
-def test_a_photograph_of_the_record_s_size_keeps_every_pixel(size):
+def test_square_image_keeps_pixels_of_photo_of_record_size(size):
     image = scene(1, (size, size))
     for data, exact in ((encoded(image), np.asarray(image)), (encoded(image, 'JPEG'), pixels(encoded(image, 'JPEG')))):
         assert np.array_equal(photo.square_image(data, record_size=size), exact)
@@ -102,7 +103,7 @@ def test_a_photograph_of_the_record_s_size_keeps_every_pixel(size):
 
 
 @pytest.mark.parametrize('size', [(500, 375), (80, 60), (20, 24), (2000, 1500)])
-def test_photographs_of_other_sizes_are_resized_as_pillow_does(size):
+def test_square_image_of_32_equals_pillow_bicubic(size):
     image = scene(2, size)
     square = min(size)
     left, top = (image.width - square) / 2, (image.height - square) / 2
@@ -113,7 +114,7 @@ def test_photographs_of_other_sizes_are_resized_as_pillow_does(size):
     assert difference.mean() < 0.5
 
 
-def test_a_record_of_another_size_is_refused_and_sizes_may_alternate_in_one_thread():
+def test_decode_record_crop_alternates_sizes_in_one_thread():
     records = {size: photo.photo_to_jpeg(encoded(scene(3, (size, size))), record_size=size) for size in (32, 48, 256)}
     with pytest.raises(InputError, match=r'a record is not a readable JPEG of 32x32 \(256x256 pixels\)'):
         decode_record_crop(records[256], np.empty((32, 32, 3), np.uint8), record_size=32)
@@ -123,7 +124,7 @@ def test_a_record_of_another_size_is_refused_and_sizes_may_alternate_in_one_thre
         assert np.array_equal(out, pixels(records[size])[1:25, 7:31][:, ::-1])
 
 
-def test_crops_of_24_are_drawn_over_all_9_by_9_places(small, whole):
+def test_training_batches_crop_24_at_all_9_by_9_offsets(small, whole):
     assert (count_offsets(24, record=32), count_offsets(32, record=32), count_offsets(224)) == (9, 1, 33)
     batches = TrainingBatches(small.records('train'), 14, 0, BASIS, crop_size=24, record_size=32)
     windows = {
@@ -139,10 +140,10 @@ def test_crops_of_24_are_drawn_over_all_9_by_9_places(small, whole):
     expected = 14 * 120 / 81
     assert ((counts - expected) ** 2 / expected).sum() < 124.8  # chi-square of 80 degrees, once in a thousand seeds
     assert abs(found[:, 2].mean() - 0.5) < 0.041  # 3.3 standard deviations
-    assert sorted(choose_offsets(100, seed=0, offsets=9)) == [(top, left) for top in range(9) for left in range(9)]
+    assert sorted(choose_offsets(100, seed=0, offset_count=9)) == [(top, left) for top in range(9) for left in range(9)]
 
 
-def test_crops_of_the_whole_record_are_it_or_its_mirror_image(small, whole):
+def test_training_batches_crop_whole_records(small, whole):
     batch = TrainingBatches(small.records('train'), 14, 0, BASIS, crop_size=32, record_size=32)[0]
     mirrored = [np.array_equal(i, whole[r][:, ::-1]) for i, r in zip(batch.images, batch.records, strict=True)]
     straight = [np.array_equal(i, whole[r]) for i, r in zip(batch.images, batch.records, strict=True)]
@@ -150,7 +151,7 @@ def test_crops_of_the_whole_record_are_it_or_its_mirror_image(small, whole):
     assert any(mirrored) and any(straight)
 
 
-def test_testing_reads_whole_records(small):
+def test_evaluation_batches_read_whole_records_of_32(small):
     records = small.records('validation')
     (batch,) = EvaluationBatches(records, 8, record_size=32).read()
     assert batch.images.shape == (8, 32, 32, 3)
@@ -158,14 +159,14 @@ def test_testing_reads_whole_records(small):
     assert np.array_equal(batch.images[:6], np.stack([pixels(jpeg) for jpeg, _ in records]))
 
 
-def test_a_network_of_other_records_is_refused_with_the_way_out(small, tiny):
+def test_check_variant_refuses_network_of_other_record_size(small, tiny):
     reader = dataclasses.replace(PAPER, name='small_one', record_size=32)
-    assert small.read_by(reader) is small
-    assert tiny.read_by(PAPER) is tiny
+    assert small.check_variant(reader) is small
+    assert tiny.check_variant(PAPER) is tiny
     with pytest.raises(InputError, match=r'small has records of 32x32, and paper reads 256x256: .* with --size=256'):
-        small.read_by(PAPER)
+        small.check_variant(PAPER)
     with pytest.raises(InputError, match=r'tiny has records of 256x256, and small_one reads 32x32: .* with --size=32'):
-        tiny.read_by(reader)
+        tiny.check_variant(reader)
 
 
 @pytest.mark.parametrize(
@@ -177,42 +178,42 @@ def test_a_network_of_other_records_is_refused_with_the_way_out(small, tiny):
         ((), 'does not hold a mean image'),
     ],
 )
-def test_a_mean_image_of_another_shape_is_refused(folder, tmp_path, shape, message):
-    made = write(folder_source.make_folder_spec(folder, name='small', record_size=32), data_dir=tmp_path, workers=1)
-    np.savez(made.directory / 'statistics.npz', mean_image=np.zeros(shape), rgb_covariance=np.eye(3))
-    (made.directory / 'manifest.json').unlink()
-    write_dataset_manifest(made.directory)
+def test_open_dataset_refuses_mean_image_of_another_shape(small, tmp_path, shape, message):
+    directory = shutil.copytree(small.directory, tmp_path / 'small' / '1.0.0')
+    np.savez(directory / 'statistics.npz', mean_image=np.zeros(shape), rgb_covariance=np.eye(3))
+    (directory / 'manifest.json').unlink()
+    write_dataset_manifest(directory)
     with pytest.raises(InputError, match=message):
         open_dataset('small', data_dir=tmp_path)
 
 
-def test_what_a_killed_preparation_of_another_size_has_left_is_not_used(folder):
+def test_folder_spec_recipe_depends_on_record_size(folder):
     recipes = {folder_source.make_folder_spec(folder, name='small', record_size=size).recipe for size in (32, 33, 256)}
     assert len(recipes) == 3
     assert folder_source.make_folder_spec(folder, name='small').recipe in recipes
 
 
-def test_sums_of_large_records_do_not_overflow():
+def test_statistics_of_large_records_do_not_overflow():
     statistics = Statistics(1, record_size=1024)
     statistics.add(np.full((1024, 1024, 3), 255, np.uint8), 0)
     assert statistics.product_sum.tolist() == [[1024 * 1024 * 255**2] * 3] * 3
     assert statistics.rgb_covariance().tolist() == [[0.0] * 3] * 3
 
 
-def test_the_contact_sheet_shows_crops_of_24_enlarged(small, whole, tmp_path):
+def test_contact_sheet_enlarges_crops_of_24(small, whole, tmp_path):
     write_contact_sheet(small, tmp_path / 'sheet.png', images=2)
     sheet = np.asarray(Image.open(tmp_path / 'sheet.png'))
     rows = [row.tobytes() for row in sheet]
     for record in epoch_order(14, seed=0, epoch=0)[:2]:
         for epoch in range(4):
-            chance = sample_augmentation(seed=0, epoch=epoch, record=int(record), offsets=9)
-            crop = whole[record, chance.top : chance.top + 24, chance.left : chance.left + 24]
-            enlarged = (crop[:, ::-1] if chance.flip else crop).repeat(6, axis=1)
+            augmentation = sample_augmentation(seed=0, epoch=epoch, record=int(record), offset_count=9)
+            crop = whole[record, augmentation.top : augmentation.top + 24, augmentation.left : augmentation.left + 24]
+            enlarged = (crop[:, ::-1] if augmentation.flip else crop).repeat(6, axis=1)
             for line in enlarged:
                 assert sum(line.tobytes() in row for row in rows) >= 6
 
 
-def test_the_contact_sheet_of_a_size_that_no_network_crops_is_refused(folder, tmp_path):
+def test_contact_sheet_refuses_size_that_no_network_crops(folder, tmp_path):
     write(folder_source.make_folder_spec(folder, name='other', record_size=40), data_dir=tmp_path, workers=1)
     with pytest.raises(InputError, match='other has records of 40x40: crops can be shown of 256x256 and 32x32 only'):
         write_contact_sheet(open_dataset('other', data_dir=tmp_path), tmp_path / 'sheet.png')

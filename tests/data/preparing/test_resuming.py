@@ -24,20 +24,21 @@ from alexnet_jax.errors import InputError
 # through.
 PROGRAM = """
 import hashlib, json, os, pathlib, shutil, signal, sys
-from alexnet_jax.data import conversion, folder_source, shards, writer
+from alexnet_jax.data.preparing import folder, shards, workers, writer
 
 images, root, overwrite = sys.argv[1], pathlib.Path(sys.argv[2]), sys.argv[3] == 'overwrite'
-conversion.CHUNK, shards.SHARD, writer.SHARD = 1, 2, 1
+workers.CHUNK, shards.SHARD, writer.SHARD = 1, 2, 1
+os.fsync = lambda file: None  # it guards against power cuts, which these kills are not
 AT_THE_END = [(pathlib.Path, 'rename'), (shutil, 'rmtree')]
 ANYWHERE = AT_THE_END + [(pathlib.Path, name) for name in ('replace', 'unlink', 'mkdir', 'write_bytes', 'write_text')]
 ANYWHERE += [(shards, 'ArrayRecordWriter')]
 
 def prepare(data_dir, *, quality=95, overwrite=True, looked_at=None):
-    plan = folder_source.plan(images, name='pets', quality=quality)
+    spec = folder.make_folder_spec(images, name='pets', quality=quality, record_size=32)
     if looked_at is not None:
-        real = plan.to_record
-        object.__setattr__(plan, 'to_record', lambda source: looked_at.append(source) or real(source))
-    return writer.prepare(plan, data_dir=data_dir, workers=1, overwrite=overwrite)
+        real = spec.to_record
+        object.__setattr__(spec, 'to_record', lambda source: looked_at.append(source) or real(source))
+    return writer.prepare(spec, data_dir=data_dir, workers=1, overwrite=overwrite)
 
 def deadly(owner, name, kill_at, calls):
     real = getattr(owner, name)
@@ -89,7 +90,7 @@ for n in range(1, 500):
 
 ORPHANS = """
 import os, psutil, signal, sys
-from alexnet_jax.data import conversion, folder_source, writer
+from alexnet_jax.data.preparing import folder, workers, writer
 
 def kill(split, done, total):
     if done < 4:  # both workers are at work: each keeps the pipe open into which the other writes
@@ -99,8 +100,8 @@ def kill(split, done, total):
     os.kill(os.getpid(), signal.SIGKILL)
 
 if __name__ == '__main__':
-    conversion.CHUNK = 1
-    writer.prepare(folder_source.plan(sys.argv[1], name='pets'), data_dir=sys.argv[2], workers=2, progress=kill)
+    workers.CHUNK = 1
+    writer.prepare(folder.make_folder_spec(sys.argv[1], name='pets'), data_dir=sys.argv[2], workers=2, progress=kill)
 """
 
 
@@ -129,8 +130,9 @@ def digest_of(directory):
 
 
 @pytest.mark.parametrize('overwrite', [False, True])
-def test_killed_at_any_point_and_run_again_the_bytes_are_the_same(folder, tmp_path, small_shards, overwrite):
-    whole = writer.prepare(folder_source.make_folder_spec(folder, name='pets'), data_dir=tmp_path / 'whole', workers=1)
+def test_prepare_killed_anywhere_resumes_to_the_same_bytes(folder, tmp_path, small_shards, overwrite):
+    spec = folder_source.make_folder_spec(folder, name='pets', record_size=32)
+    whole = writer.prepare(spec, data_dir=tmp_path / 'whole', workers=1)
 
     arguments = [str(folder), str(tmp_path / 'killed'), 'overwrite' if overwrite else 'new']
     run = subprocess.run([sys.executable, '-c', PROGRAM, *arguments], capture_output=True, text=True, check=False)
@@ -149,24 +151,24 @@ def test_killed_at_any_point_and_run_again_the_bytes_are_the_same(folder, tmp_pa
     assert looked_at == sorted(looked_at, reverse=True)
 
 
-def test_interrupted_it_goes_on_from_the_last_shard(folder, tmp_path, small_shards):
+def test_prepare_interrupted_resumes_from_the_last_shard(folder, tmp_path, small_shards):
     def interrupt(split, done, total):
         if done == 7:
             raise KeyboardInterrupt
 
-    plan = folder_source.make_folder_spec(folder, name='pets')
+    spec = folder_source.make_folder_spec(folder, name='pets')
     with pytest.raises(KeyboardInterrupt):
-        writer.prepare(plan, data_dir=tmp_path / 'data', workers=1, progress=interrupt)
+        writer.prepare(spec, data_dir=tmp_path / 'data', workers=1, progress=interrupt)
     with pytest.raises(InputError, match='no dataset'):
         open_dataset('pets', data_dir=tmp_path / 'data')
 
     seen = []
-    done = writer.prepare(plan, data_dir=tmp_path / 'data', workers=1, progress=lambda *state: seen.append(state))
+    done = writer.prepare(spec, data_dir=tmp_path / 'data', workers=1, progress=lambda *state: seen.append(state))
     assert seen[:2] == [('train', 6, 10), ('train', 7, 10)]
     assert done.splits == {'train': 10, 'validation': 2}
 
 
-def test_what_a_changed_source_has_left_is_not_used(folder, tmp_path, small_shards):
+def test_prepare_ignores_shards_of_changed_source(folder, tmp_path, small_shards):
     def interrupt(split, done, total):
         if split == 'validation':
             raise KeyboardInterrupt
@@ -176,45 +178,43 @@ def test_what_a_changed_source_has_left_is_not_used(folder, tmp_path, small_shar
             folder_source.make_folder_spec(folder, name='pets'), data_dir=tmp_path / 'a', workers=1, progress=interrupt
         )
     Image.new('RGB', (32, 32), 'red').save(folder / 'train' / 'cat' / '0.png')
-    plan = folder_source.make_folder_spec(folder, name='pets')
+    spec = folder_source.make_folder_spec(folder, name='pets')
 
-    went_on = writer.prepare(plan, data_dir=tmp_path / 'a', workers=1)
-    assert went_on.fingerprint == writer.prepare(plan, data_dir=tmp_path / 'b', workers=1).fingerprint
+    went_on = writer.prepare(spec, data_dir=tmp_path / 'a', workers=1)
+    assert went_on.fingerprint == writer.prepare(spec, data_dir=tmp_path / 'b', workers=1).fingerprint
 
 
-def test_a_damaged_remainder_is_not_used(folder, tmp_path, small_shards):
+def test_prepare_ignores_damaged_shards(folder, tmp_path, small_shards):
     def interrupt(split, done, total):
         if split == 'validation':
             raise KeyboardInterrupt
 
-    plan = folder_source.make_folder_spec(folder, name='pets')
+    spec = folder_source.make_folder_spec(folder, name='pets')
     with pytest.raises(KeyboardInterrupt):
-        writer.prepare(plan, data_dir=tmp_path / 'a', workers=1, progress=interrupt)
+        writer.prepare(spec, data_dir=tmp_path / 'a', workers=1, progress=interrupt)
     shard = tmp_path / 'a' / '.pets.partial' / 'shards' / 'train-00001'
     shard.write_bytes(shard.read_bytes()[:-1])
 
-    went_on = writer.prepare(plan, data_dir=tmp_path / 'a', workers=1)
-    assert went_on.fingerprint == writer.prepare(plan, data_dir=tmp_path / 'b', workers=1).fingerprint
+    went_on = writer.prepare(spec, data_dir=tmp_path / 'a', workers=1)
+    assert went_on.fingerprint == writer.prepare(spec, data_dir=tmp_path / 'b', workers=1).fingerprint
 
 
-def test_unusable_images_found_at_the_end_do_not_cost_the_work(folder, tmp_path, small_shards):
+def test_prepare_keeps_shards_when_images_are_unusable(folder, tmp_path, small_shards):
     (folder / 'train' / 'cat' / 'bad.png').write_bytes(b'')
-    plan = folder_source.make_folder_spec(folder, name='pets')
+    spec = folder_source.make_folder_spec(folder, name='pets')
     with pytest.raises(InputError, match='1 unusable files'):
-        writer.prepare(plan, data_dir=tmp_path / 'data', workers=1)
+        writer.prepare(spec, data_dir=tmp_path / 'data', workers=1)
 
     seen = []
     done = writer.prepare(
-        plan, data_dir=tmp_path / 'data', workers=1, skip_unusable=True, progress=lambda *state: seen.append(state)
+        spec, data_dir=tmp_path / 'data', workers=1, skip_unusable=True, progress=lambda *state: seen.append(state)
     )
     assert (done.splits, done.skipped) == ({'train': 10, 'validation': 2}, ('train/cat/bad.png: not an image',))
     assert seen == []
     assert os.listdir(tmp_path / 'data') == ['pets']
 
 
-def test_a_disk_that_runs_full_is_one_clear_line_and_does_not_cost_the_work(
-    folder, tmp_path, small_shards, monkeypatch
-):
+def test_prepare_on_full_disk_is_one_line_and_keeps_shards(folder, tmp_path, small_shards, monkeypatch):
     class Writer(shards.ArrayRecordWriter):
         written = 0
 
@@ -224,18 +224,18 @@ def test_a_disk_that_runs_full_is_one_clear_line_and_does_not_cost_the_work(
                 raise RuntimeError('write() failed: No space left on device; writing ...')  # as ArrayRecord says it
             super().write(record)
 
-    plan = folder_source.make_folder_spec(folder, name='pets')
+    spec = folder_source.make_folder_spec(folder, name='pets')
     with monkeypatch.context() as full:
         full.setattr(shards, 'ArrayRecordWriter', Writer)
         with pytest.raises(InputError, match='is full; the same command goes on when there is space'):
-            writer.prepare(plan, data_dir=tmp_path / 'data', workers=1)
+            writer.prepare(spec, data_dir=tmp_path / 'data', workers=1)
 
     seen = []
-    writer.prepare(plan, data_dir=tmp_path / 'data', workers=1, progress=lambda *state: seen.append(state))
+    writer.prepare(spec, data_dir=tmp_path / 'data', workers=1, progress=lambda *state: seen.append(state))
     assert seen[0] == ('train', 4, 10)
 
 
-def test_workers_do_not_outlive_the_process_that_was_killed(folder, tmp_path):
+def test_workers_exit_with_killed_parent(folder, tmp_path):
     (tmp_path / 'program.py').write_text(ORPHANS)  # spawned processes read it again
     command = [sys.executable, str(tmp_path / 'program.py'), str(folder), str(tmp_path / 'data')]
     run = subprocess.run(command, capture_output=True, text=True, check=False, env=os.environ | {'PYTHONPATH': '.'})

@@ -1,4 +1,5 @@
 import fcntl
+import functools
 import io
 import json
 import os
@@ -42,16 +43,30 @@ def pixels(jpeg):
     return np.asarray(Image.open(io.BytesIO(jpeg)))
 
 
-@pytest.fixture
-def folder(tmp_path):
+@pytest.fixture(scope='module')
+def images(tmp_path_factory):
     """A good folder: 2 classes, 3 training and 1 validation images each."""
-    root = tmp_path / 'images'
+    root = tmp_path_factory.mktemp('images')
     for split, count in (('train', 3), ('validation', 1)):
         for label, name in enumerate(('cat', 'dog')):
             (root / split / name).mkdir(parents=True)
             for i in range(count):
                 (root / split / name / f'{i}.jpg').write_bytes(encoded(picture(10 * label + i)))
     return root
+
+
+@pytest.fixture
+def folder(images, tmp_path):
+    """The good folder, to be changed."""
+    return shutil.copytree(images, tmp_path / 'images')
+
+
+@pytest.fixture(scope='module')
+def prepared(images, tmp_path_factory):
+    """A data_dir with the dataset 'pets' of the good folder."""
+    data_dir = tmp_path_factory.mktemp('data')
+    writer.prepare(folder_source.make_folder_spec(images, name='pets'), data_dir=data_dir, workers=1)
+    return data_dir
 
 
 def command(capsys, **options):
@@ -75,7 +90,7 @@ def read(dataset, split):
 # Converting one photograph
 
 
-def test_a_photograph_is_resized_then_its_centre_cropped():
+def test_photo_to_jpeg_resizes_then_crops_the_centre():
     source = picture(size=(640, 400))
     expected = np.asarray(source.resize((410, 256), Image.Resampling.BICUBIC).crop((77, 0, 333, 256)), np.int16)
 
@@ -84,7 +99,7 @@ def test_a_photograph_is_resized_then_its_centre_cropped():
     assert np.abs(result - expected).mean() < 1.5
 
 
-def test_a_large_jpeg_reduced_while_decoding_looks_the_same():
+def test_photo_to_jpeg_of_large_jpeg_equals_that_of_bmp():
     detail = np.random.default_rng(0).integers(0, 256, (180, 240, 3), np.uint8)
     source = Image.fromarray(detail).resize((2400, 1800), Image.Resampling.BICUBIC)
     expected = pixels(photo.photo_to_jpeg(encoded(source, 'BMP'))).astype(np.int16)
@@ -94,7 +109,7 @@ def test_a_large_jpeg_reduced_while_decoding_looks_the_same():
     )  # levels, of pure noise
 
 
-def test_exif_orientation_is_applied():
+def test_photo_to_jpeg_applies_exif_orientation():
     upright = picture(size=(300, 300))
     exif = Image.Exif()
     exif[0x0112] = 6  # stored turned: to be shown after a quarter turn clockwise
@@ -105,7 +120,7 @@ def test_exif_orientation_is_applied():
 
 
 @pytest.mark.parametrize(('mode', 'file_format'), [('L', 'JPEG'), ('1', 'PNG'), ('P', 'PNG'), ('LA', 'PNG')])
-def test_other_eight_bit_images_become_rgb(mode, file_format):
+def test_photo_to_jpeg_converts_eight_bit_modes_to_rgb(mode, file_format):
     source = picture(mode=mode, size=(256, 256))
 
     result = pixels(photo.photo_to_jpeg(encoded(source, file_format)))
@@ -113,20 +128,20 @@ def test_other_eight_bit_images_become_rgb(mode, file_format):
     assert result.shape == (256, 256, 3)
 
 
-def test_transparency_is_laid_over_white():
+def test_photo_to_jpeg_lays_transparency_over_white():
     source = Image.new('RGBA', (64, 64), (0, 0, 0, 0))
 
     assert pixels(photo.photo_to_jpeg(encoded(source, 'PNG'))).min() == 255
 
 
-def test_records_keep_full_chroma():
+def test_photo_to_jpeg_keeps_full_chroma():
     assert Image.open(io.BytesIO(photo.photo_to_jpeg(encoded(picture())))).layer[0][1:3] == (1, 1)
 
 
 # A folder
 
 
-def test_a_folder_becomes_a_dataset_with_the_statistics_of_its_training_records(folder, tmp_path, capsys):
+def test_prepare_folder_writes_dataset_with_statistics(folder, tmp_path, capsys):
     code, out, _ = command(capsys, images=str(folder), name='pets', data_dir=str(tmp_path / 'data'), json=True)
 
     assert code == 0
@@ -152,7 +167,7 @@ def test_a_folder_becomes_a_dataset_with_the_statistics_of_its_training_records(
     assert os.listdir(tmp_path / 'data') == ['pets']  # no lock, no hidden folder
 
 
-def test_what_is_hidden_is_no_image(folder, tmp_path):
+def test_folder_spec_ignores_hidden_files(folder, tmp_path):
     for name in ('train/cat/.ipynb_checkpoints/0-checkpoint.jpg', 'train/cat/._0.jpg', 'train/.cache/x.jpg'):
         (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).write_bytes((folder / 'train/cat/0.jpg').read_bytes())
@@ -162,18 +177,16 @@ def test_what_is_hidden_is_no_image(folder, tmp_path):
     assert len(read(open_dataset('pets', data_dir=tmp_path / 'data'), 'train')) == 6
 
 
-def test_every_record_carries_its_own_label(folder, tmp_path):
-    writer.prepare(folder_source.make_folder_spec(folder, name='pets'), data_dir=tmp_path / 'data')
-
+def test_prepare_folder_keeps_labels(images, prepared):
     expected = {
-        (photo.photo_to_jpeg((folder / 'train' / name / f'{i}.jpg').read_bytes()), label)
+        (photo.photo_to_jpeg((images / 'train' / name / f'{i}.jpg').read_bytes()), label)
         for label, name in enumerate(('cat', 'dog'))
         for i in range(3)
     }
-    assert set(read(open_dataset('pets', data_dir=tmp_path / 'data'), 'train')) == expected
+    assert set(read(open_dataset('pets', data_dir=prepared), 'train')) == expected
 
 
-def test_the_bytes_do_not_depend_on_the_number_of_processes(folder, tmp_path, monkeypatch):
+def test_prepare_gives_the_same_bytes_for_any_number_of_processes(folder, tmp_path, monkeypatch):
     monkeypatch.setattr(workers, 'CHUNK', 1)
     alone = writer.prepare(folder_source.make_folder_spec(folder, name='pets'), data_dir=tmp_path / 'a', workers=1)
     together = writer.prepare(
@@ -185,7 +198,7 @@ def test_the_bytes_do_not_depend_on_the_number_of_processes(folder, tmp_path, mo
         assert path.read_bytes() == (together.directory / path.name).read_bytes(), path.name
 
 
-def test_a_test_split_is_converted_too_and_absent_classes_are_noted(folder, tmp_path, capsys):
+def test_prepare_converts_test_split_and_notes_absent_classes(folder, tmp_path, capsys):
     (folder / 'test' / 'dog').mkdir(parents=True)
     (folder / 'test' / 'dog' / 'x.png').write_bytes(encoded(picture(), 'PNG'))
     (folder / 'train' / '.cache').mkdir()
@@ -205,6 +218,7 @@ def deep(shape):
     return bytes(header)
 
 
+@functools.cache
 def bomb():
     return encoded(Image.new('1', (20_000, 10_000)), 'PNG')
 
@@ -224,7 +238,7 @@ UNUSABLE = {
 
 @pytest.mark.parametrize('kind', UNUSABLE)
 @pytest.mark.parametrize('split', ['train', 'validation'])
-def test_an_unusable_image_fails_by_name_and_leaves_nothing(folder, tmp_path, capsys, kind, split):
+def test_prepare_names_unusable_image_and_leaves_nothing(folder, tmp_path, capsys, kind, split):
     make, reason = UNUSABLE[kind]
     (folder / split / 'dog' / 'bad.jpg').write_bytes(make())
 
@@ -236,7 +250,7 @@ def test_an_unusable_image_fails_by_name_and_leaves_nothing(folder, tmp_path, ca
     assert os.listdir(tmp_path / 'data') == []
 
 
-def test_all_unusable_files_are_found_in_one_run_and_the_first_ten_named(folder, tmp_path, capsys):
+def test_prepare_names_the_first_ten_unusable_files(folder, tmp_path, capsys):
     for i in range(11):
         (folder / 'train' / 'cat' / f'bad{i:02}.jpg').write_bytes(b'')
     (folder / 'validation' / 'dog' / 'notes.txt').write_text('')
@@ -248,7 +262,7 @@ def test_all_unusable_files_are_found_in_one_run_and_the_first_ten_named(folder,
     assert 'and 2 more' in code
 
 
-def test_skip_leaves_unusable_files_out_names_and_counts_them(folder, tmp_path, capsys):
+def test_prepare_on_error_skip_names_and_counts_skipped_files(folder, tmp_path, capsys):
     (folder / 'train' / 'cat' / 'bad.jpg').write_bytes(b'')
     (folder / 'train' / 'cat' / 'notes.txt').write_text('')
 
@@ -269,7 +283,7 @@ def test_skip_leaves_unusable_files_out_names_and_counts_them(folder, tmp_path, 
         ('validation/cat validation/dog', 'no usable image is left of validation'),
     ],
 )
-def test_skip_does_not_hide_that_nothing_is_left(folder, tmp_path, capsys, gone, message):
+def test_prepare_on_error_skip_refuses_empty_classes_and_splits(folder, tmp_path, capsys, gone, message):
     for place in gone.split():
         for path in (folder / place).iterdir():
             path.write_bytes(b'')
@@ -317,7 +331,7 @@ FOLDER_FAULTS = {
 
 
 @pytest.mark.parametrize('fault', FOLDER_FAULTS)
-def test_a_faulty_folder_is_one_clear_line_and_leaves_nothing(folder, tmp_path, capsys, fault):
+def test_prepare_of_faulty_folder_is_one_line_and_leaves_nothing(folder, tmp_path, capsys, fault):
     break_it, message = FOLDER_FAULTS[fault]
     break_it(folder)
 
@@ -330,14 +344,14 @@ def test_a_faulty_folder_is_one_clear_line_and_leaves_nothing(folder, tmp_path, 
 
 
 @pytest.mark.parametrize('name', ['Pets', 'my-pets', '../pets', '', '1pets', 'pets\n'])
-def test_a_bad_name_is_refused(folder, tmp_path, capsys, name):
+def test_prepare_refuses_bad_name(folder, tmp_path, capsys, name):
     code, _, _ = command(capsys, images=str(folder), name=name, data_dir=str(tmp_path / 'data'))
 
     assert 'lower-case letters, digits and underscores' in code
     assert not (tmp_path / 'data').exists()
 
 
-def test_a_data_dir_that_cannot_be_written_is_one_clear_line(folder, tmp_path, capsys):
+def test_prepare_to_unwritable_data_dir_is_one_line(folder, tmp_path, capsys):
     (tmp_path / 'file').write_text('')
 
     code, _, _ = command(capsys, images=str(folder), name='pets', data_dir=str(tmp_path / 'file' / 'data'))
@@ -356,7 +370,7 @@ def test_a_data_dir_that_cannot_be_written_is_one_clear_line(folder, tmp_path, c
         ({'dataset': 'demo', 'size': 32}, '--dataset=demo is drawn at 256x256: leave --size out'),
     ],
 )
-def test_flags_that_do_not_go_together(tmp_path, capsys, options, message):
+def test_prepare_refuses_conflicting_flags(tmp_path, capsys, options, message):
     code, _, _ = command(capsys, data_dir=str(tmp_path / 'data'), **options)
 
     assert message in code
@@ -366,7 +380,7 @@ def test_flags_that_do_not_go_together(tmp_path, capsys, options, message):
 # Never half a dataset
 
 
-def test_an_existing_dataset_is_replaced_only_when_asked(folder, tmp_path, capsys):
+def test_prepare_replaces_dataset_only_with_overwrite(folder, tmp_path, capsys):
     data_dir = tmp_path / 'data'
     first = writer.prepare(folder_source.make_folder_spec(folder, name='pets'), data_dir=data_dir)
     (folder / 'train' / 'cat' / '0.jpg').unlink()
@@ -381,7 +395,7 @@ def test_an_existing_dataset_is_replaced_only_when_asked(folder, tmp_path, capsy
     assert os.listdir(data_dir) == ['pets']
 
 
-def test_a_failed_overwrite_leaves_the_old_dataset(folder, tmp_path):
+def test_prepare_keeps_old_dataset_when_overwrite_fails(folder, tmp_path):
     first = writer.prepare(folder_source.make_folder_spec(folder, name='pets'), data_dir=tmp_path / 'data')
     (folder / 'train' / 'cat' / 'bad.jpg').write_bytes(b'')
 
@@ -390,12 +404,13 @@ def test_a_failed_overwrite_leaves_the_old_dataset(folder, tmp_path):
     assert open_dataset('pets', data_dir=tmp_path / 'data').fingerprint == first.fingerprint
 
 
-def test_a_killed_run_leaves_nothing_that_opens_and_the_next_one_cleans_up(folder, tmp_path):
+def test_prepare_killed_leaves_nothing_that_opens(folder, tmp_path):
     program = f"""
 import os, signal
-from alexnet_jax.data import folder_source, writer
+from alexnet_jax.data.preparing import folder, writer
 kill = lambda split, done, total: os.kill(os.getpid(), signal.SIGKILL)
-writer.prepare(folder_source.plan({str(folder)!r}, name='pets'), data_dir={str(tmp_path / 'data')!r}, progress=kill)
+spec = folder.make_folder_spec({str(folder)!r}, name='pets')
+writer.prepare(spec, data_dir={str(tmp_path / 'data')!r}, progress=kill)
 """
     run = subprocess.run([sys.executable, '-c', program], capture_output=True, check=False)
     assert run.returncode == -9
@@ -407,7 +422,7 @@ writer.prepare(folder_source.plan({str(folder)!r}, name='pets'), data_dir={str(t
     assert os.listdir(tmp_path / 'data') == ['pets']
 
 
-def test_two_runs_do_not_write_the_same_dataset(folder, tmp_path):
+def test_prepare_refuses_second_process_on_the_same_dataset(folder, tmp_path):
     (tmp_path / 'data').mkdir()
     with (tmp_path / 'data' / '.pets.lock').open('w') as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -418,7 +433,7 @@ def test_two_runs_do_not_write_the_same_dataset(folder, tmp_path):
 # The embedded dataset and TFDS
 
 
-def test_the_demo_is_prepared_like_any_other(tmp_path):
+def test_prepare_demo_reports_progress(tmp_path):
     seen = []
     done = writer.prepare(
         demo.make_demo_spec(train=10, validation=10),
@@ -433,8 +448,8 @@ def test_the_demo_is_prepared_like_any_other(tmp_path):
 
 
 def prepare_tfds(dataset, tmp_path, **request):
-    plan = sources.make_spec(sources.SourceArgs(dataset=dataset, tfds_dir=tmp_path / 'tfds', **request))
-    return writer.prepare(plan, data_dir=tmp_path / 'data')
+    spec = sources.make_spec(sources.SourceArgs(dataset=dataset, tfds_dir=tmp_path / 'tfds', **request))
+    return writer.prepare(spec, data_dir=tmp_path / 'data')
 
 
 class SmallDigits(tfds.core.GeneratorBasedBuilder):
@@ -490,7 +505,7 @@ class TensorflowDigits(SmallDigits):
         yield
 
 
-def test_a_tfds_dataset_is_made_and_converted(tmp_path, capsys):
+def test_prepare_makes_and_converts_tfds_dataset(tmp_path, capsys):
     code, _, err = command(
         capsys, dataset='small_digits', tfds_dir=str(tmp_path / 'tfds'), data_dir=str(tmp_path / 'data')
     )
@@ -504,7 +519,7 @@ def test_a_tfds_dataset_is_made_and_converted(tmp_path, capsys):
     assert dataset.examples('validation') == 6
 
 
-def test_a_tfds_dataset_on_disk_is_used_as_it_is(tmp_path):
+def test_prepare_leaves_tfds_dataset_on_disk_unchanged(tmp_path):
     SmallDigits(data_dir=tmp_path / 'tfds', file_format='array_record').download_and_prepare()
     before = sorted(pathlib.Path(tmp_path / 'tfds').rglob('*'))
 
@@ -514,12 +529,12 @@ def test_a_tfds_dataset_on_disk_is_used_as_it_is(tmp_path):
     assert sorted(pathlib.Path(tmp_path / 'tfds').rglob('*')) == before
 
 
-def test_a_tfds_dataset_may_name_classes_that_it_has_no_image_of(tmp_path):
+def test_prepare_allows_tfds_classes_without_images(tmp_path):
     done = prepare_tfds('rare_digits', tmp_path)
     assert (done.classes, done.splits['train']) == (('0', '1', '2'), 4)
 
 
-def test_a_test_split_without_labels_is_left_out(tmp_path):
+def test_prepare_leaves_out_test_split_without_labels(tmp_path):
     done = prepare_tfds('secret_digits', tmp_path)
 
     assert done.splits == {'train': 6, 'validation': 6}
@@ -536,7 +551,7 @@ def test_a_test_split_without_labels_is_left_out(tmp_path):
         ('imagenet2012', 'ILSVRC2012_img_train.tar'),
     ],
 )
-def test_what_tfds_cannot_give_is_one_clear_line(tmp_path, capsys, dataset, message):
+def test_prepare_of_impossible_tfds_dataset_is_one_line(tmp_path, capsys, dataset, message):
     code, out, _ = command(capsys, dataset=dataset, tfds_dir=str(tmp_path / 'tfds'), data_dir=str(tmp_path / 'data'))
     assert code.startswith('error: ')
     assert message in code
@@ -565,7 +580,7 @@ def keep_originals(dataset, tmp_path, capsys, **options):
     )
 
 
-def test_kept_originals_are_read_where_tfds_has_them_with_statistics_of_what_training_sees(tmp_path, capsys):
+def test_keep_originals_reads_tfds_images_with_their_statistics(tmp_path, capsys):
     code, _, _ = keep_originals('small_digits', tmp_path, capsys)
 
     assert code == 0, code
@@ -581,7 +596,7 @@ def test_kept_originals_are_read_where_tfds_has_them_with_statistics_of_what_tra
     assert dataset.examples('validation') == len(dataset.records('validation')) == 6  # its test split
 
 
-def test_kept_originals_may_become_squares_of_another_size(tmp_path, capsys):
+def test_keep_originals_allows_another_size(tmp_path, capsys):
     code, _, _ = keep_originals('small_digits', tmp_path, capsys, size=32)
 
     assert code == 0, code
@@ -594,7 +609,7 @@ def test_kept_originals_may_become_squares_of_another_size(tmp_path, capsys):
     assert sorted(batch.images[:, 31, 31, 0].tolist()) == [0, 40, 80, 120, 160, 200]
 
 
-def test_unusable_originals_are_named_and_then_left_out(tmp_path, capsys):
+def test_keep_originals_names_or_skips_unusable_images(tmp_path, capsys):
     code, _, _ = keep_originals('broken_digits', tmp_path, capsys)
     assert '2 unusable files (train/' in code
     assert 'validation/' in code
@@ -609,7 +624,7 @@ def test_unusable_originals_are_named_and_then_left_out(tmp_path, capsys):
     assert sorted(pixels(records[i][0]).mean() for i in range(5)) == [0, 40, 80, 160, 200]
 
 
-def test_originals_that_are_gone_or_others_are_refused(tmp_path, capsys):
+def test_open_dataset_refuses_missing_or_changed_originals(tmp_path, capsys):
     keep_originals('small_digits', tmp_path, capsys)
     (where,) = (tmp_path / 'tfds' / 'small_digits').iterdir()
 
@@ -626,7 +641,7 @@ def test_originals_that_are_gone_or_others_are_refused(tmp_path, capsys):
 # What it will take
 
 
-def test_check_writes_nothing_and_says_what_it_will_take(folder, tmp_path, capsys):
+def test_check_writes_nothing_and_prints_the_estimate(folder, tmp_path, capsys):
     code, out, _ = command(
         capsys, images=str(folder), name='pets', data_dir=str(tmp_path / 'data'), check=True, json=True
     )
@@ -641,7 +656,7 @@ def test_check_writes_nothing_and_says_what_it_will_take(folder, tmp_path, capsy
     assert not (tmp_path / 'data').exists()
 
 
-def test_check_says_when_the_disk_is_too_small_and_preparing_refuses(folder, tmp_path, capsys, monkeypatch):
+def test_check_and_prepare_refuse_too_small_disk(folder, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(estimate.shutil, 'disk_usage', lambda path: shutil._ntuple_diskusage(9e6, 8e6, 1e6))
     monkeypatch.setattr(writer, 'MANY', 5)
     options = {'images': str(folder), 'name': 'pets', 'data_dir': str(tmp_path / 'data')}
@@ -654,7 +669,7 @@ def test_check_says_when_the_disk_is_too_small_and_preparing_refuses(folder, tmp
     assert 'free some, or choose another --data_dir' in code
 
 
-def test_check_does_not_have_tfds_make_anything(tmp_path, capsys):
+def test_check_does_not_make_tfds_dataset(tmp_path, capsys):
     code, _, _ = command(
         capsys, dataset='small_digits', tfds_dir=str(tmp_path / 'tfds'), data_dir=str(tmp_path / 'data'), check=True
     )
@@ -667,8 +682,8 @@ def test_check_does_not_have_tfds_make_anything(tmp_path, capsys):
 # The command itself
 
 
-def test_show_draws_a_prepared_dataset(folder, tmp_path, capsys):
-    writer.prepare(folder_source.make_folder_spec(folder, name='pets'), data_dir=tmp_path / 'data')
+def test_show_draws_contact_sheet(prepared, tmp_path, capsys):
+    shutil.copytree(prepared, tmp_path / 'data')
 
     code, out, _ = command(capsys, show='pets', data_dir=str(tmp_path / 'data'))
     path = tmp_path / 'data' / 'pets' / 'contact_sheet.png'
@@ -677,8 +692,9 @@ def test_show_draws_a_prepared_dataset(folder, tmp_path, capsys):
     assert open_dataset('pets', data_dir=tmp_path / 'data').examples('train') == 6  # it is not in the way
 
 
-def test_verify_reads_a_prepared_dataset_again(folder, tmp_path, capsys):
-    done = writer.prepare(folder_source.make_folder_spec(folder, name='pets'), data_dir=tmp_path / 'data')
+def test_verify_reads_dataset_again(prepared, tmp_path, capsys):
+    shutil.copytree(prepared, tmp_path / 'data')
+    done = open_dataset('pets', data_dir=tmp_path / 'data')
 
     code, out, _ = command(capsys, verify='pets', data_dir=str(tmp_path / 'data'))
     assert (code, out) == (0, f'{done.directory} is whole; fingerprint {done.fingerprint}\n')
@@ -688,13 +704,14 @@ def test_verify_reads_a_prepared_dataset_again(folder, tmp_path, capsys):
     assert code.startswith(f'error: {done.directory} is damaged: {shard.name}; prepare it again')
 
 
-def test_the_command_leaves_with_code_1_and_one_line(folder, tmp_path):
+def test_prepare_command_exits_with_code_1_and_one_line(folder, tmp_path):
     (folder / 'train' / 'cat' / 'bad.jpg').write_bytes(b'')
     run = subprocess.run(
         [
             sys.executable,
             '-m',
-            'alexnet prepare',
+            'alexnet_jax',
+            'prepare',
             f'--images={folder}',
             '--name=x',
             f'--data_dir={tmp_path}',
@@ -709,17 +726,17 @@ def test_the_command_leaves_with_code_1_and_one_line(folder, tmp_path):
     assert run.stdout == ''
 
 
-def test_help_loads_nothing_heavy():
+def test_prepare_help_imports_nothing_heavy():
     program = """
 import sys
-from alexnet_jax import prepare
+from alexnet_jax.commands import prepare
 print(sorted({'tensorflow_datasets', 'numpy', 'jax', 'PIL'} & set(sys.modules)))
 """
     run = subprocess.run([sys.executable, '-c', program], capture_output=True, text=True, check=True)
     assert run.stdout.strip() == '[]'
 
 
-def test_progress_without_a_terminal_is_a_line_now_and_then(monkeypatch, capsys):
+def test_show_progress_without_terminal_prints_lines(monkeypatch, capsys):
     monkeypatch.setattr(progress, 'PLAIN_INTERVAL', 0.0)
     with progress.show_progress() as report:
         report('train', 1200, 3000)
