@@ -1,7 +1,7 @@
 # make train       trains the two-tower network on the embedded dataset (sets up this machine first)
 # make test        runs the tests (sets up this machine first)
-# make test-quick  runs those that are not marked slow
-# make test-all    runs the tests, and then make test-extras: those of what only some users install
+# make test-quick  runs those that are not marked slow, in under two minutes
+# make test-all    runs the tests, what repeats them with more examples, and make test-extras: what only some users install
 # make faults      injects every fault of docs/reliability.md into real runs and rewrites its table, 15 minutes
 # make lint        runs the linters of Python, shell and the Dockerfile, and the type checker
 # make clean       removes the environment and what pip built; datasets (data/) and runs (runs/) stay
@@ -13,23 +13,26 @@ PIP_INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check --constrai
 # Two processes, each with whole files, in their order: those with the fewest tests are the longest.
 PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
-.PHONY: train test test-quick test-extras test-all faults lint clean
+.PHONY: train test test-quick test-repeats test-extras test-all faults lint clean
 
 train: $(VENV)/installed-train
 	$(BIN)/python -m alexnet_jax.main --config=configs/two_device.py --workdir=runs/two_device_demo
 
 test: $(VENV)/installed-dev
-	$(PYTEST)
+	$(PYTEST) -m 'not repeats'
+
+test-repeats: $(VENV)/installed-dev
+	$(PYTEST) -m repeats
 
 test-quick: $(VENV)/installed-dev
-	$(PYTEST) -m 'not slow'
+	$(PYTEST) -m 'not slow and not repeats'
 
 # PyTorch's peers are skipped where it could not be installed; nothing else is.
 test-extras: $(VENV)/installed-extras
 	EXTRAS=required $(PYTEST) tests/peers tests/extras tests/training/test_update_rules.py
 
 # In this order: some tests of the first half need a machine without the extras.
-test-all: test
+test-all: test test-repeats
 	$(MAKE) test-extras
 
 faults: $(VENV)/installed-dev
