@@ -24,7 +24,7 @@ DECLARED = [Requirement(line) for lines in (PROJECT['dependencies'], *EXTRAS.val
 PACKAGE = pathlib.Path(alexnet_jax.__file__).parent
 TRACKIO = 'trackio'  # installed with --no-deps; pyproject.toml says why
 # Distributions that may not be installed here and are not called like their module.
-DISTRIBUTIONS = {'mlflow': ['mlflow-skinny']}
+DISTRIBUTIONS = {'mlflow': ['mlflow-skinny'], 'tensorflow': ['tensorflow-cpu']}
 
 
 @pytest.fixture(scope='module')

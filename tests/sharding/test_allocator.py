@@ -10,7 +10,7 @@ from alexnet_jax.sharding import backend as allocator
 
 FAULTS = """
 import ctypes, resource, sys
-from alexnet_jax.parallel import allocator
+from alexnet_jax.sharding import backend as allocator
 if 'tune' in sys.argv:
     assert allocator.tune_allocator()
 libc = ctypes.CDLL(None)
