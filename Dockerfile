@@ -1,9 +1,9 @@
 # The container of Kubernetes and TPU hosts. What follows the image's name goes to alexnet_jax.main.
 #
 # Needs    a builder of container images; for GPUs NVIDIA's container toolkit where it runs.
-# Command  docker build --tag alexnet-jax .                               CPU
-#          docker build --build-arg EXTRA=cuda --tag alexnet-jax:cuda .   NVIDIA GPUs, CUDA 12
-#          docker build --build-arg EXTRA=tpu --tag alexnet-jax:tpu .     TPUs
+# Command  docker build --tag alexnet-jax .                                   CPU
+#          docker build --build-arg EXTRA=cuda12 --tag alexnet-jax:cuda12 .   NVIDIA GPUs, CUDA 12 (or cuda13)
+#          docker build --build-arg EXTRA=tpu --tag alexnet-jax:tpu .         TPUs
 #          docker run --rm --volume "$PWD/data:/app/data" --volume "$PWD/runs:/app/runs" alexnet-jax --config=configs/two_device.py
 #          With GPUs: --gpus=all. The two folders must be writable for user 1000, or add --user="$(id -u)".
 # Stop     docker stop --time=120 CONTAINER: the run saves and leaves with code 76.
@@ -16,12 +16,13 @@ ARG EXTRA=
 ENV PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 XDG_CACHE_HOME=/tmp/cache
 
 WORKDIR /app
-# Before the code, so that a change of the code does not install everything again.
-COPY requirements*.txt ./
-RUN pip install --no-cache-dir --disable-pip-version-check -r requirements.txt ${EXTRA:+-r "requirements-$EXTRA.txt"}
+# First what the package needs, around a package that is still empty: a change of the code does not install it again.
+COPY pyproject.toml requirements.txt README.md LICENSE ./
+RUN pip install --no-cache-dir --disable-pip-version-check --constraint requirements.txt ".${EXTRA:+[$EXTRA]}"
 
 COPY . .
-RUN useradd --uid 1000 --create-home alexnet && install --directory --owner=alexnet data runs
+RUN pip install --no-cache-dir --disable-pip-version-check --no-deps --editable . \
+    && useradd --uid 1000 --create-home alexnet && install --directory --owner=alexnet data runs
 USER 1000
 
 ENTRYPOINT ["python", "-m", "alexnet_jax.main"]

@@ -1,25 +1,56 @@
 """AlexNet as it was really trained: two towers on two devices, in JAX.
 
-Every module at this level is a command (`python -m alexnet_jax.main --help`); the rooms below it are
-libraries, from low to high: model, parallel, data -> training -> evaluation.
+What this module exports is imported at its first use, so that `import alexnet_jax` and `alexnet --help` load no JAX.
 """
 
+from __future__ import annotations
 
-class InputError(ValueError):
-    """What the user gave cannot be used; the message is one line that says what to do instead.
+import importlib
+from typing import TYPE_CHECKING, Any
 
-    Commands print it as `error: ...` and leave with exit code 1; anything else that is raised is a bug
-    and keeps its traceback. Names from files may hold anything, so what is not printable is shown as its escape.
-    """
+if TYPE_CHECKING:
+    from alexnet_jax.data.dataset import open_dataset
+    from alexnet_jax.library import load
+    from alexnet_jax.model.alexnet import AlexNet, init_parameters
+    from alexnet_jax.model.zoo import NETWORKS
+    from alexnet_jax.sharding.mesh import make_mesh
+    from alexnet_jax.training.step import make_train_step
 
-    def __str__(self) -> str:
-        text = super().__str__()
-        return ''.join(c if c.isprintable() else c.encode('unicode_escape').decode('ascii') for c in text)
+    __version__: str
+
+__all__ = [
+    'NETWORKS',
+    'AlexNet',
+    '__version__',
+    'init_parameters',
+    'load',
+    'make_mesh',
+    'make_train_step',
+    'open_dataset',
+]
+_MODULES = {
+    'NETWORKS': 'model.zoo',
+    'AlexNet': 'model.alexnet',
+    'init_parameters': 'model.alexnet',
+    'load': 'library',
+    'make_mesh': 'sharding.mesh',
+    'make_train_step': 'training.step',
+    'open_dataset': 'data.dataset',
+}
 
 
-class Interrupted(Exception):
-    """A run was told to stop, and did; the text says what was saved."""
+def __getattr__(name: str) -> Any:
+    """Imports an export at its first use (PEP 562)."""
+    if name == '__version__':
+        from importlib import metadata
+
+        return metadata.version('alexnet-jax')
+    if name not in _MODULES:
+        raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
+    value = globals()[name] = getattr(importlib.import_module(f'{__name__}.{_MODULES[name]}'), name)
+    return value
 
 
-# Exit codes, for launchers; alexnet_jax/running/ending.py says what each asks for.
-FAILED, LOST, INTERRUPTED = 1, 75, 76
+def __dir__() -> list[str]:
+    """Lists the exports too, imported or not."""
+    return sorted({*globals(), *__all__})

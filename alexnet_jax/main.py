@@ -1,12 +1,12 @@
 """Trains AlexNet.
 
     python -m alexnet_jax.main --config=configs/two_device.py                    the embedded dataset
-    python -m alexnet_jax.main --config=configs/two_device.py:NAME               a dataset made by alexnet_jax.prepare
+    python -m alexnet_jax.main --config=configs/two_device.py:NAME               a dataset made by alexnet prepare
     python -m alexnet_jax.main --config=configs/two_device.py --config.seed=1    any value of the config, overridden
 
 The same command again goes on from the last checkpoint in --workdir. All values: alexnet_jax/training/config.py.
 Several hosts run the same command each; under SLURM, Kubernetes and on TPU pods they find one another. Exit codes: 0
-done, 1 error, 75 another process was lost (start all again), 76 told to stop and saved: alexnet_jax/running/ending.py.
+done, 1 error, 75 another process lost (start all again), 76 told to stop and saved: alexnet_jax/distributed/exit.py.
 """
 
 import json
@@ -14,15 +14,15 @@ import pathlib
 import signal
 import sys
 
-from absl import app, flags, logging
+from absl import flags, logging
 from ml_collections import config_flags
 
-from alexnet_jax import INTERRUPTED
-from alexnet_jax.parallel.allocator import tune_allocator
-from alexnet_jax.running import process_flags
-from alexnet_jax.running.ending import Ending
-from alexnet_jax.training.command_line import parse
-from alexnet_jax.training.startup import StartUp
+from alexnet_jax.commands import process_flags
+from alexnet_jax.commands.command_line import parse_config_flags, run_command
+from alexnet_jax.distributed.exit import ExitHandler
+from alexnet_jax.errors import INTERRUPTED
+from alexnet_jax.logs.timing import StartupTimer
+from alexnet_jax.sharding.backend import tune_allocator
 
 _CONFIG = config_flags.DEFINE_config_file('config', None, 'Config file, FILE.py or FILE.py:DATASET.')
 _WORKDIR = flags.DEFINE_string(
@@ -31,15 +31,16 @@ _WORKDIR = flags.DEFINE_string(
 _JSON = flags.DEFINE_bool('json', False, 'Print the result as one JSON object, the last line of standard output.')
 _GROUP, _TIMES = process_flags.define()
 flags.mark_flag_as_required('config')
+parse = parse_config_flags
 
 
 def main(argv: list[str]) -> None:
-    """Checks the config, opens what the run needs and hands over to training.loop."""
+    """Checks the config, opens what the run needs and hands over to run.loop."""
     del argv
     logging.set_verbosity(logging.WARNING)  # Orbax and TFDS tell every step they take
     signal.signal(signal.SIGTERM, _leave)  # until training takes it: a container's first process would not hear it
-    ending = Ending()
-    result = ending.of(lambda: _run(ending))
+    exit_handler = ExitHandler()
+    result = exit_handler.exit_on_error(lambda: _run(exit_handler))
     if _JSON.value:
         print(json.dumps(result))
 
@@ -49,25 +50,24 @@ def _leave(*_: object) -> None:
     sys.exit(INTERRUPTED)
 
 
-def _run(ending: Ending) -> dict:
-    start_up = StartUp()
-    config = _CONFIG.value
-    from alexnet_jax.training.config import validate
+def _run(exit_handler: ExitHandler) -> dict:
+    startup = StartupTimer()
+    from alexnet_jax.training.validation import validate_config
 
-    validate(config)
+    config = validate_config(_CONFIG.value)
     file = pathlib.Path(config_flags.get_config_filename(flags.FLAGS['config']).split(':')[0]).stem
     tune_allocator()  # before anything imports jax
-    from alexnet_jax.running.train import train
+    from alexnet_jax.run.train import train
 
     return train(
         config,
         workdir=pathlib.Path(_WORKDIR.value or f'runs/{file}_{config.dataset}'),
         group=_GROUP(),
         **_TIMES(),
-        ending=ending,
-        start_up=start_up,
+        exit_handler=exit_handler,
+        startup=startup,
     )
 
 
 if __name__ == '__main__':
-    app.run(main, flags_parser=parse)
+    run_command(sys.modules[__name__])

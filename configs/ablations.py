@@ -2,7 +2,7 @@
 
     python -m alexnet_jax.main --config=configs/ablations.py --config.without=norm           one row, embedded dataset
     python -m alexnet_jax.main --config=configs/ablations.py:NAME --config.without=norm,overlap
-    python -m launch.sweep --config=configs/ablations.py --workdir=runs/ablations            all rows and seeds
+    alexnet sweep --config=configs/ablations.py --workdir=runs/ablations            all rows and seeds
 
 Names and sources: alexnet_jax/model/ablations.py. One device, because one row is a network of one tower; the others run
 with --config.mesh=1,2 too, with the same results.
@@ -14,14 +14,14 @@ from typing import Any
 import ml_collections
 
 from alexnet_jax.model.ablations import ABLATIONS
-from alexnet_jax.training.config import recipe
+from alexnet_jax.training.config import make_config
 
 SEEDS = (0, 1, 2)
 
 
 def get_config(dataset: str | None = None) -> ml_collections.ConfigDict:
     """The recipe for `dataset`, a prepared dataset's name; by default the embedded one."""
-    return recipe(dataset, mesh=(1, 1))
+    return make_config(dataset, mesh=(1, 1))
 
 
 def sweep() -> Iterator[dict[str, Any]]:

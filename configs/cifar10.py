@@ -1,9 +1,9 @@
 """Krizhevsky's own networks for CIFAR-10, with his schedules: 80sec, 19pct, 18pct, 13pct and 11pct.
 
-    python -m alexnet_jax.prepare --images=DIR --name=cifar10 --size=32         DIR/{train,validation}/<class>/<image>
+    alexnet prepare --images=DIR --name=cifar10 --size=32         DIR/{train,validation}/<class>/<image>
     python -m alexnet_jax.main --config=configs/cifar10.py                      80sec: ten epochs
     python -m alexnet_jax.main --config=configs/cifar10.py:18pct
-    python -m launch.sweep --config=configs/cifar10.py:80sec --workdir=runs/80sec    three seeds
+    alexnet sweep --config=configs/cifar10.py:80sec --workdir=runs/80sec    three seeds
 
 One device; --config.mesh=2,1 shares the batch of two. docs/cifar10.md: what was measured.
 """
@@ -13,9 +13,9 @@ from typing import Any
 
 import ml_collections
 
-from alexnet_jax import InputError
+from alexnet_jax.errors import InputError
 from alexnet_jax.model.cifar10 import CIFAR10, DECAY
-from alexnet_jax.training.config import recipe
+from alexnet_jax.training.config import make_config
 
 # (epochs, those after which the rate is divided by 10), from the head of each layer-params file. 19pct's says nothing:
 # it has 18pct's. 13pct's names a web page that is gone: it has 11pct's, "about 300" and "about 150 more", ten and ten.
@@ -33,7 +33,7 @@ def get_config(network: str | None = None) -> ml_collections.ConfigDict:
     network = network or '80sec'
     if network not in SCHEDULES:
         raise InputError(f'configs/cifar10.py:{network}: there is no such network; use one of {", ".join(SCHEDULES)}')
-    config = recipe('cifar10', mesh=(1, 1))
+    config = make_config('cifar10', mesh=(1, 1))
     config.update(variant=CIFAR10[f'cifar10_{network}'].name, learning_rate=0.001, weight_decay=DECAY)
     epochs, drops = SCHEDULES[network]
     config.update(epochs=epochs, schedule='steps', drop_epochs=drops)

@@ -5,9 +5,9 @@ python -m alexnet_jax.main --config=configs/one_device.py[:DATASET]
 
 import ml_collections
 
-from alexnet_jax.training.config import recipe
+from alexnet_jax.training.config import make_config
 
 
 def get_config(dataset: str | None = None) -> ml_collections.ConfigDict:
     """The recipe for `dataset`, a prepared dataset's name; by default the embedded one."""
-    return recipe(dataset, mesh=(1, 1))
+    return make_config(dataset, mesh=(1, 1))

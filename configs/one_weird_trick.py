@@ -7,9 +7,9 @@ Mesh (r, m): r groups of m devices. The learning rate grows with the batch: it i
 
 import ml_collections
 
-from alexnet_jax.training.config import recipe
+from alexnet_jax.training.config import make_config
 
 
 def get_config(dataset: str | None = None) -> ml_collections.ConfigDict:
     """The recipe for `dataset`, a prepared dataset's name; by default the embedded one."""
-    return recipe(dataset, parallelism='one_weird_trick')
+    return make_config(dataset, parallelism='one_weird_trick')

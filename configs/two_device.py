@@ -8,9 +8,9 @@ On a machine without two accelerators the devices are virtual ones of the CPU: t
 
 import ml_collections
 
-from alexnet_jax.training.config import recipe
+from alexnet_jax.training.config import make_config
 
 
 def get_config(dataset: str | None = None) -> ml_collections.ConfigDict:
     """The recipe for `dataset`, a prepared dataset's name; by default the embedded one."""
-    return recipe(dataset, parallelism='two_device')
+    return make_config(dataset, parallelism='two_device')

@@ -1,4 +1,4 @@
-"""A page in headless Chromium, served from this machine: what it fetched, what it complained of, how wide it is."""
+"""Opens pages in headless Chromium, served from this machine, and reports what they fetch, log and show."""
 
 import functools
 import html
@@ -13,33 +13,38 @@ import threading
 
 import pytest
 
-# Shows PAGE in a frame of so many pixels, and writes down what can be seen of it from outside.
+# Shows each page in a frame of so many pixels, and writes down what can be seen of it from outside.
 _FRAME = """<!DOCTYPE html><meta charset="utf-8"><link rel="icon" href="data:,">
-<iframe src="PAGE" width="WIDTH" height="900" style="border: 0"></iframe><pre></pre>
+FRAMES<pre></pre>
 <script>
 onload = () => {
-  const inner = document.querySelector('iframe').contentWindow, page = inner.document;
-  const pictures = [...page.images];
-  for (const details of page.querySelectorAll('details')) details.open = true;
-  document.querySelector('pre').textContent = JSON.stringify({
-    title: page.title,
-    width: page.documentElement.scrollWidth,
-    fetched: inner.performance.getEntriesByType('resource').map(entry => entry.name),
-    scripts: page.scripts.length,
-    pictures: pictures.length,
-    broken: pictures.filter(picture => !picture.complete || !picture.naturalWidth).map(picture => picture.alt),
-    drawings: page.querySelectorAll('svg').length,
-    elements: page.querySelectorAll('body *').length,
-    paper: inner.getComputedStyle(page.body).backgroundColor,
-    ink: inner.getComputedStyle(page.querySelector('svg text')).fill,
-    text: page.body.innerText,
-  });
+  const describe = frame => {
+    const inner = frame.contentWindow, page = inner.document;
+    const pictures = [...page.images];
+    for (const details of page.querySelectorAll('details')) details.open = true;
+    return {
+      title: page.title,
+      available: frame.clientWidth,
+      width: page.documentElement.scrollWidth,
+      fetched: inner.performance.getEntriesByType('resource').map(entry => entry.name),
+      scripts: page.scripts.length,
+      pictures: pictures.length,
+      broken: pictures.filter(picture => !picture.complete || !picture.naturalWidth).map(picture => picture.alt),
+      drawings: page.querySelectorAll('svg').length,
+      elements: page.querySelectorAll('body *').length,
+      paper: inner.getComputedStyle(page.body).backgroundColor,
+      ink: inner.getComputedStyle(page.querySelector('svg text')).fill,
+      text: page.body.innerText,
+    };
+  };
+  const frames = [...document.querySelectorAll('iframe')];
+  document.querySelector('pre').textContent = JSON.stringify(frames.map(describe));
 };
 </script>"""
 
 
-def chromium():
-    """The browser's command; without one the test is skipped, or fails where REPORT_BROWSER=required is set."""
+def find_chromium():
+    """Finds the browser's command; without one the test is skipped, or fails where REPORT_BROWSER=required is set."""
     found = next(filter(None, map(shutil.which, ('chromium', 'chromium-browser', 'google-chrome'))), None)
     if not found and os.environ.get('REPORT_BROWSER') == 'required':
         pytest.fail('REPORT_BROWSER=required, and there is no chromium')
@@ -48,27 +53,28 @@ def chromium():
 
 class _Server(http.server.ThreadingHTTPServer):
     def __init__(self, folder):
-        self.asked = []
+        self.requests = []
         super().__init__(('127.0.0.1', 0), functools.partial(_Handler, directory=str(folder)))
 
 
 class _Handler(http.server.SimpleHTTPRequestHandler):
     def send_response(self, code, message=None):
-        self.server.asked.append(self.path)
+        self.server.requests.append(self.path)
         super().send_response(code, message)
 
     def log_message(self, *arguments):
         pass
 
 
-def look_at(path, *, width, dark=False):
-    """What _FRAME says of the HTML file, with 'asked', the paths that the server was asked for, and 'console'."""
-    frame = path.with_name(f'{path.stem}.frame.html')
-    frame.write_text(_FRAME.replace('PAGE', path.name).replace('WIDTH', str(width)))
-    with _Server(path.parent) as server, tempfile.TemporaryDirectory() as profile:
+def open_pages(paths, *, widths, dark=False):
+    """Opens HTML files of one folder in frames of each width; returns what _FRAME tells, console and requests."""
+    frame = paths[0].with_name('frame.html')
+    tag = '<iframe src="{}" width="{}" height="900" style="border: 0"></iframe>'
+    frame.write_text(_FRAME.replace('FRAMES', ''.join(tag.format(path.name, w) for path in paths for w in widths)))
+    with _Server(frame.parent) as server, tempfile.TemporaryDirectory() as profile:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         command = [
-            chromium(), '--headless', '--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run',
+            find_chromium(), '--headless', '--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run',
             '--disable-background-networking', '--disable-component-update', '--disable-sync', '--no-proxy-server',
             '--disable-dev-shm-usage', f'--user-data-dir={profile}', '--enable-logging=stderr', '--dump-dom',
             '--virtual-time-budget=20000', f'--blink-settings=preferredColorScheme={0 if dark else 1}',
@@ -77,8 +83,8 @@ def look_at(path, *, width, dark=False):
         process = subprocess.run(command, capture_output=True, text=True, timeout=120)
         server.shutdown()
     frame.unlink()
-    found = re.search(r'<pre>(\{.*\})</pre>', process.stdout, re.DOTALL)
+    found = re.search(r'<pre>(\[\{.*\}\])</pre>', process.stdout, re.DOTALL)
     assert found, f'{process.stdout[-500:]}\n{process.stderr[-2000:]}'
 
     console = [line for line in process.stderr.splitlines() if 'CONSOLE' in line]
-    return json.loads(html.unescape(found[1])) | {'asked': server.asked, 'console': console}
+    return json.loads(html.unescape(found[1])), console, server.requests

@@ -7,7 +7,7 @@ import shutil
 import subprocess
 import sys
 
-import commands
+import cli
 
 # Appended to such a command: a run of two steps of the small prepared dataset.
 TINY = (
@@ -17,9 +17,9 @@ TINY = (
 
 
 def copy(folder, *, parts=('alexnet_jax', 'configs', 'launch')):
-    """Those parts of the checkout in `folder`, with this Python's environment as its .venv."""
+    """Copies those parts of the checkout to `folder`, with this Python's environment as its .venv; returns `folder`."""
     for part in parts:
-        source = commands.ROOT / part
+        source = cli.ROOT / part
         if source.is_dir():
             shutil.copytree(source, folder / part, ignore=shutil.ignore_patterns('__pycache__'))
         else:
@@ -28,14 +28,14 @@ def copy(folder, *, parts=('alexnet_jax', 'configs', 'launch')):
     return folder
 
 
-def entrypoint():
-    """The command of the container: ENTRYPOINT of the Dockerfile."""
-    return json.loads(re.search(r'^ENTRYPOINT (\[.*\])$', (commands.ROOT / 'Dockerfile').read_text(), re.MULTILINE)[1])
+def get_entrypoint():
+    """Returns the command of the container: ENTRYPOINT of the Dockerfile."""
+    return json.loads(re.search(r'^ENTRYPOINT (\[.*\])$', (cli.ROOT / 'Dockerfile').read_text(), re.MULTILINE)[1])
 
 
-def environment(cache):
-    """What a process in the container finds: no more than a user's, and this Python as `python`."""
-    inherited = commands.environment(cache)
+def make_environment(cache):
+    """Returns the variables of a process in the container: no more than a user's, and this Python as `python`."""
+    inherited = cli.environment(cache)
     return inherited | {'PATH': f'{os.path.dirname(sys.executable)}:{inherited["PATH"]}', 'PYTHONUNBUFFERED': '1'}
 
 

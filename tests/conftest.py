@@ -2,18 +2,18 @@
 
 import os
 
-import commands
+import cli
 import jax
 import numpy as np
 import pytest
 from PIL import Image
 
-from alexnet_jax.data import folder_source
-from alexnet_jax.data.source import open_dataset
-from alexnet_jax.data.writer import prepare
-from alexnet_jax.parallel.devices import prepare_backend
+from alexnet_jax.data.dataset import open_dataset
+from alexnet_jax.data.preparing import folder
+from alexnet_jax.data.preparing.writer import prepare
+from alexnet_jax.sharding.backend import prepare_backend
 
-os.environ |= {'JAX_PLATFORMS': 'cpu', 'XLA_FLAGS': commands.COMPILE_LESS['XLA_FLAGS']}
+os.environ |= {'JAX_PLATFORMS': 'cpu', 'XLA_FLAGS': cli.COMPILE_LESS['XLA_FLAGS']}
 jax.config.update('jax_disable_most_optimizations', True)
 prepare_backend((4, 2))
 
@@ -33,7 +33,7 @@ def tiny_dir(tmp_path_factory):
             image = Image.fromarray(blotches.astype(np.uint8)).resize((256, 256), Image.Resampling.BICUBIC)
             image.save(images / split / name / f'{i}.png')
     data_dir = tmp_path_factory.mktemp('data')
-    prepare(folder_source.plan(images, name='tiny'), data_dir=data_dir, workers=1)
+    prepare(folder.make_folder_spec(images, name='tiny'), data_dir=data_dir, workers=1)
     return data_dir
 
 

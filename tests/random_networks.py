@@ -6,16 +6,13 @@ import functools
 import jax
 import numpy as np
 import oracle
+from builders import run_with
 
-from alexnet_jax.data.decode import decode
+from alexnet_jax.checkpoints.checkpointer import Checkpointer
+from alexnet_jax.data.decode import decode_record
 from alexnet_jax.model.alexnet import init_parameters
 from alexnet_jax.model.network import Network, NetworkName
-from alexnet_jax.parallel.mesh import make_mesh
-from alexnet_jax.training.checkpoint import Checkpoints
-from alexnet_jax.training.config import recipe, validate
-from alexnet_jax.training.recipe import optimizer_of, variant_of
-from alexnet_jax.training.state import create_state
-from alexnet_jax.training.workdir import claim
+from alexnet_jax.run.run_dir import claim_run_dir
 
 CLASSES = ('blue', 'green', 'red')
 
@@ -33,16 +30,15 @@ def network_of(variant='released', *, width=0.0625, seed=0, classes=CLASSES):
     return Network(name=name, params=params, mean_image=mean, classes=classes, source='random')
 
 
-def save_run(network, workdir, dataset, data_dir):
+def save_run(network, workdir, dataset, data_dir, *, mesh=(1, 1)):
     """A run folder of `network`, as if it had been trained on `dataset`, with checkpoint 0."""
-    config = recipe(dataset.name, mesh=(1, 1))
-    config.update(variant=network.name.variant, width=network.name.width, data_dir=str(data_dir), batch_size=4)
-    validate(config)
-    mesh, options = make_mesh(1, 1), {'num_classes': len(dataset.classes), 'mean_image': network.mean_image, 'seed': 0}
-    state = create_state(variant_of(config), optimizer_of(config), mesh, **options)
+    name, width = network.name.variant, network.name.width
+    classes, settings = len(dataset.classes), {'mesh': mesh, 'data_dir': str(data_dir), 'batch_size': 4}
+    run = run_with(dataset=dataset.name, num_classes=classes, variant=name, width=width, **settings)
+    state = run.create_state(network.mean_image)
     params = jax.tree.map(lambda new, old: jax.device_put(new, old.sharding), network.params, state.params)
-    claim(workdir, config, dataset, mesh)
-    with Checkpoints(workdir, keep=2) as checkpoints:
+    claim_run_dir(workdir, run, dataset)
+    with Checkpointer(workdir, keep=2) as checkpoints:
         checkpoints.save(dataclasses.replace(state, params=params), data_order=0)
 
 
@@ -64,7 +60,7 @@ def slow_probabilities(network, records, protocol, *, decoded=False):
         params = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), network.params)
         rows = []
         for image, _ in records:
-            image, found = (image if decoded else decode(image)).astype(np.float64), []
+            image, found = (image if decoded else decode_record(image)).astype(np.float64), []
             for top, left in [middle] if protocol == 'centre' else corners:
                 view = image[top : top + side, left : left + side]
                 for x in [view] if protocol == 'centre' else [view, view[:, ::-1]]:

@@ -37,8 +37,8 @@ PartitionName=all Nodes=localhost Default=YES MaxTime=INFINITE State=UP
 """  # cred_expire: a requeued job starts one such time later; KillWait: what a run has to save
 
 
-def missing():
-    """Which programs of SLURM and munge are not installed."""
+def find_missing_programs():
+    """Returns the programs of SLURM and munge that are not installed."""
     return [program for program in PROGRAMS if not shutil.which(program, path=PATH)]
 
 
@@ -58,7 +58,7 @@ class Cluster:
         (self.folder / 'slurm.conf').write_text(
             CONFIGURATION.format(
                 folder=self.folder,
-                ports=free_ports(2),
+                ports=find_free_ports(2),
                 user=subprocess.check_output(['id', '--user', '--name'], text=True).strip(),
                 host=socket.gethostname().split('.')[0],
                 cpus=os.cpu_count(),
@@ -92,27 +92,29 @@ class Cluster:
                 daemon.wait()
 
     def run(self, *command, cwd=None, check=True):
-        """What a command prints."""
+        """Returns what a command prints."""
         process = subprocess.run(
             command, env=self.environment, cwd=cwd, capture_output=True, text=True, timeout=60, check=False
         )
         assert not check or process.returncode == 0, (command, process.stderr)
         return process.stdout.strip()
 
-    def state(self, job):
-        """RUNNING, PENDING, COMPLETED, FAILED, ...; of an array the states of all its tasks."""
+    def get_states(self, job):
+        """Returns {'RUNNING'}, {'PENDING'}, {'COMPLETED'}, {'FAILED'}, ...; of an array the states of all its tasks."""
         text = self.run('scontrol', '--oneliner', 'show', 'job', job)
-        return {word.partition('=')[2] for word in text.split() if word.startswith('JobState=')}
+        return {field.partition('=')[2] for field in text.split() if field.startswith('JobState=')}
 
 
 def wait_until(condition, *, seconds, what):
+    """Waits for a condition; fails with `what` in the message when `seconds` have passed."""
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, f'not in {seconds} s: {what}'
         time.sleep(0.1)
 
 
-def free_ports(count):
+def find_free_ports(count):
+    """Returns ports of the loopback interface that nothing listens on."""
     probes = [socket.create_server(('127.0.0.1', 0)) for _ in range(count)]
     ports = [probe.getsockname()[1] for probe in probes]
     for probe in probes:

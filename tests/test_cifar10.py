@@ -2,18 +2,18 @@
 
 import json
 
-import commands
+import cli
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image
 
-from alexnet_jax.data import folder_source
-from alexnet_jax.data.writer import prepare
+from alexnet_jax.data.preparing import folder
+from alexnet_jax.data.preparing.writer import prepare
 from alexnet_jax.model.alexnet import init_parameters
 from alexnet_jax.model.cifar10 import CIFAR10
-from alexnet_jax.parallel.mesh import make_mesh, place_batch
+from alexnet_jax.sharding.mesh import make_mesh, place_batch
 from alexnet_jax.training.step import Batch, make_gradients
 
 COLOURS = {'blue': (60, 60, 190), 'green': (60, 190, 60), 'red': (190, 60, 60)}
@@ -30,13 +30,13 @@ def data_dir(tmp_path_factory):
                 pixels = random.normal(colour, 40, (32, 32, 3)).clip(0, 255).astype(np.uint8)
                 Image.fromarray(pixels).save(images / split / name / f'{index}.png')
     data_dir = tmp_path_factory.mktemp('data')
-    prepare(folder_source.plan(images, name='cifar10', record_size=32), data_dir=data_dir, workers=1)
+    prepare(folder.make_folder_spec(images, name='cifar10', record_size=32), data_dir=data_dir, workers=1)
     return data_dir
 
 
 def train(data_dir, workdir, cache, network, *more):
     options = (f'--config=configs/cifar10.py:{network}', f'--config.data_dir={data_dir}', f'--workdir={workdir}')
-    done = commands.run('main', *options, '--config.batch_size=12', '--json', *more, cache=cache)
+    done = cli.run('train', *options, '--config.batch_size=12', '--json', *more, cache=cache)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout.splitlines()[-1])
 
@@ -51,7 +51,7 @@ def test_a_run_learns_goes_on_and_finds_neighbours_without_a_hidden_layer(data_d
     photo = tmp_path / 'photo.png'
     Image.new('RGB', (50, 40), COLOURS['green']).save(photo)
     given = (f'--workdir={tmp_path}', '--neighbours=cifar10', '--json', str(photo))
-    done = commands.run('predict', *given, cache=program_cache)
+    done = cli.run('predict', *given, cache=program_cache)
     assert done.returncode == 0, done.stderr
     (found,) = json.loads(done.stdout)['predictions']
     assert found['top5'][0]['class'] == 'green'

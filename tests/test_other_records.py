@@ -1,20 +1,22 @@
 """A dataset whose records are of another size than a network reads is refused wherever the two meet, in one line."""
 
-import commands
+import cli
 import numpy as np
 import pytest
 from PIL import Image
 from random_networks import CLASSES, network_of, save_run
 
-from alexnet_jax import InputError
-from alexnet_jax.benchmark.input_report import measured
+from alexnet_jax.benchmark.input_figures import measure_input_pipeline
+from alexnet_jax.benchmark.measure import Turns
 from alexnet_jax.benchmark.protocol import Setting
-from alexnet_jax.data import folder_source
-from alexnet_jax.data.writer import prepare
-from alexnet_jax.diagnosis import examine
-from alexnet_jax.running import features, predict, report
-from alexnet_jax.running.networks import Source, dataset_of
-from alexnet_jax.training.trained import load_config
+from alexnet_jax.checkpoints.load import load_config
+from alexnet_jax.data.preparing import folder
+from alexnet_jax.data.preparing.writer import prepare
+from alexnet_jax.doctor import examine
+from alexnet_jax.errors import InputError
+from alexnet_jax.evaluation import extract_features, predict_photos
+from alexnet_jax.evaluation.open_networks import NetworkArgs, open_test_dataset
+from alexnet_jax.report import write_report
 
 LINE = 'tiny has records of 32x32, and {} reads 256x256: prepare its images with --size=256, or name another'
 
@@ -28,7 +30,7 @@ def data_dir(tmp_path_factory):
         path.parent.mkdir(parents=True)
         Image.fromarray(np.random.default_rng(index).integers(0, 256, (32, 32, 3), np.uint8)).save(path)
     data_dir = tmp_path_factory.mktemp('data')
-    prepare(folder_source.plan(images, name='tiny', record_size=32), data_dir=data_dir, workers=1)
+    prepare(folder.make_folder_spec(images, name='tiny', record_size=32), data_dir=data_dir, workers=1)
     return data_dir
 
 
@@ -41,26 +43,26 @@ def workdir(tmp_path_factory, tiny, data_dir):
 
 
 def neighbours(workdir, data_dir, tmp_path):
-    predict.predict(['photo.jpg'], Source(workdir=[str(workdir)]), protocol='centre', neighbours='tiny')
+    predict_photos.predict(['photo.jpg'], NetworkArgs(workdir=[str(workdir)]), protocol='centre', neighbours='tiny')
 
 
 def features_of(workdir, data_dir, tmp_path):
-    settings = features.Settings(layer='fc7', output=str(tmp_path / 'f.npz'), dataset='tiny')
-    features.write([], Source(workdir=[str(workdir)]), settings)
+    settings = extract_features.Settings(layer='fc7', output=str(tmp_path / 'f.npz'), dataset='tiny')
+    extract_features.write([], NetworkArgs(workdir=[str(workdir)]), settings)
 
 
 WAYS = {
-    'evaluate': lambda workdir, data_dir, _: dataset_of([network_of()], name='tiny', data_dir=str(data_dir)),
+    'evaluate': lambda workdir, data_dir, _: open_test_dataset([network_of()], name='tiny', data_dir=str(data_dir)),
     'predict': neighbours,
     'features': features_of,
-    'doctor of a run': lambda workdir, *_: examine.examine_workdir(workdir, say=print),
-    'doctor of a config': lambda workdir, *_: examine.examine_config(load_config(workdir), name='run', say=print),
+    'doctor of a run': lambda workdir, *_: examine.examine_workdir(workdir, info=print),
+    'doctor of a config': lambda workdir, *_: examine.examine_config(load_config(workdir), name='run', info=print),
 }
 
 
 @pytest.mark.parametrize('way', WAYS)
 def test_it_is_refused_by(way, workdir, data_dir, tmp_path, monkeypatch):
-    for module in (examine, features, predict):
+    for module in (examine, extract_features, predict_photos):
         monkeypatch.setattr(module, 'prepare_backend', lambda *_, **__: None)
     with pytest.raises(InputError, match=LINE.format('released')):
         WAYS[way](workdir, data_dir, tmp_path)
@@ -69,20 +71,20 @@ def test_it_is_refused_by(way, workdir, data_dir, tmp_path, monkeypatch):
 
 def test_the_input_benchmark_refuses_what_it_cannot_crop(data_dir):
     setting = Setting(batch=4, width=1.0, classes=3, allocator='tuned', dataset='tiny', data_dir=str(data_dir))
-    options = {'images': None, 'tf': False, 'appetite': 1.0, 'rounds': 1, 'seconds': 0.0, 'progress': print}
+    options = {'images': None, 'tf': False, 'appetite': 1.0}
     with pytest.raises(InputError, match=LINE.format('paper')):
-        measured(setting, **options)
+        measure_input_pipeline(setting, Turns(1, 0.0), **options)
 
 
 def test_a_report_leaves_out_what_needs_the_images_and_says_why(workdir, tmp_path, monkeypatch):
-    monkeypatch.setattr(report, 'prepare_backend', lambda mesh: None)
-    report.write_report([workdir], output=tmp_path / 'r.html')
+    monkeypatch.setattr(write_report, 'prepare_backend', lambda mesh: None)
+    write_report.write_report([workdir], output=tmp_path / 'r.html')
     assert LINE.format('released') in (tmp_path / 'r.html').read_text()
 
 
 def test_a_run_is_refused_before_it_has_a_folder(data_dir, tmp_path, program_cache):
     given = ['--config=configs/one_device.py:tiny', f'--config.data_dir={data_dir}', f'--workdir={tmp_path / "run"}']
-    done = commands.run('main', *given, cache=program_cache)
+    done = cli.run('train', *given, cache=program_cache)
     assert done.returncode == 1
     assert done.stderr.splitlines()[-1].startswith(f'error: {LINE.format("paper")}')
     assert list(tmp_path.iterdir()) == []

@@ -1,4 +1,4 @@
-"""Speed, measured in processes that take turns: this project's network, its ceilings, and what it is compared with.
+"""Measures speed in processes that take turns: this project's network, its ceilings, and its peers.
 
-The measuring process imports neither jax nor torch; `protocol` is all that it shares with those it measures.
+The measuring process imports neither jax nor torch; it shares only `protocol` with those that it measures.
 """

@@ -1,14 +1,18 @@
-"""From samples to the figures of the input pipeline: the object that `bench input --json` prints."""
+"""The input pipeline's figures from its samples: the object that `bench input --json` prints, and its tables."""
 
 from __future__ import annotations
 
-import os
-import platform
-from typing import Any
+import dataclasses
+import pathlib
+import tempfile
 
-from alexnet_jax.benchmark.figures import Figures, cpu_name, foreign, speed_figures
-from alexnet_jax.benchmark.measure import TF_FORMS, Measured, Results
-from alexnet_jax.benchmark.statistics import Spread, ratios
+from alexnet_jax.benchmark import summary
+from alexnet_jax.benchmark.measure import TF_FORMS, Measurement, Results, Samples, Turns, measure_input
+from alexnet_jax.benchmark.photos import PhotoFolder, write_photos
+from alexnet_jax.benchmark.protocol import Setting
+from alexnet_jax.benchmark.summary import Figures
+from alexnet_jax.data.dataset import open_dataset
+from alexnet_jax.model.zoo import PAPER
 
 STAGES = {
     'read': 'read a record',
@@ -24,63 +28,102 @@ STAGES = {
     'photo_batch': 'a batch of crops on one thread',
 }
 KINDS = {'': 'prepared records', 'photo_': 'photographs'}
+_STAGE_WIDTHS, _PIPELINE_WIDTHS = (44, 34, 14), (40, 26, 26)
 
 
-def report(results: Results, *, appetite: float | None) -> Figures:
-    """The figures of one measurement.
-
-    Speeds are medians over rounds in images/s, '..._quartiles' the quartiles. Of 'stages' they are for each second of
-    CPU time: for each core. 'records' and 'photographs' are the whole pipeline by its number of threads;
-    'tf' is tf.data with as many threads as there are cores, in each form, with the 'ratio' to it of our most threads,
-    the median over rounds, and 'ratio_to_tf' is the smaller of them; 'ratio_per_core' is of CPU time, which others on
-    the machine disturb less. 'limit' is which of 'model' and 'input' is the
-    slower one, 'headroom' the pipeline's speed over the model's.
+def measure_input_pipeline(
+    setting: Setting, turns: Turns, *, images: str | None, tf: bool, appetite: float | None
+) -> Figures:
+    """Measures the input pipeline and returns its figures.
 
     Args:
-      results: of `measure.measure_input`.
-      appetite: the model's images/s; None: as measured.
+      setting: with a dataset.
+      images: a folder of photographs; None: artificial ones.
+      tf: whether to measure tf.data too.
+      appetite: images/s of the training step; None: measured too.
+
+    Raises:
+      InputError: no such dataset, no photographs, or something that is needed is missing on this machine.
+    """
+    open_dataset(setting.dataset, data_dir=setting.data_dir).check_variant(PAPER)
+    with tempfile.TemporaryDirectory() as folder:
+        if images is None:
+            write_photos(pathlib.Path(folder))
+        PhotoFolder(images or folder)  # refuses one without photographs before anything starts
+        setting = dataclasses.replace(setting, photos=images or folder, scratch=folder)
+        results = measure_input(setting, turns, tf=tf, model=appetite is None)
+    return make_input_figures(results, appetite=appetite)
+
+
+def make_input_figures(results: Results, *, appetite: float | None) -> Figures:
+    """Returns the figures of what `measure.measure_input` measured; `appetite` is the model's images/s, None: measured.
+
+    Speeds are medians over rounds in images/s, '..._quartiles' the quartiles. Those of 'stages' are for each second of
+    CPU time: for each core. 'prepared records' and 'photographs' hold the speed of the whole pipeline by its number of
+    threads, and under 'tf' that of tf.data with as many threads as there are cores, in each form. 'ratio' compares our
+    most threads with it, the median over rounds; 'ratio_to_tf' is the smaller of them; 'ratio_per_core' is of CPU time,
+    which others on the machine disturb less. 'limit' names the slower of 'model' and 'input'; 'headroom' is the
+    pipeline's speed over the model's.
     """
     samples, batch = results.network, results.setting.batch
-    own = {program: measured for (subject, program), measured in samples.items() if subject == 'input'}
-    figures: Figures = {'batch': batch, 'dataset': results.setting.dataset, 'stages': {}}
-    for name in STAGES:
-        rates = [batch / seconds for seconds in _cpu_seconds(own[name])]
-        figures['stages'][name] = speed_figures(Spread.of(rates))
+    own = {program: measured for (name, program), measured in samples.items() if name == 'input'}
+    figures: Figures = {'batch': batch, 'dataset': results.setting.dataset}
+    figures['stages'] = {name: summary.summarise_speed(own[name].cpu_seconds, batch) for name in STAGES}
     figures['bytes'] = {name: own[name].moved / batch for name in ('read', 'photo_read', 'transfer')}
     for prefix, kind in KINDS.items():
-        threads = {int(name.rsplit('_', 1)[1]): m for name, m in own.items() if name.startswith(f'{prefix}pipeline_')}
-        figures[kind] = {'threads': {str(n): _speed(measured, batch) for n, measured in threads.items()}}
-        figures[kind] |= _against_tf(results, f'{prefix}pipeline', threads[max(threads)])
+        start = f'{prefix}pipeline_'
+        threads = {name.removeprefix(start): own[name] for name in own if name.startswith(start)}
+        figures[kind] = {'threads': {n: summary.summarise_speed(threads[n].seconds, batch) for n in threads}}
+        figures[kind] |= _compare_to_tf(samples, f'{prefix}pipeline', threads[max(threads, key=int)], batch)
     if appetite is None:
-        figures['appetite'] = _speed(samples['one_device', 'train'], batch)['images_per_second']
-    else:
-        figures['appetite'] = appetite
-    most = list(figures['prepared records']['threads'].values())[-1]['images_per_second']
-    figures['headroom'] = most / figures['appetite']
-    figures['limit'] = 'model' if figures['headroom'] > 1 else 'input'
-    figures['foreign'] = foreign(samples)
-    figures['hardware'] = {'cpu': cpu_name(), 'cores': os.cpu_count(), 'system': platform.platform()}
-    figures['versions'] = {'python': platform.python_version(), **results.versions}
-    return figures
+        appetite = summary.summarise_speed(samples['one_device', 'train'].seconds, batch)['images_per_second']
+    headroom = list(figures['prepared records']['threads'].values())[-1]['images_per_second'] / appetite
+    figures |= {'appetite': appetite, 'headroom': headroom, 'limit': 'model' if headroom > 1 else 'input'}
+    return figures | {'foreign': summary.summarise_foreign(samples), **summary.describe_machine(results.versions)}
 
 
-def _speed(measured: Measured, batch: int) -> Figures:
-    return speed_figures(Spread.of([batch / seconds for seconds in measured.seconds]))
+def _compare_to_tf(samples: Samples, program: str, own: Measurement, batch: int) -> Figures:
+    forms = {form: samples[key] for form in TF_FORMS if (key := (f'tf_{form}', program)) in samples}
+    figures = {
+        form: summary.summarise_speed(tf.seconds, batch)
+        | summary.summarise_ratios('ratio', tf.seconds, own.seconds)
+        | summary.summarise_ratios('ratio_per_core', tf.cpu_seconds, own.cpu_seconds)
+        for form, tf in forms.items()
+    }
+    return {'tf': figures or None, 'ratio_to_tf': min((form['ratio'] for form in figures.values()), default=None)}
 
 
-def _cpu_seconds(measured: Measured) -> list[float]:
-    return [sample.cpu_seconds for sample in measured.samples]
+def format_input_figures(figures: Figures) -> str:
+    """Formats all tables, at most 110 columns wide."""
 
+    def format_pipelines(title: str, group: str, name: str, key: str, digits: int) -> str:
+        cells = [summary.format_spread(figures[kind][group][name], key, digits) for kind in KINDS.values()]
+        return summary.format_row(_PIPELINE_WIDTHS, title, *cells)
 
-def _against_tf(results: Results, program: str, own: Measured) -> dict[str, Any]:
-    forms = {form: results.network.get((f'tf_{form}', program)) for form in TF_FORMS}
-    found = {form: measured for form, measured in forms.items() if measured}
-    if not found:
-        return {'tf': None, 'ratio_to_tf': None}
-    figures = {}
-    for form, measured in found.items():
-        figures[form] = _speed(measured, results.setting.batch)
-        cores = ratios(_cpu_seconds(measured), _cpu_seconds(own))
-        for name, ratio in (('ratio', ratios(measured.seconds, own.seconds)), ('ratio_per_core', cores)):
-            figures[form] |= {name: ratio.median, f'{name}_quartiles': [ratio.low, ratio.high]}
-    return {'tf': figures, 'ratio_to_tf': min(form['ratio'] for form in figures.values())}
+    moved = figures['bytes']
+    lines = [
+        *summary.format_machine(figures),
+        f'dataset {figures["dataset"]}: {moved["read"]:,.0f} bytes a record, {moved["photo_read"]:,.0f} a photograph, '
+        f'{moved["transfer"]:,.0f} to the device; batch {figures["batch"]}',
+        '',
+        summary.format_row(_STAGE_WIDTHS, 'stage, alone on one thread', 'images/s per core (quartiles)', 'us an image'),
+    ]
+    for name, title in STAGES.items():
+        stage = figures['stages'][name]
+        cost = f'{1e6 / stage["images_per_second"]:.1f}'
+        lines.append(
+            summary.format_row(_STAGE_WIDTHS, title, summary.format_spread(stage, 'images_per_second', 0), cost)
+        )
+    lines += ['', summary.format_row(_PIPELINE_WIDTHS, 'to uint8 batches, images/s (quartiles)', *KINDS.values())]
+    for threads in figures['prepared records']['threads']:
+        title = f'this project, {threads} thread{"s" * (threads != "1")}'
+        lines.append(format_pipelines(title, 'threads', threads, 'images_per_second', 0))
+    if figures['prepared records']['tf']:
+        forms = {'default': 'tf.data, its default transform', 'accurate': 'tf.data, INTEGER_ACCURATE'}
+        rows = (('images_per_second', 0, ''), ('ratio', 2, 'ratio to '), ('ratio_per_core', 2, 'per core, to '))
+        for key, digits, start in rows:
+            lines += [format_pipelines(start + title, 'tf', form, key, digits) for form, title in forms.items()]
+    limit = {'model': 'the model', 'input': 'the input pipeline'}[figures['limit']]
+    headroom = f'the pipeline gives {figures["headroom"]:.1f} times as many'
+    verdict = f'the training step takes {figures["appetite"]:.1f} images/s: {limit} is the limit, {headroom}'
+    return '\n'.join([*lines, '', verdict, summary.format_foreign(figures['foreign'])])

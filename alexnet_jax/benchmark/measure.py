@@ -11,20 +11,18 @@ import shutil
 from collections.abc import Callable, Iterator
 
 import alexnet_jax
-from alexnet_jax import InputError
-from alexnet_jax.benchmark.protocol import Setting, Subject
+from alexnet_jax.benchmark.protocol import Setting, Worker
 from alexnet_jax.benchmark.sampling import Sample
-from alexnet_jax.parallel.allocator import has_glibc
+from alexnet_jax.console import info
+from alexnet_jax.errors import InputError
+from alexnet_jax.sharding.backend import has_glibc
 
 TORCH_FORMS = ('eager', 'eager_channels_last', 'compiled', 'best')
 TF_FORMS = ('default', 'accurate')  # of its JPEG decoder's transform: the second is the one that is used here
 
-_ROOT = pathlib.Path(alexnet_jax.__file__).parents[1]
-_PEERS = ('torch', 'tf')  # their workers are tests/peers/..._worker.py
-
 
 @dataclasses.dataclass(frozen=True)
-class Measured:
+class Measurement:
     """All samples of one program, one for each round, and the work of one call."""
 
     samples: list[Sample]
@@ -33,108 +31,108 @@ class Measured:
 
     @property
     def seconds(self) -> list[float]:
-        """Of one call, in each round."""
+        """Wall-clock time of one call, in each round."""
         return [sample.seconds for sample in self.samples]
 
+    @property
+    def cpu_seconds(self) -> list[float]:
+        """CPU time of one call, in each round."""
+        return [sample.cpu_seconds for sample in self.samples]
 
-Samples = dict[tuple[str, str], Measured]  # by (subject, program)
-Progress = Callable[[str], None]
+
+Samples = dict[tuple[str, str], Measurement]  # by (process, program)
+
+
+@dataclasses.dataclass(frozen=True)
+class Turns:
+    """How processes take turns.
+
+    Attributes:
+      rounds: samples of each program, at least 2.
+      seconds: of a sample, at least.
+      progress: called with lines for the person who waits.
+    """
+
+    rounds: int
+    seconds: float
+    progress: Callable[[str], None] = info
 
 
 @dataclasses.dataclass(frozen=True)
 class Results:
-    """What was measured with one batch size.
+    """Measurements with one batch size.
 
     Attributes:
       network: of the rounds in which whole networks and ceilings took turns.
-      layers: of later rounds, with each layer, the whole training step and the ceilings; or empty.
       versions: {library: version}.
+      layers: of later rounds, with each layer, the whole training step and the ceilings; or empty.
     """
 
     setting: Setting
     network: Samples
-    layers: Samples
     versions: dict[str, str]
+    layers: Samples = dataclasses.field(default_factory=dict)
 
 
-def _check(setting: Setting, *, torch: bool) -> None:
+def _check_machine(setting: Setting, *, torch: bool = False, tf: bool = False) -> None:
     if setting.allocator == 'tuned' and not has_glibc():
         raise InputError("this system's C library is not glibc, whose allocator is tuned: give --allocator=default")
     if torch and importlib.util.find_spec('torch') is None:
-        raise InputError('--against=torch needs PyTorch: pip install -r requirements-bench.txt')
+        raise InputError("--against=torch needs PyTorch: pip install 'alexnet-jax[torch]'")
     if torch and not (shutil.which('g++') or shutil.which('clang++')):
         raise InputError('--against=torch needs a C++ compiler for torch.compile: install g++')
+    if tf and importlib.util.find_spec('tensorflow') is None:
+        raise InputError("--against=tf needs TensorFlow: pip install 'alexnet-jax[tensorflow]'")
 
 
-def measure(setting: Setting, *, torch: bool, layers: bool, rounds: int, seconds: float, progress: Progress) -> Results:
-    """Measures everything with one batch size; `seconds` is the least time that a sample takes.
+def measure_step(setting: Setting, turns: Turns, *, torch: bool, layers: bool) -> Results:
+    """Measures training, inference and ceilings with one batch size; PyTorch's too, and each layer, if asked.
 
     Raises:
-      InputError: this machine has not what is needed.
+      InputError: something that is needed is missing on this machine.
       RuntimeError: a measured process ended.
     """
-    _check(setting, torch=torch)
+    _check_machine(setting, torch=torch)
     ceilings = ['ceilings', *['torch_ceiling'] * torch]
     networks = ['one_device', 'two_device', *(f'torch_{form}' for form in TORCH_FORMS if torch)]
-    network, versions = take_turns([*networks, *ceilings], setting, rounds=rounds, seconds=seconds, progress=progress)
-    by_layer: Samples = {}
-    if layers:
-        # Some fifty short programs: a tenth of the time each.
-        by_layer, _ = take_turns(['layers', *ceilings], setting, rounds=rounds, seconds=seconds / 10, progress=progress)
-    return Results(setting, network, by_layer, versions)
+    results = Results(setting, *take_turns([*networks, *ceilings], setting, turns))
+    if not layers:
+        return results
+    shorter = dataclasses.replace(turns, seconds=turns.seconds / 10)  # there are some fifty programs
+    return dataclasses.replace(results, layers=take_turns(['layers', *ceilings], setting, shorter)[0])
 
 
-def measure_input(
-    setting: Setting, *, tf: bool, appetite: bool, rounds: int, seconds: float, progress: Progress
-) -> Results:
-    """Measures the input pipeline, in `Results.network`; `tf` beside TensorFlow's, `appetite` beside the training step.
-
-    Raises:
-      InputError: this machine has not what is needed.
-      RuntimeError: a measured process ended.
-    """
-    _check(setting, torch=False)
-    if tf and importlib.util.find_spec('tensorflow') is None:
-        raise InputError('--against=tf needs TensorFlow: pip install -r requirements-tensorflow.txt')
-    names = ['input', *(f'tf_{form}' for form in TF_FORMS if tf), *['one_device'] * appetite]
-    samples, versions = take_turns(names, setting, rounds=rounds, seconds=seconds, progress=progress)
-    return Results(setting, samples, {}, versions)
+def measure_input(setting: Setting, turns: Turns, *, tf: bool, model: bool) -> Results:
+    """Measures the input pipeline, TensorFlow's and the training step if asked; raises as `measure_step` does."""
+    _check_machine(setting, tf=tf)
+    names = ['input', *(f'tf_{form}' for form in TF_FORMS if tf), *['one_device'] * model]
+    return Results(setting, *take_turns(names, setting, turns))
 
 
-def take_turns(
-    names: list[str], setting: Setting, *, rounds: int, seconds: float, progress: Progress
-) -> tuple[Samples, dict[str, str]]:
-    """Starts the subjects, and lets all their programs take turns; returns the samples and the versions."""
-    progress(f'batch {setting.batch}: starting and compiling {", ".join(names)}')
-    with _started(names, setting) as subjects:
-        measured = {
-            (subject.name, program): Measured([], **work)
-            for subject in subjects
-            for program, work in subject.programs.items()
-        }
-        for number in range(1, rounds + 1):
-            for subject in subjects:
-                for program in subject.programs:
-                    measured[subject.name, program].samples.append(subject.sample(program, seconds=seconds))
-            trained = {name: setting.batch / all_.seconds[-1] for (name, do), all_ in measured.items() if do == 'train'}
+def take_turns(names: list[str], setting: Setting, turns: Turns) -> tuple[Samples, dict[str, str]]:
+    """Starts the named processes and lets all their programs take turns; returns the samples and the versions."""
+    turns.progress(f'batch {setting.batch}: starting and compiling {", ".join(names)}')
+    with _start_workers(names, setting) as workers:
+        programs = [(worker, program) for worker in workers for program in worker.programs]
+        samples = {(worker.name, do): Measurement([], **worker.programs[do]) for worker, do in programs}
+        for number in range(1, turns.rounds + 1):
+            for worker, do in programs:
+                samples[worker.name, do].samples.append(worker.sample(do, seconds=turns.seconds))
+            trained = {name: setting.batch / m.seconds[-1] for (name, do), m in samples.items() if do == 'train'}
             speeds = ', '.join(f'{name} {speed:.1f}' for name, speed in trained.items())
-            progress(f'batch {setting.batch}: round {number} of {rounds}, training images/s: {speeds}')
-        return measured, {library: v for subject in subjects for library, v in subject.versions.items()}
+            turns.progress(f'batch {setting.batch}: round {number} of {turns.rounds}, training images/s: {speeds}')
+        return samples, {library: version for worker in workers for library, version in worker.versions.items()}
 
 
 @contextlib.contextmanager
-def _started(names: list[str], setting: Setting) -> Iterator[list[Subject]]:
-    path = os.pathsep.join(filter(None, [str(_ROOT), os.environ.get('PYTHONPATH')]))
-    environment = {'JAX_PLATFORMS': 'cpu', 'PYTHONPATH': path}
+def _start_workers(names: list[str], setting: Setting) -> Iterator[list[Worker]]:
+    package_parent = str(pathlib.Path(alexnet_jax.__file__).parents[1])  # so that workers import this copy
+    path = os.pathsep.join(filter(None, [package_parent, os.environ.get('PYTHONPATH')]))
+    environment = {'JAX_PLATFORMS': 'cpu', 'TF_CPP_MIN_LOG_LEVEL': '3', 'PYTHONPATH': path}
     with contextlib.ExitStack() as stack:
-        subjects = []
-        for name in names:
-            peer, _, form = name.partition('_')
-            command = ['-m', 'alexnet_jax.benchmark.worker', name]
-            if peer in _PEERS:
-                command = [str(_ROOT / 'tests' / 'peers' / f'{peer}_worker.py'), form]
-            subjects.append(Subject(name, command, setting, environment=environment))
-            stack.callback(subjects[-1].close)
-        for subject in subjects:
-            subject.wait()
-        yield subjects
+        commands = {name: ['-m', 'alexnet_jax.benchmark.worker', name] for name in names}
+        starting = (Worker(name, command, setting, environment=environment) for name, command in commands.items())
+        workers = [stack.enter_context(contextlib.closing(worker)) for worker in starting]
+        for worker in workers:
+            worker.wait_until_ready()
+        yield workers

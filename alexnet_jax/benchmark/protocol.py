@@ -12,64 +12,55 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
-from typing import Any, Literal, TextIO
+from collections.abc import Callable, Mapping
+from subprocess import PIPE, Popen
+from typing import Any, Literal
 
-from alexnet_jax import InputError
-from alexnet_jax.benchmark import sampling
-from alexnet_jax.parallel.allocator import release_free_memory, tune_allocator
-
-Allocator = Literal['tuned', 'default']
+from alexnet_jax.benchmark.sampling import Program, Sample, take_sample, wait_until_idle
+from alexnet_jax.sharding.backend import release_free_memory, tune_allocator
 
 
 @dataclasses.dataclass(frozen=True)
 class Setting:
-    """What all subjects have in common.
+    """Parameters that all measured processes have in common.
 
     Attributes:
       batch: images of one call.
       width: of the network, as a fraction of the paper's.
       classes: outputs of fc8.
-      allocator: 'tuned' (parallel.allocator) or 'default', the C library's own settings.
+      allocator: 'tuned' (sharding.backend) or 'default', the C library's own settings.
       dataset: the prepared dataset whose reading is measured, '' where none is.
-      data_dir: where it lies.
-      photos: a folder of photographs of any size, likewise.
+      data_dir: the folder of that dataset.
+      photos: a folder of photographs of any size, whose reading is measured likewise.
+      scratch: a folder for the processes' own files, deleted after they have ended.
     """
 
     batch: int
     width: float
     classes: int
-    allocator: Allocator
+    allocator: Literal['tuned', 'default']
     dataset: str = ''
     data_dir: str = ''
     photos: str = ''
+    scratch: str = ''
 
 
-def batch_sizes(values: list[str]) -> list[int]:
-    """The numbers of --batch; `InputError` where they are none, or not different."""
-    if not values or not all(value.isdecimal() and int(value) for value in values) or len({*values}) < len(values):
-        raise InputError(f'--batch={",".join(values)}: give different positive numbers, as in --batch=128,32')
-    return [int(value) for value in values]
+def run_worker(make_programs: Callable[[str, Setting], tuple[Mapping[str, Program], Mapping[str, str]]]) -> None:
+    """Runs a measured process, `python -m MODULE NAME SETTING`: warms up all programs, then answers requests.
 
-
-def begin(argument: str) -> tuple[Setting, TextIO]:
-    """The setting that `Subject` gave on the command line, put into force, and the stream for `serve`'s answers.
-
-    To be called before jax or torch is imported. What libraries print goes to standard error from here on.
+    Calls `make_programs` with NAME and the setting for the programs and {library: version}, once the allocator is set:
+    nothing may import numpy, jax or torch before. Sends what libraries print to standard error. Raises RuntimeError
+    where the setting asks for a tuned allocator and this system's cannot be tuned.
     """
+    name, argument = sys.argv[1:]
     answers = os.fdopen(os.dup(sys.stdout.fileno()), 'w', buffering=1)
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     setting = Setting(**json.loads(argument))
     if setting.allocator == 'tuned' and not tune_allocator():
         raise RuntimeError('the allocator of this system cannot be tuned')
-    return setting, answers
-
-
-def serve(answers: TextIO, programs: Mapping[str, sampling.Program], *, versions: Mapping[str, str]) -> None:
-    """Warms up all programs, then answers requests until standard input ends."""
+    programs, versions = make_programs(name, setting)
     for program in programs.values():
         program.call()
     release_free_memory()  # what compiling took is not the programs' peak
@@ -79,49 +70,37 @@ def serve(answers: TextIO, programs: Mapping[str, sampling.Program], *, versions
     print(json.dumps({'programs': work, 'versions': dict(versions)}), file=answers)
     for line in sys.stdin:
         request = json.loads(line)
-        sample = sampling.take(programs[request['do']], seconds=request['seconds'])
-        sampling.wait_until_idle()  # the next turn is another's
+        sample = take_sample(programs[request['do']], seconds=request['seconds'])
+        wait_until_idle()  # the next turn is another's
         print(json.dumps(dataclasses.asdict(sample)), file=answers)
 
 
-class Subject:
-    """A process that is measured, seen from the benchmark.
+class Worker:
+    """A process that is measured, as the benchmark sees it.
 
     Attributes:
-      name: how reports call it.
-      programs: {what it can do: {'flop', 'moved'} of one call as in sampling.Program}, after `wait`.
-      versions: {library: version}, after `wait`.
+      name: its name in figures.
+      programs, versions: {program: {'flop', 'moved'} of a call} and {library: version}, after `wait_until_ready`.
     """
 
     def __init__(self, name: str, command: list[str], setting: Setting, *, environment: Mapping[str, str]) -> None:
         self.name = name
-        self.programs: dict[str, dict[str, int]] = {}
-        self.versions: dict[str, str] = {}
         self._errors = tempfile.TemporaryFile('w+')  # noqa: SIM115 - open for as long as the process runs
-        self._process = subprocess.Popen(
-            [sys.executable, *command, json.dumps(dataclasses.asdict(setting))],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self._errors,
-            env={**os.environ, **environment},
-            text=True,
-        )
+        arguments = [sys.executable, *command, json.dumps(dataclasses.asdict(setting))]
+        variables = {**os.environ, **environment}
+        self._process = Popen(arguments, stdin=PIPE, stdout=PIPE, stderr=self._errors, env=variables, text=True)
 
-    def wait(self) -> None:
-        """Until it is built and warm.
+    def wait_until_ready(self) -> None:
+        """Waits until all programs are warm; raises RuntimeError, with the end of its output, if the process ended."""
+        ready = self._read_answer()
+        self.programs: dict[str, dict[str, int]] = ready['programs']
+        self.versions: dict[str, str] = ready['versions']
 
-        Raises:
-          RuntimeError: it ended, with the end of what it printed.
-        """
-        ready = self._answer()
-        self.programs, self.versions = ready['programs'], ready['versions']
-
-    def sample(self, program: str, *, seconds: float) -> sampling.Sample:
-        """Measures one of `programs` for at least `seconds`; raises as `wait` does."""
+    def sample(self, program: str, *, seconds: float) -> Sample:
+        """Measures one of `programs` for at least `seconds`; raises as `wait_until_ready` does."""
         assert self._process.stdin
-        self._process.stdin.write(json.dumps({'do': program, 'seconds': seconds}) + '\n')
-        self._process.stdin.flush()
-        return sampling.Sample(**self._answer())
+        print(json.dumps({'do': program, 'seconds': seconds}), file=self._process.stdin, flush=True)
+        return Sample(**self._read_answer())
 
     def close(self) -> None:
         """Ends the process and waits for it."""
@@ -129,7 +108,7 @@ class Subject:
         self._process.communicate()
         self._errors.close()
 
-    def _answer(self) -> dict[str, Any]:
+    def _read_answer(self) -> dict[str, Any]:
         assert self._process.stdout
         line = self._process.stdout.readline()
         if not line:

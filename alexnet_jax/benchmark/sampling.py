@@ -1,44 +1,46 @@
-"""One sample: how long a program takes, who else used the machine meanwhile, and how much memory was held.
+"""Takes samples: how long a program takes, how much others used the machine meanwhile, and how much memory was held.
 
 Standard library only; the counters are Linux's, and None elsewhere.
 """
 
 from __future__ import annotations
 
+import collections
 import dataclasses
+import itertools
 import os
 import pathlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 _STAT, _STATUS, _CLEAR = (pathlib.Path('/proc', name) for name in ('stat', 'self/status', 'self/clear_refs'))
 
 
 @dataclasses.dataclass(frozen=True)
 class Program:
-    """Something that is timed, and the work that it does.
+    """A function that is timed, and the work that one call of it does.
 
     Attributes:
-      call: returns when the result is there.
+      call: returns when its result is computed.
       flop: floating-point operations of one call, a multiply-accumulate counting as two; 0 where they do not matter.
       moved: bytes that one call must at least read and write, 0 where they do not matter.
-      settle: called before the clock starts, so that what was done beforehand is not counted; None: nothing was.
+      settle: called before the clock starts, so that work done beforehand is not counted.
     """
 
     call: Callable[[], object]
     flop: int = 0
     moved: int = 0
-    settle: Callable[[], object] | None = None
+    settle: Callable[[], object] = lambda: None
 
 
 @dataclasses.dataclass(frozen=True)
 class Sample:
-    """Calls of one program, one after the other.
+    """Measurements of calls of one program, one after the other.
 
     Attributes:
-      calls: how many, at least 1.
+      calls: number of calls, at least 1.
       seconds: wall-clock time of one call, the mean.
-      cpu_seconds: time that all threads of this process computed in one call, the mean.
+      cpu_seconds: CPU time of all threads of this process in one call, the mean.
       foreign: 0..1, the share of the machine's cores that others used meanwhile (the hypervisor's other guests too).
       peak_bytes: the largest resident set during the calls: all that the process holds, not only what they added.
     """
@@ -50,26 +52,30 @@ class Sample:
     peak_bytes: int | None
 
 
-def take(program: Program, *, seconds: float) -> Sample:
+def make_iterator_program(iterator: Iterator[object], *, skip: int) -> Program:
+    """Makes a program of an iterator's next element; first skips `skip`, which it may have read ahead of the clock."""
+    skipped = collections.deque[object](maxlen=0)
+    return Program(lambda: next(iterator), settle=lambda: skipped.extend(itertools.islice(iterator, skip)))
+
+
+def take_sample(program: Program, *, seconds: float) -> Sample:
     """Calls `program` once, and again until `seconds` have passed."""
-    if program.settle:
-        program.settle()
-    _forget_peak()
-    calls, busy, own, start = 0, _busy_seconds(), time.process_time(), time.perf_counter()
+    program.settle()
+    if _CLEAR.exists():  # the high-water mark of the resident set starts again from its size now (proc(5), clear_refs)
+        _CLEAR.write_text('5')
+    calls, busy, own, start = 0, _get_busy_seconds(), time.process_time(), time.perf_counter()
     while not calls or time.perf_counter() - start < seconds:
         program.call()
         calls += 1
     elapsed = time.perf_counter() - start
     own = time.process_time() - own
-    foreign = None
-    if busy is not None:
-        others = (_busy_seconds() or 0) - busy - own
-        foreign = min(1.0, max(0.0, others / (elapsed * (os.cpu_count() or 1))))
-    return Sample(calls, elapsed / calls, own / calls, foreign, _peak_bytes())
+    others = None if busy is None else (_get_busy_seconds() or 0) - busy - own
+    foreign = None if others is None else min(1.0, max(0.0, others / (elapsed * (os.cpu_count() or 1))))
+    return Sample(calls, elapsed / calls, own / calls, foreign, _get_peak_bytes())
 
 
 def wait_until_idle(*, longest: float = 5.0) -> None:
-    """Until threads of this process have ended what they do unasked, such as reading ahead, or `longest` seconds."""
+    """Waits until the threads of this process compute nothing any more, such as reading ahead, or `longest` seconds."""
     end = time.perf_counter() + longest
     while time.perf_counter() < end:
         before = time.process_time()
@@ -78,21 +84,15 @@ def wait_until_idle(*, longest: float = 5.0) -> None:
             return
 
 
-def _busy_seconds() -> float | None:
-    """Time that the machine's cores were not idle, since it was started."""
+def _get_busy_seconds() -> float | None:
+    """Returns the time that the machine's cores were not idle since it was started."""
     if not _STAT.exists():
         return None
     user, nice, system, _idle, _waiting, irq, softirq, steal = map(int, _STAT.read_text().split(maxsplit=9)[1:9])
     return (user + nice + system + irq + softirq + steal) / os.sysconf('SC_CLK_TCK')
 
 
-def _forget_peak() -> None:
-    """Starts the resident set's high-water mark again from what is held now (proc(5), clear_refs)."""
-    if _CLEAR.exists():
-        _CLEAR.write_text('5')
-
-
-def _peak_bytes() -> int | None:
+def _get_peak_bytes() -> int | None:
     if not _STATUS.exists():
         return None
     lines = dict(line.split(':', 1) for line in _STATUS.read_text().splitlines())

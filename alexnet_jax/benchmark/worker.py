@@ -1,39 +1,37 @@
-"""A process that is measured: python -m alexnet_jax.benchmark.worker SUBJECT SETTING, see protocol."""
+"""A measured process: python -m alexnet_jax.benchmark.worker NAME SETTING, see protocol."""
 
 from __future__ import annotations
 
-import sys
-
-from alexnet_jax.benchmark import protocol
-
-SUBJECTS = ('one_device', 'two_device', 'layers', 'ceilings', 'input')
+from alexnet_jax.benchmark.protocol import Setting, run_worker
+from alexnet_jax.benchmark.sampling import Program
 
 
-def main(subject: str, argument: str) -> None:
-    """Builds `subject`, one of SUBJECTS, and answers requests until standard input ends."""
-    setting, answers = protocol.begin(argument)
-    import jax  # after `begin`, which sets the allocator
+def make_programs(name: str, setting: Setting) -> tuple[dict[str, Program], dict[str, str]]:
+    """Makes the programs of a process and {library: version}; imports only what they need.
+
+    `name` is 'one_device', 'two_device', 'layers', 'ceilings', 'input', 'torch_FORM', 'torch_ceiling' or 'tf_FORM'.
+    """
+    peer, _, form = name.partition('_')
+    if peer == 'torch':
+        from alexnet_jax.benchmark.peers import torch_alexnet
+
+        return torch_alexnet.make_torch_programs(form, setting)
+    if peer == 'tf':
+        from alexnet_jax.benchmark.peers import tf_data
+
+        return tf_data.make_tf_programs(form, setting)
+    import jax
     import numpy as np
 
-    from alexnet_jax.benchmark import ceilings, layers, network
+    versions = {'jax': jax.__version__, 'numpy': np.__version__}
+    if name == 'input':
+        from alexnet_jax.benchmark.input_programs import make_input_programs
 
-    match subject:
-        case 'one_device':
-            programs = network.programs(setting, towers=1)
-        case 'two_device':
-            programs = network.programs(setting, towers=2)
-        case 'layers':  # and the whole step, of which they are parts
-            programs = {'train': network.programs(setting, towers=1)['train'], **layers.programs(setting)}
-        case 'ceilings':
-            programs = ceilings.programs()
-        case 'input':
-            from alexnet_jax.benchmark import input_stages  # here: it opens datasets, and imports what that takes
+        return make_input_programs(setting), versions
+    from alexnet_jax.benchmark.step_programs import make_step_programs
 
-            programs = input_stages.programs(setting)
-        case _:
-            raise ValueError(f'unknown subject {subject!r}')
-    protocol.serve(answers, programs, versions={'jax': jax.__version__, 'numpy': np.__version__})
+    return make_step_programs(name, setting), versions
 
 
 if __name__ == '__main__':
-    main(*sys.argv[1:])
+    run_worker(make_programs)

@@ -1,1 +1,1 @@
-"""Data: making, opening and describing datasets, and the pipeline that feeds training."""
+"""Prepared datasets, and the pipeline that feeds training."""

@@ -1,6 +1,6 @@
-"""The paper's augmentation (section 4.1): random 224x224 crops, horizontal flips, RGB lighting.
+"""Augments images as the paper does (section 4.1): random 224x224 crops, horizontal flips, RGB lighting.
 
-The host draws and crops; the device subtracts the mean and adds the lighting, so that only uint8 crops and three
+The host samples and crops; the device subtracts the mean and adds the lighting, so that only uint8 crops and three
 floats per image cross between them.
 """
 
@@ -18,17 +18,17 @@ from alexnet_jax.data.statistics import RECORD
 CROP = 224  # the paper's; Caffe's networks read crops of 227
 
 
-def offsets_of(size: int, *, record: int = RECORD) -> int:
-    """Places of a crop of `size` along each side of a record of `record`: of 224 out of 256, 33, 0 to 32 inclusive."""
+def count_offsets(size: int, *, record: int = RECORD) -> int:
+    """Counts the offsets of a crop of `size` along a side of `record` pixels: of 224 in 256, 33, 0 to 32 inclusive."""
     return record - size + 1
 
 
-OFFSETS = offsets_of(CROP)
+OFFSET_COUNT = count_offsets(CROP)
 
 
 @dataclasses.dataclass(frozen=True)
-class Draw:
-    """What chance decides for one image in one epoch: crop offset, flip, three standard normal numbers."""
+class Augmentation:
+    """The random values of one image in one epoch: crop offset, flip, three standard normal numbers."""
 
     top: int
     left: int
@@ -36,63 +36,72 @@ class Draw:
     normals: np.ndarray
 
 
-def draw(*, seed: int, epoch: int, record: int, crop_group: int | None = None, offsets: int = OFFSETS) -> Draw:
-    """The augmentation of `record` in `epoch`: a pure function, the same on any host and for any worker count.
+def sample_augmentation(
+    *, seed: int, epoch: int, record: int, crop_group: int | None = None, offset_count: int = OFFSET_COUNT
+) -> Augmentation:
+    """Samples the augmentation of `record` in `epoch`: a pure function, the same on any host, for any worker count.
 
-    Images of one `crop_group` of an epoch share crop and flip, never the normals; None: each record draws its own.
-    `offsets` are those of the crop's size and the record's (`offsets_of`).
+    Images of one `crop_group` of an epoch share crop and flip, never the normals; None: each record has its own.
+    `offset_count` is that of the crop's size and the record's (`count_offsets`).
     """
     if crop_group is not None:
-        shared = _group_draw(seed=seed, epoch=epoch, group=crop_group, offsets=offsets)
-        own = draw(seed=seed, epoch=epoch, record=record, offsets=offsets)
+        shared = _sample_for_group(seed=seed, epoch=epoch, group=crop_group, offset_count=offset_count)
+        own = sample_augmentation(seed=seed, epoch=epoch, record=record, offset_count=offset_count)
         return dataclasses.replace(shared, normals=own.normals)
     # Philox is counter-based: every (seed, epoch, record) is an independent stream, found without walking to it.
     random = np.random.Generator(np.random.Philox(key=[seed, epoch], counter=[0, 0, 0, record]))
-    top, left, flip = random.integers(offsets), random.integers(offsets), random.integers(2)
-    return Draw(int(top), int(left), bool(flip), random.standard_normal(3))
+    top, left, flip = random.integers(offset_count), random.integers(offset_count), random.integers(2)
+    return Augmentation(int(top), int(left), bool(flip), random.standard_normal(3))
 
 
 @functools.lru_cache(maxsize=64)  # the images of a group come one after another
-def _group_draw(*, seed: int, epoch: int, group: int, offsets: int) -> Draw:
-    """Whose crop and flip a group takes: those that the record of its number would have had."""
-    return draw(seed=seed, epoch=epoch, record=group, offsets=offsets)
+def _sample_for_group(*, seed: int, epoch: int, group: int, offset_count: int) -> Augmentation:
+    """Samples what a group shares: the crop and flip of the record whose number is the group's."""
+    return sample_augmentation(seed=seed, epoch=epoch, record=group, offset_count=offset_count)
 
 
 @functools.lru_cache(maxsize=4)
-def fixed_places(crops: int, *, seed: int, offsets: int = OFFSETS) -> tuple[tuple[int, int], ...]:
-    """(top, left) of `crops` different crops, or all there are: the centre, and others drawn once for all epochs."""
-    edge = (offsets - 1) // 2
+def choose_offsets(crops: int, *, seed: int, offset_count: int = OFFSET_COUNT) -> tuple[tuple[int, int], ...]:
+    """Chooses (top, left) of `crops` different crops, or of all: the centre, and others, the same in all epochs."""
+    centre = ((offset_count - 1) // 2,) * 2
     # The third number keeps this stream apart from the order of the epochs.
-    others = np.random.default_rng([seed, 0, 0xC209]).permutation(offsets**2)
-    places = [divmod(int(place), offsets) for place in others]
-    return ((edge, edge), *[place for place in places if place != (edge, edge)])[:crops]
+    order = np.random.default_rng([seed, 0, 0xC209]).permutation(offset_count**2)
+    offsets = [divmod(int(index), offset_count) for index in order]
+    return (centre, *[offset for offset in offsets if offset != centre])[:crops]
 
 
-def limited(chance: Draw, *, places: tuple[tuple[int, int], ...] | None, flips: bool, offsets: int = OFFSETS) -> Draw:
-    """The draw with one of `places` for its offset (None: any), and mirrored only where `flips`.
+def restrict_augmentation(
+    augmentation: Augmentation,
+    *,
+    offsets: tuple[tuple[int, int], ...] | None,
+    flips: bool,
+    offset_count: int = OFFSET_COUNT,
+) -> Augmentation:
+    """Restricts the crop to one of `offsets` (None: any), and mirrors only where `flips`.
 
-    Few places are equally likely; of many, which do not divide offsets**2 evenly, some are twice as likely as others.
-    What is left to chance comes out as it would without the limits.
+    Few offsets are equally likely; of many, which do not divide offset_count**2 evenly, some are twice as likely as
+    others. What is not restricted stays as it was sampled.
     """
-    if places is not None:
-        top, left = places[(chance.top * offsets + chance.left) * len(places) // offsets**2]
-        chance = dataclasses.replace(chance, top=top, left=left)
-    return chance if flips else dataclasses.replace(chance, flip=False)
+    if offsets is not None:
+        sampled = augmentation.top * offset_count + augmentation.left
+        top, left = offsets[sampled * len(offsets) // offset_count**2]
+        augmentation = dataclasses.replace(augmentation, top=top, left=left)
+    return augmentation if flips else dataclasses.replace(augmentation, flip=False)
 
 
-def crop(image: np.ndarray, chance: Draw, *, size: int = CROP) -> np.ndarray:
-    """uint8 (h, w, 3) -> (size, size, 3): the drawn crop, mirrored left to right where drawn."""
-    view = image[chance.top : chance.top + size, chance.left : chance.left + size]
-    return view[:, ::-1] if chance.flip else view
+def crop(image: np.ndarray, augmentation: Augmentation, *, size: int = CROP) -> np.ndarray:
+    """Crops uint8 (h, w, 3) to (size, size, 3) at the sampled offset, and mirrors it left to right if `flip`."""
+    view = image[augmentation.top : augmentation.top + size, augmentation.left : augmentation.left + size]
+    return view[:, ::-1] if augmentation.flip else view
 
 
 def lighting_basis(rgb_covariance: np.ndarray, *, scale: str, strength: float) -> np.ndarray:
-    """float32 (3, 3) B: an image's lighting is B @ normals, in 0..255 units per RGB channel.
+    """Returns float32 (3, 3) B: an image's lighting is B @ normals, in 0..255 units per RGB channel.
 
     Args:
       rgb_covariance: (3, 3), of training pixels in 0..255 units.
-      scale: 'standard_deviation' or 'eigenvalue', see model.variants.Lighting.
-      strength: standard deviation of the drawn numbers, 0.1 in the paper.
+      scale: 'standard_deviation' or 'eigenvalue', see model.spec.Lighting.
+      strength: standard deviation of the random numbers, 0.1 in the paper.
     """
     eigenvalues, vectors = np.linalg.eigh(rgb_covariance)
     eigenvalues = eigenvalues.clip(min=0)  # rounding may leave -1e-12 on greyscale data
@@ -107,7 +116,7 @@ def lighting_basis(rgb_covariance: np.ndarray, *, scale: str, strength: float) -
 
 
 def centre_crop(image: Array | np.ndarray, size: int = CROP) -> Array | np.ndarray:
-    """The middle size x size of (..., n, n, 3)."""
+    """Returns the middle size x size of (..., n, n, 3)."""
     edge = (image.shape[-2] - size) // 2
     return image[..., edge : edge + size, edge : edge + size, :]
 
@@ -120,7 +129,7 @@ def normalise(
     divisor: float = 1.0,
     std: tuple[float, float, float] = (1.0, 1.0, 1.0),
 ) -> Array:
-    """uint8 crops (b, size, size, 3) -> what the network reads, on the device, in the dtype of `mean`.
+    """Turns crops (b, size, size, 3) into the network's input, on the device, in the dtype of `mean`.
 
     Args:
       images: uint8 or any numeric, 0..255.
@@ -128,8 +137,8 @@ def normalise(
         convdata_jpeg.py).
       lighting: (b, 3), added to all pixels of an image, 0..255 units; three zeros for an image that gets none, and
         None in testing, where none does.
-      divisor: divides each image to which lighting was added, and no other (see model.variants.Lighting).
-      std: divides each RGB channel (see model.variants.Variant.pixel_std).
+      divisor: divides each image to which lighting was added, and no other (see model.spec.Lighting).
+      std: divides each RGB channel (see model.spec.Variant.pixel_std).
     """
     x = images.astype(mean.dtype) - mean
     if lighting is not None:

@@ -1,6 +1,10 @@
 """Brings one photograph of any size to a square of RGB, 256 x 256 as the paper trains on (section 2) or another."""
 
+from __future__ import annotations
+
 import io
+import os
+import pathlib
 import struct
 import threading
 import warnings
@@ -10,10 +14,9 @@ import simplejpeg
 from cykooz_resizer import CropBox, FilterType, ImageData, PixelType, ResizeAlg, ResizeOptions, Resizer
 from PIL import ExifTags, Image, ImageOps
 
-from alexnet_jax import InputError
-from alexnet_jax.data.decode import copy_window
-from alexnet_jax.data.items import UnusableImage
+from alexnet_jax.data.decode import copy_crop
 from alexnet_jax.data.statistics import RECORD
+from alexnet_jax.errors import InputError
 
 MIN_SIDE = 16  # shorter side in pixels; below it, enlarging to 256 invents more than 99.6 % of the pixels
 MAX_ASPECT = 10  # longer over shorter side; beyond it, the central square is under a tenth of the picture
@@ -32,60 +35,58 @@ MODES = (
     'RGB',
     'RGBA',
     'CMYK',
-)  # eight bits or fewer a channel, meaning known without a profile
+)  # at most eight bits a channel, meaning known without profile
 BICUBIC = ResizeAlg.convolution(FilterType.catmull_rom)  # Pillow's BICUBIC: stretched to the source's pixels, no alias
 
 
-class _Resizer(threading.local):
-    """One for each thread: it keeps its buffers, whose making takes longer than resizing."""
+class UnusableImage(Exception):
+    """A source cannot become a training image; the message is the reason."""
+
+
+class _ThreadResizer(threading.local):
+    """Keeps one resizer for each thread: its buffers take longer to make than an image to resize."""
 
     def __init__(self) -> None:
         self.resizer = Resizer()
 
 
-_resizer = _Resizer()
+_thread = _ThreadResizer()
 
 
 def photo_to_jpeg(data: bytes, quality: int = QUALITY, *, record_size: int = RECORD) -> bytes:
-    """The JPEG of `square_image`, of the given quality (1..100).
+    """Encodes `square_image` as a JPEG of the given quality (1..100).
 
     Chroma is kept at full resolution (4:4:4): every decoder then gives the same pixels, which 4:2:0 leaves to taste.
     """
     return simplejpeg.encode_jpeg(square_image(data, record_size=record_size), quality, 'RGB', '444', fastdct=False)
 
 
-def photo_window(
+def decode_photo_crop(
     data: bytes, out: np.ndarray, *, top: int = 0, left: int = 0, mirrored: bool = False, record_size: int = RECORD
 ) -> None:
-    """A `decode.Window` of a photograph: that of `square_image`, without the loss of a record's JPEG."""
+    """Decodes a crop of a photograph's `square_image`, without the loss of a record's JPEG; see `CropDecoder`."""
     try:
-        order = 'BGR' if mirrored else 'RGB'  # see copy_window
+        order = 'BGR' if mirrored else 'RGB'  # see copy_crop
         pixels = square_image(data, top=top, left=left, side=len(out), order=order, record_size=record_size)
     except UnusableImage as error:
         raise InputError(
             f'an image cannot be used ({error}): repair or remove it, or prepare the dataset with --on_error=skip'
         ) from error
-    copy_window(pixels, out, mirrored=mirrored)
+    copy_crop(pixels, out, mirrored=mirrored)
 
 
 def square_image(
-    data: bytes,
-    *,
-    top: int = 0,
-    left: int = 0,
-    side: int | None = None,
-    order: str = 'RGB',
-    record_size: int = RECORD,
+    data: bytes, *, top: int = 0, left: int = 0, side: int | None = None, order: str = 'RGB', record_size: int = RECORD
 ) -> np.ndarray:
-    """Shorter side to `record_size`, centre square; of that the window of `side` at (top, left), uint8 (side, side, 3).
+    """Resizes the shorter side to `record_size`; returns a crop of the centre square, uint8 (side, side, 3).
 
-    Only the window is computed. Resizing is bicubic with antialiasing; what has the size already keeps its pixels. A
+    Only the crop is computed. Resizing is bicubic with antialiasing; what has the size already keeps its pixels. A
     large JPEG is first reduced while it is read, never below twice the final size. EXIF orientation is applied;
     transparency is laid over white; CMYK becomes r = (255 - c) * (255 - k) / 255.
 
     Args:
       data: an image file's bytes, 8 bits a channel; the content counts, not the file's name.
-      top: first row of the window, of `record_size`.
+      top: first row of the crop, of `record_size`.
       left: its first column.
       side: its size; None: the whole square.
       order: 'RGB' or 'BGR', of the result.
@@ -95,26 +96,39 @@ def square_image(
       UnusableImage: with the reason, in a few words.
     """
     try:
-        pixels = _decode(data, order, 2 * record_size)
-    except (OSError, SyntaxError, ValueError, EOFError, struct.error) as e:
-        raise UnusableImage(_one_line(e)) from e
-    return _window(pixels, top=top, left=left, side=side or record_size, record_size=record_size)
-
-
-def _window(pixels: np.ndarray, *, top: int, left: int, side: int, record_size: int) -> np.ndarray:
-    """uint8 (h, w, 3) -> (side, side, 3) at the scale at which the central square of `pixels` is `record_size` wide."""
+        pixels = _decode(data, order, min_side=2 * record_size)
+    except (OSError, SyntaxError, ValueError, EOFError, struct.error) as error:
+        text = ' '.join(str(error).split()) or type(error).__name__
+        # Pillow's text names a memory address.
+        raise UnusableImage('not an image' if 'cannot identify image file' in text else text) from error
     height, width, _ = pixels.shape
-    square = min(height, width)
+    square, side = min(height, width), side or record_size
     scale = square / record_size
     box = CropBox((width - square) / 2 + left * scale, (height - square) / 2 + top * scale, side * scale, side * scale)
     source = ImageData(width, height, PixelType.U8x3, pixels.tobytes())
-    window = ImageData(side, side, PixelType.U8x3)
-    _resizer.resizer.resize(source, window, ResizeOptions(resize_alg=BICUBIC, crop_box=box))
-    return np.frombuffer(window.get_buffer(), np.uint8).reshape(side, side, 3)
+    crop = ImageData(side, side, PixelType.U8x3)
+    _thread.resizer.resize(source, crop, ResizeOptions(resize_alg=BICUBIC, crop_box=box))
+    return np.frombuffer(crop.get_buffer(), np.uint8).reshape(side, side, 3)
 
 
-def _opened(data: bytes) -> Image.Image:
-    """The image, of which only the header is read."""
+def read_photo(path: str | os.PathLike[str]) -> bytes:
+    """Reads an image's file; `UnusableImage` if that fails or it is too large to read."""
+    try:
+        check_file_size(os.stat(path).st_size)
+        return pathlib.Path(path).read_bytes()
+    except OSError as error:
+        raise UnusableImage(error.strerror or str(error)) from error
+
+
+def check_file_size(size: int) -> int:
+    """Returns the size of an image's file in bytes; `UnusableImage` if it is too large to read."""
+    if size > MAX_BYTES:
+        raise UnusableImage(f'a file of {size:,} bytes; at most {MAX_BYTES:,} are read')
+    return size
+
+
+def _open(data: bytes) -> Image.Image:
+    """Opens the image, of which only the header is read; refuses too many pixels."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter('ignore', Image.DecompressionBombWarning)  # is refused below, in every thread
@@ -127,16 +141,9 @@ def _opened(data: bytes) -> Image.Image:
     return image
 
 
-def checked_size(size: int) -> int:
-    """The size of an image's file in bytes, if it is worth reading; `UnusableImage` if not."""
-    if size > MAX_BYTES:
-        raise UnusableImage(f'a file of {size:,} bytes; at most {MAX_BYTES:,} are read')
-    return size
-
-
-def _decode(data: bytes, order: str, least: int) -> np.ndarray:
-    """uint8 (h, w, 3), upright; neither side under `least` if the photograph's is not."""
-    image = _opened(data)
+def _decode(data: bytes, order: str, *, min_side: int) -> np.ndarray:
+    """Decodes to uint8 (h, w, 3), upright; neither side under `min_side` if the photograph's is not."""
+    image = _open(data)
     deep_png = data.startswith(b'\x89PNG') and data[24] > 8  # IHDR bit depth; Pillow hides that of RGB
     if deep_png or image.mode.startswith(('I', 'F')):
         raise UnusableImage('more than 8 bits a channel; convert it to 8')
@@ -151,19 +158,13 @@ def _decode(data: bytes, order: str, least: int) -> np.ndarray:
     if data.startswith(b'\xff\xd8') and image.mode in ('RGB', 'L') and upright:
         try:
             # Same pixels as Pillow's, in two thirds of the time.
-            return simplejpeg.decode_jpeg(data, order, min_height=least, min_width=least, min_factor=2)
+            return simplejpeg.decode_jpeg(data, order, min_height=min_side, min_width=min_side, min_factor=2)
         except ValueError:
             pass  # simplejpeg takes any irregularity for an error; Pillow, below, tells stray bytes from lost ones
-    image.draft(None, (least, least))
+    image.draft(None, (min_side, min_side))
     image = ImageOps.exif_transpose(image)
     if image.has_transparency_data:
         image = image.convert('RGBA')
         image = Image.alpha_composite(Image.new('RGBA', image.size, 'white'), image)
     pixels = np.asarray(image.convert('RGB'))
     return pixels if order == 'RGB' else pixels[..., ::-1]
-
-
-def _one_line(error: BaseException) -> str:
-    if 'cannot identify image file' in str(error):  # Pillow's text names a memory address
-        return 'not an image'
-    return ' '.join(str(error).split()) or type(error).__name__

@@ -1,4 +1,4 @@
-"""Photographs named one by one on a command line, as records that testing reads."""
+"""Opens photographs named one by one on a command line, as records that testing reads."""
 
 from __future__ import annotations
 
@@ -6,9 +6,8 @@ import dataclasses
 import pathlib
 from collections.abc import Sequence
 
-from alexnet_jax.data.items import UnusableImage
-from alexnet_jax.data.photo import checked_size, square_image
-from alexnet_jax.data.source import Records
+from alexnet_jax.data.dataset import DataSource
+from alexnet_jax.data.photo import UnusableImage, read_photo, square_image
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,39 +23,35 @@ class PhotoFiles:
 
     names: tuple[str, ...]
     labels: tuple[int | None, ...]
-    records: Records
+    records: DataSource
     unusable: tuple[str, ...]
 
 
-class _Files:
-    """A data source, as `Records` wraps it."""
+@dataclasses.dataclass(frozen=True)
+class _FileSource:
+    """Reads files as TFDS reads records."""
 
-    def __init__(self, paths: Sequence[pathlib.Path], labels: Sequence[int]) -> None:
-        self._paths, self._labels = paths, labels
+    names: Sequence[str]
+    labels: Sequence[int | None]
 
     def __len__(self) -> int:
-        return len(self._paths)
+        return len(self.names)
 
     def __getitem__(self, index: int) -> dict[str, object]:
-        return {'image': self._paths[index].read_bytes(), 'label': self._labels[index]}
+        return {'image': pathlib.Path(self.names[index]).read_bytes(), 'label': self.labels[index] or 0}
 
 
 def open_photos(names: Sequence[str], classes: Sequence[str]) -> PhotoFiles:
-    """Reads each file once to see what it is; testing reads it again, so that any number of them fits."""
+    """Reads each file once to see whether it is usable; testing reads it again, so that any number of files fits."""
     usable, unusable = [], []
     for name in names:
-        path = pathlib.Path(name)
         try:
-            checked_size(path.stat().st_size)
-            square_image(path.read_bytes())
+            square_image(read_photo(name))
             usable.append(name)
-        except OSError as error:
-            unusable.append(f'{name}: {error.strerror}')
         except UnusableImage as error:
             unusable.append(f'{name}: {error}')
-    known = {name: index for index, name in enumerate(classes)}
-    paths = [pathlib.Path(name) for name in usable]
-    labels = [known.get(path.absolute().parent.name) for path in paths]
-    source = _Files(paths, [label or 0 for label in labels])
-    records = Records('photographs', 'given', data_source=source, class_count=len(classes), photos=True)
+    label_of_class = {name: label for label, name in enumerate(classes)}
+    labels = [label_of_class.get(pathlib.Path(name).absolute().parent.name) for name in usable]
+    source = _FileSource(usable, labels)
+    records = DataSource('photographs', 'given', data_source=source, class_count=len(classes), photos=True)
     return PhotoFiles(tuple(usable), tuple(labels), records, tuple(unusable))

@@ -1,43 +1,43 @@
-"""Batches as a pure function of the step, read ahead by Grain's threads.
+"""Makes batches as a pure function of the step, read ahead by Grain's threads.
 
-The record and the augmentation at any place of any batch follow from (seed, step) alone, so a run that stops needs to
+The record and the augmentation at any row of any batch follow from (seed, step) alone, so a run that stops needs to
 remember nothing of its data, and any number of hosts and workers sees the same images. Epochs follow one another
 without a gap: each record comes exactly once in every epoch, also where the batch does not divide it.
 """
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import functools
 from collections.abc import Iterator
+from typing import Any
 
 import grain
 import numpy as np
 
-from alexnet_jax import InputError
-from alexnet_jax.data.augment import CROP, draw, limited, offsets_of
-from alexnet_jax.data.decode import Window, record_window
-from alexnet_jax.data.source import Records
+from alexnet_jax.data.augment import CROP, count_offsets, restrict_augmentation, sample_augmentation
+from alexnet_jax.data.dataset import DataSource
+from alexnet_jax.data.decode import CropDecoder, decode_record_crop
 from alexnet_jax.data.statistics import RECORD
+from alexnet_jax.errors import InputError
 
 READ_AHEAD = 4  # batches in flight: at 128 images 77 MB
 THREADS = 2  # decoding releases the GIL; two threads already outrun this network on any CPU that they share with it
 
 
-def window_of(source: Records) -> Window:
-    """What reads the images of `source`."""
+def get_crop_decoder(source: DataSource) -> CropDecoder:
+    """Returns the decoder of the images of `source`."""
     if not source.photos:
-        return record_window
-    from alexnet_jax.data.photo import photo_window  # here, because prepared records need no Pillow
+        return decode_record_crop
+    from alexnet_jax.data.photo import decode_photo_crop  # here, because prepared records need no Pillow
 
-    return photo_window
+    return decode_photo_crop
 
 
-def whole(source: Records, index: int, *, record_size: int) -> np.ndarray:
-    """uint8 (record_size, record_size, 3) RGB of one image of `source`."""
+def read_whole_image(source: DataSource, index: int, *, record_size: int) -> np.ndarray:
+    """Reads one image of `source`: uint8 (record_size, record_size, 3) RGB."""
     pixels = np.empty((record_size, record_size, 3), np.uint8)
-    window_of(source)(source[index][0], pixels, record_size=record_size)
+    get_crop_decoder(source)(source[index][0], pixels, record_size=record_size)
     return pixels
 
 
@@ -49,7 +49,7 @@ class HostBatch:
       images: uint8 (b, crop_size, crop_size, 3), cropped and flipped, RGB.
       labels: int32 (b,).
       lighting: float32 (b, 3), to be added to the pixels, 0..255 units.
-      records: int64 (b,), which records of the training split these are.
+      records: int64 (b,), indices of the images in the training split.
     """
 
     images: np.ndarray
@@ -60,36 +60,36 @@ class HostBatch:
 
 @dataclasses.dataclass(frozen=True)
 class TrainingBatches:
-    """`self[step]` is the global batch of `step`, or this host's rows of it.
+    """Makes the training batches: `self[step]` is the global batch of `step`, or this host's rows of it.
 
     Attributes:
       source: the training records.
       batch_size: images of a global batch, of all hosts together.
       seed: of shuffling and augmentation.
       lighting_basis: float32 (3, 3) of `augment.lighting_basis`, or zeros for none.
-      window: what reads the source's images, of `window_of`.
+      decode_crop: the decoder of the source's images, of `get_crop_decoder`.
       crop_size: side of the crops.
       record_size: side of the records that they are cut out of.
       rows: the rows of the global batch that this host makes; None: all of them.
-      images_per_crop: how many neighbours in an epoch's order share crop and flip (model.variants.Variant).
-      places: (top, left) of the crops to choose from; None: all.
+      images_per_crop: how many neighbours in an epoch's order share crop and flip (model.spec.Variant).
+      offsets: (top, left) of the crops to choose from; None: all.
       flips: whether images are mirrored.
-      lit_steps: lighting is zero from this step on; None: never.
+      lighting_steps: the number of first steps with lighting, which is zero afterwards; None: all steps.
     """
 
-    source: Records
+    source: DataSource
     batch_size: int
     seed: int
     lighting_basis: np.ndarray
-    window: Window = record_window
+    decode_crop: CropDecoder = decode_record_crop
     _: dataclasses.KW_ONLY
     crop_size: int = CROP
     record_size: int = RECORD
     rows: range | None = None
     images_per_crop: int = 1
-    places: tuple[tuple[int, int], ...] | None = None
+    offsets: tuple[tuple[int, int], ...] | None = None
     flips: bool = True
-    lit_steps: int | None = None
+    lighting_steps: int | None = None
 
     def __post_init__(self) -> None:
         if self.rows is not None and not set(self.rows) <= set(range(self.batch_size)):
@@ -99,59 +99,45 @@ class TrainingBatches:
         return np.iinfo(np.int32).max  # training decides when it has enough
 
     def __getitem__(self, step: int) -> HostBatch:
-        rows = range(self.batch_size) if self.rows is None else self.rows
-        places = [divmod(step * self.batch_size + row, len(self.source)) for row in rows]
-        records = self.records(step).tolist()
+        records = self.records(step)
         # Each kind of work for the whole batch at once: taking turns, each would find the processor's caches full of
         # the others' code and data, which costs 20 us an image on one thread, 70 on two.
-        encoded = [self.source[record] for record in records]
-        chances, offsets = [], offsets_of(self.crop_size, record=self.record_size)
-        for (epoch, place), record in zip(places, records, strict=True):
-            group = place // self.images_per_crop if self.images_per_crop > 1 else None
-            chance = draw(seed=self.seed, epoch=epoch, record=record, crop_group=group, offsets=offsets)
-            chances.append(limited(chance, places=self.places, flips=self.flips, offsets=offsets))
-        images = np.empty((len(rows), self.crop_size, self.crop_size, 3), np.uint8)
-        lighting = np.zeros((len(rows), 3), np.float32)
-        for i, ((data, _), chance) in enumerate(zip(encoded, chances, strict=True)):
-            with _naming(records[i]):
-                self.window(
-                    data,
-                    images[i],
-                    top=chance.top,
-                    left=chance.left,
-                    mirrored=chance.flip,
-                    record_size=self.record_size,
-                )
-            if self.lit_steps is None or step < self.lit_steps:
-                lighting[i] = self.lighting_basis @ chance.normals
-        labels = np.array([label for _, label in encoded], np.int32)
-        return HostBatch(images, labels, lighting, np.array(records, np.int64))
+        encoded = [self.source[record] for record in records.tolist()]
+        count, neighbours = count_offsets(self.crop_size, record=self.record_size), self.images_per_crop
+        sample = functools.partial(sample_augmentation, seed=self.seed, offset_count=count)
+        restrict = functools.partial(restrict_augmentation, offsets=self.offsets, flips=self.flips, offset_count=count)
+        augmentations = [
+            restrict(sample(epoch=epoch, record=record, crop_group=index // neighbours if neighbours > 1 else None))
+            for (epoch, index), record in zip(self._locate_rows(step), records.tolist(), strict=True)
+        ]
+        images = np.empty((len(records), self.crop_size, self.crop_size, 3), np.uint8)
+        lighting = np.zeros((len(records), 3), np.float32)
+        for i, ((data, _), sampled) in enumerate(zip(encoded, augmentations, strict=True)):
+            crop = {'top': sampled.top, 'left': sampled.left, 'mirrored': sampled.flip}
+            _decode(self, data, images[i], record=int(records[i]), **crop)
+            if self.lighting_steps is None or step < self.lighting_steps:
+                lighting[i] = self.lighting_basis @ sampled.normals
+        return HostBatch(images, np.array([label for _, label in encoded], np.int32), lighting, records)
+
+    def _locate_rows(self, step: int) -> list[tuple[int, int]]:
+        """Returns (epoch, index in the epoch's order) of each row of `self[step]`."""
+        rows = range(self.batch_size) if self.rows is None else self.rows
+        return [divmod(step * self.batch_size + row, len(self.source)) for row in rows]
 
     def records(self, step: int) -> np.ndarray:
-        """int64 (b,): which records of the training split `self[step]` is made of."""
-        rows = range(self.batch_size) if self.rows is None else self.rows
-        places = [divmod(step * self.batch_size + row, len(self.source)) for row in rows]
-        orders = {epoch: epoch_order(len(self.source), seed=self.seed, epoch=epoch) for epoch, _ in places}
-        return np.array([orders[epoch][place] for epoch, place in places], np.int64)
+        """Returns int64 (b,): the indices, in the training split, of the records in `self[step]`."""
+        located, count = self._locate_rows(step), len(self.source)
+        orders = {epoch: epoch_order(count, seed=self.seed, epoch=epoch) for epoch, _ in located}
+        return np.array([orders[epoch][index] for epoch, index in located], np.int64)
 
     def read_from(self, step: int, *, threads: int = THREADS, read_ahead: int = READ_AHEAD) -> Iterator[HostBatch]:
-        """The batches of `step`, step + 1, ..., decoded by `threads`, `read_ahead` batches ahead, in order."""
-        ahead = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=read_ahead)
-        return iter(grain.MapDataset.source(self).slice(slice(step, None)).to_iter_dataset(ahead))
-
-
-@contextlib.contextmanager
-def _naming(record: int) -> Iterator[None]:
-    """Says which record it was that could not be decoded."""
-    try:
-        yield
-    except (ValueError, OSError) as error:
-        raise InputError(f'record {record} is no image that can be decoded: {str(error).splitlines()[0]}') from error
+        """Reads the batches of `step`, step + 1, ... in order, decoded by `threads`, `read_ahead` batches ahead."""
+        return _read_ahead(self, start=step, threads=threads, read_ahead=read_ahead)
 
 
 @functools.lru_cache(maxsize=2)  # a batch may span two epochs
 def epoch_order(records: int, *, seed: int, epoch: int) -> np.ndarray:
-    """int64 (records,): the order of an epoch, a uniformly drawn permutation."""
+    """Returns int64 (records,): the order of an epoch, a uniformly random permutation."""
     # The third number keeps this stream apart from the augmentation's.
     return np.random.default_rng([seed, epoch, 0x0DE4]).permutation(records)
 
@@ -173,14 +159,14 @@ class EvaluationBatch:
 
 @dataclasses.dataclass(frozen=True)
 class EvaluationBatches:
-    """Every record of a split exactly once, in order, in ceil(n / batch_size) batches of one shape.
+    """Makes batches of every record of a split exactly once, in order: ceil(n / batch_size) of one shape.
 
-    `window`, `record_size` and `rows` as in `TrainingBatches`.
+    `decode_crop`, `record_size` and `rows` as in `TrainingBatches`.
     """
 
-    source: Records
+    source: DataSource
     batch_size: int
-    window: Window = record_window
+    decode_crop: CropDecoder = decode_record_crop
     _: dataclasses.KW_ONLY
     record_size: int = RECORD
     rows: range | None = None
@@ -191,17 +177,30 @@ class EvaluationBatches:
     def __getitem__(self, index: int) -> EvaluationBatch:
         rows = range(self.batch_size) if self.rows is None else self.rows
         images = np.zeros((len(rows), self.record_size, self.record_size, 3), np.uint8)
-        labels = np.zeros(len(rows), np.int32)
-        valid = np.zeros(len(rows), bool)
+        labels, valid = np.zeros(len(rows), np.int32), np.zeros(len(rows), bool)
         start = index * self.batch_size + rows.start
         for row, record in enumerate(range(start, min(start + len(rows), len(self.source)))):
-            jpeg, labels[row] = self.source[record]
-            with _naming(record):
-                self.window(jpeg, images[row], record_size=self.record_size)
+            data, labels[row] = self.source[record]
+            _decode(self, data, images[row], record=record)
             valid[row] = True
         return EvaluationBatch(images, labels, valid)
 
     def read(self) -> Iterator[EvaluationBatch]:
-        """All batches, decoded ahead by threads."""
-        ahead = grain.ReadOptions(num_threads=THREADS, prefetch_buffer_size=READ_AHEAD)
-        return iter(grain.MapDataset.source(self).to_iter_dataset(ahead))
+        """Reads all batches, decoded ahead by threads."""
+        return _read_ahead(self)
+
+
+def _decode(
+    batches: TrainingBatches | EvaluationBatches, data: bytes, out: np.ndarray, *, record: int, **crop: Any
+) -> None:
+    """Decodes `data` into `out`; an `InputError` names `record` where that fails."""
+    try:
+        batches.decode_crop(data, out, record_size=batches.record_size, **crop)
+    except (ValueError, OSError) as error:
+        raise InputError(f'record {record} is no image that can be decoded: {str(error).splitlines()[0]}') from error
+
+
+def _read_ahead(batches: Any, *, start: int = 0, threads: int = THREADS, read_ahead: int = READ_AHEAD) -> Iterator[Any]:
+    """Reads `batches` from `start` on, in order, by threads."""
+    options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=read_ahead)
+    return iter(grain.MapDataset.source(batches).slice(slice(start, None)).to_iter_dataset(options))

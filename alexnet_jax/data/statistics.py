@@ -1,4 +1,4 @@
-"""The two statistics that training needs: the mean image and the RGB covariance.
+"""Computes the two statistics that training needs: the mean image and the RGB covariance.
 
 Krizhevsky et al. 2012, section 2: "we did not pre-process the images in any other way, except for subtracting
 the mean activity over the training set from each pixel"; section 4.1: PCA "on the set of RGB pixel values
@@ -7,13 +7,15 @@ so the sums are kept as whole numbers: they are exact, and the result is the sam
 over however many processes, the images were added.
 """
 
+from __future__ import annotations
+
 import numpy as np
 
 RECORD = 256  # side of a record where nothing else is asked for; section 2: every image is brought to 256 x 256 first
 
 
 class Statistics:
-    """Running sums over images, mergeable between processes.
+    """Keeps running sums over images, mergeable between processes.
 
     int64 is wide enough: the largest sum is of squares, at most 256 * 256 * 255**2 an image, which fills 63
     bits after 2e9 images; of records of 1024 after 1e8.
@@ -25,12 +27,7 @@ class Statistics:
     """
 
     def __init__(self, class_count: int, *, record_size: int = RECORD) -> None:
-        """Starts from no images.
-
-        Args:
-          class_count: number of classes.
-          record_size: side of the images.
-        """
+        """Starts from no images, of side `record_size`, in `class_count` classes."""
         self.image_sum = np.zeros((record_size, record_size, 3), np.int64)
         self.product_sum = np.zeros((3, 3), np.int64)
         self.class_counts = np.zeros(class_count, np.int64)
@@ -46,28 +43,31 @@ class Statistics:
         self.product_sum += np.einsum('cn,dn->cd', pixels, pixels)
         self.class_counts[label] += 1
 
-    def merge(self, other: 'Statistics') -> None:
-        """Adds everything that `other` has seen."""
-        self.image_sum += other.image_sum
-        self.product_sum += other.product_sum
-        self.class_counts += other.class_counts
+    def merge(self, other: Statistics) -> None:
+        """Adds the sums of `other`."""
+        for name, value in vars(other).items():
+            vars(self)[name] += value
 
     @property
-    def images(self) -> int:
-        """How many images were added."""
+    def image_count(self) -> int:
+        """Counts the images added."""
         return int(self.class_counts.sum())
 
+    @property
+    def pixel_count(self) -> int:
+        """Counts the pixels of all images added."""
+        return self.image_count * self.image_sum[..., 0].size
+
     def mean_image(self) -> np.ndarray:
-        """The mean image: float64 (record_size, record_size, 3), 0..255."""
-        return self.image_sum / self.images
+        """Computes the mean image: float64 (record_size, record_size, 3), 0..255."""
+        return self.image_sum / self.image_count
 
     def rgb_covariance(self) -> np.ndarray:
-        """The covariance of RGB over every pixel of every image: float64 (3, 3), units of 0..255 squared.
+        """Computes the covariance of RGB over every pixel of every image: float64 (3, 3), 0..255 squared.
 
-        Divided by the number of pixels, not by one less: this is the paper's description of the training set,
-        not an estimate. The subtraction is made in whole numbers, where nothing cancels.
+        Divides by the number of pixels, not by one less: this is the paper's description of the training set, not an
+        estimate. Subtracts whole numbers, where nothing cancels.
         """
-        pixels = self.images * self.image_sum[..., 0].size
         channel_sum = self.image_sum.sum(axis=(0, 1)).astype(object)
-        scaled = pixels * self.product_sum.astype(object) - np.outer(channel_sum, channel_sum)
-        return (scaled / pixels**2).astype(np.float64)
+        scaled = self.pixel_count * self.product_sum.astype(object) - np.outer(channel_sum, channel_sum)
+        return (scaled / self.pixel_count**2).astype(np.float64)

@@ -1,1 +1,1 @@
-"""The paper's two test protocols, centre and ten-view, over every validation image."""
+"""The paper's two test protocols, centre and ten-view, and what follows from them."""

@@ -6,11 +6,12 @@ import dataclasses
 import json
 import pathlib
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
-from alexnet_jax import InputError
+from alexnet_jax.errors import InputError
+from alexnet_jax.files import replacing
 
 SUFFIXES = ('.npz', '.parquet')
 Batches = Iterable[tuple[np.ndarray, np.ndarray]]  # features (b, ...) and labels (b,), of evaluation.features
@@ -57,17 +58,11 @@ def write_features(path: pathlib.Path, batches: Batches, about: About, *, shape:
     Raises:
       InputError: the disk does not take it.
     """
-    half = path.with_name(f'.{path.name}.half')
-    try:
+    with replacing(path) as file:
         if path.suffix == '.npz':
-            _write_npz(half, batches, about)
+            _write_npz(file, batches, about)
         else:
-            _write_parquet(half, batches, about, shape)
-        half.replace(path)
-    except OSError as error:
-        raise InputError(f'cannot write {path}: {error.strerror or error}') from error
-    finally:
-        half.unlink(missing_ok=True)
+            _write_parquet(file, batches, about, shape)
 
 
 def _labelled(batches: Batches, about: About) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
@@ -78,7 +73,7 @@ def _labelled(batches: Batches, about: About) -> Iterator[tuple[int, np.ndarray,
         start += len(rows)
 
 
-def _write_npz(path: pathlib.Path, batches: Batches, about: About) -> None:
+def _write_npz(file: BinaryIO, batches: Batches, about: About) -> None:
     _, rows, labels = zip(*_labelled(batches, about), strict=True)
     arrays: dict[str, Any] = {'features': np.concatenate(rows), 'labels': np.concatenate(labels)}
     if about.names is None:
@@ -86,11 +81,10 @@ def _write_npz(path: pathlib.Path, batches: Batches, about: About) -> None:
     else:
         arrays['files'] = np.array(about.names, dtype=np.str_)
     arrays |= {key: np.array(getattr(about, key)) for key in ('classes', 'layer', 'network', 'images')}
-    with path.open('wb') as file:
-        np.savez(file, **arrays)
+    np.savez(file, **arrays)
 
 
-def _write_parquet(path: pathlib.Path, batches: Batches, about: About, shape: Sequence[int]) -> None:
+def _write_parquet(file: BinaryIO, batches: Batches, about: About, shape: Sequence[int]) -> None:
     import pyarrow as pa  # here, because few ask for it
     import pyarrow.parquet as pq
 
@@ -100,7 +94,7 @@ def _write_parquet(path: pathlib.Path, batches: Batches, about: About, shape: Se
     name = ('file', pa.string()) if of_files else ('record', pa.int64())
     columns = [name, ('label', pa.int32()), ('class', pa.string()), ('features', pa.list_(pa.float32(), size))]
     schema = pa.schema(columns, metadata=metadata)
-    with pq.ParquetWriter(path, schema) as writer:
+    with pq.ParquetWriter(file, schema) as writer:
         for start, rows, labels in _labelled(batches, about):
             end = start + len(rows)
             known = [None if label < 0 else int(label) for label in labels]

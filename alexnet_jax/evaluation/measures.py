@@ -1,7 +1,7 @@
 """What follows from the probabilities of a split: errors, a table by class, confusions, calibration, ensembles.
 
 Pure NumPy, on the host. A class is called by the largest probability; where several share it nobody was called, and the
-image counts as an error, as in evaluation.evaluate.
+image counts as an error, as in evaluation.evaluator.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from alexnet_jax.evaluation.evaluate import Result
+from alexnet_jax.evaluation.evaluator import Result
 from alexnet_jax.evaluation.predictions import Predictions
 
 BINS = 15  # of confidence, as in Guo et al., "On calibration of modern neural networks" (2017), whose measure it is

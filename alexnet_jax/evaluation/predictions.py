@@ -9,11 +9,11 @@ import numpy as np
 from jax.sharding import Mesh
 from jax.typing import DTypeLike
 
-from alexnet_jax import InputError
-from alexnet_jax.data.source import Records
-from alexnet_jax.evaluation.evaluate import Evaluator
+from alexnet_jax.data.dataset import DataSource
+from alexnet_jax.errors import InputError
+from alexnet_jax.evaluation.evaluator import Evaluator
 from alexnet_jax.model.network import Network
-from alexnet_jax.parallel.mesh import TOWER, batch_axes, parameter_specs, place, replicate
+from alexnet_jax.sharding.mesh import TOWER, batch_axes, parameter_specs, place, replicate
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Predictor:
     """A network on a mesh, ready for the images of one split."""
 
     def __init__(
-        self, network: Network, mesh: Mesh, records: Records, *, batch_size: int, dtype: DTypeLike | None = None
+        self, network: Network, mesh: Mesh, records: DataSource, *, batch_size: int, dtype: DTypeLike | None = None
     ) -> None:
         """Arguments as of `predict_split`."""
         check_mesh(network, mesh, batch_size=batch_size)
@@ -53,7 +53,7 @@ class Predictor:
 def predict_split(
     network: Network,
     mesh: Mesh,
-    records: Records,
+    records: DataSource,
     *,
     protocol: str,
     batch_size: int,
@@ -64,8 +64,8 @@ def predict_split(
 
     Args:
       network: with its weights, on the host.
-      mesh: of parallel.mesh.make_mesh.
-      records: of data.source.Dataset.records.
+      mesh: of sharding.mesh.make_mesh.
+      records: of data.dataset.Dataset.records.
       protocol: 'centre' or 'ten_view' (evaluation.views).
       batch_size: images at once, of all devices together.
       dtype: of activations and products, such as bfloat16; None: float32.

@@ -7,8 +7,8 @@ import dataclasses
 import pathlib
 from collections.abc import Collection
 
-from alexnet_jax.model.catalogue import NETWORKS
-from alexnet_jax.model.variants import RECORD_SIZE, Variant
+from alexnet_jax.model.spec import RECORD_SIZE, Variant
+from alexnet_jax.model.zoo import NETWORKS
 
 # What each is called as a prepared dataset, and which of its splits validates there. ILSVRC-2010 has the same 1000
 # classes only in part, and other images.
@@ -21,7 +21,7 @@ class Reference:
 
     Attributes:
       run: whose, such as 'released 145'.
-      variant: the network of model.catalogue that it is an error of; '' where that has none, or nobody knows: whether
+      variant: the network of model.zoo that it is an error of; '' where that has none, or nobody knows: whether
         the paper's figures are those of its text or of the released code.
       change: how its network differs from the published one, in words; '' where it does not.
       without: the same as a name of model.ablations; '' for none, 'pretraining' for what has more data.
@@ -62,13 +62,13 @@ class Reference:
         return '' if tested == self.split else f'not comparable: {self.split}, not {split}'
 
 
-def all_references() -> list[Reference]:
+def load_references() -> list[Reference]:
     """Every row of references.csv, in its order."""
     with (pathlib.Path(__file__).parent / 'references.csv').open(newline='') as file:
         return [_reference(row) for row in csv.DictReader(file)]
 
 
-def references(protocol: str, *, networks: Collection[Variant] = (), models: int = 1) -> list[Reference]:
+def select_references(protocol: str, *, networks: Collection[Variant] = (), models: int = 1) -> list[Reference]:
     """The rows of one protocol that belong beside `networks`, or an ensemble of `models`; those of the same come first.
 
     Rows of what lacks a part (Krizhevsky's ablations) belong beside networks that lack it, those of CIFAR-10 beside
@@ -78,7 +78,7 @@ def references(protocol: str, *, networks: Collection[Variant] = (), models: int
     without = {'', *(part for network in networks for part in network.without)}
     rows = [
         row
-        for row in all_references()
+        for row in load_references()
         if row.protocol == protocol
         and row.without in without
         and (row.dataset == 'CIFAR-10') in small
@@ -90,7 +90,7 @@ def references(protocol: str, *, networks: Collection[Variant] = (), models: int
 def _at_its_times(network: Variant, own: Variant) -> Variant:
     lighting = dataclasses.replace(network.lighting, until=own.lighting.until)
     named = dataclasses.replace(network, name=own.name, source=own.source, sources=own.sources)
-    return dataclasses.replace(named, lighting=lighting, slowed=own.slowed)
+    return dataclasses.replace(named, lighting=lighting, lr_multipliers=own.lr_multipliers)
 
 
 def _reference(row: dict[str, str]) -> Reference:

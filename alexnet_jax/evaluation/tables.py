@@ -1,4 +1,4 @@
-"""The measures of a test as tables: CSV files for programs, aligned text for people."""
+"""The measures of a test as tables: CSV files for programs, text in columns for people."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from alexnet_jax import InputError
+from alexnet_jax.errors import InputError
 from alexnet_jax.evaluation.measures import Bin, ClassRow
 
 NAMES = {'centre': 'centre', 'ten_view': 'ten-view'}  # of the protocols, for people
@@ -77,14 +77,3 @@ def error_table(
         words = '; '.join(part for part in (change, row['not_comparable']) if part)
         rows.append([f'  {row["run"]}', f'{row["dataset"]}, {row["split"]}', '', *errors, words])
     return rows
-
-
-def aligned(rows: Sequence[Sequence[str]], *, right: Sequence[int] = ()) -> str:
-    """Cells in columns, those of `right` flush right; a row of no cells is an empty line."""
-    widths = [max(map(len, column)) for column in zip(*filter(None, rows), strict=True)]
-
-    def line(row: Sequence[str]) -> str:
-        cells = zip(row, widths, range(len(row)), strict=False)
-        return '  '.join(cell.rjust(w) if i in right else cell.ljust(w) for cell, w, i in cells).rstrip()
-
-    return '\n'.join(map(line, rows))

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jax import Array, lax
 
-from alexnet_jax.data.augment import CROP, offsets_of
+from alexnet_jax.data.augment import CROP, count_offsets
 from alexnet_jax.data.statistics import RECORD
 
 
@@ -22,12 +22,12 @@ class View(NamedTuple):
 PROTOCOLS = ('centre', 'ten_view')
 
 
-def views_of(protocol: str, size: int = CROP, *, record: int = RECORD) -> tuple[View, ...]:
+def get_views(protocol: str, size: int = CROP, *, record: int = RECORD) -> tuple[View, ...]:
     """The views of size x size, out of record x record, that 'centre' (one) or 'ten_view' (ten) averages over.
 
     Of a network that reads whole records the ten are two, as they are and mirrored: views that are the same come once.
     """
-    end = offsets_of(size, record=record) - 1
+    end = count_offsets(size, record=record) - 1
     middle = end // 2
     if protocol == 'centre':
         return (View(middle, middle, flip=False),)
@@ -36,7 +36,7 @@ def views_of(protocol: str, size: int = CROP, *, record: int = RECORD) -> tuple[
     return tuple(dict.fromkeys(View(top, left, flip) for flip in (False, True) for top, left in places))
 
 
-def cut(images: Array, top: Array, left: Array, flip: Array, *, size: int = CROP) -> Array:
+def cut_view(images: Array, top: Array, left: Array, flip: Array, *, size: int = CROP) -> Array:
     """uint8 (b, h, w, 3) -> (b, size, size, 3), the same view of every image; the view may be traced."""
     b, _, _, channels = images.shape
     none = jnp.zeros_like(top)

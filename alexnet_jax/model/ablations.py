@@ -14,17 +14,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Collection
 
-from alexnet_jax.model.variants import (
-    AveragePool,
-    ChannelNorm,
-    Conv,
-    MaxPool,
-    Operation,
-    Relu,
-    SpatialNorm,
-    Tanh,
-    Variant,
-)
+from alexnet_jax.model.spec import AveragePool, ChannelNorm, Conv, MaxPool, Operation, Relu, SpatialNorm, Tanh, Variant
 
 
 def _norm(variant: Variant) -> Variant:

@@ -16,8 +16,8 @@ import jax.numpy as jnp
 from jax import Array
 from jax.typing import DTypeLike
 
-from alexnet_jax.model import layers
-from alexnet_jax.model.variants import (
+from alexnet_jax.model import ops
+from alexnet_jax.model.spec import (
     TOWERS,
     AveragePool,
     ChannelNorm,
@@ -31,7 +31,7 @@ from alexnet_jax.model.variants import (
     Variant,
 )
 
-SHOWN = 'intermediates'  # the collection of what the stages have made; Flax leaves it out of `init`
+INTERMEDIATES = 'intermediates'  # the collection of what the stages have made; Flax leaves it out of `init`
 _STAGES: dict[type[Operation], str] = {
     Relu: 'relu',
     Tanh: 'tanh',
@@ -80,15 +80,15 @@ class AlexNet(nn.Module):
     dense_devices: int = 1
     exchange: Exchange = no_exchange
     combine: Callable[[Array], Array] = no_combining
-    operations: ModuleType = layers
+    operations: ModuleType = ops
     dtype: DTypeLike | None = None
 
     @nn.compact
-    def __call__(self, images: Array, dropout: layers.DropoutStream | None = None) -> Array:
+    def __call__(self, images: Array, dropout: ops.DropoutStream | None = None) -> Array:
         """Logits (b, num_classes) of normalised images (b, input_size, input_size, 3), about -128..128.
 
         With `dropout` the network trains; without it, it is tested. `apply` with mutable=[SHOWN] also returns what
-        every stage has made, {SHOWN: {stage: array}}, of the towers that are here; `stages` names them.
+        every stage has made, {SHOWN: {stage: array}}, of the towers that are here; `list_stages` names them.
         """
         x = self._in_dtype(images)
         for conv in self.variant.convs:
@@ -111,12 +111,12 @@ class AlexNet(nn.Module):
 
     def _shown(self, layer: Conv | Dense, stage: str, x: Array) -> Array:
         """`x`, for whoever asks for it; to those who do not, the program is the same as without."""
-        self.sow(SHOWN, f'{layer.name}/{stage}', x, init_fn=lambda: None, reduce_fn=lambda _, new: new)
+        self.sow(INTERMEDIATES, f'{layer.name}/{stage}', x, init_fn=lambda: None, reduce_fn=lambda _, new: new)
         return x
 
-    def _drop(self, x: Array, stream: layers.DropoutStream | None, layer: int) -> Array:
+    def _drop(self, x: Array, stream: ops.DropoutStream | None, layer: int) -> Array:
         rate, inverted = self.variant.dropout_rate, self.variant.inverted_dropout
-        return layers.dropout(x, stream, layer=layer, rate=rate, inverted=inverted)
+        return ops.dropout(x, stream, layer=layer, rate=rate, inverted=inverted)
 
     def _in_dtype(self, x: Array) -> Array:
         return x if self.dtype is None else x.astype(self.dtype)
@@ -215,7 +215,7 @@ def _uniform(bound: float) -> Callable[..., Array]:
     return lambda key, shape, dtype=jnp.float32: jax.random.uniform(key, shape, dtype, -bound, bound)
 
 
-def stages(variant: Variant) -> tuple[str, ...]:
+def list_stages(variant: Variant) -> tuple[str, ...]:
     """Everything that a network makes of its images, in order: 'conv1/linear', 'conv1/relu', ... 'fc8/linear'.
 
     The last stage of a layer is what the next layer reads, and fc8's are the logits. 'dropout' is what it leaves of a
@@ -232,13 +232,15 @@ def stages(variant: Variant) -> tuple[str, ...]:
     return (*found, f'{classifier.name}/linear')
 
 
-def stage_shapes(variant: Variant, *, num_classes: int) -> dict[str, tuple[int, ...]]:
+def get_stage_shapes(variant: Variant, *, num_classes: int) -> dict[str, tuple[int, ...]]:
     """The shape of one image's part of every stage, both towers, in order: (height, width, channels) or (units,)."""
     model, side = AlexNet(variant, num_classes), variant.input_size
     images = jax.ShapeDtypeStruct((1, side, side, 3), jnp.float32)
-    params = {'params': parameter_shapes(variant, num_classes=num_classes)}
-    shown = jax.eval_shape(lambda *given: model.apply(*given, mutable=[SHOWN])[1][SHOWN], params, images)
-    return {stage: shown[stage].shape[1:] for stage in stages(variant)}
+    params = {'params': get_parameter_shapes(variant, num_classes=num_classes)}
+    shown = jax.eval_shape(
+        lambda *given: model.apply(*given, mutable=[INTERMEDIATES])[1][INTERMEDIATES], params, images
+    )
+    return {stage: shown[stage].shape[1:] for stage in list_stages(variant)}
 
 
 def init_parameters(variant: Variant, key: Array, *, num_classes: int) -> dict[str, Any]:
@@ -247,6 +249,6 @@ def init_parameters(variant: Variant, key: Array, *, num_classes: int) -> dict[s
     return model.init(key, jnp.zeros((1, variant.input_size, variant.input_size, 3)))['params']
 
 
-def parameter_shapes(variant: Variant, *, num_classes: int) -> dict[str, Any]:
+def get_parameter_shapes(variant: Variant, *, num_classes: int) -> dict[str, Any]:
     """The tree of `init_parameters` as jax.ShapeDtypeStruct, without computing it."""
     return jax.eval_shape(lambda: init_parameters(variant, jax.random.key(0), num_classes=num_classes))

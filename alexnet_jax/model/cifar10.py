@@ -9,7 +9,7 @@ network.
 
 from __future__ import annotations
 
-from alexnet_jax.model.variants import (
+from alexnet_jax.model.spec import (
     AveragePool,
     ChannelNorm,
     Conv,

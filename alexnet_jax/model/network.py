@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from alexnet_jax.model.ablations import ablate
-from alexnet_jax.model.catalogue import NETWORKS
-from alexnet_jax.model.variants import Variant
+from alexnet_jax.model.spec import Variant
+from alexnet_jax.model.zoo import NETWORKS
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,1 +1,1 @@
-"""One training step and the loop around it: update rule, schedules, state, checkpoints, log."""
+"""From a config to one update: no disk, no clock, no other host."""

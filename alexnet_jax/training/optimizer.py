@@ -19,24 +19,28 @@ from jax import Array
 
 
 def paper_sgd(
-    *, momentum: float, weight_decay: float, bias_rate: float, decays: Mapping[str, float] = MappingProxyType({})
+    *,
+    momentum: float,
+    weight_decay: float,
+    bias_rate: float,
+    weight_decay_multipliers: Mapping[str, float] = MappingProxyType({}),
 ) -> optax.GradientTransformationExtraArgs:
-    """The update rule; call `update(gradients, state, parameters, learning_rate=..., factors={})`.
+    """The update rule; call `update(gradients, state, parameters, learning_rate=..., lr_multipliers={})`.
 
     With `bias_learning_rate=...` too, that is what biases' rates are a multiple of, whatever their layer's factor: CHM
     layer-params-145.cfg has drops of epsW alone, and epsB is 0.02 in the end.
 
-    `factors`, {layer: 0-d array}, multiply the rate of some layers. A layer whose factor is 0 is not moved by its old
-    momentum either: cuda-convnet leaves out its update (CHM weights.cu, Weights::update).
+    `lr_multipliers`, {layer: 0-d array}, multiply the rate of some layers. A layer whose multiplier is 0 is not moved
+    by its old momentum either: cuda-convnet leaves out its update (CHM weights.cu, Weights::update).
 
     Args:
       momentum: 0.9 in the paper.
       weight_decay: 5e-4 in the paper, times the learning rate; on kernels only (CHM layer-params-145.cfg: wcB is 0).
       bias_rate: learning rate of biases in multiples of the kernels' (paper 1, CHM layer-params-145.cfg 2).
-      decays: {layer: multiple of `weight_decay`}, of those where it is not 1.
+      weight_decay_multipliers: {layer: multiple of `weight_decay`}, of those where it is not 1.
     """
     return optax.chain(
-        optax.masked(_add_decayed_weights(weight_decay, decays), lambda tree: _named(tree, 'kernel')),
+        optax.masked(_add_decayed_weights(weight_decay, weight_decay_multipliers), lambda tree: _named(tree, 'kernel')),
         optax.masked(optax.scale(bias_rate), lambda tree: _named(tree, 'bias')),
         _scale_by_given_rates(),
         optax.trace(momentum),
@@ -44,12 +48,12 @@ def paper_sgd(
     )
 
 
-def _add_decayed_weights(weight_decay: float, decays: Mapping[str, float]) -> optax.GradientTransformation:
+def _add_decayed_weights(weight_decay: float, multipliers: Mapping[str, float]) -> optax.GradientTransformation:
     """optax.add_decayed_weights with a decay for each layer."""
 
     def update(updates: Any, state: optax.EmptyState, params: Any = None) -> tuple[Any, optax.EmptyState]:
         def decayed(path: Any, u: Array, weight: Array) -> Array:
-            decay = weight_decay * decays.get(path[-2].key, 1.0)
+            decay = weight_decay * multipliers.get(path[-2].key, 1.0)
             return u + decay * weight if decay else u
 
         return jax.tree_util.tree_map_with_path(decayed, updates, params), state
@@ -67,14 +71,14 @@ def _scale_by_given_rates() -> optax.GradientTransformationExtraArgs:
         *,
         learning_rate: Array,
         bias_learning_rate: Array | None = None,
-        factors: Mapping[str, Array] = MappingProxyType({}),
+        lr_multipliers: Mapping[str, Array] = MappingProxyType({}),
         **extra: Any,
     ) -> tuple[Any, optax.EmptyState]:
         del params, extra
 
         def scaled(path: Any, u: Array) -> Array:
             layer, name = (entry.key for entry in path[-2:])
-            rate = learning_rate * factors[layer] if layer in factors else learning_rate
+            rate = learning_rate * lr_multipliers[layer] if layer in lr_multipliers else learning_rate
             if name == 'bias' and bias_learning_rate is not None:
                 rate = bias_learning_rate
             return -rate.astype(u.dtype) * u
@@ -92,14 +96,14 @@ def _hold_frozen() -> optax.GradientTransformationExtraArgs:
         state: optax.EmptyState,
         params: Any = None,
         *,
-        factors: Mapping[str, Array] = MappingProxyType({}),
+        lr_multipliers: Mapping[str, Array] = MappingProxyType({}),
         **extra: Any,
     ) -> tuple[Any, optax.EmptyState]:
         del params, extra
 
         def held(path: Any, u: Array) -> Array:
             layer = path[-2].key
-            return jnp.where(factors[layer] > 0, u, 0) if layer in factors else u
+            return jnp.where(lr_multipliers[layer] > 0, u, 0) if layer in lr_multipliers else u
 
         return jax.tree_util.tree_map_with_path(held, updates), state
 

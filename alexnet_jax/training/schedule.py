@@ -35,7 +35,7 @@ class Plateau:
         return cls(jnp.ones((), jnp.float32), jnp.zeros((), jnp.int32), jnp.zeros((), jnp.int32))
 
 
-def observe(plateau: Plateau, error: float, *, patience: int, max_drops: int) -> Plateau:
+def update_plateau(plateau: Plateau, error: float, *, patience: int, max_drops: int) -> Plateau:
     """The rule after an evaluation: divide when the error has not improved for `patience` evaluations.
 
     Paper section 5: "divide the learning rate by 10 when the validation error rate stopped improving with the current
@@ -53,7 +53,7 @@ Schedule = Callable[[Array, Plateau], Array]
 
 
 @dataclasses.dataclass(frozen=True)
-class LayerFactor:
+class LayerLRMultiplier:
     """From `step` on (they count from 0) the rate of `layer` is multiplied by `factor`."""
 
     layer: str
@@ -61,14 +61,14 @@ class LayerFactor:
     factor: float
 
 
-def layer_factors(changes: tuple[LayerFactor, ...], step: Array) -> dict[str, Array]:
+def get_lr_multipliers(changes: tuple[LayerLRMultiplier, ...], step: Array) -> dict[str, Array]:
     """{layer: float32 0-d} at `step`: of each layer's `changes`, in order of time, the latest; 1 before the first."""
-    factors: dict[str, Array] = {}
+    multipliers: dict[str, Array] = {}
     for change in changes:
-        factors[change.layer] = jnp.where(
-            step >= change.step, jnp.float32(change.factor), factors.get(change.layer, jnp.float32(1))
+        multipliers[change.layer] = jnp.where(
+            step >= change.step, jnp.float32(change.factor), multipliers.get(change.layer, jnp.float32(1))
         )
-    return factors
+    return multipliers
 
 
 def fixed_drops(learning_rate: float, *, factor: float, at_steps: tuple[int, ...]) -> Schedule:
@@ -83,7 +83,7 @@ def fixed_drops(learning_rate: float, *, factor: float, at_steps: tuple[int, ...
 
 
 def on_plateau(learning_rate: float, *, factor: float) -> Schedule:
-    """The rate is multiplied by `factor` as often as `observe` has decided."""
+    """The rate is multiplied by `factor` as often as `update_plateau` has decided."""
 
     def rate(step: Array, plateau: Plateau) -> Array:
         del step

@@ -14,8 +14,9 @@ from jax import Array
 from jax.sharding import Mesh
 
 from alexnet_jax.model.alexnet import init_parameters
-from alexnet_jax.model.variants import Variant
-from alexnet_jax.parallel.mesh import abstract, on_cpu, parameter_specs, shardings
+from alexnet_jax.model.spec import Variant
+from alexnet_jax.sharding.backend import is_cpu_mesh
+from alexnet_jax.sharding.mesh import abstract, parameter_specs, shardings
 from alexnet_jax.training.schedule import Plateau
 
 # This program runs once, and XLA:CPU's full optimisation of its random numbers takes longer than the training step's:
@@ -62,7 +63,7 @@ def create_state(
     create = _creator(variant, optimizer, num_classes=num_classes, seed=seed)
     mean = mean_image.astype(np.float32)
     placed = shardings(mesh, parameter_specs(mesh, jax.eval_shape(create, mean)))
-    return jax.jit(create, out_shardings=placed, compiler_options=_CPU_OPTIONS if on_cpu(mesh) else {})(mean)
+    return jax.jit(create, out_shardings=placed, compiler_options=_CPU_OPTIONS if is_cpu_mesh(mesh) else {})(mean)
 
 
 def abstract_state(

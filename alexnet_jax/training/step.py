@@ -18,29 +18,23 @@ from jax.sharding import Mesh
 from jax.typing import DTypeLike
 
 from alexnet_jax.data.augment import normalise
-from alexnet_jax.model import cpu_layers, layers
+from alexnet_jax.model import ops, ops_cpu
 from alexnet_jax.model.alexnet import AlexNet
-from alexnet_jax.model.layers import DropoutStream
-from alexnet_jax.model.variants import Variant
-from alexnet_jax.parallel.exchange import (
+from alexnet_jax.model.ops import DropoutStream
+from alexnet_jax.model.spec import Variant
+from alexnet_jax.sharding.backend import compiler_options, is_cpu_mesh
+from alexnet_jax.sharding.collectives import (
     clip,
-    combine_on,
     copy_to_replicas,
     copy_to_towers,
-    exchange_on,
     hidden_units,
+    make_combine,
+    make_exchange,
     mean_over_batch,
 )
-from alexnet_jax.parallel.mesh import MODEL, REPLICATED, TOWER, batch_spec, local_towers, on_cpu, parameter_specs
-from alexnet_jax.training.schedule import LayerFactor, Plateau, Schedule, layer_factors
+from alexnet_jax.sharding.mesh import MODEL, REPLICATED, TOWER, batch_spec, local_towers, parameter_specs
+from alexnet_jax.training.schedule import LayerLRMultiplier, Plateau, Schedule, get_lr_multipliers
 from alexnet_jax.training.state import TrainState, frozen
-
-# XLA:CPU's newer library runs this network's grouped convolutions 4-5x slower than Eigen, and single matrix products
-# faster: it is asked for those alone. GPU and TPU take their compilers' defaults.
-CPU_COMPILER_OPTIONS = {
-    'xla_cpu_experimental_ynn_fusion_type': 'LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT',
-    'xla_disable_hlo_passes': 'cse_barrier_expander',
-}
 
 
 @jax.tree_util.register_dataclass
@@ -59,16 +53,16 @@ class Batch:
     lighting: Array
 
 
-def model_on(mesh: Mesh, variant: Variant, *, num_classes: int, dtype: DTypeLike | None = None) -> AlexNet:
+def make_model(mesh: Mesh, variant: Variant, *, num_classes: int, dtype: DTypeLike | None = None) -> AlexNet:
     """One device's share of the network on `mesh`, to be applied inside shard_map."""
     return AlexNet(
         variant,
         num_classes,
         local_towers=local_towers(mesh),
         dense_devices=mesh.shape.get(MODEL, mesh.shape.get(TOWER, 1)),
-        exchange=exchange_on(mesh),
-        combine=combine_on(mesh),
-        operations=cpu_layers if on_cpu(mesh) else layers,
+        exchange=make_exchange(mesh),
+        combine=make_combine(mesh),
+        operations=ops_cpu if is_cpu_mesh(mesh) else ops,
         dtype=dtype,
     )
 
@@ -91,10 +85,10 @@ def make_gradients(
 
     Both numbers are means over the global batch, 0-d and equal on every device. `dtype` is the model's: gradients come
     in that of the parameters, and are averaged in it. With `clip_norm`, gradients whose norm over all layers is larger
-    are scaled down to it, and that norm is a third number. `model` is what is differentiated, by default `model_on`'s:
-    alexnet_jax/diagnosis gives one that is looked into.
+    are scaled down to it, and that norm is a third number. `model` is differentiated, by default that of `make_model`:
+    alexnet_jax/doctor gives one that is looked into.
     """
-    model = model_on(mesh, variant, num_classes=num_classes, dtype=dtype) if model is None else model
+    model = make_model(mesh, variant, num_classes=num_classes, dtype=dtype) if model is None else model
 
     def device_gradients(params: Any, batch: Batch, mean_image: Array, key: Array) -> Any:
         stream = DropoutStream(key, *hidden_units(len(batch.labels), mesh))
@@ -148,15 +142,15 @@ def make_train_step(
     seed: int,
     dtype: DTypeLike | None = None,
     clip_norm: float | None = None,
-    slowed: tuple[LayerFactor, ...] = (),
+    lr_multipliers: tuple[LayerLRMultiplier, ...] = (),
 ) -> Any:
     """train_step(state: TrainState, batch: Batch) -> (state, metrics), a jax.jit function, `state` donated.
 
     The metrics are 0-d device arrays of this batch before the update: 'loss' (nats), 'top1_error' (0..1),
     'learning_rate'; with `clip_norm` also 'gradient_norm', before it was clipped. A loss or a norm that is no number
     freezes the state as it was before that batch: the host reads them some steps late, and the steps that it has sent
-    off by then change nothing (state.frozen). `slowed` are the layers whose learning rate is another than the others'
-    late in the run.
+    off by then change nothing (state.frozen). `lr_multipliers` are the layers whose learning rate changes late in the
+    run.
     """
     gradients = make_gradients(variant, mesh, num_classes=num_classes, dtype=dtype, clip_norm=clip_norm)
 
@@ -166,8 +160,8 @@ def make_train_step(
         rates = rates_at(state.step, state.plateau, schedule=schedule, variant=variant)
 
         def updated(state: TrainState) -> TrainState:
-            factors = layer_factors(slowed, state.step)
-            updates, opt_state = optimizer.update(grads, state.opt_state, state.params, **rates, factors=factors)
+            given = rates | {'lr_multipliers': get_lr_multipliers(lr_multipliers, state.step)}
+            updates, opt_state = optimizer.update(grads, state.opt_state, state.params, **given)
             params = optax.apply_updates(state.params, updates)
             return dataclasses.replace(state, step=state.step + 1, params=params, opt_state=opt_state)
 
@@ -180,8 +174,3 @@ def make_train_step(
         return lax.cond(healthy, updated, frozen, state), metrics
 
     return jax.jit(train_step, donate_argnums=0, compiler_options=compiler_options(mesh))
-
-
-def compiler_options(mesh: Mesh) -> dict[str, str]:
-    """What XLA is asked on this mesh's hardware, applied by the code rather than by flags of the user's."""
-    return CPU_COMPILER_OPTIONS if on_cpu(mesh) else {}

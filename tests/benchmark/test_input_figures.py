@@ -2,35 +2,35 @@
 
 import pytest
 
-from alexnet_jax.benchmark import input_figures, input_report, measure
-from alexnet_jax.benchmark.measure import Measured, Results
+from alexnet_jax.benchmark import input_figures, measure
+from alexnet_jax.benchmark.measure import Measurement, Results, Turns
 from alexnet_jax.benchmark.protocol import Setting
 from alexnet_jax.benchmark.sampling import Sample
 
 SETTING = Setting(batch=100, width=1.0, classes=10, allocator='default', dataset='demo')
 
 
-def measured(*seconds, cpu=None, moved=0):
+def make_measurement(*seconds, cpu=None, moved=0):
     samples = [Sample(1, s, cpu or s, 0.02, None) for s in seconds]
-    return Measured(samples, flop=0, moved=moved)
+    return Measurement(samples, flop=0, moved=moved)
 
 
 @pytest.fixture
 def results():
-    samples = {('input', name): measured(1.0, 1.0, 1.0, cpu=0.5) for name in input_figures.STAGES}
-    samples['input', 'read'] = measured(0.01, 0.02, 0.04, moved=3_000_000)
-    samples['input', 'transfer'] = measured(0.01, 0.01, 0.01, moved=100 * 150_544)
+    samples = {('input', name): make_measurement(1.0, 1.0, 1.0, cpu=0.5) for name in input_figures.STAGES}
+    samples['input', 'read'] = make_measurement(0.01, 0.02, 0.04, moved=3_000_000)
+    samples['input', 'transfer'] = make_measurement(0.01, 0.01, 0.01, moved=100 * 150_544)
     for prefix, slower in (('', 1), ('photo_', 4)):
-        samples['input', f'{prefix}pipeline_1'] = measured(*[0.2 * slower] * 3)
-        samples['input', f'{prefix}pipeline_2'] = measured(*[0.1 * slower] * 3)
-        samples['tf_default', f'{prefix}pipeline'] = measured(0.11 * slower, 0.15 * slower, 0.2 * slower)
-        samples['tf_accurate', f'{prefix}pipeline'] = measured(*[0.3 * slower] * 3, cpu=0.6 * slower)
-    samples['one_device', 'train'] = measured(2.0, 2.0, 2.5)
-    return Results(SETTING, samples, {}, {'jax': '1'})
+        samples['input', f'{prefix}pipeline_1'] = make_measurement(*[0.2 * slower] * 3)
+        samples['input', f'{prefix}pipeline_2'] = make_measurement(*[0.1 * slower] * 3)
+        samples['tf_default', f'{prefix}pipeline'] = make_measurement(0.11 * slower, 0.15 * slower, 0.2 * slower)
+        samples['tf_accurate', f'{prefix}pipeline'] = make_measurement(*[0.3 * slower] * 3, cpu=0.6 * slower)
+    samples['one_device', 'train'] = make_measurement(2.0, 2.0, 2.5)
+    return Results(SETTING, samples, {'jax': '1'})
 
 
-def test_stages_are_counted_by_cpu_time_and_pipelines_by_the_clock(results):
-    figures = input_figures.report(results, appetite=None)
+def test_make_input_figures_counts_stages_by_cpu_time_and_pipelines_by_the_clock(results):
+    figures = input_figures.make_input_figures(results, appetite=None)
     assert figures['stages']['decode']['images_per_second'] == 200  # 100 images in half a second of one core
     assert figures['stages']['read']['images_per_second'] == 5000
     assert figures['stages']['read']['images_per_second_quartiles'] == pytest.approx([3750, 7500])
@@ -40,8 +40,8 @@ def test_stages_are_counted_by_cpu_time_and_pipelines_by_the_clock(results):
     assert round(figures['photographs']['threads']['2']['images_per_second']) == 250
 
 
-def test_ratios_are_medians_over_rounds_to_each_form_and_the_smaller_counts(results):
-    figures = input_figures.report(results, appetite=None)
+def test_make_input_figures_takes_ratios_in_each_round_and_the_smaller_form(results):
+    figures = input_figures.make_input_figures(results, appetite=None)
     for kind in input_figures.KINDS.values():
         forms = figures[kind]['tf']
         assert forms['default']['ratio'] == pytest.approx(1.5)
@@ -51,28 +51,27 @@ def test_ratios_are_medians_over_rounds_to_each_form_and_the_smaller_counts(resu
         assert figures[kind]['ratio_to_tf'] == pytest.approx(1.5)
 
 
-def test_the_slower_one_limits(results):
-    figures = input_figures.report(results, appetite=None)
+def test_make_input_figures_names_the_slower_one(results):
+    figures = input_figures.make_input_figures(results, appetite=None)
     assert (figures['appetite'], figures['headroom'], figures['limit']) == (50, pytest.approx(20), 'model')
-    text = input_report.text(figures)
+    text = input_figures.format_input_figures(figures)
     assert 'takes 50.0 images/s: the model is the limit, the pipeline gives 20.0 times as many' in text
     assert max(map(len, text.splitlines())) <= 110
-    figures = input_figures.report(results, appetite=4000)
+    figures = input_figures.make_input_figures(results, appetite=4000)
     assert (figures['headroom'], figures['limit']) == (pytest.approx(0.25), 'input')
-    assert 'the input pipeline is the limit' in input_report.text(figures)
+    assert 'the input pipeline is the limit' in input_figures.format_input_figures(figures)
 
 
-def test_tensorflow_that_is_missing_is_named(monkeypatch):
+def test_measure_input_refuses_a_machine_without_tensorflow(monkeypatch):
     monkeypatch.setattr(measure.importlib.util, 'find_spec', lambda name: None)
-    options = {'appetite': True, 'rounds': 2, 'seconds': 0.0, 'progress': print}
-    with pytest.raises(measure.InputError, match=r'pip install -r requirements-tensorflow.txt'):
-        measure.measure_input(SETTING, tf=True, **options)
+    with pytest.raises(measure.InputError, match=r"pip install 'alexnet-jax\[tensorflow\]'"):
+        measure.measure_input(SETTING, Turns(2, 0.0), tf=True, model=True)
 
 
-def test_who_takes_turns(monkeypatch):
-    asked = []
-    monkeypatch.setattr(measure, 'take_turns', lambda names, *_, **__: asked.append(names) or ({}, {}))
+def test_measure_input_starts_the_processes_asked_for(monkeypatch):
+    started = []
+    monkeypatch.setattr(measure, 'take_turns', lambda names, *_: started.append(names) or ({}, {}))
     monkeypatch.setattr(measure.importlib.util, 'find_spec', lambda name: 'found')
-    for tf, appetite in ((False, False), (True, True)):
-        measure.measure_input(SETTING, tf=tf, appetite=appetite, rounds=2, seconds=0.0, progress=print)
-    assert asked == [['input'], ['input', 'tf_default', 'tf_accurate', 'one_device']]
+    for tf, model in ((False, False), (True, True)):
+        measure.measure_input(SETTING, Turns(2, 0.0), tf=tf, model=model)
+    assert started == [['input'], ['input', 'tf_default', 'tf_accurate', 'one_device']]

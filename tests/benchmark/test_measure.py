@@ -1,20 +1,21 @@
-"""Who gets a turn when, and what a machine must have."""
+"""The order of turns, and what a machine must have."""
 
 import contextlib
 
 import pytest
 
-from alexnet_jax import InputError
 from alexnet_jax.benchmark import measure
+from alexnet_jax.benchmark.measure import Turns
 from alexnet_jax.benchmark.protocol import Setting
 from alexnet_jax.benchmark.sampling import Sample
+from alexnet_jax.errors import InputError
 
 SETTING = Setting(batch=8, width=1.0, classes=10, allocator='default')
 TORCH = ['torch_eager', 'torch_eager_channels_last', 'torch_compiled', 'torch_best']
 
 
-class Fake:
-    """A subject whose n-th sample takes n seconds."""
+class FakeWorker:
+    """A process whose n-th sample takes n seconds."""
 
     def __init__(self, name, turns):
         self.name, self.turns, self.versions = name, turns, {f'{name} library': '1'}
@@ -32,23 +33,22 @@ def turns(monkeypatch):
     turns = []
 
     @contextlib.contextmanager
-    def started(names, setting):
+    def start_workers(names, setting):
         assert setting is SETTING
         turns.append(None)
-        yield [Fake(name, turns) for name in names]
+        yield [FakeWorker(name, turns) for name in names]
 
-    monkeypatch.setattr(measure, '_started', started)
-    monkeypatch.setattr(measure, '_check', lambda setting, torch: None)
+    monkeypatch.setattr(measure, '_start_workers', start_workers)
+    monkeypatch.setattr(measure, '_check_machine', lambda setting, torch: None)
     return turns
 
 
-def run(**options):
+def run(*, torch=False, layers=False):
     lines = []
-    defaults = {'torch': False, 'layers': False, 'rounds': 2, 'seconds': 1.0, 'progress': lines.append}
-    return measure.measure(SETTING, **(defaults | options)), lines
+    return measure.measure_step(SETTING, Turns(2, 1.0, lines.append), torch=torch, layers=layers), lines
 
 
-def test_programs_take_turns(turns):
+def test_measure_step_lets_programs_take_turns(turns):
     results, lines = run()
     one_round = [
         *(('one_device', do, 1.0) for do in ('train', 'inference')),
@@ -65,7 +65,7 @@ def test_programs_take_turns(turns):
     assert lines[-1] == 'batch 8: round 2 of 2, training images/s: one_device 1.0, two_device 0.8'
 
 
-def test_pytorch_takes_its_turns_among_them_and_layers_come_later(turns):
+def test_measure_step_runs_pytorch_among_them_and_layers_later(turns):
     results, _ = run(torch=True, layers=True)
     gap = turns.index(None, 1)
     networks = ['one_device', 'two_device', *TORCH]
@@ -82,41 +82,39 @@ def test_pytorch_takes_its_turns_among_them_and_layers_come_later(turns):
 @pytest.mark.parametrize(
     ('missing', 'message'),
     [
-        ('torch', 'pip install -r requirements-bench.txt'),
+        ('torch', r"pip install 'alexnet-jax\[torch\]'"),
         ('compiler', r'install g\+\+'),
         ('glibc', 'give --allocator=default'),
     ],
 )
-def test_what_is_missing_is_named(monkeypatch, missing, message):
+def test_check_machine_names_what_is_missing(monkeypatch, missing, message):
     monkeypatch.setattr(measure.importlib.util, 'find_spec', lambda name: None if missing == name else 'found')
     monkeypatch.setattr(measure.shutil, 'which', lambda name: None if missing == 'compiler' else '/usr/bin/' + name)
     monkeypatch.setattr(measure, 'has_glibc', lambda: missing != 'glibc')
     tuned = Setting(batch=8, width=1.0, classes=10, allocator='tuned')
     with pytest.raises(InputError, match=message):
-        measure._check(tuned, torch=True)
-    measure._check(SETTING, torch=False)  # needs none of it
+        measure._check_machine(tuned, torch=True)
+    measure._check_machine(SETTING, torch=False)  # needs none of it
 
 
-def test_all_are_ended_when_one_breaks(monkeypatch):
-    subjects = []
+def test_start_workers_closes_all_when_one_breaks(monkeypatch):
+    workers = []
 
-    class Breaking:
+    class BreakingWorker:
         def __init__(self, name, command, setting, *, environment):
             self.name, self.command, self.closed = name, command, False
-            subjects.append(self)
+            workers.append(self)
 
-        def wait(self):
+        def wait_until_ready(self):
             if self.name == 'torch_best':
                 raise RuntimeError('broke')
 
         def close(self):
             self.closed = True
 
-    monkeypatch.setattr(measure, 'Subject', Breaking)
-    with pytest.raises(RuntimeError, match='broke'), measure._started(['one_device', 'torch_best', 'x'], SETTING):
+    monkeypatch.setattr(measure, 'Worker', BreakingWorker)
+    with pytest.raises(RuntimeError, match='broke'), measure._start_workers(['one_device', 'torch_best', 'x'], SETTING):
         pytest.fail('not started')
-    assert [subject.closed for subject in subjects] == [True] * 3
-    assert subjects[0].command == ['-m', 'alexnet_jax.benchmark.worker', 'one_device']
-    path, form = subjects[1].command
-    assert form == 'best'
-    assert path.endswith('tests/peers/torch_worker.py')
+    assert [worker.closed for worker in workers] == [True] * 3
+    assert workers[0].command == ['-m', 'alexnet_jax.benchmark.worker', 'one_device']
+    assert workers[1].command == ['-m', 'alexnet_jax.benchmark.worker', 'torch_best']

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from alexnet_jax.data.augment import Draw, centre_crop, crop, draw, lighting_basis, normalise
+from alexnet_jax.data.augment import Augmentation, centre_crop, crop, lighting_basis, normalise, sample_augmentation
 from alexnet_jax.data.pipeline import epoch_order
 
 # A covariance with known axes: 3-4-5 directions and standard deviations of 100, 20 and 5.
@@ -30,7 +30,7 @@ def later():
 
 
 def table(records, *, epoch):
-    draws = [draw(seed=3, epoch=epoch, record=record) for record in records]
+    draws = [sample_augmentation(seed=3, epoch=epoch, record=record) for record in records]
     return np.array([[d.top, d.left, d.flip, *d.normals] for d in draws])
 
 
@@ -48,13 +48,13 @@ def assert_uniform_and_independent(first, second, *, values):
     chi_square(counts, len(first) / counts.size, degrees=counts.size - 1)
 
 
-def test_every_one_of_33_by_33_offsets_is_equally_likely(draws):
+def test_sample_augmentation_offsets_are_uniform(draws):
     assert draws[:, :2].min() == 0
     assert draws[:, :2].max() == 32  # 0 to 32: 256 - 224 inclusive
     assert_uniform_and_independent(draws[:, 0], draws[:, 1], values=(33, 33))
 
 
-def test_flips_are_half_and_hang_on_neither_offset(draws):
+def test_sample_augmentation_flips_half_independent_of_offset(draws):
     flips, bound = int(draws[:, 2].sum()), stats.binom.ppf([0.0005, 0.9995], len(draws), 0.5)
     assert bound[0] <= flips <= bound[1], f'{flips} flips of {len(draws)}, expected within {bound}'
     print(f'figures: {flips} flips of {len(draws)}, within {bound}')
@@ -62,13 +62,13 @@ def test_flips_are_half_and_hang_on_neither_offset(draws):
         assert_uniform_and_independent(draws[:, offset], draws[:, 2], values=(33, 2))
 
 
-def test_lighting_numbers_are_standard_normal(draws):
+def test_sample_augmentation_normals_are_standard_normal(draws):
     for i in (3, 4, 5):
         result = stats.kstest(draws[:, i], 'norm')
         assert result.pvalue > 0.001, f'Kolmogorov-Smirnov {result.statistic:.5f}, p {result.pvalue:.1e}'
 
 
-def test_neighbours_draw_independently(draws, later):
+def test_sample_augmentation_is_independent_between_records_and_epochs(draws, later):
     """Records, and epochs: crop and flip of the one say nothing of the other's, its normals' sizes nothing either."""
     count = len(later)
     for a, b in [(draws[::2], draws[1::2]), (draws[:count], later)]:
@@ -85,9 +85,9 @@ def standardised(draws):
     return (columns - columns.mean(axis=0)) / columns.std(axis=0)
 
 
-def test_the_streams_are_those_of_every_version_before():
+def test_random_streams_equal_those_of_earlier_versions():
     """As the first version drew them: a run that it began goes on with the same images."""
-    a, b = draw(seed=3, epoch=1, record=7), draw(seed=0, epoch=89, record=1_281_166)
+    a, b = sample_augmentation(seed=3, epoch=1, record=7), sample_augmentation(seed=0, epoch=89, record=1_281_166)
     assert [(d.top, d.left, d.flip) for d in (a, b)] == [(1, 27, False), (25, 23, True)]
     np.testing.assert_allclose(a.normals, [1.053011339101116, -0.6129266635794759, -1.3019950549099812], rtol=1e-12)
     np.testing.assert_allclose(b.normals, [0.7836589837158434, 1.5374223540981562, -1.2660149473006064], rtol=1e-12)
@@ -95,9 +95,9 @@ def test_the_streams_are_those_of_every_version_before():
     assert epoch_order(1_281_167, seed=0, epoch=89)[:3].tolist() == [382340, 314579, 138454]
 
 
-def test_images_of_a_group_share_crop_and_flip_and_nothing_else():
+def test_sample_augmentation_shares_crop_and_flip_only_in_a_group():
     def of(record, **group):
-        return draw(seed=3, epoch=1, record=record, **group)
+        return sample_augmentation(seed=3, epoch=1, record=record, **group)
 
     shared = [of(record, crop_group=7) for record in range(500, 532)]
     assert {(d.top, d.left, d.flip) for d in shared} == {(of(7).top, of(7).left, of(7).flip)}
@@ -108,9 +108,9 @@ def test_images_of_a_group_share_crop_and_flip_and_nothing_else():
     assert_uniform_and_independent(groups[:, 1], groups[:, 2], values=(33, 2))
 
 
-def test_a_draw_hangs_on_seed_epoch_and_record_alone():
+def test_sample_augmentation_depends_on_seed_epoch_and_record_only():
     def values(**place):
-        d = draw(**place)
+        d = sample_augmentation(**place)
         return (d.top, d.left, d.flip, *d.normals)
 
     here = {'seed': 5, 'epoch': 7, 'record': 11}
@@ -124,16 +124,16 @@ def test_a_draw_hangs_on_seed_epoch_and_record_alone():
 
 @pytest.mark.parametrize('flip', [False, True])
 @pytest.mark.parametrize(('top', 'left'), [(0, 0), (32, 32), (5, 17)])
-def test_crop_is_the_drawn_window_mirrored_where_drawn(top, left, flip):
+def test_crop_cuts_at_the_offset_and_mirrors(top, left, flip):
     image = np.random.default_rng(0).integers(0, 256, (256, 256, 3), dtype=np.uint8)
-    view = crop(image, Draw(top, left, flip, np.zeros(3)))
+    view = crop(image, Augmentation(top, left, flip, np.zeros(3)))
     assert view.shape == (224, 224, 3)
     for row, column in [(0, 0), (0, 223), (223, 0), (100, 30)]:
         np.testing.assert_array_equal(view[row, column], image[top + row, left + (223 - column if flip else column)])
     assert view.dtype == np.uint8
 
 
-def test_the_lighting_s_covariance_is_that_of_the_formula(draws):
+def test_lighting_basis_gives_the_covariance_of_the_formula(draws):
     """Paper section 4.1, over 1e5 draws: sum of (0.1 sigma_i)^2 p_i p_i^T, along every p_i."""
     noise = draws[:, 3:] @ lighting_basis(COVARIANCE, scale='standard_deviation', strength=0.1).astype(float).T
     found = noise.T @ noise / len(noise)
@@ -153,7 +153,7 @@ def test_the_lighting_s_covariance_is_that_of_the_formula(draws):
     assert np.abs(across).max() < bound, f'axes correlated by {np.abs(across).max():.4f}, bound {bound:.4f}'
 
 
-def test_lighting_by_eigenvalue_is_the_formula_as_worded_on_pixels_of_0_to_1():
+def test_lighting_basis_by_eigenvalue_is_the_formula_on_pixels_of_0_to_1():
     """Along p_i: alpha * lambda_i with lambda_i = (s_i / 255)^2, and 255 times that in 0..255 units."""
     basis = lighting_basis(COVARIANCE, scale='eigenvalue', strength=0.1)
     along = np.linalg.norm(AXES @ basis, axis=1)
@@ -161,7 +161,7 @@ def test_lighting_by_eigenvalue_is_the_formula_as_worded_on_pixels_of_0_to_1():
     assert np.abs(basis).max() == pytest.approx(0.8 * 3.921569, rel=1e-6)
 
 
-def test_lighting_of_grey_pixels_is_grey_and_an_unknown_scale_is_refused():
+def test_lighting_basis_of_grey_is_grey_and_refuses_unknown_scale():
     basis = lighting_basis(np.full((3, 3), 900.0), scale='standard_deviation', strength=0.1)
     assert np.isfinite(basis).all()
     np.testing.assert_allclose(basis @ basis.T, np.full((3, 3), 9.0), atol=1e-4)  # 0.1^2 of it
@@ -169,7 +169,7 @@ def test_lighting_of_grey_pixels_is_grey_and_an_unknown_scale_is_refused():
         lighting_basis(COVARIANCE, scale='sigma', strength=0.1)
 
 
-def test_normalise_subtracts_the_mean_adds_the_lighting_and_divides_only_then():
+def test_normalise_subtracts_mean_adds_lighting_and_divides_only_then():
     random = np.random.default_rng(0)
     images = random.integers(0, 256, (3, 224, 224, 3), dtype=np.uint8)
     mean = random.uniform(100, 150, (224, 224, 3)).astype(np.float32)

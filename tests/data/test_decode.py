@@ -7,11 +7,11 @@ import pytest
 import simplejpeg
 from PIL import Image
 
-from alexnet_jax import InputError
-from alexnet_jax.data.augment import draw
-from alexnet_jax.data.decode import decode, record_window
-from alexnet_jax.data.photo import photo_window, square_image
+from alexnet_jax.data.augment import sample_augmentation
+from alexnet_jax.data.decode import decode_record, decode_record_crop
+from alexnet_jax.data.photo import decode_photo_crop, square_image
 from alexnet_jax.data.pipeline import EvaluationBatches, TrainingBatches
+from alexnet_jax.errors import InputError
 
 WINDOWS = [(0, 0), (32, 32), (0, 32), (5, 17)]
 
@@ -35,39 +35,41 @@ RECORD = encoded((256, 256), quality=95, subsampling=0)
 
 @pytest.mark.parametrize('mirrored', [False, True])
 @pytest.mark.parametrize(('top', 'left'), WINDOWS)
-def test_a_record_s_window_is_that_part_of_it(top, left, mirrored):
+def test_decode_record_crop_equals_pillow_crop(top, left, mirrored):
     image = Image.open(io.BytesIO(RECORD)).crop((left, top, left + 224, top + 224))
     if mirrored:
         image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-    window = filled(record_window, RECORD, top=top, left=left, mirrored=mirrored)
+    window = filled(decode_record_crop, RECORD, top=top, left=left, mirrored=mirrored)
     assert np.abs(np.asarray(image, np.int16) - window).max() <= 1  # the same library in two versions
-    whole = decode(RECORD)[top : top + 224, left : left + 224]
+    whole = decode_record(RECORD)[top : top + 224, left : left + 224]
     np.testing.assert_array_equal(window, whole[:, ::-1] if mirrored else whole)
 
 
-def test_a_whole_record_may_be_mirrored_too():
-    np.testing.assert_array_equal(filled(record_window, RECORD, 256, mirrored=True), decode(RECORD)[:, ::-1])
+def test_decode_record_crop_mirrors_whole_records():
+    np.testing.assert_array_equal(
+        filled(decode_record_crop, RECORD, 256, mirrored=True), decode_record(RECORD)[:, ::-1]
+    )
 
 
 @pytest.mark.parametrize('size', [(256, 264), (128, 128)])
-def test_a_record_of_another_size_is_refused(size):
+def test_decode_record_crop_refuses_other_sizes(size):
     with pytest.raises(InputError, match=f'256x256 .{size[0]}x{size[1]} pixels.: the dataset is damaged, prepare it'):
-        record_window(encoded(size), np.empty((224, 224, 3), np.uint8))
+        decode_record_crop(encoded(size), np.empty((224, 224, 3), np.uint8))
 
 
 @pytest.mark.parametrize('mirrored', [False, True])
 @pytest.mark.parametrize('kind', ['JPEG', 'PNG'])  # decoded by simplejpeg, by Pillow
-def test_a_photograph_s_window_is_that_part_of_its_square(kind, mirrored):
+def test_decode_photo_crop_equals_part_of_square(kind, mirrored):
     data = encoded((500, 376), kind)
     square = square_image(data).astype(np.int16)
     for top, left in WINDOWS:
         part = square[top : top + 224, left : left + 224]
-        window = filled(photo_window, data, top=top, left=left, mirrored=mirrored)
+        window = filled(decode_photo_crop, data, top=top, left=left, mirrored=mirrored)
         assert np.abs(window - (part[:, ::-1] if mirrored else part)).max() <= 1, (top, left)
 
 
 @pytest.mark.parametrize('size', [24, 224, 227])
-def test_crops_of_any_size_are_cut_and_mirrored(size):
+def test_training_batches_crop_and_mirror_any_size(size):
     """A row of 227 pixels is no whole number of the words that mirroring otherwise takes."""
     columns, rows = np.meshgrid(np.arange(256), np.arange(256))
     jpeg = simplejpeg.encode_jpeg(np.stack([columns, rows, 0 * rows], axis=2).astype(np.uint8), 100)
@@ -84,22 +86,22 @@ def test_crops_of_any_size_are_cut_and_mirrored(size):
     assert {flip for _, _, flip in places} == {True, False}
 
 
-def test_a_photograph_that_cannot_be_used_says_what_to_do():
+def test_decode_photo_crop_of_unusable_image_names_the_remedy():
     with pytest.raises(InputError, match=r'cannot be used \(not an image\): repair or remove it, or prepare'):
-        photo_window(b'', np.empty((224, 224, 3), np.uint8))
+        decode_photo_crop(b'', np.empty((224, 224, 3), np.uint8))
 
 
-def test_photographs_of_any_size_are_batches_like_records():
+def test_batches_of_photos_equal_those_of_records():
     """The same draws; the pixels of their squares, to within the two roundings."""
     photos = [encoded((300 + 50 * i, 400 - 20 * i)) for i in range(5)]
     source = [(data, i) for i, data in enumerate(photos)]
-    batch = TrainingBatches(source, 8, 0, np.eye(3, dtype=np.float32), window=photo_window)[0]
+    batch = TrainingBatches(source, 8, 0, np.eye(3, dtype=np.float32), decode_crop=decode_photo_crop)[0]
     for row, record in enumerate(map(int, batch.records)):
-        chance = draw(seed=0, epoch=row // 5, record=record)
+        augmentation = sample_augmentation(seed=0, epoch=row // 5, record=record)
         square = square_image(photos[record]).astype(np.int16)
-        part = square[chance.top : chance.top + 224, chance.left : chance.left + 224]
-        assert np.abs(batch.images[row] - (part[:, ::-1] if chance.flip else part)).max() <= 1
+        part = square[augmentation.top : augmentation.top + 224, augmentation.left : augmentation.left + 224]
+        assert np.abs(batch.images[row] - (part[:, ::-1] if augmentation.flip else part)).max() <= 1
         assert batch.labels[row] == record
-    test = EvaluationBatches(source, 8, window=photo_window)[0]
+    test = EvaluationBatches(source, 8, decode_crop=decode_photo_crop)[0]
     for image, data in zip(test.images, photos, strict=False):
         np.testing.assert_array_equal(image, square_image(data))

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from alexnet_jax.data import photo
-from alexnet_jax.data.folder_source import file_to_jpeg
+from alexnet_jax.data.preparing.folder import file_to_jpeg
 
 
 def scene(seed=0, size=(400, 300)):
@@ -32,14 +32,14 @@ def pillow_square(image):
 
 
 @pytest.mark.parametrize('size', [(500, 375), (375, 500), (403, 301), (256, 256), (100, 80), (2000, 1500)])
-def test_the_pixels_are_those_of_pillow_s_bicubic_with_antialiasing(size):
+def test_square_image_equals_pillow_bicubic(size):
     image = scene(size=size)
     difference = np.abs(photo.square_image(encoded(image, 'PNG')) - pillow_square(image))
     assert difference.max() <= 8  # both round to 8 bits between the two directions, in another order
     assert difference.mean() < 0.5
 
 
-def test_antialiasing_is_real():
+def test_square_image_antialiases():
     """Stripes of one pixel, 8 to each pixel of the result: what aliases shows stripes, what averages shows grey."""
     stripes = np.zeros((2048, 2048, 3), np.uint8)
     stripes[:, ::2] = 255
@@ -47,7 +47,7 @@ def test_antialiasing_is_real():
         assert np.ptp(photo.square_image(data)[:, 2:-2]) <= 2  # at the border half of the filter is missing
 
 
-def test_a_jpeg_is_decoded_as_pillow_decodes_it():
+def test_square_image_decodes_jpeg_as_pillow_does():
     """4:4:4 leaves no choice; grey and colour."""
     for mode in ('RGB', 'L'):
         jpeg = encoded(scene().convert(mode), quality=95, subsampling=0)
@@ -55,7 +55,7 @@ def test_a_jpeg_is_decoded_as_pillow_decodes_it():
         assert np.abs(photo.square_image(jpeg) - expected).mean() < 0.6, mode
 
 
-def test_a_window_is_a_part_of_the_square_to_within_rounding():
+def test_square_image_crop_equals_part_of_the_square():
     data = encoded(scene(size=(500, 375)))
     whole = photo.square_image(data).astype(np.int16)
     for top, left in [(0, 0), (32, 32), (5, 17)]:
@@ -67,7 +67,7 @@ def test_a_window_is_a_part_of_the_square_to_within_rounding():
 
 
 @pytest.mark.parametrize('orientation', range(2, 9))
-def test_every_exif_orientation_is_undone(orientation):
+def test_square_image_undoes_every_exif_orientation(orientation):
     turns = {
         2: Image.Transpose.FLIP_LEFT_RIGHT,
         3: Image.Transpose.ROTATE_180,
@@ -87,13 +87,13 @@ def test_every_exif_orientation_is_undone(orientation):
 INKS = (10, 100, 200, 50)  # c, m, y, k, each of 255
 
 
-def test_cmyk_becomes_rgb_by_the_formula():
+def test_square_image_converts_cmyk_by_the_formula():
     jpeg = encoded(Image.new('CMYK', (64, 64), INKS), quality=100)
     # r = (255 - c) * (255 - k) / 255: 245 * 205 / 255, 155 * 205 / 255, 55 * 205 / 255
     np.testing.assert_allclose(photo.square_image(jpeg).mean(axis=(0, 1)), [197.0, 124.6, 44.2], atol=1.5)
 
 
-def test_ycck_becomes_rgb_by_the_formula():
+def test_square_image_converts_ycck_by_the_formula():
     jpeg = bytearray(encoded(Image.new('CMYK', (64, 64), INKS), quality=100))
     jpeg[jpeg.index(b'Adobe') + 11] = 2  # the same four stored numbers, now to be read as luma, two chroma and black
     y, cb, cr, k = (255 - ink for ink in INKS)  # Adobe stores what is left of white: 245, 155, 55, 205
@@ -102,7 +102,7 @@ def test_ycck_becomes_rgb_by_the_formula():
     np.testing.assert_allclose(photo.square_image(bytes(jpeg)).mean(axis=(0, 1)), expected, atol=1.5)
 
 
-def test_stray_bytes_are_forgiven_and_lost_ones_are_not():
+def test_square_image_forgives_stray_bytes_and_refuses_lost_ones():
     """Pillow's judgement, though simplejpeg would refuse both: ImageNet has some of the first kind."""
     jpeg = encoded(scene(), quality=95, subsampling=0)
     scan = jpeg.index(b'\xff\xda')
@@ -112,7 +112,7 @@ def test_stray_bytes_are_forgiven_and_lost_ones_are_not():
         photo.square_image(jpeg[: len(jpeg) // 2])
 
 
-def test_the_record_is_the_square_in_a_jpeg_of_the_quality_asked_for():
+def test_photo_to_jpeg_encodes_with_the_given_quality():
     data = encoded(scene(), 'PNG')
     square = photo.square_image(data).astype(np.int16)
     records = [Image.open(io.BytesIO(photo.photo_to_jpeg(data, quality))) for quality in (60, 95)]
@@ -120,7 +120,7 @@ def test_the_record_is_the_square_in_a_jpeg_of_the_quality_asked_for():
     assert errors[1] < 3 < errors[0]
 
 
-def test_a_png_named_jpeg_is_read_by_its_content(tmp_path):
+def test_file_to_jpeg_reads_png_named_jpeg(tmp_path):
     path = tmp_path / 'n02105855_2933.JPEG'  # ImageNet has one
     path.write_bytes(encoded(scene(), 'PNG'))
     record = np.asarray(Image.open(io.BytesIO(file_to_jpeg(str(path), 95))), np.int16)

@@ -12,10 +12,10 @@ from numpy.lib.stride_tricks import sliding_window_view
 from PIL import Image
 from scipy import stats
 
-from alexnet_jax import InputError
-from alexnet_jax.data.augment import draw
-from alexnet_jax.data.decode import decode
+from alexnet_jax.data.augment import sample_augmentation
+from alexnet_jax.data.decode import decode_record
 from alexnet_jax.data.pipeline import EvaluationBatches, TrainingBatches, epoch_order
+from alexnet_jax.errors import InputError
 
 BASIS = np.arange(9, dtype=np.float32).reshape(3, 3)
 
@@ -46,7 +46,7 @@ def same(a, b):
     return all(np.array_equal(getattr(a, name), getattr(b, name)) for name in vars(a))
 
 
-def test_a_batch_hangs_on_seed_and_step_alone(train, tiny):
+def test_training_batches_depend_on_seed_and_step_only(train, tiny):
     batches = TrainingBatches(train, 8, 0, BASIS)
     first = batches[3]
     batches[0]
@@ -59,7 +59,7 @@ def test_a_batch_hangs_on_seed_and_step_alone(train, tiny):
 
 
 @pytest.mark.parametrize(('records', 'batch_size'), [(10, 5), (10, 4), (10, 7), (3, 8)])
-def test_every_record_comes_once_in_every_epoch(records, batch_size):
+def test_training_batches_hold_each_record_once_an_epoch(records, batch_size):
     batches = TrainingBatches(Stub(records), batch_size, 0, BASIS)
     epochs = 4
     rows = np.concatenate([batches[step].records for step in range(-(-epochs * records // batch_size))])
@@ -67,7 +67,7 @@ def test_every_record_comes_once_in_every_epoch(records, batch_size):
         assert sorted(rows[epoch * records : (epoch + 1) * records]) == list(range(records))
 
 
-def test_an_epoch_s_order_is_a_permutation_drawn_anew():
+def test_epoch_order_is_another_permutation_each_epoch():
     orders = [epoch_order(1000, seed=seed, epoch=epoch) for seed, epoch in [(0, 0), (0, 1), (0, 2), (1, 0)]]
     for order in orders:
         np.testing.assert_array_equal(np.sort(order), np.arange(1000))
@@ -76,7 +76,7 @@ def test_an_epoch_s_order_is_a_permutation_drawn_anew():
         assert abs(np.corrcoef(a, b)[0, 1]) < 0.15
 
 
-def test_every_record_is_equally_likely_at_every_place():
+def test_epoch_order_is_uniform_over_positions():
     """Eight records over 4000 epochs; of 64 counts, 49 are free, as each record has one place and each place one."""
     orders = np.stack([epoch_order(8, seed=0, epoch=epoch) for epoch in range(4000)])
     counts = np.stack([np.bincount(orders[:, place], minlength=8) for place in range(8)])
@@ -87,7 +87,7 @@ def test_every_record_is_equally_likely_at_every_place():
     assert len(set(first)) > 190  # of 40320
 
 
-def test_reading_ahead_from_a_step_gives_what_indexing_gives(train):
+def test_read_from_equals_indexing(train):
     batches = TrainingBatches(train, 8, 0, BASIS)
     for step, batch in zip(range(4, 12), batches.read_from(4), strict=False):
         assert same(batch, batches[step]), step
@@ -107,8 +107,8 @@ def joined(parts):
 @pytest.mark.parametrize('images_per_crop', [1, 5])
 @pytest.mark.parametrize('hosts', [1, 2, 4, 8])
 @pytest.mark.parametrize('batch_size', [8, 16, 11])
-def test_hosts_together_make_the_batches_of_one(train, batch_size, hosts, images_per_crop):
-    options = {'images_per_crop': images_per_crop, 'lit_steps': 4}
+def test_training_batches_of_hosts_join_to_those_of_one(train, batch_size, hosts, images_per_crop):
+    options = {'images_per_crop': images_per_crop, 'lighting_steps': 4}
     whole = TrainingBatches(train, batch_size, 0, BASIS, **options)
     parts = [TrainingBatches(train, batch_size, 0, BASIS, rows=rows, **options) for rows in shares(batch_size, hosts)]
     for step in (0, 3, 4):  # in 40 records, batch 3 of 11 lies in two epochs
@@ -119,7 +119,7 @@ def test_hosts_together_make_the_batches_of_one(train, batch_size, hosts, images
 
 
 @pytest.mark.parametrize('threads', [1, 2, 4])
-def test_hosts_and_threads_may_change_within_an_epoch(train, threads):
+def test_training_batches_survive_change_of_hosts_and_threads(train, threads):
     """One host to step 2, four of `threads` each to step 4, two to the end: the batches of one host and one thread."""
     one = TrainingBatches(train, 11, 0, BASIS, images_per_crop=3)
     found = []
@@ -137,13 +137,13 @@ def test_hosts_and_threads_may_change_within_an_epoch(train, threads):
         assert sorted(np.concatenate([b['records'] for b in found])[40 * epoch : 40 * epoch + 40]) == list(range(40))
 
 
-def test_a_host_may_have_no_rows_and_none_beyond_the_batch(train):
+def test_training_batches_allow_no_rows_and_refuse_rows_beyond_the_batch(train):
     assert TrainingBatches(train, 8, 0, BASIS, rows=range(8, 8))[0].images.shape == (0, 224, 224, 3)
     with pytest.raises(ValueError, match=r'range\(6, 9\) are not rows of a batch of 8'):
         TrainingBatches(train, 8, 0, BASIS, rows=range(6, 9))
 
 
-def test_neighbours_in_the_epoch_s_order_share_crop_and_flip(train):
+def test_training_batches_share_crop_and_flip_in_groups(train):
     """Groups of 7 of 40 records: they cross batches of 8, and begin anew with the epoch."""
     batches = TrainingBatches(train, 8, 9, BASIS, images_per_crop=7)
     alone = TrainingBatches(train, 8, 9, BASIS)
@@ -151,7 +151,7 @@ def test_neighbours_in_the_epoch_s_order_share_crop_and_flip(train):
     for place in range(60):
         batch, row = batches[place // 8], place % 8
         jpeg, _ = train[int(batch.records[row])]
-        windows.append(window_of(decode(jpeg), batch.images[row]))
+        windows.append(window_of(decode_record(jpeg), batch.images[row]))
         np.testing.assert_array_equal(batch.lighting[row], alone[place // 8].lighting[row])  # each its own
     groups = [windows[a:b] for a, b in [*((a, min(a + 7, 40)) for a in range(0, 40, 7)), (40, 47), (47, 54), (54, 60)]]
     assert all(len(set(group)) == 1 for group in groups)
@@ -171,8 +171,8 @@ def window_of(image, view):
     return found[0]
 
 
-def test_lighting_ends_with_the_lit_steps_and_nothing_else_changes(train):
-    lit, dark = TrainingBatches(train, 8, 0, BASIS), TrainingBatches(train, 8, 0, BASIS, lit_steps=2)
+def test_lighting_steps_end_lighting_and_change_nothing_else(train):
+    lit, dark = TrainingBatches(train, 8, 0, BASIS), TrainingBatches(train, 8, 0, BASIS, lighting_steps=2)
     for step in range(4):
         assert np.array_equal(dark[step].lighting, lit[step].lighting if step < 2 else np.zeros((8, 3)))
         assert lit[step].lighting.all()
@@ -180,36 +180,36 @@ def test_lighting_ends_with_the_lit_steps_and_nothing_else_changes(train):
         assert np.array_equal(dark[step].records, lit[step].records)
 
 
-def test_pixels_labels_and_lighting_are_those_of_the_record_and_its_draw(train):
+def test_training_batches_hold_pixels_labels_and_lighting_of_the_sample(train):
     batch = TrainingBatches(train, 8, 9, BASIS)[6]  # the second epoch: 48 of 40
     assert (batch.images.dtype, batch.labels.dtype, batch.lighting.dtype) == (np.uint8, np.int32, np.float32)
     flips = 0
     for row, record in enumerate(batch.records):
         jpeg, label = train[int(record)]
-        chance = draw(seed=9, epoch=1, record=int(record))
+        augmentation = sample_augmentation(seed=9, epoch=1, record=int(record))
         image = Image.open(io.BytesIO(jpeg))
-        image = image.crop((chance.left, chance.top, chance.left + 224, chance.top + 224))
-        if chance.flip:
+        image = image.crop((augmentation.left, augmentation.top, augmentation.left + 224, augmentation.top + 224))
+        if augmentation.flip:
             image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-        flips += chance.flip
+        flips += augmentation.flip
         difference = np.asarray(image, np.int16) - batch.images[row]
         assert np.abs(difference).max() <= 3  # two JPEG decoders
         assert np.abs(difference).mean() < 0.1
         assert batch.labels[row] == label
-        expected = [sum(BASIS[c, i] * chance.normals[i] for i in range(3)) for c in range(3)]
+        expected = [sum(BASIS[c, i] * augmentation.normals[i] for i in range(3)) for c in range(3)]
         np.testing.assert_allclose(batch.lighting[row], expected, rtol=1e-5, atol=1e-5)
     assert 0 < flips < 8
 
 
-def test_a_damaged_record_says_what_to_do():
+def test_decode_record_of_damaged_jpeg_names_the_remedy():
     jpeg = Stub(1).jpegs[0]
     with pytest.raises(InputError, match=r'not a readable JPEG .* prepare it again'):
-        decode(b'not a jpeg')
+        decode_record(b'not a jpeg')
     with pytest.raises(InputError, match='not a readable JPEG'):
-        decode(jpeg[: len(jpeg) // 2])
+        decode_record(jpeg[: len(jpeg) // 2])
 
 
-def test_a_damaged_record_is_told_through_the_reading_threads_too():
+def test_read_from_raises_errors_of_reading_threads():
     source = Stub(4)
     source.jpegs[2] = b''
     with pytest.raises(InputError, match='prepare it again'):
@@ -217,7 +217,7 @@ def test_a_damaged_record_is_told_through_the_reading_threads_too():
 
 
 @pytest.mark.parametrize(('records', 'batch_size'), [(13, 8), (8, 8), (3, 8), (9, 1)])
-def test_evaluation_sees_every_record_once_in_order_in_batches_of_one_shape(records, batch_size):
+def test_evaluation_batches_hold_each_record_once_in_one_shape(records, batch_size):
     batches = list(EvaluationBatches(Stub(records), batch_size).read())
     assert len(batches) == -(-records // batch_size)
     assert {batch.images.shape for batch in batches} == {(batch_size, 256, 256, 3)}
@@ -231,11 +231,11 @@ def test_evaluation_sees_every_record_once_in_order_in_batches_of_one_shape(reco
     assert not labels[~valid].any()
 
 
-def test_reading_needs_no_tensorflow_and_another_process_gets_the_same_batch(tiny_dir, train):
+def test_read_from_is_the_same_in_another_process_without_tensorflow(tiny_dir, train):
     program = f"""
 import hashlib, sys, numpy as np
 from alexnet_jax.data.pipeline import TrainingBatches
-from alexnet_jax.data.source import open_dataset
+from alexnet_jax.data.dataset import open_dataset
 records = open_dataset('tiny', data_dir={str(tiny_dir)!r}).records('train')
 batches = TrainingBatches(records, 8, 0, np.eye(3, dtype='f4'))
 batch = next(batches.read_from(5))

@@ -10,7 +10,7 @@ def images(count, seed=0):
     return np.clip(base + rng.integers(-40, 41, (count, RECORD, RECORD, 3)), 0, 255).astype(np.uint8)
 
 
-def test_mean_image_and_covariance_equal_two_passes_of_numpy():
+def test_statistics_equal_numpy_in_two_passes():
     batch = images(5)
     statistics = Statistics(3)
     for i, image in enumerate(batch):
@@ -19,11 +19,11 @@ def test_mean_image_and_covariance_equal_two_passes_of_numpy():
     np.testing.assert_allclose(statistics.mean_image(), batch.mean(axis=0), rtol=1e-12)
     expected = np.cov(batch.reshape(-1, 3).T.astype(np.float64), bias=True)
     np.testing.assert_allclose(statistics.rgb_covariance(), expected, rtol=1e-10)
-    assert statistics.images == 5
+    assert statistics.image_count == 5
     assert statistics.class_counts.tolist() == [2, 2, 1]
 
 
-def test_merged_statistics_are_the_same_bytes_in_any_order():
+def test_statistics_merge_to_the_same_bytes_in_any_order():
     batch = images(6)
     whole, parts = Statistics(2), [Statistics(2) for _ in range(3)]
     for i, image in enumerate(batch):
@@ -38,7 +38,7 @@ def test_merged_statistics_are_the_same_bytes_in_any_order():
     assert merged.class_counts.tolist() == [3, 3]
 
 
-def test_a_tiny_variance_on_bright_pixels_survives_a_million_images():
+def test_rgb_covariance_keeps_tiny_variance_of_a_million_images():
     # As many images as ImageNet, all 254 or 255: the variance is 1/4 beside squares of 65,000.
     statistics = Statistics(1)
     half = 640_000
@@ -51,12 +51,12 @@ def test_a_tiny_variance_on_bright_pixels_survives_a_million_images():
 
 
 @pytest.mark.parametrize('image', [np.zeros((224, 224, 3), np.uint8), np.zeros((256, 256, 3), np.float32)])
-def test_other_shapes_and_dtypes_are_refused(image):
+def test_statistics_refuse_other_shapes_and_dtypes(image):
     with pytest.raises(ValueError, match='expected a uint8 image'):
         Statistics(1).add(image, 0)
 
 
-def test_the_whitest_image_does_not_overflow():
+def test_statistics_do_not_overflow_on_white_images():
     statistics = Statistics(1)
     for _ in range(3):
         statistics.add(np.full((256, 256, 3), 255, np.uint8), 0)

@@ -4,6 +4,7 @@ import concurrent.futures
 import io
 import os
 import pickle
+import shutil
 import struct
 import sys
 import tarfile
@@ -15,12 +16,14 @@ import pytest
 from archives import SYNSETS, TRAIN, photograph, resum, tar, write_archives
 from PIL import Image, ImageFile
 
-from alexnet_jax import InputError
-from alexnet_jax.data import folder_source, imagenet_source, photo
-from alexnet_jax.data.manifest import write_manifest
-from alexnet_jax.data.photo import photo_window, square_image
-from alexnet_jax.data.source import open_dataset
-from alexnet_jax.data.writer import prepare
+from alexnet_jax.data import photo
+from alexnet_jax.data.dataset import open_dataset
+from alexnet_jax.data.fingerprint import write_dataset_manifest
+from alexnet_jax.data.photo import decode_photo_crop, square_image
+from alexnet_jax.data.preparing import folder as folder_source
+from alexnet_jax.data.preparing import imagenet
+from alexnet_jax.data.preparing.writer import prepare
+from alexnet_jax.errors import InputError
 
 # Images whose headers claim what they do not hold
 
@@ -88,27 +91,40 @@ def no_decoding(monkeypatch):
     monkeypatch.setattr(photo.simplejpeg, 'decode_jpeg', checked_decode)
 
 
+def write_folder(root):
+    for place in ('train/cat', 'train/dog', 'validation/cat', 'validation/dog'):
+        (root / place).mkdir(parents=True)
+        (root / place / 'a.jpg').write_bytes(photograph(len(place)))
+    return root
+
+
 @pytest.fixture
 def folder(tmp_path):
-    for place in ('train/cat', 'train/dog', 'validation/cat', 'validation/dog'):
-        (tmp_path / 'images' / place).mkdir(parents=True)
-        (tmp_path / 'images' / place / 'a.jpg').write_bytes(photograph(len(place)))
-    return tmp_path / 'images'
+    return write_folder(tmp_path / 'images')
+
+
+@pytest.fixture(scope='module')
+def prepared(tmp_path_factory):
+    """A data_dir with the dataset 'pets', to be copied before it is changed."""
+    root = tmp_path_factory.mktemp('prepared')
+    spec = folder_source.make_folder_spec(write_folder(root / 'images'), name='pets')
+    prepare(spec, data_dir=root / 'data', workers=1)
+    return root / 'data'
 
 
 @pytest.mark.parametrize('kind', BOMBS)
-def test_training_refuses_a_claim_of_absurd_size_without_decoding(kind, no_decoding):
+def test_decode_photo_crop_refuses_absurd_size_without_decoding(kind, no_decoding):
     with pytest.raises(InputError, match=rf'^an image cannot be used \({TOO_LARGE}\): repair or remove it, or prepare'):
-        photo_window(BOMBS[kind], np.empty((224, 224, 3), np.uint8))
+        decode_photo_crop(BOMBS[kind], np.empty((224, 224, 3), np.uint8))
 
 
-def test_the_largest_image_allowed_is_given_to_the_decoder():
+def test_square_image_decodes_the_largest_allowed_image():
     with pytest.raises(photo.UnusableImage, match='truncated'):
         square_image(png(9459, 9459))  # 89,472,681 pixels, of which there are a few
 
 
 @pytest.mark.filterwarnings('ignore:Image size')
-def test_claims_are_refused_in_many_threads_at_once():
+def test_square_image_refuses_absurd_size_in_many_threads():
     """Python's filters of warnings, by which Pillow tells of them, are one for all threads."""
     interval = sys.getswitchinterval()
     sys.setswitchinterval(1e-6)
@@ -121,39 +137,39 @@ def test_claims_are_refused_in_many_threads_at_once():
 
 
 @pytest.mark.parametrize('kind', BOMBS)
-def test_preparing_a_folder_names_the_image_or_leaves_it_out(kind, no_decoding, folder, tmp_path):
+def test_prepare_of_folder_names_or_skips_oversized_image(kind, no_decoding, folder, tmp_path):
     (folder / 'train/cat/bomb.png').write_bytes(BOMBS[kind])
-    plan = folder_source.plan(folder, name='pets')
+    spec = folder_source.make_folder_spec(folder, name='pets')
     with pytest.raises(InputError, match=rf'1 unusable files \(train/cat/bomb.png: {TOO_LARGE}\); repair or remove'):
-        prepare(plan, data_dir=tmp_path / 'data', workers=1)
-    assert prepare(plan, data_dir=tmp_path / 'data', workers=1, skip_unusable=True).skipped == (
+        prepare(spec, data_dir=tmp_path / 'data', workers=1)
+    assert prepare(spec, data_dir=tmp_path / 'data', workers=1, skip_unusable=True).skipped == (
         f'train/cat/bomb.png: {TOO_LARGE}',
     )
 
 
 @pytest.mark.parametrize('kind', ['png', 'jpeg'])
-def test_preparing_archives_names_the_image_or_leaves_it_out(kind, no_decoding, tmp_path):
+def test_prepare_of_archives_names_or_skips_oversized_image(kind, no_decoding, tmp_path):
     train = {SYNSETS[3]: {f'{SYNSETS[3]}_1.JPEG': photograph(1), f'{SYNSETS[3]}_2.JPEG': BOMBS[kind]}}
-    plan = imagenet_source.plan(write_archives(tmp_path / 'tars', train=train, validation=[photograph(2)]))
+    spec = imagenet.make_imagenet_spec(write_archives(tmp_path / 'tars', train=train, validation=[photograph(2)]))
     with pytest.raises(InputError, match=rf'\(train/{SYNSETS[3]}_2.JPEG: {TOO_LARGE}\); repair or remove'):
-        prepare(plan, data_dir=tmp_path / 'data', workers=1)
-    assert prepare(plan, data_dir=tmp_path / 'data', workers=1, skip_unusable=True).splits['train'] == 1
+        prepare(spec, data_dir=tmp_path / 'data', workers=1)
+    assert prepare(spec, data_dir=tmp_path / 'data', workers=1, skip_unusable=True).splits['train'] == 1
 
 
 @pytest.mark.parametrize('source', ['folder', 'archive'])
-def test_a_file_that_fills_the_memory_is_not_read(source, tmp_path):
+def test_check_file_size_refuses_file_that_fills_memory(source, tmp_path):
     path = tmp_path / 'large.jpg'
     with path.open('wb') as file:
         file.truncate(2**29 + 1)  # holes: no disk is taken
     read = {
         'folder': lambda: folder_source.file_to_jpeg(str(path), 95),
-        'archive': lambda: imagenet_source.piece_to_jpeg(imagenet_source.Piece(str(path), 0, 2**29 + 1), 95),
+        'archive': lambda: imagenet.range_to_jpeg(imagenet.FileRange(str(path), 0, 2**29 + 1), 95),
     }
     with pytest.raises(photo.UnusableImage, match=r'^a file of 536,870,913 bytes; at most 536,870,912 are read$'):
         read[source]()
 
 
-def test_a_program_named_as_an_image_is_not_run():
+def test_square_image_does_not_run_postscript():
     """Pillow would have Ghostscript run it."""
     out = io.BytesIO()
     Image.new('RGB', (64, 64)).save(out, 'EPS')
@@ -189,11 +205,11 @@ def linked(name, target, kind):
 
 
 @pytest.mark.parametrize('name', ['../../evil', '/etc/evil', f'../{SYNSETS[0]}.tar', f'/etc/{SYNSETS[0]}.tar'])
-def test_a_class_named_after_a_file_elsewhere_is_refused(name, tmp_path):
+def test_imagenet_spec_refuses_class_named_as_a_path(name, tmp_path):
     write_archives(tmp_path, train={SYNSETS[0]: {'a.JPEG': photograph(0)}}, validation=[photograph(1)])
     (tmp_path / TRAIN).write_bytes(tar({name: tar({'a.JPEG': photograph(0)})}))
     with pytest.raises(InputError, match=f"holds '{name}', which is not an archive of one of the 1,000 classes"):
-        imagenet_source.plan(tmp_path)
+        imagenet.make_imagenet_spec(tmp_path)
 
 
 SIZES = {'of less than no bytes': 2**96 - 512, 'endless': 2**80, 'larger than any file': 2**62}  # of 12 bytes, signed
@@ -201,7 +217,7 @@ SIZES = {'of less than no bytes': 2**96 - 512, 'endless': 2**80, 'larger than an
 
 @pytest.mark.parametrize('kind', [tarfile.REGTYPE, tarfile.GNUTYPE_LONGNAME, tarfile.XHDTYPE])
 @pytest.mark.parametrize('size', SIZES)
-def test_a_member_of_absurd_size_is_refused(size, kind, tmp_path):
+def test_imagenet_spec_refuses_member_of_absurd_size(size, kind, tmp_path):
     """A negative one too, which not every Python refuses by itself."""
     write_archives(tmp_path, train={SYNSETS[0]: {'a.JPEG': photograph(0)}}, validation=[photograph(1)])
     data = bytearray((tmp_path / TRAIN).read_bytes())
@@ -211,23 +227,23 @@ def test_a_member_of_absurd_size_is_refused(size, kind, tmp_path):
     resum(data, 0)
     (tmp_path / TRAIN).write_bytes(data)
     with pytest.raises(InputError, match=rf'{TRAIN}.* is not a whole tar archive \(.+\); download it again') as error:
-        imagenet_source.plan(tmp_path)
+        imagenet.make_imagenet_spec(tmp_path)
     assert '\n' not in str(error.value)
 
 
 @pytest.mark.parametrize('kind', [tarfile.SYMTYPE, tarfile.LNKTYPE])
-def test_a_link_in_place_of_a_class_is_not_followed(kind, tmp_path, opened):
+def test_imagenet_spec_does_not_follow_links(kind, tmp_path, opened):
     (tmp_path / 'elsewhere.tar').write_bytes(tar({'secret.JPEG': photograph(0)}))
     write_archives(tmp_path / 'tars', train={}, validation=[photograph(1)])
     (tmp_path / 'tars' / TRAIN).write_bytes(linked(f'{SYNSETS[0]}.tar', str(tmp_path / 'elsewhere.tar'), kind))
     opened.clear()
     with pytest.raises(InputError, match='holds nothing, not an archive'):
-        imagenet_source.plan(tmp_path / 'tars')
+        imagenet.make_imagenet_spec(tmp_path / 'tars')
     assert any(path.endswith(TRAIN) for path in opened)  # so the fixture sees what is opened
     assert not any('elsewhere' in path for path in opened)
 
 
-def test_images_named_after_files_elsewhere_are_read_from_the_archive_and_written_to_records(tmp_path, opened):
+def test_prepare_reads_members_named_as_paths_from_the_archive(tmp_path, opened):
     secret, evil = tmp_path / 'secret.JPEG', tmp_path / 'evil.JPEG'
     secret.write_bytes(photograph(99))
     names = {'../../evil.JPEG': photograph(1), '/etc/evil.JPEG': photograph(2), str(evil): photograph(3)}
@@ -240,7 +256,7 @@ def test_images_named_after_files_elsewhere_are_read_from_the_archive_and_writte
     (tars / TRAIN).write_bytes(tar({f'{name}.tar': content for name, content in classes.items()}))
 
     opened.clear()
-    made = prepare(imagenet_source.plan(tars), data_dir=tmp_path / 'data', workers=1)
+    made = prepare(imagenet.make_imagenet_spec(tars), data_dir=tmp_path / 'data', workers=1)
     assert made.splits == {'train': 3, 'validation': 1}
     records = open_dataset('imagenet2012', data_dir=tmp_path / 'data').records('train')
     assert [records[i] for i in range(3)] == [(photo.photo_to_jpeg(image), 0) for image in names.values()]
@@ -305,10 +321,10 @@ def cut(path, stem, payload):
 @pytest.mark.parametrize(
     'forge', [pickled_array, pickled_file, pickled_header, one_array, another_shape, text, huge, cut]
 )
-def test_statistics_are_numbers_and_never_unpickled(forge, stem, folder, tmp_path):
-    made = prepare(folder_source.plan(folder, name='pets'), data_dir=tmp_path / 'data', workers=1)
-    forge(made.directory / 'statistics.npz', stem, Payload(str(tmp_path / 'executed')))
-    write_manifest(made.directory)  # whoever forges the one, forges the other
+def test_open_dataset_never_unpickles_statistics(forge, stem, prepared, tmp_path):
+    directory = shutil.copytree(prepared, tmp_path / 'data') / 'pets' / '1.0.0'
+    forge(directory / 'statistics.npz', stem, Payload(str(tmp_path / 'executed')))
+    write_dataset_manifest(directory)  # whoever forges the one, forges the other
     with pytest.raises(
         InputError, match=r'statistics.npz does not hold a mean image and an RGB covariance.*--overw'
     ) as e:
@@ -317,11 +333,11 @@ def test_statistics_are_numbers_and_never_unpickled(forge, stem, folder, tmp_pat
     assert not (tmp_path / 'executed').exists()
 
 
-def test_the_payload_would_have_run(tmp_path):
+def test_payload_runs_when_unpickled(tmp_path):
     pickle.loads(pickle.dumps(Payload(str(tmp_path / 'executed'))))
     assert (tmp_path / 'executed').exists()
 
 
-def test_a_name_cannot_break_the_line_or_speak_to_the_terminal():
+def test_input_error_escapes_control_characters():
     error = InputError('no image: a\nb\x1b[2J\udc80 \u00fc')
     assert str(error) == r'no image: a\nb\x1b[2J\udc80 \u00fc'.replace(r'\u00fc', '\u00fc')

@@ -9,12 +9,12 @@ import pyarrow.parquet as pq
 import pytest
 from random_networks import CLASSES, network_of
 
-from alexnet_jax import InputError
-from alexnet_jax.data.decode import decode
+from alexnet_jax.data.decode import decode_record
+from alexnet_jax.errors import InputError
 from alexnet_jax.evaluation.feature_files import About, check_output, write_features
-from alexnet_jax.evaluation.features import features, listing, stage_of
-from alexnet_jax.model.catalogue import VARIANTS
-from alexnet_jax.parallel.mesh import make_mesh
+from alexnet_jax.evaluation.features import find_stage, format_stages, iter_features
+from alexnet_jax.model.zoo import VARIANTS
+from alexnet_jax.sharding.mesh import make_mesh
 
 
 @pytest.fixture(scope='module')
@@ -25,7 +25,9 @@ def network():
 @pytest.fixture(scope='module')
 def expected(network, tiny):
     """By the plain network's functions: some stages of all 13 validation images' centre crops."""
-    images = np.stack([decode(jpeg)[16:240, 16:240] for jpeg, _ in tiny.records('validation')]).astype(np.float32)
+    images = np.stack([decode_record(jpeg)[16:240, 16:240] for jpeg, _ in tiny.records('validation')]).astype(
+        np.float32
+    )
     p = network.params
 
     @jax.jit
@@ -48,8 +50,8 @@ def expected(network, tiny):
 def test_features_equal_the_plain_network_s(network, tiny, expected, shape, layer):
     """Towers put together in their order, units halved, 13 images in batches of 4."""
     records, told = tiny.records('validation'), []
-    stage = stage_of(network.variant, layer)
-    found = list(features(network, make_mesh(*shape), records, stage=stage, batch_size=4, progress=told.append))
+    stage = find_stage(network.variant, layer)
+    found = list(iter_features(network, make_mesh(*shape), records, stage=stage, batch_size=4, progress=told.append))
     rows = np.concatenate([rows for rows, _ in found])
     scale = np.abs(expected[layer]).max()
     assert scale > 0.1
@@ -59,17 +61,17 @@ def test_features_equal_the_plain_network_s(network, tiny, expected, shape, laye
 
 
 def test_a_layer_is_its_last_stage():
-    assert stage_of(VARIANTS['released'], 'conv1') == 'conv1/relu'
-    assert stage_of(VARIANTS['paper'], 'conv1') == 'conv1/pool'
-    assert stage_of(VARIANTS['paper'], 'conv1/norm') == 'conv1/norm'
-    assert stage_of(VARIANTS['one_weird_trick'], 'fc7') == 'fc7/relu'
+    assert find_stage(VARIANTS['released'], 'conv1') == 'conv1/relu'
+    assert find_stage(VARIANTS['paper'], 'conv1') == 'conv1/pool'
+    assert find_stage(VARIANTS['paper'], 'conv1/norm') == 'conv1/norm'
+    assert find_stage(VARIANTS['one_weird_trick'], 'fc7') == 'fc7/relu'
     for layer in ('pool5', 'conv', 'fc7/', ''):
         with pytest.raises(InputError, match='--layer=help lists them'):
-            stage_of(VARIANTS['paper'], layer)
+            find_stage(VARIANTS['paper'], layer)
 
 
 def test_the_list_has_all_of_them(network):
-    lines = listing(network).splitlines()
+    lines = format_stages(network).splitlines()
     assert len(lines) == 23
     assert lines[2].split() == ['conv1/pool', '27x27x6', '4,374']
     assert lines[-2].split() == ['fc7/dropout', '256', '256', '=', 'fc7']

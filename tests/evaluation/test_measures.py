@@ -5,16 +5,9 @@ import math
 import numpy as np
 import pytest
 
-from alexnet_jax.evaluation.measures import (
-    by_class,
-    calibration,
-    calibration_error,
-    confusion,
-    ensemble,
-    measure,
-)
+from alexnet_jax.evaluation.measures import by_class, calibration, calibration_error, confusion, ensemble, measure
 from alexnet_jax.evaluation.predictions import Predictions
-from alexnet_jax.evaluation.references import references
+from alexnet_jax.evaluation.references import select_references
 from alexnet_jax.model.network import NetworkName
 
 CLASSES = tuple('abcdefgh')
@@ -114,12 +107,12 @@ def test_an_ensemble_is_the_mean_of_its_members():
 
 def test_published_errors_come_with_their_protocol():
     """The rows that the paper's abstract and table 2 are known by, and the reason why they stand alone."""
-    rows = {row.run: row for row in references('ten_view') if row.dataset == 'ILSVRC-2012'}
+    rows = {row.run: row for row in select_references('ten_view') if row.dataset == 'ILSVRC-2012'}
     assert (rows['paper, 1 CNN'].top1_error, rows['paper, 1 CNN'].top5_error) == pytest.approx((0.407, 0.182))
-    assert {row.protocol for row in references('centre')} == {'centre'}
-    assert not any(row.run.startswith('paper') and row.dataset == 'ILSVRC-2012' for row in references('centre'))
-    assert {row.models for row in references('ten_view')} == {1}
-    assert 'paper, 5 CNNs' in {row.run for row in references('ten_view', models=5)}
+    assert {row.protocol for row in select_references('centre')} == {'centre'}
+    assert not any(row.run.startswith('paper') and row.dataset == 'ILSVRC-2012' for row in select_references('centre'))
+    assert {row.models for row in select_references('ten_view')} == {1}
+    assert 'paper, 5 CNNs' in {row.run for row in select_references('ten_view', models=5)}
 
 
 @pytest.mark.parametrize(
@@ -141,33 +134,33 @@ def test_published_errors_come_with_their_protocol():
 )
 def test_a_network_stands_beside_its_own_published_errors(name, protocol, first, besides):
     """Those of the same network come first; those of networks that lack the same part come beside the usual ones."""
-    found = references(protocol, networks=[name.build()])
+    found = select_references(protocol, networks=[name.build()])
     same = [row.is_of([name.build()]) for row in found]
     assert {row.run for row, own in zip(found, same, strict=True) if own} == first
     assert same == sorted(same, reverse=True)
-    assert {row.run for row in found} - {row.run for row in references(protocol)} == besides
+    assert {row.run for row in found} - {row.run for row in select_references(protocol)} == besides
 
 
 def test_networks_for_cifar_stand_beside_their_own_kind():
     """26, 19 and 18 % of whole images (CHM example-layers/): beside each of these networks, and beside no other."""
     for without in ((), ('norm',)):
-        rows = references('centre', networks=[NetworkName('cifar10_18pct', without=without).build()])
+        rows = select_references('centre', networks=[NetworkName('cifar10_18pct', without=without).build()])
         assert {row.run: row.top1_error for row in rows} == pytest.approx(
             {'cuda-convnet 80sec': 0.26, 'cuda-convnet 19pct': 0.19, 'cuda-convnet 18pct': 0.18}
         )
-    first = references('centre', networks=[NetworkName('cifar10_18pct').build()])[0]
+    first = select_references('centre', networks=[NetworkName('cifar10_18pct').build()])[0]
     assert (first.run, first.top5_error) == ('cuda-convnet 18pct', None)
     assert first.unlike('cifar10', 'validation') == ''  # what TFDS and his data call the test images
     assert first.unlike('cifar10', 'train') == 'not comparable: test, not train'
     assert first.unlike('imagenet2012', 'validation') == 'not comparable: CIFAR-10, not imagenet2012'
-    assert not references('ten_view', networks=[NetworkName('cifar10_11pct').build()])  # he tested nine places
-    both = references('centre', networks=[NetworkName(name).build() for name in ('cifar10_18pct', 'released')])
+    assert not select_references('ten_view', networks=[NetworkName('cifar10_11pct').build()])  # he tested nine places
+    both = select_references('centre', networks=[NetworkName(name).build() for name in ('cifar10_18pct', 'released')])
     assert {row.dataset for row in both} == {'CIFAR-10', 'ILSVRC-2010', 'ILSVRC-2012'}
-    assert 'CIFAR-10' not in {row.dataset for row in references('centre')}
+    assert 'CIFAR-10' not in {row.dataset for row in select_references('centre')}
 
 
 def test_another_dataset_or_split_is_said():
-    row = next(row for row in references('ten_view') if row.run == 'paper, 1 CNN')
+    row = next(row for row in select_references('ten_view') if row.run == 'paper, 1 CNN')
     assert row.unlike('imagenet2012', 'validation') == ''
     assert row.unlike('demo', 'validation') == 'not comparable: ILSVRC-2012, not the embedded dataset'
     assert row.unlike('clothing', 'validation') == 'not comparable: ILSVRC-2012, not clothing'

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from random_networks import network_of, slow_probabilities
 
-from alexnet_jax import InputError
+from alexnet_jax.errors import InputError
 from alexnet_jax.evaluation.predictions import Predictor, predict_split
-from alexnet_jax.parallel.mesh import make_mesh
+from alexnet_jax.sharding.mesh import make_mesh
 
 pytestmark = pytest.mark.usefixtures('optimised')
 

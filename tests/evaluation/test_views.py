@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 
-from alexnet_jax.evaluation.views import cut, views_of
+from alexnet_jax.evaluation.views import cut_view, get_views
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (2, 256, 256, 3), dtype=np.uint8)
 PATCHES = {
@@ -18,13 +18,13 @@ PATCHES = {
 
 @pytest.fixture(scope='module')
 def compiled():
-    return jax.jit(cut)
+    return jax.jit(cut_view)
 
 
 def test_ten_views_are_four_corners_and_the_centre_and_their_mirror_images(compiled):
     expected = {patch.tobytes() for patch in PATCHES.values()}
     expected |= {np.flip(patch, axis=2).tobytes() for patch in PATCHES.values()}
-    found = [np.asarray(compiled(IMAGES, *view)) for view in views_of('ten_view')]
+    found = [np.asarray(compiled(IMAGES, *view)) for view in get_views('ten_view')]
     assert {view.shape for view in found} == {(2, 224, 224, 3)}
     assert {view.dtype for view in found} == {np.dtype(np.uint8)}
     assert len(found) == len(expected) == 10
@@ -33,13 +33,13 @@ def test_ten_views_are_four_corners_and_the_centre_and_their_mirror_images(compi
 
 
 def test_the_centre_is_the_middle_as_it_is(compiled):
-    (view,) = views_of('centre')
+    (view,) = get_views('centre')
     np.testing.assert_array_equal(compiled(IMAGES, *view), PATCHES['centre'])
 
 
 def test_views_of_caffes_crops_of_227():
     """caffe/python/caffe/io.py oversample: four corners and the centre, 30 places along each side."""
-    found = {np.asarray(cut(IMAGES, *view, size=227)).tobytes() for view in views_of('ten_view', 227)}
+    found = {np.asarray(cut_view(IMAGES, *view, size=227)).tobytes() for view in get_views('ten_view', 227)}
     patches = [IMAGES[:, top : top + 227, left : left + 227] for top in (0, 29) for left in (0, 29)]
     patches.append(IMAGES[:, 14 : 14 + 227, 14 : 14 + 227])
     assert found == {x.tobytes() for patch in patches for x in (patch, patch[:, :, ::-1])}
@@ -48,13 +48,13 @@ def test_views_of_caffes_crops_of_227():
 def test_views_of_24_out_of_32_and_of_whole_records():
     """The four corners, the centre 4 from each edge; of whole records, two in place of ten."""
     small = IMAGES[:, :32, :32]
-    found = [np.asarray(cut(small, *view, size=24)) for view in views_of('ten_view', 24, record=32)]
+    found = [np.asarray(cut_view(small, *view, size=24)) for view in get_views('ten_view', 24, record=32)]
     patches = [small[:, :24, :24], small[:, :24, 8:], small[:, 8:, :24], small[:, 8:, 8:], small[:, 4:28, 4:28]]
     expected = patches + [patch[:, :, ::-1] for patch in patches]
     assert all(map(np.array_equal, found, expected)) and len(found) == 10
-    (centre,) = views_of('centre', 24, record=32)
-    assert np.array_equal(cut(small, *centre, size=24), small[:, 4:28, 4:28])
+    (centre,) = get_views('centre', 24, record=32)
+    assert np.array_equal(cut_view(small, *centre, size=24), small[:, 4:28, 4:28])
 
-    whole = [np.asarray(cut(small, *view, size=32)) for view in views_of('ten_view', 32, record=32)]
+    whole = [np.asarray(cut_view(small, *view, size=32)) for view in get_views('ten_view', 32, record=32)]
     assert all(map(np.array_equal, whole, [small, small[:, :, ::-1]])) and len(whole) == 2
-    assert views_of('centre', 32, record=32) == ((0, 0, False),)
+    assert get_views('centre', 32, record=32) == ((0, 0, False),)

@@ -1,4 +1,4 @@
-"""Tests of what needs a requirements-NAME.txt of its own: skipped where that is not installed, failed if asked for."""
+"""Tests of what an optional extra of pyproject.toml installs: skipped without it, failed with EXTRAS=required."""
 
 import importlib
 import os

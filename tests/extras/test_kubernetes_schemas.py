@@ -5,14 +5,14 @@ The client itself drops what it does not know; here a name that it does not know
 
 import re
 
-import commands
+import cli
 import pytest
 import yaml
 from extras.conftest import extra
 
 client = extra('kubernetes.client')
 
-FILES = sorted(path.name for path in (commands.ROOT / 'launch').glob('*.yaml'))
+FILES = sorted(path.name for path in (cli.ROOT / 'launch').glob('*.yaml'))
 MODELS = {
     ('v1', 'PersistentVolumeClaim'): 'V1PersistentVolumeClaim',
     ('v1', 'Service'): 'V1Service',
@@ -21,7 +21,7 @@ MODELS = {
 
 
 def documents(name):
-    return list(yaml.safe_load_all((commands.ROOT / 'launch' / name).read_text()))
+    return list(yaml.safe_load_all((cli.ROOT / 'launch' / name).read_text()))
 
 
 def unknown_names(value, type_name, place):

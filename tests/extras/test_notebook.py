@@ -3,7 +3,7 @@
 import json
 import math
 
-import commands
+import cli
 import pytest
 from extras.conftest import extra
 
@@ -11,7 +11,7 @@ nbformat = extra('nbformat')
 nbclient = extra('nbclient')
 extra('ipykernel')
 
-NOTEBOOK = commands.ROOT / 'docs/two_towers.ipynb'
+NOTEBOOK = cli.ROOT / 'docs/two_towers.ipynb'
 ASKED = """
 import json
 print(json.dumps({
@@ -42,7 +42,7 @@ def executed(saved, program_cache):
     notebook.cells.append(nbformat.v4.new_code_cell(ASKED))
     where = {'metadata': {'path': str(NOTEBOOK.parent)}}
     client = nbclient.NotebookClient(notebook, timeout=900, kernel_name='python3', resources=where)
-    client.execute(env=commands.environment(program_cache, compile_less=False))  # it trains for long
+    client.execute(env=cli.environment(program_cache, compile_less=False))  # it trains for long
     return notebook, json.loads(text_of(notebook.cells.pop()))
 
 

@@ -7,15 +7,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from extras.conftest import extra
-from interchange.networks import WIDTH, network
+from weights.networks import WIDTH, network
 
-from alexnet_jax import InputError
 from alexnet_jax.data.augment import normalise
-from alexnet_jax.interchange import onnx_graph
-from alexnet_jax.interchange.weights import open_weights
+from alexnet_jax.errors import InputError
 from alexnet_jax.model.ablations import ABLATIONS
 from alexnet_jax.model.alexnet import AlexNet
-from alexnet_jax.model.catalogue import VARIANTS
+from alexnet_jax.model.zoo import VARIANTS
+from alexnet_jax.weights import onnx_write
+from alexnet_jax.weights.open_weights import open_weights
 
 onnx = extra('onnx')
 onnxruntime = extra('onnxruntime')
@@ -38,48 +38,48 @@ class LRN(OpRun):
         return (y,)
 
 
-def evaluated(model, inputs):
+def evaluate(model, inputs):
     """The first output of a model by the reference evaluator."""
     return reference.ReferenceEvaluator(model, new_ops=[LRN]).run(None, inputs)[0]
 
 
-def ours(net, crops):
+def compute_logits(net, crops):
     """Logits of crops (b, size, size, 3), 0..255."""
     x = normalise(jnp.asarray(crops), jnp.asarray(net.mean_image), std=net.variant.pixel_std)
     return np.asarray(jax.jit(AlexNet(net.variant, len(net.classes)).apply)({'params': net.params}, x))
 
 
-def crops_of(size, rows=2):
+def make_crops(size, rows=2):
     return np.random.default_rng(3).integers(0, 256, (rows, size, size, 3)).astype(np.float32)
 
 
-def relative(found, expected):
+def get_relative_error(found, expected):
     return np.abs(found - expected).max() / np.abs(expected).max()
 
 
 @pytest.mark.parametrize(('variant', 'without'), CASES)
-def test_onnxruntime_gives_what_jax_gives(tmp_path, variant, without):
+def test_save_onnx_gives_jax_logits_in_onnxruntime(tmp_path, variant, without):
     net = network(variant, without=without)
-    onnx_graph.save(net, tmp_path / 'w.onnx')
+    onnx_write.save_onnx(net, tmp_path / 'w.onnx')
     onnx.checker.check_model(str(tmp_path / 'w.onnx'), full_check=True)
     session = onnxruntime.InferenceSession(str(tmp_path / 'w.onnx'), providers=['CPUExecutionProvider'])
     assert session.get_inputs()[0].shape == ['batch', 3, net.variant.input_size, net.variant.input_size]
     for rows in (1, 3):
-        crops = crops_of(net.variant.input_size, rows)
+        crops = make_crops(net.variant.input_size, rows)
         logits, probabilities = session.run(None, {'images': crops.transpose(0, 3, 1, 2).copy()})
-        assert relative(logits, ours(net, crops)) < 1e-5
+        assert get_relative_error(logits, compute_logits(net, crops)) < 1e-5
         powers = np.exp(np.float64(logits) - logits.max(axis=1, keepdims=True))
         np.testing.assert_allclose(probabilities, powers / powers.sum(axis=1, keepdims=True), rtol=1e-4, atol=1e-7)
     assert session.get_modelmeta().custom_metadata_map['variant'] == variant
 
 
-def test_the_reference_evaluator_gives_what_jax_gives(tmp_path):
+def test_save_onnx_gives_jax_logits_in_the_reference_evaluator(tmp_path):
     """The released network has all that is written by hand: norms within a tower, across space, uneven padding."""
     net = network('released')
-    onnx_graph.save(net, tmp_path / 'w.onnx')
-    crops = crops_of(224, 1)
-    logits = evaluated(str(tmp_path / 'w.onnx'), {'images': crops.transpose(0, 3, 1, 2).copy()})
-    assert relative(logits, ours(net, crops)) < 1e-5
+    onnx_write.save_onnx(net, tmp_path / 'w.onnx')
+    crops = make_crops(224, 1)
+    logits = evaluate(str(tmp_path / 'w.onnx'), {'images': crops.transpose(0, 3, 1, 2).copy()})
+    assert get_relative_error(logits, compute_logits(net, crops)) < 1e-5
 
 
 def bvlc(width, seed=0):
@@ -113,20 +113,20 @@ def caffes_input(net, crops):
     return (crops - net.mean_image)[..., ::-1].transpose(0, 3, 1, 2).copy()
 
 
-def test_the_grouped_graph_gives_what_its_weights_give_here(tmp_path):
+def test_load_onnx_gives_the_logits_of_the_grouped_graph(tmp_path):
     """On crops of 227, which Caffe trained on and on which the graph's operators run as well as on its 224."""
     model = bvlc(WIDTH)
     onnx.save(model, tmp_path / 'w.onnx')
     net = open_weights(tmp_path / 'w.onnx')
     assert (net.name.variant, net.name.width, len(net.classes)) == ('caffe_alexnet', WIDTH, 1000)
     assert 'a graph for crops of 224x224; its weights were trained on 227' in net.source
-    crops = crops_of(227, 1)
-    expected = evaluated(model, {'data_0': caffes_input(net, crops)})
+    crops = make_crops(227, 1)
+    expected = evaluate(model, {'data_0': caffes_input(net, crops)})
     assert np.ptp(expected) > 1
-    assert relative(ours(net, crops), expected) < 1e-4
+    assert get_relative_error(compute_logits(net, crops), expected) < 1e-4
 
 
-def test_the_light_graph_itself_is_read():
+def test_load_onnx_reads_the_light_graph():
     """Its weights are 0.02 everywhere, stored as shapes alone, so every class is as likely as the next."""
     net = open_weights(LIGHT / 'light_bvlc_alexnet.onnx')
     assert net.name.variant == 'caffe_alexnet' and net.name.width == 1
@@ -134,7 +134,7 @@ def test_the_light_graph_itself_is_read():
     assert sum(x.size for x in jax.tree.leaves(net.params)) == 60_965_224
     tensor = onnx.TensorProto.FromString((LIGHT / 'light_bvlc_alexnet_output_0.pb').read_bytes())
     expected = onnx.numpy_helper.to_array(tensor)
-    found = jax.nn.softmax(ours(net, crops_of(227, 1)))
+    found = jax.nn.softmax(compute_logits(net, make_crops(227, 1)))
     np.testing.assert_allclose(found, expected, rtol=1e-4)
 
 
@@ -151,7 +151,7 @@ def test_the_light_graph_itself_is_read():
         ('Gemm', 'alpha', 2.0, 'Gemm r16 has alpha 2.0'),
     ],
 )
-def test_a_graph_with_another_constant_is_refused(tmp_path, kind, attribute, value, says):
+def test_load_onnx_refuses_another_constant(tmp_path, kind, attribute, value, says):
     model = bvlc(WIDTH)
     node = next(node for node in model.graph.node if node.op_type == kind)
     for old in [old for old in node.attribute if old.name == attribute]:
@@ -162,7 +162,7 @@ def test_a_graph_with_another_constant_is_refused(tmp_path, kind, attribute, val
         open_weights(tmp_path / 'w.onnx')
 
 
-def test_other_graphs_and_weights_elsewhere_are_refused(tmp_path):
+def test_load_onnx_refuses_other_graphs_and_external_weights(tmp_path):
     with pytest.raises(InputError, match='Conv and Gemm, not five and three'):
         open_weights(LIGHT / 'light_squeezenet.onnx')
     with pytest.raises(InputError, match='Conv and Gemm, not five and three'):

@@ -7,16 +7,18 @@ import subprocess
 import sys
 import threading
 
-import commands
+import cli
 import pytest
 from extras.conftest import extra
-from sweeping import programs
+from sweep import programs
 
-from alexnet_jax import InputError
-from alexnet_jax.sweeping.runner import Runner
-from alexnet_jax.sweeping.search import Search, space_of
-from alexnet_jax.sweeping.shares import Share
-from alexnet_jax.training.config import recipe
+from alexnet_jax.errors import InputError
+from alexnet_jax.sweep.plan import Plan, format_options
+from alexnet_jax.sweep.record import SweepRecord
+from alexnet_jax.sweep.resources import Resources
+from alexnet_jax.sweep.runner import Runner
+from alexnet_jax.sweep.search import OptunaSearch, format_space, parse_space
+from alexnet_jax.training.config import make_config
 
 optuna = extra('optuna')
 
@@ -40,7 +42,7 @@ with (folder / 'metrics.jsonl').open('w') as file:
 if end == 'wait':
     time.sleep(60)
 if end == 'diverge':
-    (folder / 'bad_numbers.jsonl').write_text('{}')
+    (folder / 'non_finite.jsonl').write_text('{}')
     sys.exit(1)
 if end != 'done':
     sys.exit(int(end))
@@ -50,31 +52,39 @@ test = {'loss': 0.5, 'top1_error': errors[-1], 'top5_error': 0.0, 'examples': 4}
 TEXTS = {'learning_rate': 'log:1e-4..1e-1', 'batch_size': '16..64', 'mesh': '1,1;1,2', 'lighting': 'true,false'}
 
 
+def make_search(root, base, space, *, trials):
+    """Opens the search of `space` in `root`."""
+    record = SweepRecord(Plan(root, 'x.py', (), base), [], search=format_space(space))
+    return OptunaSearch(record, base, space, trials=trials)
+
+
 @pytest.fixture
-def search(tmp_path):
+def search(tmp_path, monkeypatch):
     """Searches as the script says, up to so many trials; returns (exit code, runs, the study's trials)."""
+    monkeypatch.setattr('alexnet_jax.sweep.runner._POLL_SECONDS', 0.02)
+    monkeypatch.setattr('alexnet_jax.sweep.runner._REFRESH_SECONDS', 0.1)
     root = tmp_path / 'search'
     root.mkdir()
     (tmp_path / 'program.py').write_text(PROGRAM)
-    base = recipe(None)
+    base = make_config(None)
 
-    def run(script, *, trials, shares=None):
-        programs.rewrite(tmp_path, {'others': [[0.6, 0.3], ['done']]} | script)
-        source = Search(root, base, space_of(base, TEXTS), trials=trials, say=print, started=lambda point: None)
+    def run(script, *, trials, resources=None):
+        programs.write_script(tmp_path, {'others': [[0.6, 0.3], ['done']]} | script)
+        source = make_search(root, base, parse_space(base, TEXTS), trials=trials)
         runner = Runner(
             root,
             source,
             command=lambda point: [
                 *(sys.executable, '-S', str(tmp_path / 'program.py')),
-                *(*point.options, f'--workdir={root / point.name}'),
+                *(*format_options(point.overrides), f'--workdir={root / point.name}'),
             ],
             steps=lambda point: 100,
-            shares=shares or [Share()],
+            resources=resources or [Resources()],
             report=lambda run: None,
             show=lambda runs: None,
         )
         code = runner.run()
-        source._held.close()  # as at the end of the process
+        source._lock.close()  # as at the end of the process
         study = optuna.load_study(study_name='sweep', storage=f'sqlite:///{root}/optuna.db')
         return code, runner.runs, study.trials
 
@@ -86,18 +96,18 @@ def names(trials):
     return [trial.state.name for trial in trials]
 
 
-def test_trials_are_runs_and_their_errors_are_what_optuna_learns(search):
-    code, runs, trials = search({'trial-0001': [[0.9, 0.1], ['done']]}, trials=3, shares=[Share(), Share()])
+def test_search_reports_errors_to_optuna(search):
+    code, runs, trials = search({'trial-0001': [[0.9, 0.1], ['done']]}, trials=3, resources=[Resources(), Resources()])
     assert (code, [run.point.name for run in runs]) == (0, ['trial-0000', 'trial-0001', 'trial-0002'])
     assert names(trials) == ['COMPLETE'] * 3
     assert [trial.value for trial in trials] == [0.3, 0.1, 0.3]
     assert trials[1].intermediate_values == {1: 0.9, 2: 0.1}  # tests are counted
-    options = programs.starts(search.root / 'trial-0001')[0]['options']
+    options = programs.load_starts(search.root / 'trial-0001')[0]['options']
     assert float(options['config.learning_rate']) == trials[1].params['learning_rate']
     assert options['config.mesh'].replace(',', 'x') == trials[1].params['mesh']
 
 
-def test_a_run_worse_than_the_median_is_stopped(search):
+def test_search_prunes_a_run_worse_than_the_median(search):
     code, runs, trials = search({'trial-0005': [[0.5, 0.9], ['wait']]}, trials=7)
     assert code == 0
     assert names(trials) == [*['COMPLETE'] * 5, 'PRUNED', 'COMPLETE']
@@ -105,7 +115,7 @@ def test_a_run_worse_than_the_median_is_stopped(search):
     assert trials[5].intermediate_values == {1: 0.5, 2: 0.9}
 
 
-def test_the_same_search_again_goes_on_to_the_same_number(search):
+def test_search_resumes_up_to_the_number_of_trials(search):
     search({}, trials=2)
     code, runs, trials = search({}, trials=3)
     assert (code, [run.point.name for run in runs], len(trials)) == (0, ['trial-0002'], 3)
@@ -114,12 +124,12 @@ def test_the_same_search_again_goes_on_to_the_same_number(search):
     assert search({}, trials=3)[1] == []
 
 
-def test_a_trial_that_was_stopped_goes_on_as_it_was(search):
-    def tell():
+def test_search_resumes_a_stopped_trial(search):
+    def send_signal():
         programs.wait_for(search.root / 'trial-0001' / 'start0')
         os.kill(os.getpid(), signal.SIGTERM)
 
-    thread = threading.Thread(target=tell)
+    thread = threading.Thread(target=send_signal)
     thread.start()
     script = {'trial-0001': [[0.5], ['wait', 'done']]}
     code, _, trials = search(script, trials=3)
@@ -128,11 +138,11 @@ def test_a_trial_that_was_stopped_goes_on_as_it_was(search):
     code, runs, trials = search(script, trials=3)
     assert (code, names(trials)) == (0, ['COMPLETE'] * 3)
     assert [run.point.name for run in runs] == ['trial-0001', 'trial-0002']
-    first, second = programs.starts(search.root / 'trial-0001')
+    first, second = programs.load_starts(search.root / 'trial-0001')
     assert first == second
 
 
-def test_what_diverges_is_learned_from_and_what_fails_is_not(search):
+def test_search_prunes_diverged_and_fails_failed_trials(search):
     script = {'trial-0000': [[], ['diverge']], 'trial-0001': [[0.5], [1]], 'trial-0002': [[0.5], [143, 'done']]}
     code, _, trials = search(script, trials=3)
     assert (code, names(trials)) == (1, ['PRUNED', 'FAIL', 'RUNNING'])
@@ -140,10 +150,10 @@ def test_what_diverges_is_learned_from_and_what_fails_is_not(search):
     assert (code, names(trials), len(runs)) == (0, ['PRUNED', 'FAIL', 'COMPLETE'], 1)
 
 
-def test_points_stay_in_their_space(tmp_path):
-    base = recipe(None)
-    source = Search(tmp_path, base, space_of(base, TEXTS), trials=30, say=print, started=lambda point: None)
-    points = list(iter(source.next, None))
+def test_search_samples_within_the_space(tmp_path):
+    base = make_config(None)
+    source = make_search(tmp_path, base, parse_space(base, TEXTS), trials=30)
+    points = list(iter(source.next_point, None))
     assert len(points) == 30
     for point in points:
         assert 1e-4 <= point.overrides['learning_rate'] <= 1e-1
@@ -158,34 +168,42 @@ def test_points_stay_in_their_space(tmp_path):
     assert min(point.overrides['learning_rate'] for point in points) < 1e-3  # evenly in the logarithm
 
 
-def test_a_point_that_the_config_refuses_is_no_end(tmp_path):
-    base, said = recipe(None), []
+def test_search_goes_on_after_a_refused_point(tmp_path, capsys):
+    base = make_config(None)
     space = {'mesh': [(1, 1), (3, 1)], 'batch_size': [32]}  # 32 images do not divide over three
-    source = Search(tmp_path, base, space, trials=12, say=said.append, started=lambda point: None)
-    points = list(iter(source.next, None))
-    assert 0 < len(points) < 12 and len(points) + len(said) == 12
-    assert all('does not divide' in line for line in said)
+    source = make_search(tmp_path, base, space, trials=12)
+    points = list(iter(source.next_point, None))
+    lines = capsys.readouterr().err.splitlines()
+    assert 0 < len(points) < 12 and len(points) + len(lines) == 12
+    assert all('does not divide' in line for line in lines)
 
 
-def test_one_search_at_a_time(tmp_path):
-    base = recipe(None)
-    space = space_of(base, {'momentum': '0.1..0.2'})
-    first = Search(tmp_path, base, space, trials=1, say=print, started=print)
+def test_search_refuses_a_second_process(tmp_path):
+    base = make_config(None)
+    space = parse_space(base, {'momentum': '0.1..0.2'})
+    first = make_search(tmp_path, base, space, trials=1)
     with pytest.raises(InputError, match='another process searches in'):
-        Search(tmp_path, base, space, trials=1, say=print, started=print)
-    first._held.close()
+        make_search(tmp_path, base, space, trials=1)
+    first._lock.close()
 
 
-def test_the_command(tiny_dir, tmp_path):
+def test_search_command_runs_trials_and_refuses_another_space(tiny_dir, tmp_path):
     (tmp_path / 'program.py').write_text(PROGRAM)
-    programs.rewrite(tmp_path, {'others': [[0.6, 0.3], ['done']], 'trial-0001': [[0.2], ['done']]})
+    programs.write_script(tmp_path, {'others': [[0.6, 0.3], ['done']], 'trial-0001': [[0.2], ['done']]})
     root = tmp_path / 'root'
     command = [
-        *(sys.executable, '-m', 'launch.sweep', '--config=configs/one_device.py:tiny', f'--config.data_dir={tiny_dir}'),
+        *(
+            sys.executable,
+            '-m',
+            'alexnet_jax',
+            'sweep',
+            '--config=configs/one_device.py:tiny',
+            f'--config.data_dir={tiny_dir}',
+        ),
         *(f'--workdir={root}', '--search=optuna', '--trials=3', '--sweep.momentum=0.1..0.9', '--module=program'),
     ]
-    environment = commands.environment(tmp_path) | {'PYTHONPATH': str(tmp_path)}
-    done = subprocess.run(command, cwd=commands.ROOT, env=environment, capture_output=True, text=True, timeout=120)
+    environment = cli.environment(tmp_path) | {'PYTHONPATH': str(tmp_path)}
+    done = subprocess.run(command, cwd=cli.ROOT, env=environment, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     assert 'trial-0002: finished, 30.00% validation error' in done.stderr and '[3 of 3]' in done.stderr
     record = json.loads((root / 'sweep.json').read_text())
@@ -194,6 +212,6 @@ def test_the_command(tiny_dir, tmp_path):
     best = [line for line in done.stdout.splitlines() if line.startswith('|')][2]
     assert best == f'| {record["points"]["trial-0001"]["momentum"]} | 1 | 20.00 |  | 20.00 |'
     other = [option.replace('0.1..0.9', '0.1..0.8') for option in command]
-    done = subprocess.run(other, cwd=commands.ROOT, env=environment, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(other, cwd=cli.ROOT, env=environment, capture_output=True, text=True, timeout=120)
     assert (done.returncode, done.stderr.count('\n')) == (1, 1)
     assert 'holds a sweep with search' in done.stderr

@@ -1,8 +1,9 @@
 """The real training step, compiled for TPU slices that are not here: it compiles, and its text shows the schedule.
 
-Needs requirements-tpu.txt; 90 s, most of them in the compiler. The widths are a sixteenth of the paper's.
+Needs the extra `tpu`; 90 s, most of them in the compiler. The widths are a sixteenth of the paper's.
 """
 
+import dataclasses
 import json
 import math
 
@@ -11,14 +12,15 @@ import pytest
 from extras.conftest import extra
 from jax import lax
 
-from alexnet_jax import InputError
+from alexnet_jax.communication import audit, cost_model, scaling
+from alexnet_jax.communication.messages import Message, expected_schedule
+from alexnet_jax.communication.topology import count_links, make_topology_mesh, parse_topology
+from alexnet_jax.errors import InputError
 from alexnet_jax.model.alexnet import AlexNet
-from alexnet_jax.parallel.mesh import TOWER
-from alexnet_jax.parallel.schedule import Message, expected_schedule
-from alexnet_jax.parallel.topology import links, shape_of, topology_mesh
-from alexnet_jax.training import audit, prediction, scaling
+from alexnet_jax.sharding.mesh import TOWER
 from alexnet_jax.training import step as step_module
-from alexnet_jax.training.config import recipe, validate
+from alexnet_jax.training.config import make_config
+from alexnet_jax.training.validation import validate_config
 
 extra('libtpu')
 # Programs for absent chips cannot be read from the cache of programs that other tests of this process set up.
@@ -48,16 +50,15 @@ HELD = (
 
 
 def config_of(parallelism, mesh, **options):
-    config = recipe('imagenet2012', parallelism=parallelism, mesh=mesh)
+    config = make_config('imagenet2012', parallelism=parallelism, mesh=mesh)
     config.update(width=0.0625, batch_size=IMAGES * mesh[0], **options)
-    validate(config)
-    return config
+    return validate_config(config)
 
 
 def compiled(config, topology):
     """(messages, cost, mesh) of the config's step on `topology`."""
-    mesh = prediction.mesh_on(config, topology)
-    return *prediction.compile_for(audit.trace_step(config, mesh, num_classes=CLASSES).lower(), mesh), mesh
+    run = cost_model.build_topology_run(config, topology, num_classes=CLASSES)
+    return *cost_model.compile_for(audit.trace_step(run).lower(), run.mesh), run.mesh
 
 
 def over_tower(messages):
@@ -115,7 +116,7 @@ def test_towers_and_replicas_on_256_chips_exchange_in_pairs_and_average_over_all
     assert averaged == pytest.approx(2 * 4 * (HELD + 2) * 127 / 128, abs=8)
     for a, b in mesh.devices:
         assert sum(abs(p - q) for p, q in zip(a.coords, b.coords, strict=True)) == 1  # the two towers are neighbours
-    predicted = prediction.predict(prediction.Cost(1.0, 1, 0, 0, 0), messages, mesh, 'v5e:16x16')
+    predicted = cost_model.predict(cost_model.Cost(1.0, 1, 0, 0, 0), messages, mesh, 'v5e:16x16')
     tower = sum(m.bytes for m in messages if m.axis == TOWER)
     # One link to the other tower. To the other replicas two along one ring, and half of two along the towers' ring.
     assert predicted.link_bytes == {'tower': tower, 'data': pytest.approx(averaged / 3)}
@@ -141,35 +142,35 @@ def test_a_network_that_talks_one_time_more_is_caught(monkeypatch):
 
 @pytest.mark.parametrize('topology', ['v4:2x2x1', 'v5e:1x1', 'v5e:1x2', 'v5e:2x4', 'v5p:2x2x2', 'v6e:4x4'])
 def test_a_topology_has_one_device_for_each_chip(topology):
-    chips = math.prod(shape_of(topology))
-    mesh = topology_mesh(topology, chips, 1)
+    chips = math.prod(parse_topology(topology))
+    mesh = make_topology_mesh(topology, chips, 1)
     assert len({tuple(device.coords) for device in mesh.devices.flat}) == chips
     assert {device.platform for device in mesh.devices.flat} == {'tpu'}
 
 
 def test_a_mesh_that_does_not_fit_and_a_slice_that_cannot_be_are_one_line():
     with pytest.raises(InputError, match=r'a mesh of 4x2 .* needs 8 devices, but 4 TPU device'):
-        topology_mesh('v5e:2x2', 4, 2)
+        make_topology_mesh('v5e:2x2', 4, 2)
     with pytest.raises(
         InputError, match=r'^--topology=v5e:3x3 cannot be compiled for: .*; use one like v5e:1x1'
     ) as found:
-        topology_mesh('v5e:3x3', 1, 1)
+        make_topology_mesh('v5e:3x3', 1, 1)
     assert '\n' not in found.value.args[0]
 
 
 def test_the_groups_of_one_weird_trick_are_blocks_of_chips():
-    mesh = topology_mesh('v5e:16x16', 64, 4, one_weird_trick=True)
-    assert links(mesh, ('model',), shape=(16, 16), ring=16) == 2  # a host's 2x2
+    mesh = make_topology_mesh('v5e:16x16', 64, 4, one_weird_trick=True)
+    assert count_links(mesh, ('model',), shape=(16, 16), ring=16) == 2  # a host's 2x2
 
 
 def test_the_report_has_both_readings_the_chip_and_the_prediction(monkeypatch):
     """The compiler replaced again."""
     mean = Message('', 'all-reduce', 'data', 'backward', (HELD,), 'float32', 50_000_000)
-    monkeypatch.setattr(prediction, 'compile_for', lambda *_: ([mean], prediction.Cost(197e9, 819_000, 1, 2, 3)))
-    figures, text = prediction.report(config_of('hybrid', (2, 2)), 'v5e:2x2', num_classes=CLASSES)
+    monkeypatch.setattr(cost_model, 'compile_for', lambda *_: ([mean], cost_model.Cost(197e9, 819_000, 1, 2, 3)))
+    figures, text = cost_model.report_prediction(config_of('hybrid', (2, 2)), 'v5e:2x2', num_classes=CLASSES)
     assert json.loads(json.dumps(figures))['compiled'][0]['bytes'] == 50_000_000
     towers = [(m['layer'], m['direction']) for m in figures['traced'] if m['axis'] == TOWER]
-    assert towers == list(design(topology_mesh('v5e:2x2', 2, 2)))
+    assert towers == list(design(make_topology_mesh('v5e:2x2', 2, 2)))
     assert figures['chip']['flops'] == 197e12
     assert figures['prediction']['step'] == pytest.approx(2e-3)
     assert f'50,000,000{2 * 4 * HELD // 2:>14,}' in text  # what it receives, beside the formula
@@ -184,14 +185,14 @@ def test_a_table_compiles_each_program_once(tmp_path, monkeypatch):
     def compile_for(lowered, mesh):
         asked.append(mesh.devices.size)
         if mesh.devices.size == 1:
-            raise prediction.TooLarge('no')
-        return said, prediction.Cost(197e9, 819_000, 1, 2, 3)
+            raise cost_model.TooLarge('no')
+        return said, cost_model.Cost(197e9, 819_000, 1, 2, 3)
 
-    monkeypatch.setattr(prediction, 'compile_for', compile_for)
+    monkeypatch.setattr(cost_model, 'compile_for', compile_for)
     output, lines = tmp_path / 'rows.json', []
-    options = {'num_classes': CLASSES, 'output': str(output), 'say': lines.append}
+    options = {'num_classes': CLASSES, 'output': str(output), 'info': lines.append}
     config = config_of('hybrid', (2, 2))
-    figures, text = scaling.report(config, 'v5e', ['1', '2', '4'], scaling='weak', **options)
+    figures, text = scaling.report_scaling(config, 'v5e', ['1', '2', '4'], scaling='weak', **options)
     assert asked == [1, 2, 4]
     assert lines[2] == 'compiling for v5e:2x2, mesh 2x2, 64 images ...'
     rows = figures['rows']
@@ -199,12 +200,12 @@ def test_a_table_compiles_each_program_once(tmp_path, monkeypatch):
     assert 'prediction' not in rows[0] and 'does not fit' in text
     assert rows[1]['prediction']['step'] == pytest.approx(2e-3)  # 1 ms of arithmetic, 50 MB over one link
     assert rows[2]['images_per_second'] == pytest.approx(64 / 2e-3)
-    again, _ = scaling.report(config, 'v5e', ['1', '2', '4'], scaling='weak', **options)
+    again, _ = scaling.report_scaling(config, 'v5e', ['1', '2', '4'], scaling='weak', **options)
     assert json.dumps(again) == json.dumps(figures)
     assert asked == [1, 2, 4]  # all were there
-    strong, _ = scaling.report(config, 'v5e', ['4', '2'], scaling='strong', **options)
+    strong, _ = scaling.report_scaling(config, 'v5e', ['4', '2'], scaling='strong', **options)
     assert [row['batch_size'] for row in strong['rows']] == [16, 16]
     assert asked == [1, 2, 4, 2, 4]
-    config.precision = 'bfloat16'
-    scaling.report(config, 'v5e', ['2'], scaling='weak', **options)
+    narrow = dataclasses.replace(config, precision='bfloat16')
+    scaling.report_scaling(narrow, 'v5e', ['2'], scaling='weak', **options)
     assert asked == [1, 2, 4, 2, 4, 2]

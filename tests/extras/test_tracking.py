@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 
-import commands
+import cli
 import pytest
 from extras.conftest import extra
 
@@ -113,7 +113,7 @@ def test_a_killed_run_goes_on_as_the_same_one(name, read, tiny_dir, tmp_path, pr
     extra(name)
     workdir = tmp_path / 'run'
     options = (*OPTIONS, f'--config.data_dir={tiny_dir}', f'--config.tracking={name}', f'--workdir={workdir}', '--json')
-    process = commands.start('main', *options, cache=program_cache)
+    process = cli.start('train', *options, cache=program_cache)
     deadline = time.monotonic() + 300
     while not any(line['step'] >= 12 for line in lines(workdir)):  # the checkpoint is at 8
         assert process.poll() is None, process.communicate()
@@ -123,7 +123,7 @@ def test_a_killed_run_goes_on_as_the_same_one(name, read, tiny_dir, tmp_path, pr
     process.communicate()
     began = json.loads((workdir / 'tracking.json').read_text())[name]['run']
 
-    resumed = commands.run('main', *options, cache=program_cache)
+    resumed = cli.run('train', *options, cache=program_cache)
     assert resumed.returncode == 0, resumed.stderr
     result = json.loads(resumed.stdout)  # nothing else on standard output
     assert 'resuming from step 8' in resumed.stderr
@@ -143,6 +143,6 @@ def test_a_killed_run_goes_on_as_the_same_one(name, read, tiny_dir, tmp_path, pr
     assert series['result/ten_view/top1_error'] == [(STEPS, result['ten_view']['top1_error'])]
     assert series['result/params_sha256'] == [(STEPS, result['params_sha256'])]
 
-    again = commands.run('main', *options, cache=program_cache)  # of a finished run
+    again = cli.run('train', *options, cache=program_cache)  # of a finished run
     assert again.returncode == 0, again.stderr
     assert read(workdir)[0][3] == series

@@ -4,7 +4,7 @@ import os
 import pathlib
 import re
 
-import commands
+import cli
 import pytest
 from faults.laboratory import Laboratory, outcome
 
@@ -37,7 +37,7 @@ def pytest_runtest_logreport(report):
 def pytest_sessionfinish(session, exitstatus):
     if not TABLE or exitstatus or hasattr(session.config, 'workerinput'):
         return
-    path = commands.ROOT / TABLE
+    path = cli.ROOT / TABLE
     lines = ['| fault | what the user sees | seconds to exit | recovered state |', '|---|---|---|---|']
     for _, name, sees, seconds, state in sorted(ROWS, key=lambda row: row[0]):
         shown = re.sub(r'/\S*/(?=(?:run|data|disk|other)\b)', '', sees).replace('|', r'\|')

@@ -12,7 +12,7 @@ import subprocess
 import sys
 import time
 
-import commands
+import cli
 import numpy as np
 import pytest
 from array_record.python.array_record_module import ArrayRecordReader, ArrayRecordWriter
@@ -55,7 +55,7 @@ class Laboratory:
         self.mark = folder / 'fault'
         self._started = []
 
-    def start(self, *options, fault=None, index=None, port=None, processes=2, root=commands.ROOT):
+    def start(self, *options, fault=None, index=None, port=None, processes=2, root=cli.ROOT):
         """Starts main on the dataset; `fault` is what the saboteur does; `index` of which process of `processes`."""
         command = [sys.executable, '-m', 'alexnet_jax.main']
         if fault:
@@ -72,7 +72,7 @@ class Laboratory:
         process = subprocess.Popen(
             command,
             cwd=root,
-            env=commands.environment(self.cache, compile_less=not ALL) | {'PYTHONPATH': str(root)},
+            env=cli.environment(self.cache, compile_less=not ALL) | {'PYTHONPATH': str(root)},
             stdout=streams[0],
             stderr=streams[1],
         )
@@ -133,12 +133,12 @@ class Laboratory:
         return ended
 
     def launch(self, *options, fault, victim):
-        """Starts launch.local with a fault in one of the first start's processes."""
+        """Starts alexnet launch with a fault in one of the first start's processes."""
         path = self.folder / 'fault.json'
         path.write_text(json.dumps({'mark': str(self.mark), 'victim': victim, **fault}))
-        command = [sys.executable, '-m', 'launch.local', *options, '--module=tests.faults.saboteur', '--']
+        command = [sys.executable, '-m', 'alexnet_jax', 'launch', *options, '--module=tests.faults.saboteur', '--']
         command += [str(path), '--config=configs/two_device.py:tiny', f'--config.data_dir={self.data_dir}']
-        return self._start([*command, *OPTIONS, f'--workdir={self.workdir}'], root=commands.ROOT)
+        return self._start([*command, *OPTIONS, f'--workdir={self.workdir}'], root=cli.ROOT)
 
     def own_data(self):
         """A copy of the dataset, to be spoilt."""
@@ -179,8 +179,8 @@ class Laboratory:
         return folder
 
     def start_preparing(self, images, *, into):
-        command = [sys.executable, '-m', 'alexnet_jax.prepare', f'--images={images}', '--name=photos']
-        return self._start([*command, f'--data_dir={self.folder / into}'], root=commands.ROOT)
+        command = [sys.executable, '-m', 'alexnet_jax', 'prepare', f'--images={images}', '--name=photos']
+        return self._start([*command, f'--data_dir={self.folder / into}'], root=cli.ROOT)
 
     def prepare(self, images, *, into):
         """Prepares to the end; sha256 of every file that came of it."""
@@ -203,8 +203,8 @@ class Laboratory:
         """A checkout in which one line of the package is another."""
         root = self.folder / 'checkout'
         for name in ('alexnet_jax', 'configs'):
-            shutil.copytree(commands.ROOT / name, root / name, ignore=shutil.ignore_patterns('__pycache__'))
-        with (root / 'alexnet_jax/model/layers.py').open('a') as file:
+            shutil.copytree(cli.ROOT / name, root / name, ignore=shutil.ignore_patterns('__pycache__'))
+        with (root / 'alexnet_jax/model/ops.py').open('a') as file:
             file.write('# another line\n')
         return root
 

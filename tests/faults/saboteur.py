@@ -55,15 +55,15 @@ class Saboteur:
         setattr(owner, name, wrapped)
 
     def arm_start(self):
-        from alexnet_jax.training import workdir
+        from alexnet_jax.run import run_dir
 
-        self.wrap(workdir, 'open_or_render', lambda *_: self.act())
+        self.wrap(run_dir, 'open_or_render', lambda *_: self.act())
 
     def arm_agree(self):
         """Between its own word and the others', where processes compare what they have."""
-        from alexnet_jax.parallel import processes
+        from alexnet_jax.distributed import hosts
 
-        client, saboteur = processes.client, self
+        client, saboteur = hosts.get_store, self
 
         class Slow:
             def __getattr__(self, name):
@@ -74,34 +74,34 @@ class Saboteur:
                     saboteur.act()
                 return client().blocking_key_value_get(key, timeout)
 
-        processes.client = Slow
+        hosts.get_store = Slow
 
     def arm_compile(self):
-        from alexnet_jax.training.startup import StartUp
+        from alexnet_jax.logs.timing import StartupTimer
 
-        self.wrap(StartUp, 'compile', lambda *_: threading.Timer(0.3, self.act).start())
+        self.wrap(StartupTimer, 'compile', lambda *_: threading.Timer(0.3, self.act).start())
 
     def arm_step(self):
-        from alexnet_jax.training.metrics import MetricsReader
+        from alexnet_jax.logs.metrics_reader import MetricsReader
 
         at = self.at if isinstance(self.at, list) else [self.at]
         self.wrap(MetricsReader, 'add', lambda reader, step, metrics: step in at and self.act())
 
     def arm_save(self):
         """Once the first hashes of a checkpoint are computed: Orbax is writing, nothing has its final name."""
-        from alexnet_jax.training import checkpoint, storage
+        from alexnet_jax.checkpoints import checkpointer, orbax_io
 
         saving = []
-        self.wrap(checkpoint.Checkpoints, 'save', lambda _, state, **__: saving.append(int(state.step)))
-        self.wrap(storage, 'digest', lambda value: saving[-1] == self.at and self.act())
+        self.wrap(checkpointer.Checkpointer, 'save', lambda _, state, **__: saving.append(int(state.step)))
+        self.wrap(orbax_io, 'hash_array', lambda value: saving[-1] == self.at and self.act())
 
     def arm_evaluation(self):
         """In the test after `at` steps, when the first batch is done."""
-        from alexnet_jax.evaluation.evaluate import Evaluator
-        from alexnet_jax.training.loop import _Run
+        from alexnet_jax.evaluation.evaluator import Evaluator
+        from alexnet_jax.run.testing import Tester
 
         step = [0]
-        self.wrap(_Run, '_test', lambda run, protocol: step.__setitem__(0, int(run.state.step)))
+        self.wrap(Tester, 'test', lambda _, state, protocol: step.__setitem__(0, int(state.step)))
         original = Evaluator.__call__
 
         def test(evaluator, *arguments, progress, **options):
@@ -120,7 +120,7 @@ def main():
     fault = json.loads(pathlib.Path(sys.argv[1]).read_text())
     sys.argv = ['alexnet_jax.main', *sys.argv[2:]]
     Saboteur(**fault).arm()
-    runpy.run_module('alexnet_jax.main', run_name='__main__', alter_sys=False)
+    runpy.run_module('alexnet_jax.main', run_name='__main__', alter_sys=True)
 
 
 if __name__ == '__main__':

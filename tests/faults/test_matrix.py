@@ -119,7 +119,7 @@ def restarted(lab, *, counts, victim=1):
     fault = {'moment': 'step', 'at': 10, 'do': 'SIGKILL'}
     ended = lab.end(lab.launch(f'--processes={counts}', '--restarts=1', fault=fault, victim=victim), timeout=150)
     assert ended.code == 0, ended.err
-    line = ended.line('launch.local: a process was lost; starting')
+    line = ended.line('alexnet launch: a process was lost; starting')
     lab.compare()
     return line, None, 'equal'
 

@@ -1,4 +1,4 @@
-"""Archives whose headers lie are planned within themselves, or refused in one line."""
+"""Archives whose headers lie are make_spec within themselves, or refused in one line."""
 
 import hypothesis
 import pytest
@@ -6,8 +6,8 @@ from archives import SYNSETS, TRAIN, VALIDATION, photograph, resum, write_archiv
 from fuzzing import fuzzed, outcome
 from hypothesis import strategies as st
 
-from alexnet_jax import InputError
-from alexnet_jax.data import imagenet_source
+from alexnet_jax.data.preparing import imagenet
+from alexnet_jax.errors import InputError
 
 
 @pytest.fixture(scope='module')
@@ -47,21 +47,21 @@ def forged(data, edits, cut):
 
 @fuzzed(150)
 @hypothesis.given(st.sampled_from([TRAIN, VALIDATION]), EDITS, CUT)
-def test_a_forged_archive_is_read_within_itself_or_refused_in_one_line(whole, name, edits, cut):
+def test_imagenet_spec_of_forged_archive_stays_inside_or_raises_one_line(whole, name, edits, cut):
     folder, contents = whole
 
-    def planned():
-        return imagenet_source.plan(folder)
+    def make_spec():
+        return imagenet.make_imagenet_spec(folder)
 
     try:
         (folder / name).write_bytes(forged(contents[name], edits, cut))
-        found = outcome('archives', planned, InputError)
+        found = outcome('archives', make_spec, InputError)
         if isinstance(found, InputError):
             return
         for split, archive in (('train', TRAIN), ('validation', VALIDATION)):
-            for item in found.splits[split].items():
-                assert item.source.path == str(folder / archive)
-                assert item.source.start > 0 and item.source.size >= 0
-                assert 0 <= item.label < 1000
+            for example in found.splits[split].iter_examples():
+                assert example.source.path == str(folder / archive)
+                assert example.source.start > 0 and example.source.size >= 0
+                assert 0 <= example.label < 1000
     finally:
         (folder / name).write_bytes(contents[name])

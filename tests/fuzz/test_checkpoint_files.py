@@ -12,13 +12,13 @@ import pytest
 from fuzzing import fuzzed, outcome
 from hypothesis import strategies as st
 
-from alexnet_jax import InputError
-from alexnet_jax.model.catalogue import VARIANTS
-from alexnet_jax.parallel.mesh import make_mesh, parameter_specs, shardings
-from alexnet_jax.training.checkpoint import Checkpoints
+from alexnet_jax.checkpoints.checkpointer import Checkpointer
+from alexnet_jax.checkpoints.manifest import DamagedError, read_manifest
+from alexnet_jax.errors import InputError
+from alexnet_jax.model.zoo import VARIANTS
+from alexnet_jax.sharding.mesh import make_mesh, parameter_specs, shardings
 from alexnet_jax.training.optimizer import paper_sgd
 from alexnet_jax.training.schedule import Plateau
-from alexnet_jax.training.seal import Damaged, read_seal
 from alexnet_jax.training.state import abstract_state
 
 STEP = 7
@@ -33,16 +33,16 @@ def like():
 
 @pytest.fixture(scope='module')
 def saved(like, tmp_path_factory):
-    """A run folder with one checkpoint, its seal, and the values that were saved."""
+    """A run folder with one checkpoint, its manifest, and the values that were saved."""
     random = np.random.default_rng(STEP)
     noise = jax.tree.map(lambda leaf: random.standard_normal(leaf.shape, np.float32), like)
     plateau = Plateau(np.float32(0.625), np.int32(2), np.int32(1))
     values = dataclasses.replace(noise, step=np.int32(STEP), plateau=plateau)
     folder = tmp_path_factory.mktemp('saved')
     mesh = make_mesh(*MESH)
-    with Checkpoints(folder, keep=1) as checkpoints:
+    with Checkpointer(folder, keep=1) as checkpoints:
         checkpoints.save(jax.device_put(values, shardings(mesh, parameter_specs(mesh, values))), top1_error=0.5)
-    return folder, read_seal(folder / 'checkpoints' / str(STEP)), values
+    return folder, read_manifest(folder / 'checkpoints' / str(STEP)), values
 
 
 @pytest.fixture(scope='module')
@@ -126,14 +126,14 @@ def test_a_damaged_file_is_found_or_did_not_matter(like, saved, files, run, whic
     def restore():
         return checkpoints.restore(like, make_mesh(*MESH), step=STEP)
 
-    with Checkpoints(run, keep=1) as checkpoints:
+    with Checkpointer(run, keep=1) as checkpoints:
         try:
             damage(path, how, whole.parents[len(name.parts) - 1] / other)
-            found = outcome('checkpoints', restore, Damaged, InputError)
+            found = outcome('checkpoints', restore, DamagedError, InputError)
             if isinstance(found, InputError):
                 return
-            state, seal = found
-            assert seal == saved[1]
+            state, manifest = found
+            assert manifest == saved[1]
             for loaded, expected in zip(jax.tree.leaves(state), jax.tree.leaves(values), strict=True):
                 loaded = np.asarray(loaded)
                 assert (loaded.dtype, loaded.shape) == (expected.dtype, expected.shape)
@@ -144,14 +144,14 @@ def test_a_damaged_file_is_found_or_did_not_matter(like, saved, files, run, whic
 
 @fuzzed(200)
 @hypothesis.given(DAMAGE, st.lists(DAMAGE, max_size=2))
-def test_a_damaged_seal_is_the_one_written_or_one_line(saved, run, files, how, more):
+def test_a_damaged_manifest_is_the_one_written_or_one_line(saved, run, files, how, more):
     checkpoint = run / 'checkpoints' / str(STEP)
     path, whole = (where / 'checkpoints' / str(STEP) / 'hashes' / 'metadata' for where in (run, saved[0]))
     try:
         for damages in (how, *more):
             if path.is_file():
                 damage(path, damages, checkpoint / files[0])
-        found = outcome('seals', lambda: read_seal(checkpoint), Damaged)
-        assert isinstance(found, Damaged) or found == saved[1]
+        found = outcome('manifests', lambda: read_manifest(checkpoint), DamagedError)
+        assert isinstance(found, DamagedError) or found == saved[1]
     finally:
         mend(path, whole)

@@ -1,9 +1,10 @@
-"""`validate` accepts what the statement below admits and nothing else; the command line ends in one line or in that.
+"""`validate_config` accepts what the statement below admits, nothing else; a command line ends in one line or in that.
 
-absl's flags are global: `parse` gets fresh ones here, for each input, with the config flag of alexnet_jax/main.py.
+absl.s flags are global: the parser gets fresh ones here, for each input, with the config flag of alexnet_jax/main.py.
 """
 
 import ast
+import functools
 import itertools
 import math
 import pathlib
@@ -18,14 +19,16 @@ from hypothesis import strategies as st
 from ml_collections import config_flags
 
 import alexnet_jax
-from alexnet_jax import InputError
-from alexnet_jax.data.source import open_dataset
+from alexnet_jax.commands import command_line
+from alexnet_jax.data.dataset import open_dataset
+from alexnet_jax.errors import InputError
 from alexnet_jax.model.ablations import ABLATIONS, CONTAINED
-from alexnet_jax.model.catalogue import VARIANTS
-from alexnet_jax.training import command_line
-from alexnet_jax.training.config import recipe, steps_per_epoch, total_steps, validate
-from alexnet_jax.training.recipe import dtype_of, lit_steps_of, optimizer_of, schedule_of, variant_of
+from alexnet_jax.model.zoo import VARIANTS
+from alexnet_jax.sharding.mesh import make_mesh
+from alexnet_jax.training.build import build_run, make_variant
+from alexnet_jax.training.config import make_config
 from alexnet_jax.training.schedule import Plateau
+from alexnet_jax.training.validation import validate_config
 
 pytestmark = pytest.mark.filterwarnings('ignore:the load_module:DeprecationWarning')  # by which configs are read
 CONFIG = pathlib.Path(alexnet_jax.__file__).parents[1] / 'configs/two_device.py'
@@ -118,8 +121,8 @@ ADMITS = {
     'checkpoint_every': int32(0),
     'keep_checkpoints': int32(1),
     'log_every': int32(1),
-    'on_bad_numbers': either('stop', 'skip', 'roll_back'),
-    'max_bad_numbers': int32(0),
+    'on_non_finite': either('stop', 'skip', 'roll_back'),
+    'max_non_finite': int32(0),
     'on_failed_save': either('stop', 'continue'),
     'profile': int32(0),
 }
@@ -204,7 +207,7 @@ PARTS = st.lists(st.sampled_from([*ABLATIONS]), max_size=3, unique=True).map(tup
 
 def pair(key):
     """A key with what may well be meant, or with anything."""
-    alike = PARTS if key == 'without' else ALIKE[type(recipe('birds', mesh=(1, 2))[key])]
+    alike = PARTS if key == 'without' else ALIKE[type(make_config('birds', mesh=(1, 2))[key])]
     return st.tuples(st.just(key), st.booleans().flatmap(lambda likely: alike if likely else VALUES))
 
 
@@ -216,38 +219,38 @@ def use(config):
     with pytest.raises(InputError) as missing:
         open_dataset(config.dataset, data_dir=config.data_dir)
     assert len(str(missing.value).splitlines()) == 1
-    variant = variant_of(config)
+    variant = make_variant(config)
     stds = {layer.init_std for layer in (*variant.convs, *variant.dense)}
     assert stds == {None} or all(0 < std < math.inf for std in stds)
-    dtype_of(config), optimizer_of(config)
-    assert steps_per_epoch(config, IMAGENET) >= 1
+    made = functools.partial(build_run, config, num_classes=3, examples=IMAGENET, mesh=make_mesh(1, 1))
     if config.steps is None and config.epochs * IMAGENET / config.batch_size > 2**31 - 1:  # which no rule can foresee
         with pytest.raises(InputError, match=r'^config.epochs .* use fewer$'):
-            total_steps(config, IMAGENET)
+            made()
         return
-    steps = total_steps(config, IMAGENET)
-    assert 1 <= steps < 2**31
-    assert 0 <= lit_steps_of(config, examples=IMAGENET) <= steps
-    rate = schedule_of(config, examples=IMAGENET)(0, Plateau.start())
+    run = made()
+    assert run.evaluate_every >= 1 and run.checkpoint_every >= 1
+    assert 1 <= run.steps < 2**31
+    assert 0 <= run.lighting_steps <= run.steps
+    rate = run.schedule(0, Plateau.start())
     assert 0 < rate < math.inf
 
 
 def test_the_statement_has_every_key():
-    assert set(ADMITS) == set(recipe('birds', mesh=(1, 2)))
+    assert set(ADMITS) == set(make_config('birds', mesh=(1, 2)))
 
 
 @fuzzed(250)
 @hypothesis.given(st.lists(PAIRS, min_size=1, max_size=3).map(dict))
-def test_validate_accepts_what_the_statement_admits(values):
-    config = recipe('birds', mesh=(1, 2))
+def test_validate_config_accepts_what_the_statement_admits(values):
+    config = make_config('birds', mesh=(1, 2))
     with config.unlocked():
         for key, value in values.items():
             del config[key]  # with its type, to which ml_collections would convert
             config[key] = value
-    error = outcome('validate', lambda: validate(config), InputError)
-    assert (error is None) == admitted({**config}), error
-    if error is None:
-        use(config)
+    found = outcome('validate_config', lambda: validate_config(config), InputError)
+    assert isinstance(found, InputError) != admitted({**config}), found
+    if not isinstance(found, InputError):
+        use(found)
 
 
 def parsed(options, monkeypatch):
@@ -257,9 +260,8 @@ def parsed(options, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(flags, 'FLAGS', fresh)
         config = config_flags.DEFINE_config_file('config', None, '', flag_values=fresh, sys_argv=argv)
-        assert command_line.parse(argv) == ['main']
-        validate(config.value)
-        return config.value
+        assert command_line.parse_config_flags(argv) == ['main']
+        return validate_config(config.value)
 
 
 def written(value):
@@ -295,7 +297,7 @@ TEXTS = st.one_of(
 
 def meaning(key, text):
     """What a text stands for, by the type of the key's default."""
-    default = recipe('birds', mesh=(1, 2))[key]
+    default = make_config('birds', mesh=(1, 2))[key]
     if key == 'without':  # of which only names are admitted, with or without quotes
         return tuple(word for word in re.findall(r'\w+', text) if word in ABLATIONS)
     kinds = {'steps': int, 'images_per_crop': int, 'crops': int, 'rate_batch_size': int, 'clip_norm': float}
@@ -317,12 +319,11 @@ def test_an_override_is_read_as_written_or_refused_in_one_line(pair, monkeypatch
     found = outcome('command line', lambda: parsed([f'--config.{key}={text}'], monkeypatch), InputError, SystemExit)
     if isinstance(found, Exception | SystemExit):
         return
-    assert admitted({**found})
-    expected = recipe('birds', mesh=(1, 2))
+    assert admitted(vars(found))
+    expected = make_config('birds', mesh=(1, 2))
     with expected.ignore_type():
         expected[key] = meaning(key, text)
-    validate(expected)  # sets what follows from `parallelism`
-    assert found.to_dict() == expected.to_dict()
+    assert found == validate_config(expected)
 
 
 ARGUMENTS = st.tuples(
@@ -340,4 +341,4 @@ ARGUMENTS = st.tuples(
 @hypothesis.given(options=st.lists(ARGUMENTS, min_size=1, max_size=3))
 def test_any_other_argument_is_refused_in_one_line_too(options, monkeypatch):
     found = outcome('arguments', lambda: parsed(options, monkeypatch), InputError, SystemExit)
-    assert isinstance(found, InputError | SystemExit) or admitted({**found})
+    assert isinstance(found, InputError | SystemExit) or admitted(vars(found))

@@ -13,11 +13,11 @@ from fuzzing import fuzzed, outcome
 from hypothesis import strategies as st
 from PIL import Image
 
-from alexnet_jax import InputError
-from alexnet_jax.data.conversion import convert
-from alexnet_jax.data.decode import record_window
-from alexnet_jax.data.items import Item, ListedSplit, Plan, UnusableImage
-from alexnet_jax.data.photo import photo_to_jpeg, photo_window, square_image
+from alexnet_jax.data.decode import decode_record_crop
+from alexnet_jax.data.photo import UnusableImage, decode_photo_crop, photo_to_jpeg, square_image
+from alexnet_jax.data.preparing.dataset_spec import DatasetSpec, Example, ListedSplit
+from alexnet_jax.data.preparing.workers import convert_examples
+from alexnet_jax.errors import InputError
 
 pytestmark = pytest.mark.filterwarnings('ignore::UserWarning:PIL')  # of what it repairs
 SECONDS = 2  # of CPU time, for one image
@@ -145,24 +145,24 @@ def filled(window, data, *, mirrored):
 
 @fuzzed(150)
 @hypothesis.given(data=images(RECORDS), mirrored=st.booleans())
-def test_a_damaged_record_is_a_full_window_or_one_line(data, mirrored):
-    found = outcome('records', lambda: filled(record_window, data, mirrored=mirrored), InputError)
+def test_decode_record_crop_of_damaged_jpeg_fills_or_raises_one_line(data, mirrored):
+    found = outcome('records', lambda: filled(decode_record_crop, data, mirrored=mirrored), InputError)
     if isinstance(found, np.ndarray):
         assert simplejpeg.decode_jpeg_header(data)[:2] == Image.open(io.BytesIO(data)).size == (256, 256)
 
 
 @fuzzed(50)
 @hypothesis.given(st.sampled_from(RECORDS), SIDE, SIDE)
-def test_a_record_that_claims_another_size_is_refused(record, width, height):
+def test_decode_record_crop_refuses_header_of_another_size(record, width, height):
     hypothesis.assume((width, height) != (256, 256))
     with pytest.raises(InputError, match=r'^a record is not a readable JPEG of 256x256 \(.*prepare it again$'):
-        filled(record_window, sized(record, width, height), mirrored=False)
+        filled(decode_record_crop, sized(record, width, height), mirrored=False)
 
 
 @fuzzed(200)
 @hypothesis.given(data=images(PHOTOS), mirrored=st.booleans())
-def test_a_damaged_photograph_is_a_full_window_or_one_line(data, mirrored):
-    outcome('photographs', lambda: filled(photo_window, data, mirrored=mirrored), InputError)
+def test_decode_photo_crop_of_damaged_image_fills_or_raises_one_line(data, mirrored):
+    outcome('photographs', lambda: filled(decode_photo_crop, data, mirrored=mirrored), InputError)
 
 
 GOOD = photo_to_jpeg(PHOTOS[0])
@@ -170,13 +170,16 @@ GOOD = photo_to_jpeg(PHOTOS[0])
 
 @fuzzed(60)
 @hypothesis.given(data=images(PHOTOS), kept=st.booleans())
-def test_preparing_names_what_is_damaged_and_converts_what_is_not(data, kept):
+def test_convert_examples_names_damaged_and_converts_others(data, kept):
     """Both ways of `prepare`: into records, and of originals that stay where they are."""
-    items = [Item(str(place), 0, source) for place, source in enumerate([PHOTOS[0], data, PHOTOS[0]])]
+    examples = [Example(str(place), 0, source) for place, source in enumerate([PHOTOS[0], data, PHOTOS[0]])]
     ways = {'to_record': bytes, 'decode': square_image, 'originals': object()} if kept else {'to_record': photo_to_jpeg}
-    plan = Plan(name='birds', classes=('a',), splits={'train': ListedSplit('train', items)}, recipe='', **ways)
+    spec = DatasetSpec(
+        name='birds', classes=('a',), splits={'train': ListedSplit('train', examples)}, recipe='', **ways
+    )
     ((_, (results, statistics)),) = thrifty(
-        lambda: list(convert(plan, iter(items), count=len(items), summed=True, workers=1)), images=len(items)
+        lambda: list(convert_examples(spec, iter(examples), count=len(examples), with_statistics=True, workers=1)),
+        images=len(examples),
     )
 
     def middle():
@@ -186,6 +189,6 @@ def test_preparing_names_what_is_damaged_and_converts_what_is_not(data, kept):
 
     found = outcome('prepare', middle, UnusableImage)
     assert results[0] == results[2] == (b'' if kept else GOOD)
-    assert statistics.images == (2 if isinstance(found, UnusableImage) else 3)
+    assert statistics.image_count == (2 if isinstance(found, UnusableImage) else 3)
     if not kept and isinstance(found, bytes):
         assert simplejpeg.decode_jpeg(found).shape == (256, 256, 3)

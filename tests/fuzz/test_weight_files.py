@@ -11,12 +11,12 @@ import pytest
 import safetensors.numpy
 from fuzzing import fuzzed, outcome
 from hypothesis import strategies as st
-from interchange.foreign import blob, bvlc_onnx, caffe_weights, caffemodel, save_torch, torchvision_tensors, varint
-from interchange.networks import network
+from weights.foreign import blob, bvlc_onnx, caffe_weights, caffemodel, save_torch, torchvision_tensors, varint
+from weights.networks import network
 
-from alexnet_jax import InputError
-from alexnet_jax.interchange import onnx_graph, safetensors_file, torchvision
-from alexnet_jax.interchange.weights import open_weights
+from alexnet_jax.errors import InputError
+from alexnet_jax.weights import onnx_write, safetensors_file, torchvision
+from alexnet_jax.weights.open_weights import open_weights
 
 WIDTH = 0.02
 SECONDS = 3  # of CPU time, for one file
@@ -29,9 +29,9 @@ def whole(tmp_path_factory):
     """{kind: (the bytes of a file, the network in it)}."""
     folder = tmp_path_factory.mktemp('whole')
     one, two, caffe = (network(name, width=WIDTH) for name in ('one_weird_trick', 'released', 'caffenet'))
-    safetensors_file.save(two, folder / 'safetensors')
-    onnx_graph.save(two, folder / 'onnx')
-    torchvision.save(one, folder / 'written for torchvision')
+    safetensors_file.save_safetensors(two, folder / 'safetensors')
+    onnx_write.save_onnx(two, folder / 'onnx')
+    torchvision.save_torchvision(one, folder / 'written for torchvision')
     save_torch(folder / 'pth', torchvision_tensors(one.params))
     safetensors.numpy.save_file(torchvision_tensors(one.params), folder / 'torchvision')
     weights = caffe_weights(caffe.params)
@@ -56,7 +56,7 @@ EDITS = st.lists(
 CUT = st.none() | st.none() | st.floats(0, 1)
 
 
-def place_in(data, where, number):
+def find_place(data, where, number):
     if where == 'start':
         return number % min(len(data), 3000)
     if where == 'end':
@@ -67,10 +67,10 @@ def place_in(data, where, number):
     return number % len(data)
 
 
-def forged(data, edits, cut):
+def forge(data, edits, cut):
     data = bytearray(data)
     for (where, number), how, value in edits:
-        start = place_in(data, where, number)
+        start = find_place(data, where, number)
         if how == 'flip':
             data[start] ^= 1 << value[0] % 8
         elif how == 'write':
@@ -91,11 +91,11 @@ def equal(found, expected):
 
 @fuzzed(200)
 @hypothesis.given(st.data(), EDITS, CUT)
-def test_a_forged_file_is_opened_as_what_it_was_or_refused_in_one_line(whole, tmp_path, monkeypatch, data, edits, cut):
+def test_open_weights_reads_or_refuses_forged_files(whole, tmp_path, monkeypatch, data, edits, cut):
     monkeypatch.chdir(tmp_path)
     kind = data.draw(st.sampled_from(sorted(whole)))
     content, original = whole[kind]
-    (tmp_path / 'w').write_bytes(forged(content, edits, cut))
+    (tmp_path / 'w').write_bytes(forge(content, edits, cut))
     memory, clock = used(), time.process_time()
     found = outcome(f'weights, {kind}', lambda: open_weights(tmp_path / 'w'), InputError)
     assert time.process_time() - clock < SECONDS
@@ -113,10 +113,10 @@ def test_a_forged_file_is_opened_as_what_it_was_or_refused_in_one_line(whole, tm
 
 @fuzzed(50)
 @hypothesis.given(EDITS, CUT)
-def test_a_forged_mean_is_a_mean_or_refused_in_one_line(whole, tmp_path, edits, cut):
+def test_parse_mean_reads_or_refuses_forged_files(whole, tmp_path, edits, cut):
     (tmp_path / 'w').write_bytes(whole['caffemodel'][0])
     image = np.random.default_rng(0).uniform(0, 255, (1, 3, 256, 256))
-    (tmp_path / 'mean').write_bytes(forged(blob(image, legacy=True), edits, cut))
+    (tmp_path / 'mean').write_bytes(forge(blob(image, legacy=True), edits, cut))
     found = outcome('mean image', lambda: open_weights(tmp_path / 'w', mean=str(tmp_path / 'mean')), InputError)
     if not isinstance(found, InputError):
         assert found.mean_image.shape == (227, 227, 3) and found.mean_image.dtype == np.float32

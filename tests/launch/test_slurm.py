@@ -9,9 +9,9 @@ import re
 import sys
 
 import checkout
-import commands
+import cli
 import pytest
-from slurm_cluster import Cluster, missing, wait_until
+from slurm_cluster import Cluster, find_missing_programs, wait_until
 
 pytestmark = pytest.mark.slurm
 
@@ -25,10 +25,10 @@ TWO_TASKS = ('--nodes=1', '--ntasks-per-node=2')  # of the one machine there is;
 
 @pytest.fixture(scope='module')
 def cluster(tmp_path_factory, program_cache):
-    if missing():
-        reason = f'not installed: {", ".join(missing())}'
+    if missing := find_missing_programs():
+        reason = f'not installed: {", ".join(missing)}'
         pytest.fail(reason) if os.environ.get('SLURM') == 'required' else pytest.skip(reason)
-    cluster = Cluster(tmp_path_factory.mktemp('slurm'), environment=commands.environment(program_cache))
+    cluster = Cluster(tmp_path_factory.mktemp('slurm'), environment=cli.environment(program_cache))
     yield cluster
     cluster.stop()
 
@@ -40,7 +40,7 @@ def top(tmp_path_factory):
 
 @pytest.fixture(scope='module')
 def submit(cluster, top, tiny_dir):
-    """sbatch of a run, by its folder; the number of the job."""
+    """Submits a run by its folder; returns the number of the job."""
 
     def command(workdir, *options, sbatch=TWO_TASKS):
         run = (*RUN, f'--config.data_dir={tiny_dir}', f'--workdir={workdir}', *options)
@@ -49,17 +49,19 @@ def submit(cluster, top, tiny_dir):
     return command
 
 
-def end(cluster, job, *, seconds=90):
-    """Waits for the job; the state in which it ended."""
-    wait_until(lambda: not cluster.state(job) & {'PENDING', 'RUNNING', 'COMPLETING'}, seconds=seconds, what='the end')
-    return cluster.state(job)
+def wait_for_end(cluster, job, *, seconds=90):
+    """Waits for the job; returns the states in which it ended."""
+    wait_until(
+        lambda: not cluster.get_states(job) & {'PENDING', 'RUNNING', 'COMPLETING'}, seconds=seconds, what='the end'
+    )
+    return cluster.get_states(job)
 
 
-def log_of(top, job):
+def read_log(top, job):
     return (top / f'alexnet-{job}.log').read_text()
 
 
-def result(top, workdir):
+def read_result(top, workdir):
     return json.loads((top / workdir / 'result.json').read_text())
 
 
@@ -67,52 +69,52 @@ def result(top, workdir):
 def undisturbed(cluster, top, submit):
     """(job, state) of two tasks that are left alone, in runs/undisturbed."""
     job = submit('runs/undisturbed')
-    return job, end(cluster, job)
+    return job, wait_for_end(cluster, job)
 
 
-def test_two_tasks_are_two_towers_to_the_end(undisturbed, top):
+def test_slurm_job_trains_a_tower_in_each_task(undisturbed, top):
     job, state = undisturbed
-    log = log_of(top, job)
+    log = read_log(top, job)
     assert state == {'COMPLETED'}, log
-    assert result(top, 'runs/undisturbed')['steps'] == 60
+    assert read_result(top, 'runs/undisturbed')['steps'] == 60
     rows = re.findall(r'^ +([01]) +\S+ +\d+ +1 x cpu +\((\d),(\d)\)$', log, re.MULTILINE)
     assert rows == [('0', '0', '0'), ('1', '0', '1')], log  # a process for each tower
     assert '2 processes (SLURM), mesh 1x2' in log
 
 
-def test_a_preemption_saves_and_the_run_ends_with_the_same_numbers(cluster, top, submit, undisturbed):
+def test_slurm_requeue_resumes_to_the_same_numbers(cluster, top, submit, undisturbed):
     assert undisturbed[1] == {'COMPLETED'}
     job = submit('runs/requeued')
     metrics = top / 'runs/requeued/metrics.jsonl'
     wait_until(lambda: metrics.exists() and '"step": 30' in metrics.read_text(), seconds=60, what='step 30')
     cluster.run('scontrol', 'requeue', job)
-    assert end(cluster, job) == {'COMPLETED'}, log_of(top, job)
-    saved = re.findall(r'interrupted: saved step (\d+)', log_of(top, job))
-    assert saved and 30 <= int(saved[0]) < 60, log_of(top, job)
-    assert f'resuming from step {saved[0]} of 60' in log_of(top, job)
-    assert result(top, 'runs/requeued')['steps'] == 60
-    assert result(top, 'runs/requeued')['params_sha256'] == result(top, 'runs/undisturbed')['params_sha256']
+    assert wait_for_end(cluster, job) == {'COMPLETED'}, read_log(top, job)
+    saved = re.findall(r'interrupted: saved step (\d+)', read_log(top, job))
+    assert saved and 30 <= int(saved[0]) < 60, read_log(top, job)
+    assert f'resuming from step {saved[0]} of 60' in read_log(top, job)
+    assert read_result(top, 'runs/requeued')['steps'] == 60
+    assert read_result(top, 'runs/requeued')['params_sha256'] == read_result(top, 'runs/undisturbed')['params_sha256']
 
 
-def test_an_error_of_the_run_is_not_requeued(cluster, top, submit):
+def test_slurm_error_is_not_requeued(cluster, top, submit):
     job = submit('runs/error', '--config.momentum=2')
-    assert end(cluster, job) == {'FAILED'}, log_of(top, job)
+    assert wait_for_end(cluster, job) == {'FAILED'}, read_log(top, job)
     assert 'Restarts=0' in cluster.run('scontrol', 'show', 'job', job)
-    log = log_of(top, job)
+    log = read_log(top, job)
     assert log.count('error: config.momentum is 2.0') == 2 and 'requeued' not in log
 
 
-def test_an_array_is_a_sweep(cluster, top, tiny_dir):
-    """launch/slurm_sweep.sbatch: one task a point, and the table from what they left."""
+def test_slurm_array_runs_a_sweep(cluster, top, tiny_dir):
+    """launch/slurm_sweep.sbatch: one task a point, and the table from their run folders."""
     sweep = (
         *('--config=configs/one_device.py', '--sweep.seed=0,1', '--workdir=runs/sweep', '--config.width=0.01'),
         *(f'--config.data_dir={tiny_dir}', '--config.dataset=tiny', '--config.variant=released'),
         *('--config.batch_size=8', '--config.steps=2', '--config.evaluate_every=2'),
     )
-    python = (sys.executable, '-m', 'launch.sweep', *sweep)
+    python = (sys.executable, '-m', 'alexnet_jax', 'sweep', *sweep)
     assert cluster.run(*python, '--count', cwd=top) == '2'
     job = cluster.run('sbatch', '--parsable', '--array=0-1', 'launch/slurm_sweep.sbatch', *sweep, cwd=top)
-    assert end(cluster, job) == {'COMPLETED'}, [path.read_text() for path in top.glob('alexnet-sweep-*.log')]
+    assert wait_for_end(cluster, job) == {'COMPLETED'}, [path.read_text() for path in top.glob('alexnet-sweep-*.log')]
     assert len(list(top.glob(f'alexnet-sweep-{job}_[01].log'))) == 2
     assert {path.parent.name for path in (top / 'runs/sweep').glob('*/result.json')} == {'seed=0', 'seed=1'}
     table = cluster.run(*python, '--table', cwd=top)

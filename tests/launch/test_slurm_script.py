@@ -1,16 +1,16 @@
-"""launch/slurm.sbatch with small programs in place of SLURM's and of Python: which codes it starts again."""
+"""launch/slurm.sbatch with small programs in place of SLURM's and of Python: the exit codes that it requeues."""
 
 import os
 import subprocess
 
-import commands
+import cli
 import pytest
 
 
 @pytest.mark.parametrize(
     ('code', 'requeued'), [(0, False), (1, False), (2, False), (75, True), (76, True), (137, True), (143, True)]
 )
-def test_what_was_lost_or_told_to_stop_is_requeued(tmp_path, code, requeued):
+def test_slurm_script_requeues_lost_and_interrupted_runs(tmp_path, code, requeued):
     for name, text in (
         ('srun', 'test "$1" = --kill-on-bad-exit=0 && shift && exec "$@"'),
         ('scontrol', 'echo "scontrol $*"'),
@@ -20,14 +20,14 @@ def test_what_was_lost_or_told_to_stop_is_requeued(tmp_path, code, requeued):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(f'#!/bin/bash\n{text}\n')
         path.chmod(0o755)
-    done = subprocess.run(
-        ['bash', commands.ROOT / 'launch/slurm.sbatch', '--config=x.py', '--workdir=a b'],
+    process = subprocess.run(
+        ['bash', cli.ROOT / 'launch/slurm.sbatch', '--config=x.py', '--workdir=a b'],
         cwd=tmp_path,
         env={'PATH': f'{tmp_path}:{os.environ["PATH"]}', 'SLURM_JOB_ID': '77'},
         capture_output=True,
         text=True,
     )
-    assert done.returncode == code
-    lines = done.stdout.splitlines()
+    assert process.returncode == code
+    lines = process.stdout.splitlines()
     assert lines[0] == '-m|alexnet_jax.main|--config=x.py|--workdir=a b|'
     assert lines[1:] == ([f'ended with code {code}: requeued', 'scontrol requeue 77'] if requeued else [])

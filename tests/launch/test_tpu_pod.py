@@ -6,14 +6,14 @@ import subprocess
 import sys
 
 import checkout
-import commands
+import cli
 import pytest
-from slurm_cluster import free_ports
+from slurm_cluster import find_free_ports
 
-SCRIPT = commands.ROOT / 'launch/tpu_pod.sh'
+SCRIPT = cli.ROOT / 'launch/tpu_pod.sh'
 PLACE = ('--name=pod', '--zone=us-west4-a')
 
-# Keeps its arguments; what a worker is told to do is done in that worker's folder, on all workers at once.
+# Logs its arguments; a command for a worker runs in that worker's folder, on all workers at once.
 GCLOUD = """#!{python}
 import json, os, pathlib, shutil, subprocess, sys
 arguments, folder = sys.argv[1:], pathlib.Path({folder!r})
@@ -32,7 +32,7 @@ if arguments[:4] == ['compute', 'tpus', 'tpu-vm', 'ssh']:
     sys.exit(max(process.wait() for process in started))
 """
 
-# Keeps its arguments; `run` runs the entry point in the folder that was built, with the folders that are mounted there.
+# Logs its arguments; `run` runs the entry point in the folder that was built, with the folders that are mounted there.
 DOCKER = """#!{python}
 import json, os, pathlib, subprocess, sys
 arguments, here = sys.argv[1:], pathlib.Path.cwd()
@@ -47,7 +47,7 @@ if arguments[0] == 'run':
         if word.startswith('--volume='):
             source, inside = word.removeprefix('--volume=').split(':')
             (top / inside.removeprefix('/app/')).symlink_to(source)
-    # What the metadata of a TPU host says to JAX, said by Open MPI's variables, which JAX reads as well.
+    # In place of a TPU host's metadata: Open MPI's variables, which JAX reads as well.
     with (here / 'log').open('w') as log:
         sys.exit(subprocess.run(
             {entrypoint!r} + arguments[image + 1 :] + {options!r},
@@ -67,7 +67,7 @@ class Pod:
             'gcloud': GCLOUD.format(python=sys.executable, folder=str(folder)),
             'docker': DOCKER.format(
                 python=sys.executable,
-                entrypoint=checkout.entrypoint(),
+                entrypoint=checkout.get_entrypoint(),
                 options=[*checkout.TINY, f'--config.data_dir={data_dir}'],
             ),
             'sudo': '#!/bin/sh\nexec "$@"\n',
@@ -75,11 +75,11 @@ class Pod:
         for name, text in programs.items():
             (folder / 'bin' / name).write_text(text)
             (folder / 'bin' / name).chmod(0o755)
-        environment = checkout.environment(cache)
+        environment = checkout.make_environment(cache)
         self.environment = environment | {
             'PATH': f'{folder}/bin:{environment["PATH"]}',
             'OMPI_MCA_orte_hnp_uri': '4096.0;tcp://127.0.0.1:1',
-            'JAX_COORDINATOR_PORT': str(free_ports(1)[0]),
+            'JAX_COORDINATOR_PORT': str(find_free_ports(1)[0]),
             'OMPI_COMM_WORLD_SIZE': '2',
             'OMPI_COMM_WORLD_LOCAL_RANK': '0',
             **{f'GIT_{who}_{what}': 'test' for who in ('AUTHOR', 'COMMITTER') for what in ('NAME', 'EMAIL')},
@@ -96,8 +96,8 @@ class Pod:
             check=False,
         )
 
-    def told(self, name):
-        """What a stand-in was given, call by call."""
+    def read_calls(self, name):
+        """Returns the arguments that a stand-in was called with, a list for each call."""
         path = self.folder / f'{name}.jsonl'
         return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
@@ -111,8 +111,8 @@ def pod(tmp_path, program_cache, tiny_dir):
     return pod
 
 
-def test_from_create_to_delete(pod):
-    """The run's own command is executed: two processes that learn from JAX who they are."""
+def test_tpu_pod_runs_from_create_to_delete(pod):
+    """The run's own command is executed: two processes that get their index from JAX."""
     run = ('--', '--config=configs/two_device.py', '--workdir=runs/a b')
     for arguments in (
         ('create', *PLACE, '--type=v5litepod-8', '--spot'),
@@ -127,7 +127,7 @@ def test_from_create_to_delete(pod):
         assert process.returncode == 0, (arguments, process.stderr, (pod.folder / '0/log').read_text())
     queued, host = ['compute', 'tpus', 'queued-resources'], ['compute', 'tpus', 'tpu-vm']
     zone = '--zone=us-west4-a'
-    calls = pod.told('gcloud')
+    calls = pod.read_calls('gcloud')
     assert calls[0] == [
         *(*queued, 'create', 'pod', '--node-id=pod', zone, '--accelerator-type=v5litepod-8'),
         *('--runtime-version=v2-alpha-tpuv5-lite', '--spot'),
@@ -139,22 +139,22 @@ def test_from_create_to_delete(pod):
     ]
     assert calls[7:] == [[*queued, 'delete', 'pod', zone, '--force', '--quiet']]
     for worker in '01':
-        told = pod.told(f'{worker}/docker')
-        assert told[0] == ['build', '--build-arg', 'EXTRA=tpu', '--tag', 'alexnet-jax:tpu', 'alexnet_jax']
-        assert told[1] == ['rm', 'alexnet']
-        assert told[2] == [
+        docker = pod.read_calls(f'{worker}/docker')
+        assert docker[0] == ['build', '--build-arg', 'EXTRA=tpu', '--tag', 'alexnet-jax:tpu', 'alexnet_jax']
+        assert docker[1] == ['rm', 'alexnet']
+        assert docker[2] == [
             *('run', '--detach', '--name=alexnet', '--restart=on-failure:10'),
             *('--privileged', '--network=host', '--user=root'),
             *(f'--volume={pod.shared}/{name}:/app/{name}' for name in ('data', 'runs')),
             *('alexnet-jax:tpu', '--cluster=tpu', '--config=configs/two_device.py', '--workdir=runs/a b'),
         ]
-        assert ['stop', '--time=120', 'alexnet'] in told
-    assert ['logs', '--follow', '--tail=100', 'alexnet'] in pod.told('1/docker')
-    assert ['logs', '--follow', '--tail=100', 'alexnet'] not in pod.told('0/docker')
+        assert ['stop', '--time=120', 'alexnet'] in docker
+    assert ['logs', '--follow', '--tail=100', 'alexnet'] in pod.read_calls('1/docker')
+    assert ['logs', '--follow', '--tail=100', 'alexnet'] not in pod.read_calls('0/docker')
     assert json.loads((pod.shared / 'runs/a b/result.json').read_text())['steps'] == 2
     log = (pod.folder / '0/log').read_text()
     assert '2 processes (TPU), mesh 1x2' in log and '(0,1)' in log
-    assert (pod.folder / '1/log').read_text() == ''  # process 0 speaks for all
+    assert (pod.folder / '1/log').read_text() == ''  # only process 0 prints
 
 
 @pytest.mark.parametrize(
@@ -169,21 +169,21 @@ def test_from_create_to_delete(pod):
         ('delete', '--project=other'),
     ],
 )
-def test_a_dry_run_prints_what_a_run_would_call(pod, arguments):
+def test_tpu_pod_dry_run_prints_what_a_run_calls(pod, arguments):
     command, *rest = arguments
     dry = pod.script(command, *PLACE, '--dry_run', *rest)
     assert dry.returncode == 0, dry.stderr
-    assert pod.told('gcloud') == []
+    assert pod.read_calls('gcloud') == []
     printed = [shlex.split(line) for line in dry.stdout.splitlines()]
     (pod.folder / 'bin/docker').write_text('#!/bin/sh\n')
     assert pod.script(command, *PLACE, *rest).returncode == 0
-    called = [['gcloud', *call] for call in pod.told('gcloud')]
-    # Only where the archive lies is another each time.
+    called = [['gcloud', *call] for call in pod.read_calls('gcloud')]
+    # Only the archive's path differs.
     assert [[w for w in c if 'tmp' not in w] for c in printed] == [[w for w in c if 'tmp' not in w] for c in called]
 
 
 @pytest.mark.parametrize(
-    ('arguments', 'says'),
+    ('arguments', 'message'),
     [
         ((), 'nothing is not one of create, status'),
         (('destroy', *PLACE), 'destroy is not one of create'),
@@ -193,14 +193,14 @@ def test_a_dry_run_prints_what_a_run_would_call(pod, arguments):
         (('run', *PLACE, '--shared=/mnt/a'), 'nothing to run'),
     ],
 )
-def test_what_is_wrong_is_one_line(pod, arguments, says):
+def test_tpu_pod_reports_a_mistake_in_one_line(pod, arguments, message):
     process = pod.script(*arguments)
     assert process.returncode == 1
-    assert process.stderr.startswith('error: ') and process.stderr.count('\n') == 1 and says in process.stderr
-    assert pod.told('gcloud') == []
+    assert process.stderr.startswith('error: ') and process.stderr.count('\n') == 1 and message in process.stderr
+    assert pod.read_calls('gcloud') == []
 
 
-def test_help_tells_every_command(pod):
+def test_tpu_pod_help_names_every_command(pod):
     for arguments in (('--help',), ('run', '--help')):
         text = pod.script(*arguments).stdout
         for command in ('create', 'status', 'copy', 'run', 'logs', 'stop', 'delete'):

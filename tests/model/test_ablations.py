@@ -9,11 +9,11 @@ import numpy as np
 import oracle
 import pytest
 
-from alexnet_jax.model import cpu_layers, layers
+from alexnet_jax.model import ops, ops_cpu
 from alexnet_jax.model.ablations import ABLATIONS, CONTAINED, ablate
-from alexnet_jax.model.alexnet import AlexNet, init_parameters, parameter_shapes
-from alexnet_jax.model.catalogue import PAPER, RELEASED
-from alexnet_jax.model.variants import ChannelNorm, MaxPool, Relu, SpatialNorm, Tanh, layer_sizes
+from alexnet_jax.model.alexnet import AlexNet, get_parameter_shapes, init_parameters
+from alexnet_jax.model.spec import ChannelNorm, MaxPool, Relu, SpatialNorm, Tanh, get_layer_sizes
+from alexnet_jax.model.zoo import PAPER, RELEASED
 
 PAPER_NORM = ChannelNorm(5, 2.0, 1e-4, 0.75)
 NORM, SPATIAL = ChannelNorm(5, 2.0, 2e-5, 0.75), SpatialNorm(5, 1.0, 4e-5, 0.75)
@@ -43,9 +43,9 @@ def test_the_counts_are_those_of_the_original_files():
 @pytest.mark.parametrize('variant', [PAPER, RELEASED], ids=lambda v: v.name)
 def test_sizes_parameters_and_exchanges(variant, name):
     ablated = ablate(variant, (name,))
-    rows = layer_sizes(ablated, num_classes=1000)
+    rows = get_layer_sizes(ablated, num_classes=1000)
     assert sum(row.weights + row.biases for row in rows) == PARAMETERS.get(name, 60_965_224)
-    shapes = parameter_shapes(ablated, num_classes=1000)
+    shapes = get_parameter_shapes(ablated, num_classes=1000)
     counted = {layer: (math.prod(p['kernel'].shape), math.prod(p['bias'].shape)) for layer, p in shapes.items()}
     assert counted == {row.name: (row.weights, row.biases) for row in rows}
     assert [row.output[0] for row in rows[:5]] == [27, 13, 13, 13, 6]  # 2x2 pooling comes to the same
@@ -171,7 +171,7 @@ def test_logits_are_those_of_the_plain_network(name):
     with jax.enable_x64(True):
         params = jax.tree.map(lambda p: jnp.asarray(np.asarray(p, np.float64)) * 2, params)
         expected = plain(params, jnp.asarray(images), without=name)
-        for form in (layers, cpu_layers):
+        for form in (ops, ops_cpu):
             found = AlexNet(variant, 7, operations=form).apply({'params': params}, jnp.asarray(images))
             np.testing.assert_allclose(found, expected, rtol=1e-11)
     assert np.ptp(expected, axis=0).min() > 0

@@ -7,10 +7,10 @@ import oracle
 import pytest
 from jax import lax
 
-from alexnet_jax.model import cpu_layers
+from alexnet_jax.model import ops_cpu
 from alexnet_jax.model.alexnet import AlexNet, init_parameters
-from alexnet_jax.model.catalogue import PAPER, VARIANTS
-from alexnet_jax.model.layers import DropoutStream
+from alexnet_jax.model.ops import DropoutStream
+from alexnet_jax.model.zoo import PAPER, VARIANTS
 
 WIDTH, CLASSES = 0.0625, 7
 
@@ -33,9 +33,7 @@ def test_logits_are_those_of_the_plain_network(name, train, batch):
         params = jax.tree.map(lambda p: jnp.asarray(np.asarray(p, np.float64)) * 2, params)
         stream = DropoutStream(key, jnp.arange(3), jnp.arange(2)) if train else None
         found = AlexNet(variant, CLASSES).apply({'params': params}, jnp.asarray(images), stream)
-        for_cpu = AlexNet(variant, CLASSES, operations=cpu_layers).apply(
-            {'params': params}, jnp.asarray(images), stream
-        )
+        for_cpu = AlexNet(variant, CLASSES, operations=ops_cpu).apply({'params': params}, jnp.asarray(images), stream)
         masks = oracle.dropout_masks(key, 3, dropped) if train else None
         expected = oracle.network(name, params, jnp.asarray(images), masks)
     assert expected.dtype == np.float64

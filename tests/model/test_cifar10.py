@@ -7,11 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from alexnet_jax.model import cpu_layers, layers
+from alexnet_jax.model import ops, ops_cpu
 from alexnet_jax.model.ablations import ablate
-from alexnet_jax.model.alexnet import AlexNet, init_parameters, parameter_shapes, stages
+from alexnet_jax.model.alexnet import AlexNet, get_parameter_shapes, init_parameters, list_stages
 from alexnet_jax.model.cifar10 import CIFAR10
-from alexnet_jax.model.variants import layer_sizes
+from alexnet_jax.model.spec import get_layer_sizes
 
 # By hand from CHM example-layers/layers-*.cfg: the output after pooling, weights, biases.
 SHALLOW = [
@@ -43,16 +43,16 @@ def test_these_are_all():
 
 @pytest.mark.parametrize('name', CIFAR10)
 def test_sizes_are_those_of_the_files(name):
-    rows = layer_sizes(CIFAR10[name], num_classes=10)
+    rows = get_layer_sizes(CIFAR10[name], num_classes=10)
     assert [(row.name, row.output, row.weights, row.biases) for row in rows] == SIZES[name]
     assert PARAMETERS.get(name, 0) in (0, sum(row.weights + row.biases for row in rows))
-    shapes = parameter_shapes(CIFAR10[name], num_classes=10)
+    shapes = get_parameter_shapes(CIFAR10[name], num_classes=10)
     counted = {layer: (math.prod(p['kernel'].shape), math.prod(p['bias'].shape)) for layer, p in shapes.items()}
     assert counted == {layer: (weights, biases) for layer, _, weights, biases in SIZES[name]}
 
 
 def test_arithmetic_is_counted_at_every_place():
-    macs = {row.name: row.macs for row in layer_sizes(CIFAR10['cifar10_11pct'], num_classes=10)}
+    macs = {row.name: row.macs for row in get_layer_sizes(CIFAR10['cifar10_11pct'], num_classes=10)}
     assert macs['conv2'] == 12 * 12 * 64 * (5 * 5 * 64)
     assert macs['local3'] == 6 * 6 * 32 * (3 * 3 * 64)
 
@@ -154,14 +154,14 @@ def expected_logits(name, params, x):
     return x @ w['fc8'][0] + w['fc8'][1]
 
 
-@pytest.mark.parametrize('operations', [layers, cpu_layers], ids=['plain', 'cpu'])
+@pytest.mark.parametrize('operations', [ops, ops_cpu], ids=['plain', 'cpu'])
 @pytest.mark.parametrize('name', CIFAR10)
 def test_logits_are_those_of_numpy(name, operations):
     variant, random = CIFAR10[name], np.random.default_rng(3)
     size = variant.input_size
     images = random.standard_normal((2, size, size, 3)) * 60
     # Larger weights than at the start, so that the norms have something to divide by, and biases that are seen.
-    shapes = parameter_shapes(variant, num_classes=10)
+    shapes = get_parameter_shapes(variant, num_classes=10)
     params = jax.tree.map(lambda leaf: random.standard_normal(leaf.shape) * 0.1, shapes)
     expected = expected_logits(name, params, images)
     with jax.enable_x64(True):
@@ -182,9 +182,9 @@ def test_initial_parameters_have_the_files_spread():
 
 def test_figure_1_has_the_same_network_with_tanh():
     tanh = ablate(CIFAR10['cifar10_80sec'], ('relu',))
-    assert [stage for stage in stages(tanh) if 'relu' in stage] == []
-    assert sum('tanh' in stage for stage in stages(tanh)) == 4
-    assert layer_sizes(tanh, num_classes=10) == layer_sizes(CIFAR10['cifar10_80sec'], num_classes=10)
+    assert [stage for stage in list_stages(tanh) if 'relu' in stage] == []
+    assert sum('tanh' in stage for stage in list_stages(tanh)) == 4
+    assert get_layer_sizes(tanh, num_classes=10) == get_layer_sizes(CIFAR10['cifar10_80sec'], num_classes=10)
 
 
 def test_without_norm_18pct_is_19pct_but_for_its_decay():

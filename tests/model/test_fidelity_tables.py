@@ -3,12 +3,12 @@
 import csv
 
 from alexnet_jax.evaluation import references
-from alexnet_jax.model.catalogue import NETWORKS
-from docs.fidelity_tables import DOCUMENT, filled
+from alexnet_jax.model.zoo import NETWORKS
+from experiments.fidelity_tables import DOCUMENT, filled
 
 
 def test_the_document_is_that_of_the_data():
-    assert DOCUMENT.read_text() == filled(DOCUMENT.read_text()), 'run python -m docs.fidelity_tables'
+    assert DOCUMENT.read_text() == filled(DOCUMENT.read_text()), 'run python -m experiments.fidelity_tables'
 
 
 def test_every_network_and_every_published_error_is_in_it():
@@ -22,4 +22,4 @@ def test_every_network_and_every_published_error_is_in_it():
                 row['source'] in line and row['dataset'] in line and all(e in line for e in errors) for line in lines
             )
     protocols = (' | ten views | ', ' | centre | ', ' | nine places | ')
-    assert len(references.all_references()) == sum(text.count(words) for words in protocols)
+    assert len(references.load_references()) == sum(text.count(words) for words in protocols)

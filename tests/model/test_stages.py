@@ -6,8 +6,8 @@ import oracle
 import pytest
 
 from alexnet_jax.model.ablations import ablate
-from alexnet_jax.model.alexnet import SHOWN, AlexNet, init_parameters, stage_shapes, stages
-from alexnet_jax.model.catalogue import VARIANTS
+from alexnet_jax.model.alexnet import INTERMEDIATES, AlexNet, get_stage_shapes, init_parameters, list_stages
+from alexnet_jax.model.zoo import VARIANTS
 
 WIDTH = 0.0625
 
@@ -17,13 +17,15 @@ def test_stages_are_those_that_are_shown(name):
     variant = VARIANTS[name].scaled(WIDTH)
     params = init_parameters(variant, jax.random.key(0), num_classes=3)
     images = np.zeros((1, variant.input_size, variant.input_size, 3), np.float32)
-    shown = jax.eval_shape(lambda: AlexNet(variant, 3).apply({'params': params}, images, mutable=[SHOWN]))[1][SHOWN]
-    assert sorted(stages(variant)) == sorted(shown)
+    shown = jax.eval_shape(lambda: AlexNet(variant, 3).apply({'params': params}, images, mutable=[INTERMEDIATES]))[1][
+        INTERMEDIATES
+    ]
+    assert sorted(list_stages(variant)) == sorted(shown)
 
 
 def test_names_and_shapes_of_the_published_network():
     """Notes of the paper's section 3.5 and CHM layers-145.cfg: the order of the first two layers is its own."""
-    shapes = stage_shapes(VARIANTS['released'], num_classes=1000)
+    shapes = get_stage_shapes(VARIANTS['released'], num_classes=1000)
     assert list(shapes.items()) == [
         *[(f'conv1/{stage}', (55, 55, 96)) for stage in ('linear', 'norm')],
         *[(f'conv1/{stage}', (27, 27, 96)) for stage in ('pool', 'relu')],
@@ -35,8 +37,8 @@ def test_names_and_shapes_of_the_published_network():
         *[(f'{layer}/{stage}', (4096,)) for layer in ('fc6', 'fc7') for stage in ('linear', 'relu', 'dropout')],
         ('fc8/linear', (1000,)),
     ]
-    assert 'conv1/norm' not in stages(ablate(VARIANTS['released'], ('norm',)))
-    assert 'fc6/tanh' in stages(ablate(VARIANTS['released'], ('relu',)))
+    assert 'conv1/norm' not in list_stages(ablate(VARIANTS['released'], ('norm',)))
+    assert 'fc6/tanh' in list_stages(ablate(VARIANTS['released'], ('relu',)))
 
 
 def test_they_hold_what_their_names_say():
@@ -44,8 +46,8 @@ def test_they_hold_what_their_names_say():
     variant = VARIANTS['released'].scaled(WIDTH)
     params = init_parameters(variant, jax.random.key(0), num_classes=3)
     images = np.random.default_rng(0).uniform(-128, 128, (2, 224, 224, 3)).astype(np.float32)
-    logits, shown = jax.jit(lambda x: AlexNet(variant, 3).apply({'params': params}, x, mutable=[SHOWN]))(images)
-    shown = shown[SHOWN]
+    logits, shown = jax.jit(lambda x: AlexNet(variant, 3).apply({'params': params}, x, mutable=[INTERMEDIATES]))(images)
+    shown = shown[INTERMEDIATES]
     first = oracle.conv(images, params['conv1'], stride=4, pad=((0, 3), (0, 3)))
     close = {'rtol': 1e-4, 'atol': 1e-5}
     np.testing.assert_allclose(shown['conv1/linear'], first, rtol=1e-4, atol=1e-4)

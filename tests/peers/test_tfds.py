@@ -1,6 +1,6 @@
 """What only TensorFlow can do: TFDS's own ImageNet builder as the oracle of ours, and datasets stored as TFRecord.
 
-Needs requirements-tensorflow.txt.
+Needs the extra `tensorflow`.
 """
 
 import io
@@ -11,8 +11,8 @@ import tensorflow_datasets as tfds
 from archives import SYNSETS, VALIDATION_SYNSETS, photograph, write_archives
 from PIL import Image
 
-from alexnet_jax.data import plans, writer
-from alexnet_jax.data.source import open_dataset
+from alexnet_jax.data.dataset import open_dataset
+from alexnet_jax.data.preparing import sources, writer
 
 pytest.importorskip('tensorflow')
 from tensorflow_datasets.datasets.imagenet2012 import imagenet2012_dataset_builder as official
@@ -53,16 +53,19 @@ def small(image):
 
 
 def prepared(request, tmp_path):
-    writer.prepare(plans.plan_of(request), data_dir=tmp_path, workers=1)
+    writer.prepare(sources.make_spec(request), data_dir=tmp_path, workers=1)
     return open_dataset('imagenet2012', data_dir=tmp_path)
 
 
 @pytest.mark.parametrize('split', ['train', 'validation'])
-def test_archives_read_in_place_give_what_tfds_gives(tars, theirs, tmp_path, split):
-    records = prepared(plans.Request(dataset='imagenet2012', manual_dir=tars), tmp_path).records(split)
+def test_imagenet_spec_equals_tfds_builder(tars, theirs, tmp_path, split):
+    records = prepared(sources.SourceArgs(dataset='imagenet2012', manual_dir=tars), tmp_path).records(split)
     builder = tfds.builder('imagenet2012', data_dir=theirs)
     keys = [
-        item.key for item in plans.plan_of(plans.Request(dataset='imagenet2012', manual_dir=tars)).splits[split].items()
+        example.key
+        for example in sources.make_spec(sources.SourceArgs(dataset='imagenet2012', manual_dir=tars))
+        .splits[split]
+        .iter_examples()
     ]
     expected = {record['file_name']: record for record in builder.as_data_source(split)}
 
@@ -83,15 +86,15 @@ def tfds_square(image):
     return image[top : top + side, left : left + side]
 
 
-def test_the_labels_are_those_of_the_official_list(tars, tmp_path):
-    records = prepared(plans.Request(dataset='imagenet2012', manual_dir=tars), tmp_path).records('validation')
+def test_imagenet_spec_labels_are_official(tars, tmp_path):
+    records = prepared(sources.SourceArgs(dataset='imagenet2012', manual_dir=tars), tmp_path).records('validation')
 
     assert [records[i][1] for i in range(12)] == [SYNSETS.index(synset) for synset in VALIDATION_SYNSETS[:12]]
 
 
-def test_imagenet_that_tfds_has_already_is_taken_from_there(tars, theirs, tmp_path):
-    ours = prepared(plans.Request(dataset='imagenet2012', manual_dir=tars), tmp_path / 'ours')
-    from_tfds = prepared(plans.Request(dataset='imagenet2012', tfds_dir=theirs), tmp_path / 'theirs')
+def test_make_spec_takes_imagenet_from_tfds(tars, theirs, tmp_path):
+    ours = prepared(sources.SourceArgs(dataset='imagenet2012', manual_dir=tars), tmp_path / 'ours')
+    from_tfds = prepared(sources.SourceArgs(dataset='imagenet2012', tfds_dir=theirs), tmp_path / 'theirs')
 
     assert ours.classes == from_tfds.classes
     for split in ('train', 'validation'):
@@ -123,12 +126,12 @@ class RecordDigits(tfds.core.GeneratorBasedBuilder):
             yield i, {'image': np.full((40, 50, 3), 20 * i, np.uint8), 'label': i % 3}
 
 
-def test_a_dataset_stored_as_tfrecord_is_read_with_tensorflow(tmp_path):
+def test_tfds_split_reads_tfrecord_with_tensorflow(tmp_path):
     RecordDigits(data_dir=tmp_path / 'tfds').download_and_prepare(file_format='tfrecord')
-    plan = plans.plan_of(plans.Request(dataset='record_digits', tfds_dir=tmp_path / 'tfds'))
-    writer.prepare(plan, data_dir=tmp_path / 'data', workers=1)
+    spec = sources.make_spec(sources.SourceArgs(dataset='record_digits', tfds_dir=tmp_path / 'tfds'))
+    writer.prepare(spec, data_dir=tmp_path / 'data', workers=1)
 
     records = open_dataset('record_digits', data_dir=tmp_path / 'data').records('train')
     found = [(round(np.asarray(Image.open(io.BytesIO(records[i][0]))).mean()), records[i][1]) for i in range(9)]
     assert sorted(found) == [(20 * i, i % 3) for i in range(9)]
-    assert [item.key for item in plan.splits['train'].items(4)] == [f'{i:08d}' for i in range(4, 9)]
+    assert [example.key for example in spec.splits['train'].iter_examples(4)] == [f'{i:08d}' for i in range(4, 9)]

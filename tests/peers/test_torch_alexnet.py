@@ -7,11 +7,11 @@ import pytest
 
 from alexnet_jax.data.augment import normalise
 from alexnet_jax.model.alexnet import AlexNet
-from alexnet_jax.model.catalogue import PAPER
+from alexnet_jax.model.zoo import PAPER
 from alexnet_jax.training.step import cross_entropy
 
 torch = pytest.importorskip('torch')
-from peers import torch_alexnet  # noqa: E402 - it imports torch
+from alexnet_jax.benchmark.peers import torch_alexnet  # noqa: E402 - it imports torch
 
 WIDTH, CLASSES, ROWS = 0.0625, 7, 3
 
@@ -59,7 +59,7 @@ def _theirs(array):
 
 
 @pytest.mark.parametrize('form', ['eager', 'eager_channels_last', 'best'])
-def test_logits_and_gradients_are_ours(problem, form):
+def test_torch_alexnet_gives_our_logits_and_gradients(problem, form):
     form = torch_alexnet.FORMS[form]
     peer = torch_alexnet.AlexNet(width=WIDTH, classes=CLASSES, norm=form.norm).double().eval()
     for name, layer in peer.named_children():
@@ -77,7 +77,7 @@ def test_logits_and_gradients_are_ours(problem, form):
             assert np.abs(theirs.grad.numpy() - expected).max() < 1e-12 * np.abs(expected).max(), (name, ours)
 
 
-def test_dropout_keeps_what_it_keeps():
+def test_dropout_keeps_values_in_training_and_halves_in_testing():
     peer = torch_alexnet.AlexNet(width=WIDTH, classes=CLASSES)
     ones = torch.ones(1000)
     kept = peer.train()._dropout(ones)
@@ -86,11 +86,10 @@ def test_dropout_keeps_what_it_keeps():
     assert peer.eval()._dropout(ones).tolist() == [0.5] * 1000
 
 
-def test_the_update_is_the_papers_while_the_rate_is_constant():
-    form = torch_alexnet.FORMS['best']
-    setting = torch_alexnet.Setting(batch=1, width=1 / 32, classes=2, allocator='default')
-    trainer = torch_alexnet.Trainer(form, setting)
-    weight, bias = trainer.model.fc8.weight, trainer.model.fc8.bias
+def test_make_optimizer_makes_the_papers_update_at_a_constant_rate():
+    model = torch_alexnet.AlexNet(width=1 / 32, classes=2)
+    optimizer = torch_alexnet.make_optimizer(model, fused=torch_alexnet.FORMS['best'].fused_update)
+    weight, bias = model.fc8.weight, model.fc8.bias
     for parameter in (weight, bias):
         parameter.data.fill_(1e4)  # so that the decay, 5e-6 of it, shows beside the gradients
     w, b = weight.detach().clone(), bias.detach().clone()
@@ -101,6 +100,6 @@ def test_the_update_is_the_papers_while_the_rate_is_constant():
         v = 0.9 * v - 5e-4 * 0.01 * w - 0.01 * weight.grad
         u = 0.9 * u - 0.01 * bias.grad
         w, b = w + v, b + u
-        trainer.optimizer.step()
+        optimizer.step()
     torch.testing.assert_close(weight.detach(), w)
     torch.testing.assert_close(bias.detach(), b)

@@ -7,29 +7,29 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from interchange.foreign import torchvision_tensors
-from interchange.networks import WIDTH
+from weights.foreign import torchvision_tensors
+from weights.networks import WIDTH
 
 from alexnet_jax.data.augment import normalise
-from alexnet_jax.interchange import torchvision as files
-from alexnet_jax.interchange.weights import open_weights
 from alexnet_jax.model.alexnet import AlexNet
 from alexnet_jax.training.step import cross_entropy
+from alexnet_jax.weights import torchvision as files
+from alexnet_jax.weights.open_weights import open_weights
 
-torch = pytest.importorskip('torch', reason='PyTorch is not installed: pip install -r requirements-bench.txt')
+torch = pytest.importorskip('torch', reason="PyTorch is not installed: pip install 'alexnet-jax[torch]'")
 safetensors_torch = pytest.importorskip('safetensors.torch')
 from peers.torchvision_alexnet import Alexnet  # noqa: E402 - it imports torch
 
 nn = torch.nn
 
 
-def torchvisions():
+def make_torchvision():
     """torchvision's own, full width."""
     models = pytest.importorskip('torchvision.models', reason='torchvision is not installed')
     return models.alexnet(weights=None)
 
 
-@pytest.fixture(params=[lambda: Alexnet(width=WIDTH, classes=7), torchvisions], ids=['written down', 'torchvision'])
+@pytest.fixture(params=[lambda: Alexnet(width=WIDTH, classes=7), make_torchvision], ids=['written down', 'torchvision'])
 def peer(request):
     """The network with PyTorch's own random weights, testing: dropout leaves it alone."""
     torch.manual_seed(0)
@@ -51,7 +51,7 @@ def torch_input(crops):
     return (x - mean[:, None, None]) / std[:, None, None]
 
 
-def test_outputs_and_all_gradients_are_the_same(peer, crops, tmp_path, capsys):
+def test_one_weird_trick_gives_torchs_logits_and_gradients(peer, crops, tmp_path, capsys):
     torch.save(peer.state_dict(), tmp_path / 'w.pth')
     net = open_weights(tmp_path / 'w.pth')
     assert net.name.variant == 'one_weird_trick'
@@ -76,10 +76,10 @@ def test_outputs_and_all_gradients_are_the_same(peer, crops, tmp_path, capsys):
     assert max(errors.values()) < 1e-5, errors
 
 
-def test_what_is_written_loads_there_and_gives_the_same(peer, crops, tmp_path):
+def test_save_torchvision_loads_in_torch(peer, crops, tmp_path):
     torch.save(peer.state_dict(), tmp_path / 'w.pth')
     expected = peer(torch_input(crops)).detach()
-    files.save(open_weights(tmp_path / 'w.pth'), tmp_path / 'w.safetensors')
+    files.save_torchvision(open_weights(tmp_path / 'w.pth'), tmp_path / 'w.safetensors')
     for parameter in peer.parameters():
         parameter.data.zero_()
     peer.load_state_dict(safetensors_torch.load_file(tmp_path / 'w.safetensors'))  # strict: every name, no other
@@ -87,7 +87,7 @@ def test_what_is_written_loads_there_and_gives_the_same(peer, crops, tmp_path):
 
 
 @pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16, torch.float64])
-def test_what_torch_saves_in_another_type_is_read(dtype, tmp_path):
+def test_read_torch_reads_other_types_of_torch(dtype, tmp_path):
     peer = Alexnet(width=WIDTH, classes=3).to(dtype)
     torch.save({'state_dict': peer.state_dict(), 'epoch': 3}, tmp_path / 'w.pth')
     net = open_weights(tmp_path / 'w.pth')
@@ -104,14 +104,14 @@ def test_what_torch_saves_in_another_type_is_read(dtype, tmp_path):
     ],
     ids=['parameters', 'DataParallel', 'protocol 4'],
 )
-def test_the_ways_in_which_people_save_are_read(save, tmp_path):
+def test_read_torch_reads_the_ways_people_save(save, tmp_path):
     peer = Alexnet(width=WIDTH, classes=3)
     save(peer, tmp_path / 'w.pth')
     found = open_weights(tmp_path / 'w.pth').params['fc8']['kernel']
     np.testing.assert_array_equal(found, peer.classifier[6].weight.detach().numpy().T)
 
 
-def test_a_whole_model_is_refused(tmp_path):
+def test_read_torch_refuses_a_whole_model(tmp_path):
     torch.save(Alexnet(width=WIDTH, classes=3), tmp_path / 'w.pth')
     with pytest.raises(ValueError, match=r'Alexnet, and only tensors are read; nothing of it was run'):
         open_weights(tmp_path / 'w.pth')

@@ -6,7 +6,7 @@
 The same records in the same batches with the same crops and flips, which are functions of the seed and the step, and
 the same learning rate, momentum, weight decay, steps and drops. Network, initial weights, loss and update are
 PyTorch's: torch.optim.SGD, which decays biases too. Prints progress; writes WORKDIR/result.json, with fields as
-the project's has. PyTorch is that of requirements-bench.txt.
+the project's has. PyTorch is that of the extra `torch`.
 """
 
 import json
@@ -22,13 +22,14 @@ from absl import app, flags
 from ml_collections import config_flags
 from torchvision_alexnet import Alexnet
 
+from alexnet_jax.commands.command_line import parse_config_flags
 from alexnet_jax.data.augment import centre_crop
-from alexnet_jax.data.pipeline import EvaluationBatches, window_of
-from alexnet_jax.data.source import open_dataset
-from alexnet_jax.training.batches import batches_of
-from alexnet_jax.training.command_line import parse
-from alexnet_jax.training.config import total_steps, validate
-from alexnet_jax.training.recipe import variant_of
+from alexnet_jax.data.dataset import open_dataset
+from alexnet_jax.data.pipeline import EvaluationBatches, get_crop_decoder
+from alexnet_jax.run.batches import make_batches
+from alexnet_jax.sharding.mesh import make_mesh
+from alexnet_jax.training.build import build_run
+from alexnet_jax.training.validation import validate_config
 
 _CONFIG = config_flags.DEFINE_config_file('config', help_string='As of alexnet_jax.main.')
 _WORKDIR = flags.DEFINE_string('workdir', None, 'Folder of result.json.')
@@ -65,7 +66,7 @@ def test(network: Alexnet, records: Any, prepare: Normaliser, size: int, protoco
     network.eval()
     probabilities, labels = [], []
     with torch.inference_mode():
-        for batch in EvaluationBatches(records, 32, window_of(records)).read():
+        for batch in EvaluationBatches(records, 32, get_crop_decoder(records)).read():
             rows = [torch.softmax(network(prepare(view)), 1) for view in views(batch.images, size, protocol)]
             probabilities.append(torch.stack(rows).mean(0).numpy()[batch.valid])
             labels.append(batch.labels[batch.valid])
@@ -83,21 +84,20 @@ def test(network: Alexnet, records: Any, prepare: Normaliser, size: int, protoco
 def main(argv: list[str]) -> None:
     """Trains, tests and writes."""
     del argv
-    config = _CONFIG.value
-    validate(config)
+    config = validate_config(_CONFIG.value)
     torch.set_num_threads(os.cpu_count() or 1)
     torch.manual_seed(config.seed)
-    dataset, variant = open_dataset(config.dataset, data_dir=config.data_dir), variant_of(config)
-    network = Alexnet(width=config.width, classes=len(dataset.classes)).to(memory_format=torch.channels_last)
+    dataset = open_dataset(config.dataset, data_dir=config.data_dir)
+    num_classes, examples = len(dataset.classes), dataset.examples('train')
+    run = build_run(config, num_classes=num_classes, examples=examples, mesh=make_mesh(1, 1))
+    variant, steps, drops = run.variant, run.steps, run.drop_steps
+    network = Alexnet(width=config.width, classes=num_classes).to(memory_format=torch.channels_last)
     prepare = Normaliser(dataset.mean_image, variant.input_size, variant.pixel_std)
     optimizer = torch.optim.SGD(
         network.parameters(), lr=config.learning_rate, momentum=config.momentum, weight_decay=config.weight_decay
     )
-    examples = dataset.examples('train')
-    steps = total_steps(config, examples)
-    drops = [-(-epoch * examples // config.batch_size) for epoch in config.drop_epochs]
     began, losses = time.perf_counter(), []
-    for step, batch in enumerate(batches_of(config, dataset).read_from(0), start=1):
+    for step, batch in enumerate(make_batches(run, dataset).read_from(0), start=1):
         network.train()
         for group in optimizer.param_groups:
             group['lr'] = config.learning_rate * config.drop_factor ** sum(step - 1 >= drop for drop in drops)
@@ -124,4 +124,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == '__main__':
-    app.run(main, flags_parser=parse)
+    app.run(main, flags_parser=parse_config_flags)

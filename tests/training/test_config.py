@@ -9,10 +9,11 @@ import runpy
 import pytest
 
 import alexnet_jax
-from alexnet_jax import InputError
+from alexnet_jax.errors import InputError
 from alexnet_jax.model.ablations import ABLATIONS
-from alexnet_jax.training.config import learning_rate_of, recipe, steps_per_epoch, total_steps, validate
-from alexnet_jax.training.recipe import drop_steps_of, variant_of
+from alexnet_jax.training.build import build_run, make_variant
+from alexnet_jax.training.config import KEYS, make_config
+from alexnet_jax.training.validation import validate_config
 
 PACKAGE = pathlib.Path(alexnet_jax.__file__).parent
 NAN, INF = math.nan, math.inf
@@ -44,8 +45,8 @@ WRONG = {
     'profile': [-1, 1.5, True],
     'deterministic': [1, 'yes'],
     'clip_norm': [0.0, -1.0, NAN, INF, 1e308, 10**400, True],
-    'on_bad_numbers': ['ignore', ''],
-    'max_bad_numbers': [-1, 0.5],
+    'on_non_finite': ['ignore', ''],
+    'max_non_finite': [-1, 0.5],
     'on_failed_save': ['ignore', ''],
     'lighting': [1, 'yes'],
     'images_per_crop': [0, -32, 1.5, True],
@@ -57,7 +58,7 @@ WRONG = {
 
 
 def changed(**values):
-    config = recipe('birds', mesh=(1, 2))
+    config = make_config('birds', mesh=(1, 2))
     with config.unlocked():
         for key, value in values.items():
             del config[key]  # and its type, to which ml_collections would convert
@@ -66,22 +67,22 @@ def changed(**values):
 
 
 def test_every_key_has_a_wrong_value_here():
-    assert set(WRONG) == set(recipe('birds', mesh=(1, 2)))
+    assert set(WRONG) == set(make_config('birds', mesh=(1, 2)))
 
 
 @pytest.mark.parametrize(('key', 'value'), [(key, value) for key, values in WRONG.items() for value in values])
 def test_a_wrong_value_is_one_line_with_key_and_value(key, value):
     with pytest.raises(InputError) as error:
-        validate(changed(**{key: value}))
+        validate_config(changed(**{key: value}))
     assert str(error.value).startswith(f'config.{key} is {value!r}: it must be ')
     assert '\n' not in str(error.value)
 
 
 def test_a_value_whose_text_is_not_one_line_is_described():
     with pytest.raises(InputError, match=r'^config.seed is too long a number: it must be'):
-        validate(changed(seed=16**4000))
+        validate_config(changed(seed=16**4000))
     with pytest.raises(InputError, match=r'^config.drop_epochs is a table: it must be'):
-        validate(changed(drop_epochs={'a': 1, 'b': 2}))
+        validate_config(changed(drop_epochs={'a': 1, 'b': 2}))
 
 
 def test_an_unknown_and_a_missing_key_are_named():
@@ -89,25 +90,23 @@ def test_an_unknown_and_a_missing_key_are_named():
     with config.unlocked():
         config.colour = 'red'
     with pytest.raises(InputError, match=r"^unknown config key 'colour': known are batch_size, .*without$"):
-        validate(config)
+        validate_config(config)
     config = changed()
     with config.unlocked():
         del config.patience
     with pytest.raises(InputError, match=r"^config key 'patience' is missing$"):
-        validate(config)
+        validate_config(config)
 
 
 def test_a_batch_that_the_data_axis_does_not_divide_is_refused_with_what_would_do():
     with pytest.raises(InputError, match=r'batch_size 10 does not divide over the 4 .* \(4, 2\): use a multiple of 4$'):
-        validate(changed(batch_size=10, mesh=(4, 2)))
-    validate(changed(batch_size=12, mesh=(4, 2)))
+        validate_config(changed(batch_size=10, mesh=(4, 2)))
+    validate_config(changed(batch_size=12, mesh=(4, 2)))
 
 
 def test_parts_to_be_without_are_one_name_an_entry_once_validated():
     for written in (('norm', 'overlap'), ('norm,overlap',)):  # the second is what --config.without=norm,overlap gives
-        config = changed(without=written)
-        validate(config)
-        assert config.without == ('norm', 'overlap')
+        assert validate_config(changed(without=written)).without == ('norm', 'overlap')
 
 
 @pytest.mark.parametrize(
@@ -146,9 +145,9 @@ def test_parts_to_be_without_are_one_name_an_entry_once_validated():
 )
 def test_parts_that_contradict_something_else_are_refused(values, line):
     with pytest.raises(InputError) as error:
-        validate(changed(**values))
+        validate_config(changed(**values))
     assert str(error.value) == line
-    validate(changed(**values | {'without': ()}))
+    validate_config(changed(**values | {'without': ()}))
 
 
 @pytest.mark.parametrize(
@@ -157,9 +156,9 @@ def test_parts_that_contradict_something_else_are_refused(values, line):
 )
 def test_epochs_are_the_number_that_is_written(epochs, steps):
     """Times 50,000 images in batches of 100; ceil(1.1 * 500) is 551."""
-    assert total_steps(changed(epochs=epochs, batch_size=100), 50_000) == steps
-    schedule = changed(batch_size=100, schedule='steps', drop_epochs=(epochs,))
-    assert drop_steps_of(schedule, examples=50_000) == (steps,)
+    assert validate_config(changed(epochs=epochs, batch_size=100)).get_total_steps(50_000) == steps
+    config = validate_config(changed(batch_size=100, schedule='steps', drop_epochs=(epochs,)))
+    assert build_run(config, num_classes=3, examples=50_000).drop_steps == (steps,)
 
 
 @pytest.mark.parametrize(
@@ -167,17 +166,17 @@ def test_epochs_are_the_number_that_is_written(epochs, steps):
 )
 def test_more_crops_than_a_network_has_offsets_are_refused(variant, offsets):
     """224 of 256, 227 of 256, 32 of 32 and 24 of 32 pixels."""
-    validate(changed(variant=variant, mesh=(1, 1), crops=offsets))
+    validate_config(changed(variant=variant, mesh=(1, 1), crops=offsets))
     with pytest.raises(InputError, match=rf'config.crops is {offsets + 1}: .* at {offsets} offsets: use at most that'):
-        validate(changed(variant=variant, mesh=(1, 1), crops=offsets + 1))
+        validate_config(changed(variant=variant, mesh=(1, 1), crops=offsets + 1))
 
 
 @pytest.mark.parametrize('variant', ['caffe_alexnet', 'caffenet', 'one_weird_trick'])
 def test_networks_whose_towers_cannot_live_apart_are_not_split(variant):
     with pytest.raises(InputError, match=rf'config.variant {variant} has no two towers .* use --config.mesh=2,1'):
-        validate(changed(variant=variant, mesh=(2, 2)))
-    validate(changed(variant=variant, mesh=(2, 1)))
-    validate(changed(variant=variant, parallelism='one_weird_trick', mesh=(1, 2)))
+        validate_config(changed(variant=variant, mesh=(2, 2)))
+    validate_config(changed(variant=variant, mesh=(2, 1)))
+    validate_config(changed(variant=variant, parallelism='one_weird_trick', mesh=(1, 2)))
 
 
 @pytest.mark.parametrize('file', ['one_device', 'two_device', 'data_parallel', 'hybrid', 'one_weird_trick'])
@@ -185,23 +184,19 @@ def test_networks_whose_towers_cannot_live_apart_are_not_split(variant):
 def test_the_configs_are_valid_and_differ_in_what_devices_share_alone(file, dataset):
     (path,) = PACKAGE.parent.glob(f'configs/{file}.py')
     config = runpy.run_path(str(path))['get_config'](*filter(None, [dataset]))
-    validate(config)
+    validated = validate_config(config)
     mesh = {'one_device': (1, 1), 'data_parallel': (2, 1), 'hybrid': (2, 2)}.get(file, (1, 2))
     mode = {'one_device': 'two_device'}.get(file, file)
     batch = {'one_weird_trick': 128 if dataset else 32}.get(file)
-    expected = recipe(dataset, mesh=mesh).to_dict() | {'parallelism': mode, 'rate_batch_size': batch}
-    assert config.to_dict() == expected
+    expected = make_config(dataset, mesh=mesh).to_dict() | {'parallelism': mode, 'rate_batch_size': batch}
+    assert {key: getattr(validated, key) for key in KEYS} == expected
     assert config.dataset == (dataset or 'demo')
 
 
 @pytest.mark.parametrize(('mode', 'mesh'), [('data_parallel', (2, 1)), ('hybrid', (2, 2)), ('one_weird_trick', (1, 2))])
 def test_one_value_turns_one_mode_into_another(mode, mesh):
-    config = changed(mesh=None, parallelism=mode)
-    validate(config)
-    assert config.mesh == mesh
-    config = changed(mesh=(4, 1), parallelism=mode)
-    validate(config)
-    assert config.mesh == (4, 1)  # what is asked for stays
+    assert validate_config(changed(mesh=None, parallelism=mode)).mesh == mesh
+    assert validate_config(changed(mesh=(4, 1), parallelism=mode)).mesh == (4, 1)  # what is asked for stays
 
 
 @pytest.mark.parametrize(
@@ -216,9 +211,7 @@ def test_one_value_turns_one_mode_into_another(mode, mesh):
 )
 def test_the_learning_rate_grows_with_the_batch_where_it_shall(values, expected):
     """Linearly (arXiv 1404.5997, section 5: what worked, although the variance says sqrt)."""
-    config = changed(**values)
-    validate(config)
-    assert learning_rate_of(config) == pytest.approx(expected, rel=1e-12)
+    assert validate_config(changed(**values)).initial_learning_rate == pytest.approx(expected, rel=1e-12)
 
 
 @pytest.mark.parametrize(
@@ -235,18 +228,17 @@ def test_the_learning_rate_grows_with_the_batch_where_it_shall(values, expected)
 )
 def test_what_one_weird_trick_cannot_do_is_refused(values, message):
     with pytest.raises(InputError, match=message):
-        validate(changed(parallelism='one_weird_trick', **values))
+        validate_config(changed(parallelism='one_weird_trick', **values))
 
 
 def test_the_ablations_are_valid_runs_each_another_network_or_other_images():
     config_file = runpy.run_path(str(PACKAGE.parent / 'configs/ablations.py'))
-    assert config_file['get_config']('birds').to_dict() == recipe('birds', mesh=(1, 1)).to_dict()
+    assert config_file['get_config']('birds').to_dict() == make_config('birds', mesh=(1, 1)).to_dict()
     points, variants = list(config_file['sweep']()), set()
     for point in points:
         config = config_file['get_config']()
         config.update(point)
-        validate(config)
-        variants.add(variant_of(config))
+        variants.add(make_variant(validate_config(config)))
     assert points[0] == {'without': (), 'seed': 0}
     assert len(points) == 3 * len(variants) == 3 * (1 + len(ABLATIONS) + 1)  # seeds; the whole one, and 8 crops
 
@@ -265,14 +257,14 @@ def test_the_ablations_are_valid_runs_each_another_network_or_other_images():
 def test_each_network_for_cifar10_has_its_file_s_schedule(network, epochs, drops):
     config_file = runpy.run_path(str(PACKAGE.parent / 'configs/cifar10.py'))
     config = config_file['get_config'](*filter(None, [network]))
-    validate(config)
+    validate_config(config)
     assert (config.variant, config.dataset, config.mesh) == (f'cifar10_{network or "80sec"}', 'cifar10', (1, 1))
     assert (config.epochs, config.drop_epochs, config.schedule, config.drop_factor) == (epochs, drops, 'steps', 0.1)
     update = (config.learning_rate, config.momentum, config.weight_decay, config.batch_size)
     assert update == (0.001, 0.9, 0.004, 128)  # epsW, momW, wc of conv1
     for point in config_file['sweep']():
         config.update(point)
-        validate(config)
+        validate_config(config)
 
 
 def test_a_network_for_cifar10_that_is_none_is_refused():
@@ -285,12 +277,12 @@ def test_a_network_for_cifar10_that_is_none_is_refused():
 
 def test_one_weird_trick_needs_two_hidden_layers_to_split():
     with pytest.raises(InputError, match=r'config.variant cifar10_80sec has no fc6 and fc7 for one weird trick'):
-        validate(changed(variant='cifar10_80sec', parallelism='one_weird_trick'))
+        validate_config(changed(variant='cifar10_80sec', parallelism='one_weird_trick'))
 
 
 def test_the_recipe_for_imagenet_is_the_paper_s():
     """Section 5 for the update, 3.5 for the size, 4.1 for the lighting."""
-    assert recipe('imagenet2012', mesh=(1, 2)).to_dict() == {
+    assert make_config('imagenet2012', mesh=(1, 2)).to_dict() == {
         'variant': 'paper',
         'width': 1.0,
         'without': (),
@@ -323,35 +315,38 @@ def test_the_recipe_for_imagenet_is_the_paper_s():
         'profile': 0,
         'deterministic': False,
         'clip_norm': None,
-        'on_bad_numbers': 'stop',
-        'max_bad_numbers': 3,
+        'on_non_finite': 'stop',
+        'max_non_finite': 3,
         'on_failed_save': 'stop',
     }
 
 
 def test_steps_override_epochs_and_parts_of_a_batch_count_whole():
-    imagenet = recipe('imagenet2012', mesh=(1, 2))
-    assert total_steps(imagenet, 1_281_167) == 900_821  # 90 * 1281167 / 128 = 900820.55
-    assert steps_per_epoch(imagenet, 1_281_167) == 10_010  # 10009.1
-    assert total_steps(changed(steps=7), 1_281_167) == 7
-    assert total_steps(changed(epochs=0.5, batch_size=8), 40) == 3  # 2.5
-    assert steps_per_epoch(changed(batch_size=8), 3) == 1
+    imagenet = validate_config(make_config('imagenet2012', mesh=(1, 2)))
+    assert imagenet.get_total_steps(1_281_167) == 900_821  # 90 * 1281167 / 128 = 900820.55
+    assert build_run(imagenet, num_classes=1000, examples=1_281_167).evaluate_every == 10_010  # 10009.1: an epoch
+    assert validate_config(changed(steps=7)).get_total_steps(1_281_167) == 7
+    assert validate_config(changed(epochs=0.5, batch_size=8)).get_total_steps(40) == 3  # 2.5
+    assert build_run(validate_config(changed(batch_size=8)), num_classes=3, examples=3).checkpoint_every == 1
 
 
 def test_more_updates_than_an_int32_counts_are_refused():
-    assert total_steps(changed(epochs=2.0**30, batch_size=1), 1) == 2**30
+    config = validate_config(changed(epochs=2.0**30, batch_size=1))
+    assert config.get_total_steps(1) == 2**30
     with pytest.raises(InputError, match=r'^config.epochs 1073741824.0 are 3,221,225,472 updates .*: use fewer$'):
-        total_steps(changed(epochs=2.0**30, batch_size=1), 3)
+        config.get_total_steps(3)
 
 
 def test_every_key_is_read_outside_of_the_file_that_defines_it():
     """By a real attribute access `config.KEY` (or CONFIG[...] by IDENTITY), not by its mention in a text."""
     read = set()
     for path in PACKAGE.rglob('*.py'):
-        if path.name == 'config.py':
+        if path.name in ('config.py', 'validation.py'):
             continue
         for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, ast.Attribute) and re.fullmatch(r'(self\.)?_?config', ast.unparse(node.value)):
+            if isinstance(node, ast.Attribute) and re.fullmatch(r'([\w.]+\.)?_?config', ast.unparse(node.value)):
                 read.add(node.attr)
-    # These are read by the functions of config.py that turn them into a number of steps and a learning rate.
-    assert set(recipe(None, mesh=(1, 2))) - read == {'steps', 'epochs', 'learning_rate', 'rate_batch_size'}
+            if isinstance(node, ast.Constant) and path.name == 'build.py':
+                read.add(node.value)  # getattr(config, key)
+    # These are read by Config, which turns them into a number of steps and a learning rate.
+    assert set(make_config(None, mesh=(1, 2))) - read == {'steps', 'epochs', 'learning_rate', 'rate_batch_size'}

@@ -8,7 +8,7 @@ import oracle
 import pytest
 
 from alexnet_jax.training.optimizer import paper_sgd
-from alexnet_jax.training.schedule import LayerFactor, layer_factors
+from alexnet_jax.training.schedule import LayerLRMultiplier, get_lr_multipliers
 
 STEPS, DROPS = 200, (70, 140)
 RATES = [0.01 * 0.1 ** sum(step >= drop for drop in DROPS) for step in range(STEPS)]
@@ -60,10 +60,15 @@ def test_biases_keep_their_rate_where_only_the_weights_is_lowered():
     start, gradients = problem()
     optimizer = paper_sgd(momentum=0.9, weight_decay=5e-4, bias_rate=2.0)
     with jax.enable_x64(True):
-        factors = {'layer': jnp.float64(0.5)}
+        lr_multipliers = {'layer': jnp.float64(0.5)}
         update = jax.jit(
             lambda g, s, p, rate: optimizer.update(
-                g, s, p, learning_rate=jnp.asarray(rate), bias_learning_rate=jnp.asarray(0.01), factors=factors
+                g,
+                s,
+                p,
+                learning_rate=jnp.asarray(rate),
+                bias_learning_rate=jnp.asarray(0.01),
+                lr_multipliers=lr_multipliers,
             )
         )
         path = run(update, optimizer.init(jax.tree.map(jnp.asarray, start)), start, gradients)
@@ -78,7 +83,9 @@ def test_biases_keep_their_rate_where_only_the_weights_is_lowered():
 def test_each_layer_decays_as_much_as_is_said_of_it():
     start, gradients = problem()
     start, gradients = ([dict.fromkeys('abc', tree['layer']) for tree in trees] for trees in ([start], gradients))
-    optimizer = paper_sgd(momentum=0.9, weight_decay=0.004, bias_rate=2.0, decays={'a': 0.0, 'c': 250.0})
+    optimizer = paper_sgd(
+        momentum=0.9, weight_decay=0.004, bias_rate=2.0, weight_decay_multipliers={'a': 0.0, 'c': 250.0}
+    )
     with jax.enable_x64(True):
         update = jax.jit(lambda g, s, p, rate: optimizer.update(g, s, p, learning_rate=jnp.asarray(rate, jnp.float64)))
         path = run(update, optimizer.init(jax.tree.map(jnp.asarray, start[0])), start[0], gradients)
@@ -124,15 +131,17 @@ def test_a_slowed_layer_follows_its_own_rate_and_a_frozen_one_stays_where_it_is(
     start, gradients = problem()
     names = {'conv1': start['layer'], 'conv2': start['layer']}
     optimizer = paper_sgd(momentum=0.9, weight_decay=5e-4, bias_rate=2.0)
-    changes = (LayerFactor('conv1', 70, 0.1), LayerFactor('conv1', 140, 0.0))
+    changes = (LayerLRMultiplier('conv1', 70, 0.1), LayerLRMultiplier('conv1', 140, 0.0))
     with jax.enable_x64(True):
         params = jax.tree.map(jnp.asarray, names)
         state = optimizer.init(params)
 
         @jax.jit
         def update(params, state, g, step):
-            factors = layer_factors(changes, step)
-            updates, state = optimizer.update(g, state, params, learning_rate=jnp.float64(0.01), factors=factors)
+            lr_multipliers = get_lr_multipliers(changes, step)
+            updates, state = optimizer.update(
+                g, state, params, learning_rate=jnp.float64(0.01), lr_multipliers=lr_multipliers
+            )
             return optax.apply_updates(params, updates), state
 
         path = []

@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from alexnet_jax.training.schedule import Plateau, fixed_drops, observe, on_plateau
+from alexnet_jax.training.schedule import Plateau, fixed_drops, on_plateau, update_plateau
 
 
 def test_fixed_drops_happen_at_their_steps():
@@ -24,7 +24,7 @@ def test_the_papers_rule_divides_when_the_error_stops_improving():
     expected_drops = [0, 0, 0, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3]
     rate, plateau, found = on_plateau(0.01, factor=0.1), Plateau.start(), []
     for error in errors:
-        plateau = observe(plateau, error, patience=2, max_drops=3)
+        plateau = update_plateau(plateau, error, patience=2, max_drops=3)
         found.append(int(plateau.drops))
         np.testing.assert_allclose(rate(jnp.int32(0), plateau), 0.01 * 0.1 ** found[-1], rtol=1e-6)
     assert found == expected_drops

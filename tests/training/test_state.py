@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 from alexnet_jax.model.alexnet import init_parameters
-from alexnet_jax.model.catalogue import VARIANTS
-from alexnet_jax.parallel.mesh import make_mesh
+from alexnet_jax.model.zoo import VARIANTS
+from alexnet_jax.sharding.mesh import make_mesh
 from alexnet_jax.training.optimizer import paper_sgd
 from alexnet_jax.training.state import create_state
 

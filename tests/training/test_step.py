@@ -10,10 +10,10 @@ import oracle
 import pytest
 
 from alexnet_jax.model.alexnet import init_parameters
-from alexnet_jax.model.catalogue import VARIANTS
-from alexnet_jax.parallel.mesh import batch_spec, make_mesh, parameter_specs, place_batch, shardings
+from alexnet_jax.model.zoo import VARIANTS
+from alexnet_jax.sharding.mesh import batch_spec, make_mesh, parameter_specs, place_batch, shardings
 from alexnet_jax.training.optimizer import paper_sgd
-from alexnet_jax.training.schedule import LayerFactor, Plateau, fixed_drops
+from alexnet_jax.training.schedule import LayerLRMultiplier, Plateau, fixed_drops
 from alexnet_jax.training.state import TrainState, create_state
 from alexnet_jax.training.step import Batch, make_gradients, make_train_step
 
@@ -199,7 +199,7 @@ def test_a_frozen_layer_is_left_out_of_the_step():
         mesh,
         num_classes=CLASSES,
         seed=0,
-        slowed=(LayerFactor('conv1', 1, 0.0),),
+        lr_multipliers=(LayerLRMultiplier('conv1', 1, 0.0),),
     )
     images = np.random.default_rng(0).integers(0, 256, (4, 224, 224, 3), dtype=np.uint8)
     batch = Batch(images, np.zeros(4, np.int32), np.zeros((4, 3), 'f4'))

@@ -1,4 +1,4 @@
-"""The recurrences of docs/update_rules.py against the programs that they stand for."""
+"""The recurrences of experiments/update_rules.py against the programs that they stand for."""
 
 import jax
 import jax.numpy as jnp
@@ -7,7 +7,7 @@ import optax
 import pytest
 
 from alexnet_jax.training.optimizer import paper_sgd
-from docs.update_rules import RULES, caffe, cuda_convnet2, descend, noisy_valley, paper, pytorch
+from experiments.update_rules import RULES, caffe, cuda_convnet2, descend, noisy_valley, paper, pytorch
 
 RATES = [0.02] * 20 + [0.002] * 20
 
@@ -41,7 +41,7 @@ def test_pytorch_s_is_optax_s():
 
 
 def test_pytorch_s_is_pytorch_s():
-    torch = pytest.importorskip('torch', reason='PyTorch is an extra: requirements-bench.txt')
+    torch = pytest.importorskip('torch', reason="PyTorch is an extra: pip install 'alexnet-jax[torch]'")
     w = torch.ones(5, dtype=torch.float64, requires_grad=True)
     sgd, path = torch.optim.SGD([w], lr=RATES[0], momentum=0.9, weight_decay=5e-4), [np.ones(5)]
     for step, rate in enumerate(RATES):

@@ -1,0 +1,52 @@
+"""`alexnet VERB ...`, and equally `python -m alexnet_jax VERB ...`: a table of verbs."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import sys
+
+VERBS = {
+    'train': 'train a network: --config=configs/two_device.py',
+    'prepare': 'make a dataset ready for training, from folders, archives or TFDS',
+    'evaluate': 'test a network under both protocols, beside the published errors',
+    'predict': 'name the classes of photographs, and their nearest training images',
+    'features': 'write what a layer makes of images to a file',
+    'report': 'write one HTML page about a run, or several compared',
+    'doctor': 'find out why a run does not learn',
+    'compare': 'say whether a training on ImageNet is on course',
+    'convert': 'carry weights in and out: safetensors, ONNX, torchvision, Caffe, StableHLO',
+    'checkpoint': 'list, verify and export checkpoints',
+    'sweep': 'run one config many times, with other values each time',
+    'launch': 'run several processes of one training run on this machine',
+    'audit': 'print who talks to whom in a training step, and predict it for TPUs',
+    'bench': "measure the speed of the training step and of the input, beside others'",
+}
+
+
+def main() -> None:
+    """Runs the verb that the command line names, in this process."""
+    verb, rest = (sys.argv[1:2] or ['--help'])[0], sys.argv[2:]
+    if verb in ('--help', '-h', 'help'):
+        print('usage: alexnet VERB [--OPTION=VALUE ...]; alexnet VERB --help explains a verb\n')
+        print('\n'.join(f'  {name:12}{text}' for name, text in VERBS.items()))
+        return
+    if verb == '--version':
+        from alexnet_jax import __version__
+
+        print(f'alexnet_jax {__version__}')
+        return
+    if verb not in VERBS:
+        near = difflib.get_close_matches(verb, VERBS, n=1)
+        hint = f'did you mean {near[0]}?' if near else f'known are {", ".join(VERBS)}'
+        sys.exit(f'error: unknown verb {verb!r}: {hint}')
+    # ml_collections looks for overrides of the config in sys.argv.
+    sys.argv = [f'alexnet {verb}', *rest]
+    module = importlib.import_module('alexnet_jax.main' if verb == 'train' else f'alexnet_jax.commands.{verb}')
+    from alexnet_jax.commands.command_line import run_command
+
+    run_command(module)
+
+
+if __name__ == '__main__':
+    main()

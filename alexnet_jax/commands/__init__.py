@@ -1,0 +1,1 @@
+"""The verbs of `alexnet`, one file each: flags in, one library call out."""

@@ -1,0 +1,57 @@
+"""Tests a trained network as the paper did, beside the published errors of the same protocol.
+
+    alexnet evaluate --workdir=runs/NAME                          every validation image, both protocols
+    alexnet evaluate --workdir=runs/A,runs/B --output=DIR         each of them, and their mean predictions
+    alexnet evaluate --weights=FILE --dataset=NAME --output=DIR   weights from elsewhere
+
+Writes per_class.csv, confusion.csv, calibration.csv and result.json. Any mesh and number of processes gives the same
+numbers; several hosts run the same command each, as with alexnet_jax.main. docs/evaluation.md explains the rest.
+"""
+
+import json
+
+from absl import flags, logging
+
+from alexnet_jax.commands import process_flags
+from alexnet_jax.commands.command_line import parse_options, split_paths
+from alexnet_jax.distributed.exit import ExitHandler
+from alexnet_jax.sharding.backend import tune_allocator
+
+_WORKDIR = flags.DEFINE_multi_string('workdir', [], 'Run folders, A,B or a flag for each.')
+_WEIGHTS = flags.DEFINE_multi_string('weights', [], 'Files of weights, the same way.')
+_STEP = flags.DEFINE_integer('step', None, 'Which checkpoint of the runs. Default: the newest.', lower_bound=0)
+_TEST = (
+    flags.DEFINE_string('dataset', None, 'A prepared dataset. Default: what the runs were trained on.'),
+    flags.DEFINE_string('data_dir', None, 'Prepared datasets. Default: that of the runs, or data.'),
+    flags.DEFINE_string('split', 'validation', 'Which images of the dataset.'),
+    flags.DEFINE_list('protocols', ['centre', 'ten_view'], 'centre, ten_view, or both.'),
+    flags.DEFINE_integer('batch_size', None, "Images at once. Default: the first run's.", lower_bound=1),
+    flags.DEFINE_string('output', None, 'Folder of results. Default, of one run: WORKDIR/evaluation.'),
+)
+_MESH = flags.DEFINE_list('mesh', ['1', '1'], 'Devices, data,tower: 1,2 has a tower on each of two.')
+_JSON = flags.DEFINE_bool('json', False, 'Print result.json too, on one line, the last of standard output.')
+_GROUP, _TIMES = process_flags.define()
+parse = parse_options
+
+
+def main(argv: list[str]) -> None:
+    """Tests, and prints the tables."""
+    del argv
+    logging.set_verbosity(logging.ERROR)  # Orbax and TFDS tell every step they take
+    exit_handler = ExitHandler()
+    result, text = exit_handler.exit_on_error(lambda: _run(exit_handler))
+    if text:  # one process speaks for all
+        print(text)
+        if _JSON.value:
+            print(json.dumps(result))
+
+
+def _run(exit_handler: ExitHandler) -> tuple[dict, str]:
+    tune_allocator()  # before anything imports jax
+    from alexnet_jax.evaluation.evaluate_networks import Settings, evaluate
+    from alexnet_jax.evaluation.open_networks import NetworkArgs
+    from alexnet_jax.sharding.mesh import parse_mesh
+
+    settings = Settings(mesh=parse_mesh(_MESH.value), **{flag.name: flag.value for flag in _TEST})
+    source = NetworkArgs(workdir=split_paths(_WORKDIR.value), weights=split_paths(_WEIGHTS.value), step=_STEP.value)
+    return evaluate(source, settings, group=_GROUP(), exit_handler=exit_handler, **_TIMES())

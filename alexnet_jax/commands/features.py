@@ -1,0 +1,52 @@
+"""Writes what a layer of a trained network makes of images: a dataset's, or files'.
+
+    alexnet features --workdir=runs/NAME --layer=help                              the layers' names
+    alexnet features --workdir=runs/NAME --layer=fc7 --dataset=demo --output=F.npz
+    alexnet features --weights=FILE --layer=conv5/pool IMAGE... --output=F.parquet
+
+Of the centre crop, without dropout, as in testing. A layer's name is what the next one reads; conv1/linear, conv1/norm
+and so on are the stages on the way. docs/evaluation.md says what is in the files. One process.
+"""
+
+import sys
+
+from absl import flags, logging
+
+from alexnet_jax.commands.command_line import parse_arguments, split_paths
+from alexnet_jax.errors import InputError
+from alexnet_jax.sharding.backend import tune_allocator
+
+_WORKDIR = flags.DEFINE_multi_string('workdir', [], 'Run folder.')
+_WEIGHTS = flags.DEFINE_multi_string('weights', [], 'File of weights.')
+_STEP = flags.DEFINE_integer('step', None, 'Which checkpoint of the run. Default: the newest.', lower_bound=0)
+_SETTINGS = (
+    flags.DEFINE_string('layer', None, 'A layer or a stage of one, or help.', required=True),
+    flags.DEFINE_string('output', None, 'FILE.npz or FILE.parquet.'),
+    flags.DEFINE_string('dataset', None, 'A prepared dataset, in place of image files.'),
+    flags.DEFINE_string('data_dir', None, 'Prepared datasets. Default: that of the run, or data.'),
+    flags.DEFINE_string('split', 'validation', 'Which images of the dataset.'),
+    flags.DEFINE_integer('batch_size', None, "Images at once. Default: the run's, or 128.", lower_bound=1),
+)
+_MESH = flags.DEFINE_list('mesh', ['1', '1'], 'Devices, data,tower: 1,2 has a tower on each of two.')
+parse = parse_arguments
+
+
+def main(argv: list[str]) -> None:
+    """Writes the file and says what is in it."""
+    logging.set_verbosity(logging.ERROR)
+    tune_allocator()  # before anything imports jax
+    from alexnet_jax.evaluation.extract_features import Settings, write
+    from alexnet_jax.evaluation.open_networks import NetworkArgs
+    from alexnet_jax.sharding.mesh import parse_mesh
+
+    source = NetworkArgs(workdir=split_paths(_WORKDIR.value), weights=split_paths(_WEIGHTS.value), step=_STEP.value)
+    try:
+        settings = Settings(mesh=parse_mesh(_MESH.value), **{flag.name: flag.value for flag in _SETTINGS})
+        text, unusable = write(argv[1:], source, settings)
+    except InputError as error:
+        sys.exit(f'error: {error}')
+    if text:
+        print(text)
+    for line in unusable:
+        print(f'error: {InputError(line)}', file=sys.stderr)
+    sys.exit(1 if unusable else 0)

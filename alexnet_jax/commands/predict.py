@@ -1,0 +1,51 @@
+"""Says what a trained network takes photographs for: the five most probable classes of each.
+
+    alexnet predict IMAGE... --workdir=runs/NAME                       a table
+    alexnet predict IMAGE... --weights=FILE --json                     JSON and nothing else
+    alexnet predict IMAGE... --workdir=runs/NAME --figure=FILE.png     the paper's figure 4, left half
+        --neighbours=DATASET       and its right half: the nearest training images of a prepared dataset
+
+An image whose folder is called like a class is taken to be of that class: its bar is pink. Exit code 1 where a file is
+no image, with a line for each; the others are done nevertheless. --neighbours computes features of all training images.
+"""
+
+import json
+import sys
+
+from absl import flags, logging
+
+from alexnet_jax.commands.command_line import parse_arguments, split_paths
+from alexnet_jax.errors import InputError
+from alexnet_jax.sharding.backend import tune_allocator
+
+_WORKDIR = flags.DEFINE_multi_string('workdir', [], 'Run folder.')
+_WEIGHTS = flags.DEFINE_multi_string('weights', [], 'File of weights.')
+_STEP = flags.DEFINE_integer('step', None, 'Which checkpoint of the run. Default: the newest.', lower_bound=0)
+_PROTOCOL = flags.DEFINE_enum('protocol', 'ten_view', ['centre', 'ten_view'], 'What is averaged: one view, or ten.')
+_JSON = flags.DEFINE_bool('json', False, 'Print JSON and nothing else.')
+_FIGURE = flags.DEFINE_string('figure', None, 'A PNG to draw.')
+_NEIGHBOURS = flags.DEFINE_string('neighbours', None, 'A prepared dataset: its nearest training images are shown.')
+_DATA_DIR = flags.DEFINE_string('data_dir', None, 'Prepared datasets. Default: that of the run, or data.')
+parse = parse_arguments
+
+
+def main(argv: list[str]) -> None:
+    """Predicts and prints."""
+    logging.set_verbosity(logging.ERROR)
+    tune_allocator()  # before anything imports jax
+    from alexnet_jax.evaluation.open_networks import NetworkArgs
+    from alexnet_jax.evaluation.predict_photos import predict
+
+    source = NetworkArgs(workdir=split_paths(_WORKDIR.value), weights=split_paths(_WEIGHTS.value), step=_STEP.value)
+    options = {'neighbours': _NEIGHBOURS.value, 'data_dir': _DATA_DIR.value, 'figure': _FIGURE.value}
+    try:
+        outcome = predict(argv[1:], source, protocol=_PROTOCOL.value, **options)
+    except InputError as error:
+        sys.exit(f'error: {error}')
+    if _JSON.value:
+        print(json.dumps(outcome.fields))
+    elif outcome.text:
+        print(outcome.text)
+    for line in outcome.unusable:
+        print(f'error: {InputError(line)}', file=sys.stderr)
+    sys.exit(1 if outcome.unusable else 0)

@@ -1,0 +1,242 @@
+"""The audit's library: schedules of the real training step, of the automatic one, and their tables."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import math
+from collections import Counter
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh
+
+from alexnet_jax.communication.messages import Message, compiled_schedule, expected_schedule, traced_schedule
+from alexnet_jax.data.augment import CROP, normalise
+from alexnet_jax.model.alexnet import AlexNet
+from alexnet_jax.model.ops import DropoutStream
+from alexnet_jax.model.spec import LayerSize, Variant, get_layer_sizes
+from alexnet_jax.sharding.backend import compiler_options
+from alexnet_jax.sharding.mesh import (
+    DATA,
+    MODEL,
+    REPLICATED,
+    TOWER,
+    abstract,
+    batch_axes,
+    batch_spec,
+    parameter_specs,
+    shardings,
+)
+from alexnet_jax.training.build import Run, make_variant
+from alexnet_jax.training.config import Config
+from alexnet_jax.training.schedule import fixed_drops
+from alexnet_jax.training.step import Batch, cross_entropy
+
+
+@dataclasses.dataclass(frozen=True)
+class Schedules:
+    """Three readings of one training step and what the design says.
+
+    Attributes:
+      mesh: the mesh.
+      traced, compiled: of this project's step.
+      automatic: of the plain network left to the compiler's partitioner, with the same sharding of parameters; None
+        where that was not asked for.
+      exchange_bytes: {layer: bytes that a device receives in that exchange's forward pass}, by `exchange_bytes`.
+      gradient_bytes: {axes: bytes that a device receives when gradients are averaged over them}, by `gradient_bytes`.
+    """
+
+    mesh: Mesh
+    traced: list[Message]
+    compiled: list[Message]
+    automatic: list[Message] | None
+    exchange_bytes: dict[str, int]
+    gradient_bytes: dict[str, int]
+
+
+def size_report(config: Config, *, num_classes: int) -> tuple[dict[str, Any], str]:
+    """Counts parameters and arithmetic of the config's network, as {name: value} for JSON and as text."""
+    rows = get_layer_sizes(make_variant(config), num_classes=num_classes)
+    figures = {
+        'devices': math.prod(config.mesh),
+        'parameters': sum(row.weights + row.biases for row in rows),
+        'macs': sum(row.macs for row in rows),
+    }
+    return figures, size_table(rows)
+
+
+def schedule_report(run: Run) -> tuple[dict[str, Any], str]:
+    """`schedules`, as {name: value} for JSON and as text."""
+    found = read_schedules(run)
+    figures = {
+        name: [dataclasses.asdict(message) for message in getattr(found, name)]
+        for name in ('traced', 'compiled', 'automatic')
+    }
+    return figures, schedule_table(found)
+
+
+def read_schedules(run: Run) -> Schedules:
+    """Traces and compiles the run's training step, on the devices that are here; computes nothing."""
+    traced = trace_step(run)
+    return make_schedules(
+        run,
+        traced=traced_schedule(traced.jaxpr, run.mesh),
+        compiled=compiled_schedule(get_program_text(traced.lower().compile()), run.mesh),
+        automatic=_compile_automatic(run),
+    )
+
+
+def make_schedules(
+    run: Run, *, traced: list[Message], compiled: list[Message], automatic: list[Message] | None = None
+) -> Schedules:
+    """Puts what was read of the run's step beside the formulas."""
+    return Schedules(
+        mesh=run.mesh,
+        traced=traced,
+        compiled=compiled,
+        automatic=automatic,
+        exchange_bytes=exchange_bytes(
+            run.variant,
+            run.mesh,
+            batch_size=run.config.batch_size,
+            num_classes=run.num_classes,
+            itemsize=jnp.dtype(run.config.precision).itemsize,
+        ),
+        gradient_bytes=gradient_bytes(run.mesh, run.abstract_state().params),
+    )
+
+
+def trace_step(run: Run) -> jax.stages.Traced:
+    """Traces the run's training step: .jaxpr is its program, .lower().compile() what devices run.
+
+    At a constant rate, so that the program is the same whatever the dataset's size.
+    """
+    rate = fixed_drops(run.config.initial_learning_rate, factor=run.config.drop_factor, at_steps=())
+    step = dataclasses.replace(run, schedule=rate, lr_multipliers=()).make_train_step()
+    batch = abstract_batch(run.mesh, run.config.batch_size, crop_size=run.variant.input_size)
+    return step.trace(run.abstract_state(), batch)
+
+
+def abstract_batch(mesh: Mesh, batch_size: int, *, crop_size: int = CROP) -> Batch:
+    """The shapes of a global batch, placed on `mesh`."""
+    shapes = jax.eval_shape(
+        lambda: Batch(
+            jnp.zeros((batch_size, crop_size, crop_size, 3), jnp.uint8),
+            jnp.zeros(batch_size, jnp.int32),
+            jnp.zeros((batch_size, 3), jnp.float32),
+        )
+    )
+    return abstract(mesh, shapes, jax.tree.map(lambda _: batch_spec(mesh), shapes))
+
+
+def exchange_bytes(
+    variant: Variant, mesh: Mesh, *, batch_size: int, num_classes: int, itemsize: int = 4
+) -> dict[str, int]:
+    """The formula of what a device receives in the forward pass: {layer: bytes}, of `itemsize` bytes a number.
+
+    Of two towers, the other's channels, where each exchange finds them, of this device's images. With one weird trick,
+    from each of the other devices as much as it has of its own images: what fc6 and fc7 read, and fc8's products, which
+    are summed in float32.
+    """
+    layers = get_layer_sizes(variant, num_classes=num_classes)
+    before = {layer.name: math.prod(previous.output) for previous, layer in itertools.pairwise(layers)}
+    rows = batch_size // math.prod(mesh.shape[axis] for axis in batch_axes(mesh))
+    if TOWER in mesh.axis_names:
+        return {layer: rows * before[layer] // 2 * itemsize for layer in variant.exchanges}
+    sizes = {'fc6': before['fc6'] * itemsize, 'fc7': before['fc7'] * itemsize, 'fc8': num_classes * max(itemsize, 4)}
+    return {layer: rows * size * (mesh.shape[MODEL] - 1) for layer, size in sizes.items()}
+
+
+def gradient_bytes(mesh: Mesh, params: Any) -> dict[str, int]:
+    """The formula of what averaging costs: {'data' or other axes: bytes received by a device}, float32.
+
+    Over the devices that have other images and a copy of the same parameters: twice all but one part of a ring's.
+    """
+    held: Counter[tuple[str, ...]] = Counter()
+    for leaf in jax.tree.leaves(params):
+        axes = tuple(a for a in batch_axes(mesh) if a not in leaf.sharding.spec and mesh.shape[a] > 1)
+        held[axes] += 4 * math.prod(leaf.sharding.shard_shape(leaf.shape))
+    counts = {axes: math.prod(mesh.shape[axis] for axis in axes) for axes in held}
+    return {','.join(axes): round(2 * held[axes] * (n - 1) / n) for axes, n in counts.items() if n > 1}
+
+
+def _compile_automatic(run: Run) -> list[Message]:
+    """Compiles loss and gradients of the one-device program as the partitioner shares it, by sharded parameters."""
+    mesh, model = run.mesh, AlexNet(run.variant, run.num_classes, dtype=run.dtype)
+    state = run.abstract_state()
+
+    def loss(params: Any, batch: Batch, mean_image: jax.Array) -> jax.Array:
+        stream = DropoutStream(jax.random.key(0), jnp.arange(batch.labels.shape[0]), jnp.arange(2))
+        images = normalise(batch.images, mean_image, lighting=batch.lighting)
+        return cross_entropy(model.apply({'params': params}, images, stream), batch.labels).mean()
+
+    placed = shardings(mesh, parameter_specs(mesh, state.params))
+    gradients = jax.jit(
+        jax.value_and_grad(loss),
+        out_shardings=(shardings(mesh, REPLICATED), placed),
+        compiler_options=compiler_options(mesh),
+    )
+    batch = abstract_batch(mesh, run.config.batch_size, crop_size=state.mean_image.shape[0])
+    compiled = gradients.lower(state.params, batch, state.mean_image).compile()
+    return compiled_schedule(get_program_text(compiled), mesh)
+
+
+def get_program_text(compiled: jax.stages.Compiled) -> str:
+    """The program that the devices run, as the compiler writes it."""
+    text = compiled.as_text()
+    assert text, 'this backend does not show its compiled programs'
+    return text
+
+
+def size_table(rows: list[LayerSize]) -> str:
+    """The layers, their parameters and arithmetic, as text."""
+    lines = [f'{"layer":8}{"output":>14}{"weights":>14}{"biases":>9}{"MACs/image":>14}']
+    lines += [
+        f'{row.name:8}{"x".join(map(str, row.output)):>14}{row.weights:>14,}{row.biases:>9,}{row.macs:>14,}'
+        for row in rows
+    ]
+    weights, biases = sum(row.weights for row in rows), sum(row.biases for row in rows)
+    lines.append(f'{"total":8}{"":14}{weights:>14,}{biases:>9,}{sum(row.macs for row in rows):>14,}')
+    return '\n'.join(lines) + f'\n{weights + biases:,} parameters'
+
+
+def schedule_table(found: Schedules) -> str:
+    """The compiled step's messages beside the formula, then the same step by automatic partitioning, as text."""
+    shape = 'x'.join(str(n) for n in found.mesh.devices.shape)
+    second = found.mesh.axis_names[1]
+    exchanges = expected_schedule(found.exchange_bytes, found.mesh) if found.mesh.shape[second] > 1 else []
+    formula = {(layer, direction, op): received for layer, direction, op, received in exchanges}
+    lines = [
+        f'the training step on a {shape} mesh (data x {second}), per device:',
+        f'{"axis":12}{"at":8}{"direction":10}{"collective":16}{"received":>14}{"formula":>14}  shape',
+    ]
+    for message in found.compiled:
+        expected = formula.get((message.layer, message.direction, message.op))
+        if message.op == 'all-reduce' and message.direction == 'backward':
+            expected = found.gradient_bytes.get(message.axis)
+        lines.append(
+            f'{message.axis:12}{message.layer or "all":8}{message.direction:10}{message.op:16}{message.bytes:>14,}'
+            f'{"-" if expected is None else f"{expected:,}":>14}  {_shape_text(message)}'
+        )
+    for axes in dict.fromkeys([second, DATA, *(m.axis for m in found.compiled)]):
+        own = [m for m in found.compiled if m.axis == axes]
+        lines.append(f'total over {axes!r}: {len(own)} collectives, {sum(m.bytes for m in own):,} bytes received')
+    for name, messages in (('traced program', found.traced), ('automatic partitioning', found.automatic)):
+        if messages is None:
+            continue
+        inner = [m for m in messages if second in m.axis]
+        where = Counter(f'{m.op} at {m.layer or "?"}' for m in inner)
+        lines.append(
+            f'{name}: {len(messages)} collectives, {len(inner)} of them over {second!r}, '
+            f'{sum(m.bytes for m in inner):,} bytes: '
+            + (', '.join(f'{n} x {what}' for what, n in sorted(where.items())) or 'none')
+        )
+    return '\n'.join(lines)
+
+
+def _shape_text(message: Message) -> str:
+    if message.shape and isinstance(message.shape[0], tuple):
+        return f'{len(message.shape)} arrays of {message.dtype}'
+    return f'{message.dtype}[{",".join(map(str, message.shape))}]'

@@ -1,0 +1,243 @@
+"""Opens a prepared dataset: records by index, class names, and the training split's statistics.
+
+Reads a plain TFDS ArrayRecord dataset (docs/data.md has the layout) and never imports TensorFlow.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import pathlib
+import zipfile
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import tensorflow_datasets as tfds
+
+from alexnet_jax.data.fingerprint import MANIFEST_FILE, compute_fingerprint, read_dataset_manifest
+from alexnet_jax.errors import InputError
+from alexnet_jax.files import hash_file
+from alexnet_jax.model.spec import Variant
+
+VERSION = '1.0.0'  # the version folder's name
+STATISTICS_FILE = 'statistics.npz'
+# What NumPy raises of a file that is no archive of arrays; the first three, of one array or none in place of several.
+_NOT_ARRAYS = (KeyError, TypeError, AttributeError, ValueError, OSError, EOFError, MemoryError, zipfile.BadZipFile)
+
+
+class DataSource:
+    """Reads the records of one split by index: `len(records)`, `records[i] -> (jpeg, label)`.
+
+    `jpeg` is the bytes of a square RGB JPEG, or of an image of any size and format where `photos`; `label` an int in
+    [0, classes). Any number of threads may read; a pickled copy opens its own files.
+
+    Attributes:
+      photos: whether the images are as TFDS keeps them: training makes squares of them each time.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        split: str,
+        *,
+        data_source: Any,
+        class_count: int,
+        photos: bool = False,
+        excluded: Sequence[int] = (),
+    ) -> None:
+        """Wraps a TFDS data source of {'image': bytes, 'label': int}, without the records `excluded`."""
+        self._name, self._split, self._class_count = name, split, class_count
+        self._data_source = data_source
+        self._usable = np.delete(np.arange(len(data_source)), excluded) if len(excluded) else None
+        self.photos = photos
+
+    def __len__(self) -> int:
+        """Counts the images of the split."""
+        return len(self._data_source if self._usable is None else self._usable)
+
+    def __getitem__(self, index: int) -> tuple[bytes, int]:
+        """Reads JPEG bytes and label; `InputError` when the label is not one of the classes."""
+        if not 0 <= index < len(self):  # also what ends a `for` loop
+            raise IndexError(f'{self._name} {self._split} has {len(self)} records, asked for {index}')
+        record_name = f'dataset {self._name}, split {self._split}, record {index}'
+        try:
+            record = self._data_source[index if self._usable is None else int(self._usable[index])]
+        except (RuntimeError, ValueError, OSError) as error:  # what ArrayRecord makes of a damaged or missing shard
+            raise InputError(
+                f'{record_name} cannot be read: {str(error).splitlines()[0][:200]}; look at all of it with '
+                f'`alexnet prepare --verify={self._name}`'
+            ) from error
+        label = int(record['label'])
+        if not 0 <= label < self._class_count:
+            classes = f'the {self._class_count} classes'
+            raise InputError(f'{record_name}: label {label} is outside {classes}; prepare it again with --overwrite')
+        return record['image'], label
+
+
+@dataclasses.dataclass(frozen=True)
+class Dataset:
+    """A prepared dataset on disk.
+
+    Attributes:
+      name: its TFDS name.
+      directory: the version folder, such as data/demo/1.0.0.
+      classes: class names, in label order.
+      mean_image: float32 (record_size, record_size, 3), 0..255, the mean of the training split.
+      rgb_covariance: float64 (3, 3), units of 0..255 squared, over all pixels of the training split.
+      fingerprint: sha256 in hex of everything that training reads (see `fingerprint.compute_fingerprint`).
+      photos: whether the images stay where TFDS keeps them, of any size.
+      splits: for each split its name where the images are, the records there, and the indices of those excluded.
+      builder: of the TFDS dataset that holds the images.
+    """
+
+    name: str
+    directory: pathlib.Path
+    classes: tuple[str, ...]
+    mean_image: np.ndarray
+    rgb_covariance: np.ndarray
+    fingerprint: str
+    photos: bool
+    splits: Mapping[str, Mapping[str, Any]]
+    builder: Any
+
+    @property
+    def record_size(self) -> int:
+        """Returns the side of the records in pixels."""
+        return len(self.mean_image)
+
+    def check_variant(self, variant: Variant) -> Dataset:
+        """Returns the dataset; `InputError` where the network's crops come from records of another size."""
+        own, wanted = self.record_size, variant.record_size
+        if own != wanted:
+            raise InputError(
+                f'{self.name} has records of {own}x{own}, and {variant.name} reads {wanted}x{wanted}: prepare its '
+                f'images with --size={wanted}, or name another dataset or network'
+            )
+        return self
+
+    def _get_split(self, split: str) -> Mapping[str, Any]:
+        if split not in self.splits:
+            raise InputError(f'dataset {self.name} has no split {split!r}; it has {", ".join(sorted(self.splits))}')
+        return self.splits[split]
+
+    def examples(self, split: str) -> int:
+        """Counts the images of `split`; `InputError` when there is no such split."""
+        return self._get_split(split)['records'] - len(self._get_split(split)['excluded'])
+
+    def records(self, split: str) -> DataSource:
+        """Opens the records of `split` ('train', 'validation') for random access."""
+        stored = self._get_split(split)
+        return DataSource(
+            self.name,
+            split,
+            data_source=self.builder.as_data_source(stored['name'], decoders={'image': tfds.decode.SkipDecoding()}),
+            class_count=len(self.classes),
+            photos=self.photos,
+            excluded=stored['excluded'],
+        )
+
+
+def open_dataset(name: str, *, data_dir: str | os.PathLike[str]) -> Dataset:
+    """Opens DATA_DIR/NAME/1.0.0, as written by `alexnet prepare`.
+
+    Checks the size of every file and the sha256 of the small ones; `verify_dataset` reads the shards too.
+
+    Args:
+      name: dataset name, such as 'demo'.
+      data_dir: the folder of prepared datasets.
+
+    Raises:
+      InputError: not prepared, prepared by something else, or damaged.
+    """
+    root = pathlib.Path(data_dir)
+    directory = root / name / VERSION
+    prepare = f'alexnet prepare --dataset={name} --data_dir={root}'
+    try:
+        exists = bool(name) and (root / name).is_dir()
+    except OSError as error:  # too long a name, a folder that may not be entered
+        raise InputError(f'cannot look for dataset {name!r} in {root}: {error.strerror}') from error
+    if not exists:
+        raise InputError(
+            f'no dataset {name!r} in {root} (prepared there: {", ".join(list_datasets(root)) or "none"}); '
+            f'make it with `{prepare}`, or from a folder of images with `--images=DIR --name={name}`'
+        )
+    if not (directory / MANIFEST_FILE).is_file():
+        raise InputError(f'{root / name} has no mean image and RGB covariance of ours; run `{prepare}`')
+    remedy = f'prepare it again with `{prepare} --overwrite` (or --images, if it came from a folder)'
+    manifest = read_dataset_manifest(directory, remedy=remedy)
+    mean_image, rgb_covariance = _read_statistics(directory / STATISTICS_FILE, remedy=remedy)
+    originals = manifest.get('originals')
+    if originals and not pathlib.Path(originals['directory']).is_dir():
+        raise InputError(f'{originals["directory"]}, which holds the images, is gone; {remedy}')
+    builder = tfds.builder_from_directory(originals['directory'] if originals else directory)
+    counts = {split: info.num_examples for split, info in builder.info.splits.items()}
+    if originals:
+        splits = originals['splits']
+        for split, expected in ((stored['name'], stored['records']) for stored in splits.values()):
+            if (found := counts.get(split, 0)) != expected:
+                place = f'{originals["directory"]}, split {split},'
+                raise InputError(f'{place} has {found} images and had {expected}; {remedy}')
+    else:
+        splits = {split: {'name': split, 'records': count, 'excluded': ()} for split, count in counts.items()}
+        image = builder.info.features['image']
+        if image.shape != mean_image.shape or image.encoding_format != 'jpeg':
+            wanted = f'{len(mean_image)}x{len(mean_image)} JPEG like its mean image'
+            raise InputError(f'{directory} holds {image.shape} {image.encoding_format}, not {wanted}; {remedy}')
+        if absent := [split for split in ('train', 'validation') if split not in splits]:
+            raise InputError(f'{directory} has no {absent[0]} split; {remedy}')
+    return Dataset(
+        name=name,
+        directory=directory,
+        classes=tuple(builder.info.features['label'].names),
+        mean_image=mean_image,
+        rgb_covariance=rgb_covariance,
+        fingerprint=compute_fingerprint(manifest['files']),
+        photos=bool(originals),
+        splits=splits,
+        builder=builder,
+    )
+
+
+def _read_statistics(path: pathlib.Path, *, remedy: str) -> tuple[np.ndarray, np.ndarray]:
+    """Reads the mean image, float32, and the RGB covariance; unpickles nothing, whatever the file holds."""
+    try:
+        with np.load(path, allow_pickle=False) as statistics:
+            mean_image, rgb_covariance = statistics['mean_image'], statistics['rgb_covariance']
+            shapes, kinds = (mean_image.shape, rgb_covariance.shape), mean_image.dtype.kind + rgb_covariance.dtype.kind
+            if shapes != ((*2 * mean_image.shape[:1], 3), (3, 3)) or not mean_image.size or kinds != 'ff':
+                raise ValueError(f'it has {shapes} of {kinds}')
+    except _NOT_ARRAYS as error:
+        raise InputError(f'{path} does not hold a mean image and an RGB covariance; {remedy}') from error
+    return mean_image.astype(np.float32), rgb_covariance
+
+
+def list_datasets(data_dir: str | os.PathLike[str]) -> list[str]:
+    """Lists the names of the datasets in `data_dir` that `open_dataset` can open, sorted."""
+    return sorted(path.parent.parent.name for path in pathlib.Path(data_dir).glob(f'[!.]*/{VERSION}/{MANIFEST_FILE}'))
+
+
+def verify_dataset(
+    name: str, *, data_dir: str | os.PathLike[str], progress: Callable[[str, int, int], None] | None = None
+) -> Dataset:
+    """Opens a dataset and reads every byte of it again.
+
+    Args:
+      name: dataset name.
+      data_dir: the folder of prepared datasets.
+      progress: called with 'verified', the number of files read, and of all files.
+
+    Raises:
+      InputError: what `open_dataset` raises, or a file does not have its sha256.
+    """
+    dataset = open_dataset(name, data_dir=data_dir)
+    files = read_dataset_manifest(dataset.directory, remedy='prepare it again with --overwrite')['files']
+    damaged = []
+    for done, (file, entry) in enumerate(files.items(), 1):
+        if hash_file(dataset.directory / file) != entry['sha256']:
+            damaged.append(file)
+        if progress is not None:
+            progress('verified', done, len(files))
+    if damaged:
+        raise InputError(f'{dataset.directory} is damaged: {", ".join(damaged)}; prepare it again with --overwrite')
+    return dataset

@@ -1,0 +1,1 @@
+"""Makes prepared datasets: from folders, archives, TFDS, or drawn here."""

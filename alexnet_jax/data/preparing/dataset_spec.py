@@ -1,0 +1,112 @@
+"""Specifies a dataset that is to be made: labelled images, listed or streamed, and what is known of them beforehand."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import importlib.metadata
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+import simplejpeg
+
+from alexnet_jax.data.statistics import RECORD
+
+# Libraries that decide the bytes of a record: work that a killed run left is used only with the same versions.
+ENCODERS = ('pillow', 'simplejpeg', 'cykooz-resizer', 'array_record')
+
+
+@dataclasses.dataclass(frozen=True)
+class Example:
+    """An image to be prepared: a key unique within its split, its class, and what `DatasetSpec.to_record` reads."""
+
+    key: str
+    label: int
+    source: Any
+
+
+class Split(Protocol):
+    """The examples of one split, in an order that is always the same."""
+
+    def __len__(self) -> int:
+        """Counts the examples."""
+        ...
+
+    def iter_examples(self, start: int = 0) -> Iterator[Example]:
+        """Yields the examples from index `start` on."""
+        ...
+
+
+class ListedSplit:
+    """Examples known beforehand, shuffled once: by the hash of their keys, as TFDS orders the records it writes.
+
+    A reader of the files in order then does not meet one class after the other.
+    """
+
+    def __init__(self, split: str, examples: Sequence[Example]) -> None:
+        """Orders `examples`; the name `split` enters the hash."""
+        order = get_hashed_order(split, [example.key for example in examples])
+        self._examples = [examples[index] for index in order]
+
+    def __len__(self) -> int:
+        return len(self._examples)
+
+    def iter_examples(self, start: int = 0) -> Iterator[Example]:
+        """Yields the examples from index `start` on."""
+        return iter(self._examples[start:])
+
+
+def get_hashed_order(split: str, keys: Sequence[str]) -> list[int]:
+    """Returns the indices of `keys` in the order that TFDS would give them in `split`."""
+    from tensorflow_datasets.core import hashing  # here, because worker processes need not load it
+
+    hash_key = hashing.Hasher(split).hash_key
+    return sorted(range(len(keys)), key=lambda index: hash_key(keys[index]))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DatasetSpec:
+    """A dataset that is to be made.
+
+    Attributes:
+      name: its TFDS name.
+      classes: class names, in label order.
+      splits: split name -> its examples; 'train' and 'validation' at least.
+      to_record: a module-level function, an example's source -> the record's image, the bytes of a square RGB JPEG;
+        raises `UnusableImage` when the source is at fault. Runs in worker processes.
+      decode: a module-level function, the record's image -> the pixels that training will see, uint8
+        (record_size, record_size, 3).
+      record_size: side of the records.
+      recipe: names everything that the records depend on. Work that a killed run has left is used under the same
+        recipe only.
+      unusable: 'split/file: reason' of what was found unusable without reading it.
+      notes: sentences that the user should read.
+      originals: of a TFDS dataset whose own images training is to read, its version folder and each split's name
+        there, by its name here; None where records are to be written.
+      every_class: whether each class must have a training image. A folder's classes are those that it has, but a TFDS
+        dataset made from part of its archives still names them all.
+    """
+
+    name: str
+    classes: tuple[str, ...]
+    splits: Mapping[str, Split]
+    to_record: Callable[[Any], bytes]
+    decode: Callable[[bytes], np.ndarray] = simplejpeg.decode_jpeg
+    record_size: int = RECORD
+    recipe: str
+    unusable: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    originals: tuple[str, Mapping[str, str]] | None = None
+    every_class: bool = False
+
+    @property
+    def example_count(self) -> int:
+        """Counts the examples of all splits."""
+        return sum(map(len, self.splits.values()))
+
+
+def hash_recipe(*facts: object) -> str:
+    """Hashes `facts` and the libraries' versions, all that a dataset's records depend on, to sha256 in hex."""
+    versions = [(library, importlib.metadata.version(library)) for library in ENCODERS]
+    return hashlib.sha256(repr((versions, facts)).encode()).hexdigest()

@@ -1,0 +1,215 @@
+"""Writes the records of a dataset, shard by shard, so that a killed run goes on where it stopped.
+
+A shard holds the images of a fixed range of examples and nothing else decides its bytes. When one is finished, it and
+the sums over everything before it are on disk, and only then the journal names them; a rerun starts with the first
+example that the journal does not name. The result is therefore the same bytes, however often a run was killed.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import json
+import os
+import pathlib
+import shutil
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import tensorflow_datasets as tfds
+from array_record.python.array_record_module import ArrayRecordWriter
+from tensorflow_datasets.core import example_serializer
+
+from alexnet_jax.data.preparing.dataset_spec import DatasetSpec
+from alexnet_jax.data.preparing.workers import convert_examples
+from alexnet_jax.data.statistics import Statistics
+from alexnet_jax.files import write_file
+
+SHARD = 8192  # examples, some 400 MB of photographs: what a kill can cost at most, half a minute on a few cores
+
+Progress = Callable[[str, int, int], None]  # split, images done, images in the split
+
+
+@dataclasses.dataclass
+class SplitState:
+    """The converted part of a split.
+
+    Attributes:
+      seen: examples that were converted, or found unusable.
+      records: how many of them are usable.
+      shards: (records, bytes of these, bytes of the file) of each finished shard.
+      unusable: (key, reason) of the examples that are not usable.
+      complete: whether no example remains.
+    """
+
+    seen: int = 0
+    records: int = 0
+    shards: list[Sequence[int]] = dataclasses.field(default_factory=list)
+    unusable: list[Sequence[str]] = dataclasses.field(default_factory=list)
+    complete: bool = False
+
+
+class Shards:
+    """The shards of a dataset in a folder, with a journal of those that are finished.
+
+    Attributes:
+      splits: split name -> `SplitState`.
+      statistics: sums over the converted part of 'train'.
+      finished: examples in finished shards, which a rerun need not look at.
+    """
+
+    def __init__(self, spec: DatasetSpec, folder: pathlib.Path) -> None:
+        """Finds what an earlier run of the same recipe left in `folder`; empties it if it is of another."""
+        self._spec = spec
+        self._folder = folder
+        self.splits = {split: SplitState() for split in spec.splits}
+        self.statistics = Statistics(len(spec.classes), record_size=spec.record_size)
+        if not self._reload():
+            shutil.rmtree(folder, ignore_errors=True)
+            (folder / 'shards').mkdir(parents=True)
+        self.finished = sum(state.seen for state in self.splits.values())
+
+    def write(self, *, workers: int, progress: Progress | None) -> None:
+        """Converts the remaining examples with so many processes; calls `progress` as images are done."""
+        for split, state in self.splits.items():
+            if not state.complete:
+                self._write_split(split, state, workers=workers, progress=progress or (lambda *_: None))
+
+    def _write_split(self, split: str, state: SplitState, *, workers: int, progress: Progress) -> None:
+        examples, count = self._spec.splits[split], len(self._spec.splits[split])
+        if state.seen:
+            progress(split, state.seen, count)
+        shard = _ShardWriter(self._get_path(split, len(state.shards)), self._spec)
+        first = state.seen
+        for chunk, (results, statistics) in convert_examples(
+            self._spec,
+            examples.iter_examples(first),
+            count=count - first,
+            with_statistics=split == 'train',
+            workers=workers,
+        ):
+            for example, result in zip(chunk, results, strict=True):
+                if isinstance(result, str):
+                    state.unusable.append((example.key, result))
+                else:
+                    state.records += 1
+                    shard.write(result, example.label)
+            state.seen += len(chunk)
+            if statistics is not None:
+                self.statistics.merge(statistics)
+            progress(split, state.seen, count)
+            if state.seen - first >= SHARD:
+                self._finish(state, shard)
+                shard, first = _ShardWriter(self._get_path(split, len(state.shards)), self._spec), state.seen
+        state.complete = True
+        self._finish(state, shard)
+
+    def _finish(self, state: SplitState, shard: _ShardWriter) -> None:
+        """Closes a shard, and writes the sums and the journal."""
+        if (sizes := shard.close()) is not None:
+            state.shards.append(sizes)
+        self.finished = sum(state.seen for state in self.splits.values())
+        # The sums first, under a name of their own: the journal is what makes both true at once.
+        sums, content = self._folder / f'sums-{self.finished}.npz', io.BytesIO()
+        np.savez(content, **vars(self.statistics))
+        write_file(sums, content.getvalue(), durable=True)
+        splits = {split: dataclasses.asdict(state) for split, state in self.splits.items()}
+        journal = {'recipe': self._spec.recipe, 'sums': sums.name, 'splits': splits}
+        write_file(self._folder / 'journal.json', json.dumps(journal), durable=True)
+        for old in set(self._folder.glob('sums-*.npz')) - {sums}:
+            old.unlink()
+
+    def _reload(self) -> bool:
+        """Takes over the folder's content; False, and nothing is taken, if of another recipe or not whole."""
+        try:
+            journal = json.loads((self._folder / 'journal.json').read_bytes())
+        except FileNotFoundError:
+            return False
+        if journal['recipe'] != self._spec.recipe:
+            return False
+        splits = {split: SplitState(**state) for split, state in journal['splits'].items()}
+        for split, state in splits.items():
+            for (_, _, size), (path, final) in zip(state.shards, self._get_paths(split, state), strict=True):
+                found = final if final.exists() else path
+                if not found.is_file() or found.stat().st_size != size:
+                    return False
+        self.splits = splits
+        with np.load(self._folder / journal['sums']) as sums:
+            vars(self.statistics).update(sums)
+        return True
+
+    def _get_path(self, split: str, index: int) -> pathlib.Path:
+        return self._folder / 'shards' / f'{split}-{index:05d}'
+
+    def _get_paths(self, split: str, state: SplitState) -> list[tuple[pathlib.Path, pathlib.Path]]:
+        """Returns each finished shard's path while the dataset is being written, and its final path."""
+        count, stem = len(state.shards), self._folder / 'data' / f'{self._spec.name}-{split}.array_record'
+        return [(self._get_path(split, i), stem.with_name(f'{stem.name}-{i:05d}-of-{count:05d}')) for i in range(count)]
+
+    def assemble(self) -> pathlib.Path:
+        """Gives the shards their final names and describes them to TFDS, if there are any; returns their folder."""
+        data = self._folder / 'data'
+        data.mkdir(exist_ok=True)
+        if self._spec.originals is not None:
+            return data
+        infos = []
+        for split, state in self.splits.items():
+            for path, final in self._get_paths(split, state):
+                if not final.exists():  # as it may after a kill
+                    path.replace(final)
+            lengths, sizes, _ = zip(*state.shards, strict=True)
+            template = tfds.core.ShardedFileTemplate(
+                data_dir=data, dataset_name=self._spec.name, split=split, filetype_suffix='array_record'
+            )
+            infos.append(tfds.core.SplitInfo(split, list(lengths), sum(sizes), template))
+        tfds.folder_dataset.write_metadata(
+            data_dir=data,
+            features=make_features(self._spec),
+            split_infos=infos,
+            version=None,
+            check_data=False,
+            supervised_keys=('image', 'label'),
+        )
+        return data
+
+
+def make_features(spec: DatasetSpec) -> Any:
+    """Makes the TFDS features of a prepared dataset."""
+    image = tfds.features.Image(shape=(spec.record_size, spec.record_size, 3), encoding_format='jpeg')
+    return tfds.features.FeaturesDict({'image': image, 'label': tfds.features.ClassLabel(names=spec.classes)})
+
+
+class _ShardWriter:
+    """Writes a shard under another name until it is finished; no file where there is no record to keep."""
+
+    def __init__(self, path: pathlib.Path, spec: DatasetSpec) -> None:
+        self._path, self._unfinished = path, path.with_suffix('.unfinished')
+        self._keep = spec.originals is None
+        self._features = make_features(spec)
+        self._serializer = example_serializer.ExampleSerializer(self._features.get_serialized_info())
+        self._writer: Any = None
+        self._records = self._bytes = 0
+
+    def write(self, jpeg: bytes, label: int) -> None:
+        """Adds a record."""
+        if not self._keep:
+            return
+        if self._writer is None:
+            self._writer = ArrayRecordWriter(os.fspath(self._unfinished), 'group_size:1')  # random access to each
+        encoded = self._features.encode_example({'image': io.BytesIO(jpeg), 'label': label})
+        # Deterministic: otherwise image and label change places by chance.
+        record = self._serializer.get_tf_example(encoded).SerializeToString(deterministic=True)
+        self._writer.write(record)
+        self._records += 1
+        self._bytes += len(record)
+
+    def close(self) -> tuple[int, int, int] | None:
+        """Moves the file to its path; returns (records, their bytes, the file's), or None where there is no file."""
+        if self._writer is None:
+            return None
+        self._writer.close()
+        with self._unfinished.open('rb') as file:
+            os.fsync(file.fileno())  # it would now survive a power cut
+        self._unfinished.replace(self._path)
+        return self._records, self._bytes, self._path.stat().st_size

@@ -1,0 +1,173 @@
+"""Specifies a dataset from a TFDS image classification dataset, which its own builder makes where it is missing."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import os
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import simplejpeg
+import tensorflow_datasets as tfds
+
+from alexnet_jax.data.photo import QUALITY, photo_to_jpeg, square_image
+from alexnet_jax.data.preparing.dataset_spec import DatasetSpec, Example, get_hashed_order, hash_recipe
+from alexnet_jax.data.statistics import RECORD
+from alexnet_jax.errors import InputError
+
+TENSORFLOW = 'run `pip install tensorflow-cpu` (needed only for this)'
+
+
+class TfdsSplit:
+    """The records of one split as examples whose source is the encoded image, read when asked for.
+
+    Stored as ArrayRecord, in the order of `dataset_spec.ListedSplit`; otherwise, as most datasets of other projects
+    are, in stored order, read by TensorFlow.
+    """
+
+    def __init__(self, builder: Any, split: str, *, own_name: str) -> None:
+        """Opens `split` of a prepared builder, which is `own_name` in the prepared dataset."""
+        self._builder = builder
+        self.name = split
+        self._own_name = own_name
+
+    def __len__(self) -> int:
+        return self._builder.info.splits[self.name].num_examples
+
+    def iter_examples(self, start: int = 0) -> Iterator[Example]:
+        """Yields the examples from index `start` on; `InputError` when a label is not one of the classes."""
+        class_count = self._builder.info.features['label'].num_classes
+        for index, record in self._iter_records(start):
+            label = int(record['label'])
+            if not 0 <= label < class_count:
+                where = f'{self._builder.info.full_name}, split {self.name}, record {index}'
+                raise InputError(f'{where}: label {label} is not one of {class_count} classes')
+            yield Example(f'{index:08d}', label, record['image'])
+
+    def has_labels(self) -> bool:
+        """Tells whether the first record has a label: TFDS writes -1 where a test set keeps its labels secret."""
+        return int(next(self._iter_records(0))[1]['label']) >= 0
+
+    def _iter_records(self, start: int) -> Iterator[tuple[int, Any]]:
+        decoders = {'image': tfds.decode.SkipDecoding()}  # as stored: workers decode it
+        if has_random_access(self._builder):
+            source = self._builder.as_data_source(self.name, decoders=decoders)
+            for index in get_hashed_order(self._own_name, [f'{index:08d}' for index in range(len(self))])[start:]:
+                yield index, source[index]
+            return
+        in_order = tfds.ReadConfig(interleave_cycle_length=1)
+        try:
+            records = self._builder.as_dataset(self.name, decoders=decoders, read_config=in_order)
+        except ImportError as error:
+            stored = f'{self._builder.data_dir} is stored as {self._builder.info.file_format.value}'
+            raise InputError(f'{stored}, which only TensorFlow reads: {TENSORFLOW}') from error
+        yield from enumerate(tfds.as_numpy(records.skip(start)), start)
+
+
+def has_random_access(builder: Any) -> bool:
+    """Tells whether the records of a builder can be read by index, without TensorFlow."""
+    return builder.info.file_format == tfds.core.FileFormat.ARRAY_RECORD
+
+
+def make_tfds_spec(
+    builder: Any,
+    *,
+    dataset: str,
+    name: str,
+    quality: int = QUALITY,
+    record_size: int = RECORD,
+    keep_originals: bool = False,
+) -> DatasetSpec:
+    """Makes the spec of a TFDS dataset; 'validation' is its validation split, or else its test split.
+
+    Args:
+      builder: of the dataset, prepared.
+      dataset: its name, for messages.
+      name: of the result.
+      quality: JPEG quality of the records, 1..100.
+      record_size: their side in pixels; of originals, the side of the squares that training makes of them.
+      keep_originals: leave the images where they are: only their statistics are wanted, and which are unusable.
+
+    Raises:
+      InputError: not images with labels, no validation or test split.
+    """
+    info, directory = builder.info, os.fspath(builder.data_dir)
+    features = dict(info.features.items()) if isinstance(info.features, tfds.features.FeaturesDict) else {}
+    image, label = features.get('image'), features.get('label')
+    if not isinstance(image, tfds.features.Image) or not isinstance(label, tfds.features.ClassLabel):
+        raise InputError(
+            f'{dataset} is not image classification: it needs features image (Image) and label (ClassLabel)'
+        )
+    splits, notes = _choose_splits(dataset, builder)
+    to_record: Any = functools.partial(photo_to_jpeg, quality=quality, record_size=record_size)
+    decode, originals = simplejpeg.decode_jpeg, None
+    if keep_originals:
+        if not has_random_access(builder):
+            stored = info.file_format.value
+            raise InputError(f'{directory} is stored as {stored}, which cannot be read by index: prepare it')
+        originals = (directory, {own: split.name for own, split in splits.items()})
+        to_record, decode = bytes, functools.partial(square_image, record_size=record_size)
+    sizes = [(split, stored.num_examples, stored.num_bytes) for split, stored in info.splits.items()]
+    facts = (name, quality, record_size, keep_originals, info.full_name, directory, sizes)
+    return DatasetSpec(
+        name=name,
+        classes=tuple(label.names),
+        splits=splits,
+        to_record=to_record,
+        decode=decode,
+        record_size=record_size,
+        originals=originals,
+        recipe=hash_recipe('tfds', *facts),
+        notes=tuple(notes),
+    )
+
+
+def _choose_splits(dataset: str, builder: Any) -> tuple[dict[str, TfdsSplit], list[str]]:
+    """Chooses the splits to prepare, by their names in the prepared dataset; returns them and notes for the user."""
+    found, notes = list(builder.info.splits), []
+    if 'train' not in found or not {'validation', 'test'} & set(found):
+        raise InputError(f'{dataset} has splits {", ".join(found)}; train and validation (or test) are needed')
+    chosen = {split: split for split in ('train', 'validation', 'test') if split in found}
+    if 'validation' not in found:
+        chosen = {'train': 'train', 'validation': 'test'}
+        notes.append(f'{dataset} has no validation split: its test split is used as validation')
+    splits = {own: TfdsSplit(builder, split, own_name=own) for own, split in chosen.items()}
+    if 'test' in splits and not splits['test'].has_labels():
+        del splits['test']
+        notes.append(f'{dataset} keeps the labels of its test split secret: left out')
+    return splits, notes
+
+
+def find_builder(dataset: str, *, tfds_dir: str | os.PathLike[str]) -> Any:
+    """Finds the builder of a TFDS dataset, prepared or not; `InputError` when there is none."""
+    try:
+        return tfds.builder(dataset, data_dir=os.path.expanduser(tfds_dir))
+    except (tfds.core.DatasetNotFoundError, ValueError, AssertionError) as error:  # the last: no such version
+        reason = str(error).strip().splitlines()[0]
+        raise InputError(f'TFDS has no dataset {dataset!r}, nor is it in {tfds_dir}: {reason}') from error
+
+
+def make_tfds_dataset(builder: Any, *, dataset: str, manual_dir: str | os.PathLike[str] | None) -> None:
+    """Has the builder make its dataset if it is missing; it may download it, and most need TensorFlow.
+
+    Args:
+      builder: of the dataset.
+      dataset: its name, for messages.
+      manual_dir: folder of the archives that TFDS cannot download.
+
+    Raises:
+      InputError: TensorFlow or the archives are missing, or whatever else TFDS says.
+    """
+    if builder.is_prepared():
+        return
+    config = tfds.download.DownloadConfig(manual_dir=manual_dir)
+    try:
+        with contextlib.redirect_stdout(sys.stderr):  # standard output is for results
+            builder.download_and_prepare(download_config=config, file_format='array_record')
+    except ImportError as error:
+        needed = error.name or 'a module'
+        raise InputError(f'making {dataset} needs {needed}, which is not installed: {TENSORFLOW}') from error
+    except (AssertionError, OSError, ValueError, RuntimeError) as error:  # archives absent, network, disk
+        raise InputError(f'TFDS could not make {dataset}: {" ".join(str(error).split())}') from error

@@ -1,0 +1,93 @@
+"""Converts examples to records over all cores, in order, and sums up the statistics that training needs."""
+
+from __future__ import annotations
+
+import collections
+import concurrent.futures
+import contextlib
+import dataclasses
+import functools
+import itertools
+import multiprocessing
+import os
+import threading
+from collections.abc import Iterator, Sequence
+
+from alexnet_jax.data.photo import UnusableImage
+from alexnet_jax.data.preparing.dataset_spec import DatasetSpec, Example
+from alexnet_jax.data.statistics import Statistics
+
+CHUNK = 64  # images a worker takes at once: large against the 2 MB of sums that it sends back
+
+Converted = tuple[list[bytes | str], Statistics | None]  # per example its JPEG or the reason; sums if asked for
+
+
+def count_cores() -> int:
+    """Counts the processes that may run at once."""
+    return len(os.sched_getaffinity(0))
+
+
+def convert_examples(
+    spec: DatasetSpec, examples: Iterator[Example], *, count: int, with_statistics: bool, workers: int
+) -> Iterator[tuple[Sequence[Example], Converted]]:
+    """Converts examples in chunks, in order, with at most a few chunks for each worker in memory.
+
+    Args:
+      spec: of the dataset whose records they become.
+      examples: in order.
+      count: how many examples there are: processes are started only where they pay.
+      with_statistics: whether statistics are wanted.
+      workers: processes.
+    """
+    # Workers need no list of examples.
+    convert = functools.partial(_convert, dataclasses.replace(spec, splits={}, unusable=()), with_statistics)
+    chunks = iter(lambda: tuple(itertools.islice(examples, CHUNK)), ())
+    if min(workers, count // CHUNK) < 2:
+        yield from ((chunk, convert(chunk)) for chunk in chunks)
+        return
+    with contextlib.ExitStack() as stack:
+        # Spawned, not forked: a fork copies locks that threads of the parent (JAX has many) may hold.
+        pool = stack.enter_context(
+            concurrent.futures.ProcessPoolExecutor(workers, multiprocessing.get_context('spawn'), _exit_with_parent)
+        )
+        stack.callback(pool.shutdown, cancel_futures=True)
+        pending: collections.deque[tuple[Sequence[Example], concurrent.futures.Future]] = collections.deque()
+        for chunk in chunks:
+            pending.append((chunk, pool.submit(convert, chunk)))
+            if len(pending) > 2 * workers:
+                converted, future = pending.popleft()
+                yield converted, future.result()
+        yield from ((converted, future.result()) for converted, future in pending)
+
+
+def _exit_with_parent() -> None:
+    """Ends a worker when its parent process ends, killed or not; otherwise it would wait for work for ever."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def watch() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def _convert(spec: DatasetSpec, with_statistics: bool, chunk: Sequence[Example]) -> Converted:
+    """Returns each example's record (empty if not to keep), or the reason why it has none; statistics if wanted.
+
+    The statistics are of the decoded record, by the decoder that training uses, not of the pixels before compression:
+    they describe what the network is shown.
+    """
+    statistics = Statistics(len(spec.classes), record_size=spec.record_size) if with_statistics else None
+    results: list[bytes | str] = []
+    for example in chunk:
+        try:
+            record = spec.to_record(example.source)
+            if statistics is not None:
+                statistics.add(spec.decode(record), example.label)
+            elif spec.originals is not None:  # what is not kept must be usable as it is
+                spec.decode(record)
+            results.append(record if spec.originals is None else b'')
+        except UnusableImage as error:
+            results.append(str(error))
+    return results, statistics

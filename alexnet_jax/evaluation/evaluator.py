@@ -1,0 +1,170 @@
+"""Centre and ten-view testing of every image, exactly once.
+
+The whole records go to the devices; the views are cut there. One compiled program serves both protocols: it
+takes the view as an argument and is called once for each.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jax.sharding import Mesh, NamedSharding
+from jax.typing import DTypeLike
+
+from alexnet_jax.data.augment import normalise
+from alexnet_jax.data.dataset import DataSource
+from alexnet_jax.data.pipeline import EvaluationBatches, get_crop_decoder
+from alexnet_jax.distributed.hosts import fetch
+from alexnet_jax.evaluation.views import cut_view, get_views
+from alexnet_jax.model.spec import Variant
+from alexnet_jax.sharding.backend import compiler_options
+from alexnet_jax.sharding.mesh import REPLICATED, batch_spec, local_rows, parameter_specs, place_batch, replicate
+from alexnet_jax.training.step import make_model
+
+
+@dataclasses.dataclass(frozen=True)
+class Result:
+    """What a protocol found.
+
+    Attributes:
+      examples: images tested, each once.
+      loss: mean -log of the averaged probability of the right class, in nats.
+      top1_error, top5_error: fraction of images, 0..1, whose class is not the most probable, not among the five most
+        probable (of fewer than five classes: not among all, so 0).
+    """
+
+    examples: int
+    loss: float
+    top1_error: float
+    top5_error: float
+
+
+class Evaluator:
+    """Tests parameters on one split.
+
+    Attributes:
+      examples: images of the split; `__call__` asserts that it counted just as many.
+    """
+
+    def __init__(
+        self,
+        variant: Variant,
+        mesh: Mesh,
+        records: DataSource,
+        *,
+        num_classes: int,
+        batch_size: int,
+        dtype: DTypeLike | None = None,
+    ) -> None:
+        """`dtype` is the model's (model.alexnet.AlexNet); probabilities are in that of the mean image."""
+        self.examples = len(records)
+        self._mesh = mesh
+        self._batch_size, rows = batch_size, local_rows(mesh, batch_size)
+        self._batches = EvaluationBatches(
+            records, batch_size, get_crop_decoder(records), record_size=variant.record_size, rows=rows
+        )
+        self._num_classes, self._variant = num_classes, variant
+        self._add_view = _make_add_view(variant, mesh, num_classes=num_classes, dtype=dtype)
+        # On every device, so that every process can read it.
+        self._count = jax.jit(_count, out_shardings=NamedSharding(mesh, REPLICATED))
+
+    def __call__(
+        self, params: Any, mean_image: Array, *, protocol: str, progress: Callable[[int], None] | None = None
+    ) -> Result:
+        """The errors of `params` under 'centre' or 'ten_view'.
+
+        `params` and `parse_mean` are on the mesh already: what would be moved unasked is refused. `progress` is told
+        how many images are done.
+        """
+        totals = np.zeros(4)
+
+        def add(*batch: Array) -> None:
+            np.add(totals, jax.device_get(self._count(*batch)), out=totals)
+
+        self._each_batch(params, mean_image, protocol, add, progress)
+        count, loss, top1, top5 = totals
+        assert count == self.examples, f'evaluated {count} images of {self.examples}'
+        return Result(self.examples, float(loss / count), float(top1 / count), float(top5 / count))
+
+    def probabilities(
+        self, params: Any, mean_image: Array, *, protocol: str, progress: Callable[[int], None] | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """The averaged probabilities (n, classes) of every image of the split, in order, and the labels, int32 (n,).
+
+        Arguments as of `__call__`. All processes must call it, and each gets all rows.
+        """
+        probabilities, labels = [], []
+
+        def keep(*batch: Array) -> None:
+            mean_probability, label, valid = fetch(batch)
+            probabilities.append(mean_probability[valid])
+            labels.append(label[valid])
+
+        self._each_batch(params, mean_image, protocol, keep, progress)
+        found = np.concatenate(probabilities), np.concatenate(labels)
+        assert len(found[1]) == self.examples, f'predicted {len(found[1])} images of {self.examples}'
+        return found
+
+    def _each_batch(
+        self,
+        params: Any,
+        mean_image: Array,
+        protocol: str,
+        take: Callable[..., None],
+        progress: Callable[[int], None] | None,
+    ) -> None:
+        """Calls take(averaged probabilities (b, classes), labels (b,), valid (b,)) with every batch, on the mesh."""
+        views = get_views(protocol, self._variant.input_size, record=self._variant.record_size)
+        weight = np.asarray(1 / len(views), mean_image.dtype)
+        placed = [replicate(self._mesh, (weight, *map(np.int32, view))) for view in views]
+        with jax.transfer_guard('disallow'):
+            for index, batch in enumerate(self._batches.read(), start=1):
+                none_yet = np.zeros((len(batch.labels), self._num_classes), mean_image.dtype)
+                on_host = (batch.images, batch.labels, batch.valid, none_yet)
+                images, labels, valid, mean_probability = place_batch(self._mesh, on_host, batch_size=self._batch_size)
+                # Each call takes the sum so far, and `take` waits for each batch: on virtual CPU devices several
+                # programs in flight at once, each at one of its exchanges, would take all threads and wait for one
+                # another for ever.
+                for view in placed:
+                    mean_probability = self._add_view(mean_probability, params, images, mean_image, *view)
+                take(mean_probability, labels, valid)
+                if progress:
+                    progress(min(index * self._batch_size, self.examples))
+
+
+def _make_add_view(variant: Variant, mesh: Mesh, *, num_classes: int, dtype: DTypeLike | None) -> Callable[..., Array]:
+    """(total, params, images (b, h, w, 3), mean_image, weight, *view) -> total + weight * softmax, jitted."""
+    model = make_model(mesh, variant, num_classes=num_classes, dtype=dtype)
+
+    def device_add_view(
+        total: Array, params: Any, images: Array, mean_image: Array, weight: Array, *view: Array
+    ) -> Array:
+        crops = cut_view(images, *view, size=variant.input_size)
+        logits = model.apply({'params': params}, normalise(crops, mean_image, std=variant.pixel_std))
+        return total + weight.astype(total.dtype) * jax.nn.softmax(logits)
+
+    def add_view(total: Array, params: Any, images: Array, *rest: Array) -> Array:
+        rows = batch_spec(mesh)
+        specs = (rows, parameter_specs(mesh, params), rows, *[REPLICATED] * len(rest))
+        sharded = jax.shard_map(device_add_view, mesh=mesh, in_specs=specs, out_specs=rows)
+        return sharded(total, params, images, *rest)
+
+    return jax.jit(add_view, compiler_options=compiler_options(mesh))
+
+
+def _count(probabilities: Array, labels: Array, valid: Array) -> Array:
+    """(4,): valid images, sum of their losses, top-1 errors, top-5 errors."""
+    right = jnp.take_along_axis(probabilities, labels[:, None], axis=1)[:, 0]
+    # The rank of the right class: how many others are not less probable. A tie counts as an error, and so does NaN: a
+    # network that gives every class the same probability is wrong everywhere instead of right on class 0.
+    others = jnp.arange(probabilities.shape[1]) != labels[:, None]
+    rank = (~(probabilities < right[:, None]) & others).sum(axis=1)
+    loss = -jnp.log(jnp.maximum(right, jnp.finfo(right.dtype).tiny))
+    rows = jnp.stack([jnp.ones_like(loss), loss, rank >= 1, rank >= 5])
+    return jnp.where(valid, rows, 0).sum(axis=1)

@@ -1,0 +1,140 @@
+"""Turns figures into HTML and PNG: Matplotlib's for charts, pixels for filters and maps, JPEG for photographs.
+
+Each kind has `__html__`, by which a template takes it as markup and escapes nothing of it.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import dataclasses
+import io
+import re
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+from markupsafe import escape
+from matplotlib.figure import Figure
+from PIL import Image
+
+from alexnet_jax.report.palette import INK, LINE, MUTED, PAPER, insert_css_variables
+
+_STYLE: dict[Any, Any] = {
+    'font.family': 'sans-serif',
+    'font.size': 9,
+    'text.color': INK,
+    'text.parse_math': False,  # names are shown as they are, whatever signs they hold
+    'axes.facecolor': 'none',
+    'axes.edgecolor': LINE,
+    'axes.labelcolor': MUTED,
+    'axes.titlecolor': INK,
+    'axes.titlesize': 10,
+    'axes.titleweight': 'bold',
+    'axes.titlelocation': 'left',
+    'axes.spines.top': False,
+    'axes.spines.right': False,
+    'axes.grid': True,
+    'axes.axisbelow': True,
+    'grid.color': LINE,
+    'grid.linewidth': 0.6,
+    'xtick.color': LINE,
+    'ytick.color': LINE,
+    'xtick.labelcolor': MUTED,
+    'ytick.labelcolor': MUTED,
+    'legend.frameon': False,
+    'legend.fontsize': 8,
+    'svg.fonttype': 'none',  # text stays text, in the page's font
+    'svg.hashsalt': 'alexnet_jax',  # the same figure is the same file
+}
+_PNG_SCALE = 2  # enlarges figures made of pixels
+
+
+@contextlib.contextmanager
+def use_style() -> Iterator[None]:
+    """Sets Matplotlib's defaults for drawing and saving, and restores them afterwards."""
+    with mpl.rc_context(_STYLE), warnings.catch_warnings():
+        # Names may be in scripts that the font here lacks: the reader's browser has its own.
+        warnings.filterwarnings('ignore', message='Glyph .* missing from')
+        yield
+
+
+@contextlib.contextmanager
+def new_axes(width: float, height: float) -> Iterator[Any]:
+    """Makes one set of axes in a figure of so many inches, and applies the style while it is drawn."""
+    with use_style():
+        yield Figure(figsize=(width, height), layout='constrained').subplots()
+
+
+@dataclasses.dataclass(frozen=True)
+class Chart:
+    """A drawn Matplotlib figure; a `wide` one is scrolled on a phone and not squeezed into its width."""
+
+    figure: Figure
+    description: str
+    wide: bool = False
+
+    def __html__(self) -> str:
+        """Formats an inline SVG in the page's colours."""
+        svg = self._save(format='svg', transparent=True, metadata={'Date': None}).decode()
+        svg = re.sub(r' id="[a-z][\w.]*_\d+"', '', svg)  # names of groups, which other charts have too
+        svg = re.sub(r'<metadata>.*?</metadata>|<style .*?</style>', '', svg[svg.index('<svg') :], flags=re.DOTALL)
+        attributes, content = svg.removeprefix('<svg').split('>', 1)
+        attributes = re.sub(r' (?:width|height)="[^"]*"', '', attributes)
+        svg = f'<svg role="img" aria-label="{escape(self.description)}"{attributes}>{content}'
+        return f'<div class="{"chart wide" if self.wide else "chart"}">{insert_css_variables(svg)}</div>'
+
+    def to_png(self) -> bytes:
+        """Encodes the figure for slides: on light paper, 200 pixels an inch."""
+        return self._save(format='png', dpi=200, facecolor=PAPER)
+
+    def _save(self, **options: Any) -> bytes:
+        out = io.BytesIO()
+        with use_style():
+            self.figure.savefig(out, **options)
+        return out.getvalue()
+
+
+@dataclasses.dataclass(frozen=True)
+class Pixels:
+    """An image of uint8 (h, w, 3 or 4), in the page as wide as its place, each pixel a sharp square."""
+
+    pixels: np.ndarray
+    description: str
+
+    def __html__(self) -> str:
+        """Formats an inline PNG, pixel for pixel."""
+        return _format_image(Image.fromarray(self.pixels), 'PNG', 'pixels', self.description)
+
+    def to_png(self) -> bytes:
+        """Encodes the image for slides, each pixel enlarged to a square."""
+        return _encode(Image.fromarray(self.pixels.repeat(_PNG_SCALE, axis=0).repeat(_PNG_SCALE, axis=1)), 'PNG')
+
+
+@dataclasses.dataclass(frozen=True)
+class Photo:
+    """A photograph, uint8 (h, w, 3), shown as a square of `side` pixels."""
+
+    pixels: np.ndarray
+    description: str
+    side: int
+
+    def __html__(self) -> str:
+        """Formats an inline JPEG."""
+        small = Image.fromarray(self.pixels).resize((self.side, self.side), Image.Resampling.LANCZOS)
+        return _format_image(small, 'JPEG', 'photo', self.description)
+
+
+def _format_image(image: Image.Image, kind: str, css_class: str, description: str) -> str:
+    return (
+        f'<img class="{css_class}" width="{image.width}" height="{image.height}" alt="{escape(description)}" '
+        f'src="data:image/{kind.lower()};base64,{base64.b64encode(_encode(image, kind)).decode()}">'
+    )
+
+
+def _encode(image: Image.Image, kind: str) -> bytes:
+    out = io.BytesIO()
+    image.save(out, format=kind, **({'optimize': True} if kind == 'PNG' else {'quality': 85}))
+    return out.getvalue()

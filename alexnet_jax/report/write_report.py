@@ -1,0 +1,128 @@
+"""Writes a report: opens runs, tests their networks on their validation images, and renders the page."""
+
+from __future__ import annotations
+
+import functools
+import math
+import pathlib
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from alexnet_jax.checkpoints.load import load_config
+from alexnet_jax.console import info
+from alexnet_jax.data.dataset import open_dataset
+from alexnet_jax.data.pipeline import read_whole_image
+from alexnet_jax.errors import InputError
+from alexnet_jax.evaluation.open_networks import get_dtype
+from alexnet_jax.evaluation.predictions import Predictions, predict_split
+from alexnet_jax.files import write_file
+from alexnet_jax.report import training_sections as training
+from alexnet_jax.report.exchanges import make_exchanges_section
+from alexnet_jax.report.figure_collection import FigureCollection
+from alexnet_jax.report.network_sections import make_filters_section, make_maps_section, make_mistakes_section
+from alexnet_jax.report.page import PROTOCOLS, Section, render_page
+from alexnet_jax.report.palette import RUN_COLOURS
+from alexnet_jax.report.run_folder import RunFolder, load_run_folder, make_run_names
+from alexnet_jax.sharding.backend import prepare_backend
+from alexnet_jax.sharding.mesh import make_mesh
+
+_BATCH = 64  # images at once; changes no number that is shown
+
+
+def write_report(
+    workdirs: Sequence[pathlib.Path],
+    *,
+    output: pathlib.Path,
+    figures: pathlib.Path | None = None,
+    image: pathlib.Path | None = None,
+    data_dir: str | None = None,
+    protocol: str = 'centre',
+) -> str:
+    """Writes one HTML file about one run or several; returns a line that says what was written.
+
+    Args:
+      workdirs: run folders.
+      output: the file.
+      figures: a folder for the figures as PNG files; None: none.
+      image: a photograph for the feature maps; None: the first validation image that the network is right about.
+      data_dir: where the prepared datasets are; None: where each run had them.
+      protocol: 'centre' or 'ten_view', under which mistakes are counted.
+
+    Raises:
+      InputError: a folder is no run with a checkpoint, two are the same, the image cannot be read, or the file not
+        written.
+    """
+    if len(workdirs) > len(RUN_COLOURS):
+        raise InputError(f'{len(workdirs)} runs are too many to tell apart: name at most {len(RUN_COLOURS)}')
+    if len({workdir.resolve() for workdir in workdirs}) < len(workdirs):
+        raise InputError('--workdir names a run twice')
+    if not output.parent.is_dir():
+        raise InputError(f'cannot write {output}: there is no folder {output.parent}')
+    configs = [load_config(workdir) for workdir in workdirs]
+    prepare_backend((max(math.prod(config.mesh) for config in configs), 1))
+    runs, collection = [], FigureCollection()
+    for index, (workdir, name) in enumerate(zip(workdirs, make_run_names(workdirs), strict=True)):
+        info(f'reading {workdir}')
+        runs.append(load_run_folder(workdir, name=name, index=index))
+    sections = [training.make_result_section(runs), training.make_learning_section(runs, collection)]
+    for run in runs:
+        sections += _make_run_sections(run, collection, image=image, data_dir=data_dir, protocol=protocol)
+    sections += [training.make_paper_section(runs), training.make_speed_section(runs, collection)]
+    sections.append(training.make_facts_section(runs))
+    write_file(output, render_page(runs, sections))
+    written = f', {collection.write(figures)} pictures in {figures}' if figures else ''
+    return f'{output}: {output.stat().st_size / 1e6:.1f} MB{written}'
+
+
+def _make_run_sections(
+    run: RunFolder, figures: FigureCollection, *, image: pathlib.Path | None, data_dir: str | None, protocol: str
+) -> list[Section]:
+    """Makes the sections that every run has of its own."""
+    photo = _read_photo(image, record_size=run.network.variant.record_size) if image else None
+    mistakes, missing = None, ''
+    try:
+        dataset = open_dataset(run.config.dataset, data_dir=data_dir or run.config.data_dir)
+        records = dataset.check_variant(run.network.variant).records('validation')
+    except InputError as error:
+        info(f'{run.name}: {error}; the report leaves out what needs the images')
+        missing = str(error)
+    else:
+        info(f'{run.name}: testing {len(records):,} images, {PROTOCOLS[protocol]}')
+        options: dict[str, Any] = {'protocol': protocol, 'batch_size': _BATCH, 'dtype': get_dtype(run.network)}
+        predictions = predict_split(run.network, make_mesh(1, 1, devices=jax.devices()[:1]), records, **options)
+        read_image = functools.partial(read_whole_image, records, record_size=dataset.record_size)
+        mistakes = make_mistakes_section(run, figures, predictions, protocol=protocol, read_image=read_image)
+        photo = photo or _choose_image(run, predictions, read_image)
+    return [
+        make_filters_section(run, figures),
+        make_maps_section(run, figures, *photo) if photo else Section('maps', {'missing': missing}, run),
+        mistakes or Section('mistakes', {'missing': missing}, run),
+        make_exchanges_section(run, figures),
+    ]
+
+
+def _read_photo(path: pathlib.Path, *, record_size: int) -> tuple[np.ndarray, str]:
+    """Reads a photograph as a record, uint8 (record_size, record_size, 3), with its description."""
+    from alexnet_jax.data.photo import UnusableImage, square_image  # here, because they are rarely asked for
+
+    try:
+        return square_image(path.read_bytes(), record_size=record_size), f'{path.name}.'
+    except OSError as error:
+        raise InputError(f'cannot read {path}: {error.strerror}') from error
+    except UnusableImage as error:
+        raise InputError(f'cannot use {path}: {error}; name another --image') from error
+
+
+def _choose_image(
+    run: RunFolder, predictions: Predictions, read_image: Callable[[int], np.ndarray]
+) -> tuple[np.ndarray, str]:
+    """Reads the first validation image that the network is right about, or else the first; with its description."""
+    answers = predictions.probabilities.argmax(axis=1)
+    right = np.flatnonzero(answers == predictions.labels)
+    index = int(right[0]) if right.size else 0
+    label, answer = (run.network.classes[classes[index]] for classes in (predictions.labels, answers))
+    verdict = 'which the network calls that too' if right.size else f'which the network calls {answer}'
+    return read_image(index), f'Validation image {index}, of class {label}, {verdict}.'

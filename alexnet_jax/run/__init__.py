@@ -1,0 +1,1 @@
+"""A training run: wiring, loop, recovery, run folder."""

@@ -1,0 +1,150 @@
+"""The training loop. After each step, in this order:
+
+update      One step is sent off to the devices, and the host goes on while they compute.
+read        The metrics of the step LAG steps before are read and logged, so that logging never blocks the devices.
+test        Where due, all metrics are read, then the validation split is tested under the centre protocol.
+plateau     The learning-rate rule learns of the error (paper section 5).
+checkpoint  Holds all of this, so that a run resumed from it goes on, bit for bit, as if it had never stopped.
+
+A signal stops the run between two steps or within a test; a non-finite loss goes to `Recovery`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import pathlib
+import time
+from collections.abc import Callable, Iterator
+from typing import Any, NoReturn
+
+import jax
+
+from alexnet_jax.checkpoints.checkpointer import Checkpointer
+from alexnet_jax.distributed.preemption import Preemption
+from alexnet_jax.errors import Interrupted
+from alexnet_jax.files import write_json
+from alexnet_jax.logs.logger import RunLogger
+from alexnet_jax.logs.metrics_reader import MetricsReader
+from alexnet_jax.logs.monitors import LossMonitor, NonFiniteError, StepMonitor
+from alexnet_jax.logs.profiling import Profile
+from alexnet_jax.logs.timing import StartupTimer, Stopwatch
+from alexnet_jax.run.recovery import History, Recovery
+from alexnet_jax.run.testing import Tester, TestStoppedError
+from alexnet_jax.sharding.backend import release_free_memory
+from alexnet_jax.sharding.mesh import replicate
+from alexnet_jax.training.build import Run
+from alexnet_jax.training.schedule import update_plateau
+from alexnet_jax.training.state import TrainState
+from alexnet_jax.training.step import Batch
+
+
+@dataclasses.dataclass(kw_only=True)
+class Trainer:
+    """Trains; `state` is the state after the last step sent off."""
+
+    run: Run
+    workdir: pathlib.Path
+    state: TrainState
+    batches: Callable[[int], Iterator[Batch]]
+    tester: Tester
+    checkpointer: Checkpointer
+    logger: RunLogger
+    preemption: Preemption
+    history: History
+    recovery: Recovery
+    startup: StartupTimer
+    stopwatch: Stopwatch = dataclasses.field(default_factory=Stopwatch)
+
+    def train(self, *, tested: bool) -> Any:
+        """Makes the steps that are left, one at least; returns the centre test of the last.
+
+        `tested` is False where the run that made the checkpoint was told to stop before the test of that step.
+        """
+        batches = self.batches(int(self.state.step))
+        batch = next(batches)
+        self.startup.lap('data')
+        update = self.startup.compile(self.run.make_train_step().lower(self.state, batch))
+        release_free_memory()  # what compiling took
+        self.preemption.idle = False
+        if not tested:
+            self._test_and_save(at_test=True, at_save=False)
+        with StepMonitor(self.logger.info) as monitor:
+            for left in reversed(range(self.run.config.max_non_finite + 1)):
+                loss_monitor = LossMonitor(self.run.num_classes)
+                reader = MetricsReader(
+                    self.run.config, self.logger, loss_monitor, monitor, self.stopwatch, self._log_startup
+                )
+                try:
+                    return self._make_steps(update, batches, batch, reader)
+                except NonFiniteError as error:
+                    monitor.pause()
+                    self.state = self.recovery.recover(error, self.state, update, last_time=not left)
+                batches = self.batches(int(self.state.step))
+                batch = next(batches)
+        raise AssertionError('recover raises the last time')
+
+    def _make_steps(self, update: Any, batches: Iterator[Batch], batch: Batch, reader: MetricsReader) -> Any:
+        centre, start = None, int(self.state.step)
+        if start in self.history.skipped:  # what follows a step follows that one too
+            centre = self._test_and_save(**self._due(start))
+        reader.resume()
+        folder, traced = self.workdir / 'profile', self.run.config.profile
+        with Profile(folder, steps=traced, after=start, settle=reader.settle, info=self.logger.info) as profile:
+            for step in range(start + 1, self.run.steps + 1):
+                # What moves between host and devices here is moved by name: nothing slips in that makes a step wait.
+                with jax.transfer_guard('disallow'), profile.step(step):
+                    self.state, metrics = update(self.state, batch)
+                    batch = self._next(batches, metrics)
+                    reader.add(step, metrics)
+                due, stop = self._due(step), self.preemption.requested()
+                if stop or any(due.values()):
+                    reader.catch_up()  # a state whose loss is not finite must not be saved
+                    if stop:
+                        self._stop(tested=not due['at_test'])
+                    centre = self._test_and_save(**due)
+                    reader.resume()
+        return centre
+
+    def _due(self, step: int) -> dict[str, bool]:
+        """Says whether a test and a checkpoint follow `step`."""
+        every = {'at_test': self.run.evaluate_every, 'at_save': self.run.checkpoint_every}
+        return {name: step % steps == 0 or step == self.run.steps for name, steps in every.items()}
+
+    def _next(self, batches: Iterator[Batch], metrics: dict[str, Any]) -> Batch:
+        """Gets the next batch; counts the time as waiting where the step just sent off ended before it came.
+
+        Then the devices had nothing to do in some of this time, or in all of it: never less than they did wait.
+        """
+        began = time.perf_counter()
+        batch = next(batches)
+        if metrics['loss'].is_ready():
+            self.stopwatch.waited += time.perf_counter() - began
+        return batch
+
+    def _test_and_save(self, *, at_test: bool, at_save: bool) -> Any:
+        centre = error = None
+        if at_test:
+            try:
+                centre = self.tester.test(self.state, 'centre')
+            except TestStoppedError:
+                self._stop(tested=False)
+            error, before, config = centre.top1_error, self.state.plateau, self.run.config
+            plateau = update_plateau(before, error, patience=config.patience, max_drops=config.max_drops)
+            at_save |= float(plateau.best_error) < float(before.best_error)  # the best is kept
+            self.history.plateaus[int(self.state.step)] = plateau
+            self.state = dataclasses.replace(self.state, plateau=replicate(self.run.mesh, plateau))
+        if at_save:
+            self.checkpointer.save(self.state, top1_error=error, data_order=self.history.data_order)
+        return centre
+
+    def _stop(self, *, tested: bool) -> NoReturn:
+        """Saves what is not saved yet, which must succeed here, and ends the run as it was told to."""
+        self.checkpointer.save_now(self.state, tested=tested, data_order=self.history.data_order)
+        raise Interrupted(f'saved step {int(self.state.step)}')
+
+    def _log_startup(self) -> None:
+        if 'step' not in self.startup.account()['parts']:  # not after a recovery
+            self.startup.lap('step')
+            self.logger.info(self.startup.line())
+            if jax.process_index() == 0:
+                write_json(self.workdir / 'startup.json', self.startup.account())

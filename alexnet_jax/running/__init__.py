@@ -1,1 +1,0 @@
-"""A run as a whole: what it is wired from, and how it ends."""

@@ -1,0 +1,1 @@
+"""The device mesh, where every array lives on it, and every collective."""

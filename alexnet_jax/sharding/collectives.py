@@ -1,0 +1,139 @@
+"""Every word that devices say to each other in a training step. No other file calls a collective.
+
+The towers talk in four places, as the two GPUs of 2012 did (paper section 3.2 and figure 2): before conv3, fc6, fc7
+and fc8, where each gathers the channels of the other. Data-parallel replicas talk once: the mean of the loss, and of
+the gradients behind it. What the backward pass says follows by differentiation, and shard_map's replication check
+proves that it is complete.
+
+With one weird trick (Krizhevsky, arXiv 1404.5997) devices along 'model' have different images. They talk in three
+places: before fc6 each gathers the others' images, before fc7 the others' units, and behind fc8 each gets the logits
+of its own images, summed over the units of all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import Array, lax
+from jax.sharding import Mesh
+
+from alexnet_jax.sharding.mesh import DATA, MODEL, TOWER, batch_axes, parameter_specs
+
+EXCHANGES = ('conv3', 'fc6', 'fc7', 'fc8')
+SCOPE = 'exchange_'  # of every exchange in profiles, traced and compiled programs
+
+
+def make_exchange(mesh: Mesh) -> Callable[[Array, str], Array]:
+    """What the network of a device of `mesh` calls as exchange(x, layer) before a layer that reads both towers."""
+    return gather_model if MODEL in mesh.axis_names else gather_towers
+
+
+def gather_towers(x: Array, layer: str) -> Array:
+    """The channels of both towers, (..., c) -> (..., 2c), tower 0's first; to be called inside shard_map.
+
+    On a 'tower' axis of size 1 the device has both and the gather moves nothing.
+    """
+    # Behind fc8's gather both devices compute the same thing. 'invarying' states that, so the loss is provably equal on
+    # both towers and its gradient needs no further reduction; the other three feed each tower's own weights.
+    to = 'invarying' if layer == 'fc8' else 'varying'
+    if to == 'varying' and lax.axis_size(TOWER) == 1:
+        return x
+    # Along a new first axis, so that what arrives is one tower's array after the other's. Along the channels, XLA would
+    # lay out both sides of the gather channel by channel, and the pooling before it would write so: 8x slower on CPU.
+    with jax.named_scope(SCOPE + layer):
+        towers = lax.all_gather(x, TOWER, to=to)
+    return jnp.moveaxis(towers, 0, -2).reshape(*x.shape[:-1], -1)
+
+
+def gather_model(x: Array, layer: str) -> Array:
+    """One weird trick's words along 'model', to be called inside shard_map; on an axis of size 1 nothing moves.
+
+    Before fc6 (b, ...) -> (b * model, ...), the images of all; before fc7 (b, c) -> (b, c * model), the units of all.
+    Conv3 has both towers already, and fc8 multiplies the units that are there: see `scatter_logits`.
+    """
+    if layer not in ('fc6', 'fc7') or lax.axis_size(MODEL) == 1:
+        return x
+    with jax.named_scope(SCOPE + layer):
+        return lax.all_gather(x, MODEL, axis=0 if layer == 'fc6' else 1, tiled=True)
+
+
+def make_combine(mesh: Mesh) -> Callable[[Array], Array]:
+    """What the network of a device of `mesh` does with the product of fc8's kernel and the units that it has."""
+    return scatter_logits if MODEL in mesh.axis_names else lambda logits: logits
+
+
+def scatter_logits(products: Array) -> Array:
+    """(b * model, classes), of this device's units -> (b, classes), of all units for this device's own images."""
+    with jax.named_scope(f'{SCOPE}fc8'):
+        summed = lax.psum_scatter(products.astype(jnp.promote_types(products.dtype, jnp.float32)), MODEL, tiled=True)
+    return summed.astype(products.dtype)
+
+
+def copy_to_replicas(params: Any, mesh: Mesh) -> Any:
+    """Marks parameters, equal on all devices with other images, as each device's own copy; moves nothing.
+
+    Its transpose is what data parallelism consists of: the sum of the replicas' gradients. Left implicit, JAX would
+    place it wherever a parameter first meets a replica's images, which may be after it was broadcast to their size.
+    """
+
+    def copy(leaf: Array, spec: Any) -> Array:
+        return lax.pcast(leaf, tuple(axis for axis in batch_axes(mesh) if axis not in spec), to='varying')
+
+    return jax.tree.map(copy, params, parameter_specs(mesh, params))
+
+
+def copy_to_towers(images: Array, mesh: Mesh) -> Array:
+    """Marks images, equal on both towers, as each tower's own copy; moves nothing.
+
+    Nobody wants the gradient of an image. Unmarked, a layer that writes its own gradient would have to sum it over the
+    towers, which share the image.
+    """
+    return lax.pcast(images, TOWER, to='varying') if TOWER in mesh.axis_names else images
+
+
+def mean_over_batch(x: Array, mesh: Mesh) -> Array:
+    """The mean over devices with other images. Inside the differentiated loss, so that gradients come out averaged."""
+    return lax.pmean(x, batch_axes(mesh))
+
+
+def clip(grads: Any, norm: float, mesh: Mesh) -> tuple[Any, Array]:
+    """Gradients, equal on all replicas, scaled so that their norm over both towers is at most `norm`; what it was.
+
+    Only where clipping is asked for: AlexNet was trained without. Its norm is the one number that no tower knows alone;
+    it is the fifth thing that they tell each other, four bytes.
+    """
+    own: Any = 0.0
+    shared: Any = 0.0
+    _, second = mesh.axis_names
+    for grad, spec in zip(jax.tree.leaves(grads), jax.tree.leaves(parameter_specs(mesh, grads)), strict=True):
+        square = jnp.sum(jnp.square(grad))
+        if second in spec:
+            own = own + square
+        else:
+            shared = shared + square  # all have it, so it counts once
+    with jax.named_scope(f'{SCOPE}clip'):
+        total = lax.psum(own, second) + shared
+    found = jnp.sqrt(total)
+    scale = jnp.minimum(1.0, norm / found)
+    return jax.tree.map(lambda grad: grad * scale.astype(grad.dtype), grads), found
+
+
+def hidden_units(rows: int, mesh: Mesh) -> tuple[Array, Array, Array | int, int]:
+    """Which units of fc6 and fc7 this device, which has `rows` images, computes; to be called inside shard_map.
+
+    Returns:
+      Rows of the global batch, int32 (r,), the towers that it holds, int32 (t,), and which part of how many parts of
+      those towers.
+    """
+    _, second = mesh.axis_names
+    place, devices = lax.axis_index(second), mesh.shape[second]
+    if second == MODEL:
+        rows *= devices  # fc6 and fc7 see the images of all
+    ids = lax.axis_index(DATA) * rows + jnp.arange(rows)
+    if devices == 1:
+        return ids, jnp.arange(2), 0, 1
+    tower, part = jnp.divmod(place, devices // 2)
+    return ids, tower[None], part, devices // 2

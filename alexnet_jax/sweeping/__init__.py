@@ -1,1 +1,0 @@
-"""Many runs of one config: which they are, how they are run, and what is made of them."""

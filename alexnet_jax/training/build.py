@@ -1,0 +1,164 @@
+"""Builds a run's parts from its settings, in one place: network, mesh, update rule, schedule, numbers of steps."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax.sharding import Mesh
+from jax.typing import DTypeLike
+
+from alexnet_jax.model.network import NetworkName
+from alexnet_jax.model.spec import Variant
+from alexnet_jax.model.zoo import NETWORKS
+from alexnet_jax.sharding.mesh import make_mesh
+from alexnet_jax.training.config import MAX_STEPS, ONE_WEIRD_TRICK, Config
+from alexnet_jax.training.optimizer import paper_sgd
+from alexnet_jax.training.schedule import LayerLRMultiplier, Schedule, fixed_drops, on_plateau
+from alexnet_jax.training.state import TrainState, abstract_state, create_state
+from alexnet_jax.training.step import make_train_step
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Run:
+    """A training run: its settings and all that follows from them and from the size of the dataset.
+
+    Attributes:
+      config: the settings, validated.
+      variant: the network at its width, with the augmentation that the settings ask for.
+      mesh: the devices.
+      num_classes: outputs of fc8.
+      examples: images of the training split.
+      steps: updates of the whole run.
+      optimizer, schedule: the update rule and its learning rate.
+      drop_steps: after how many steps the rate drops, of schedule 'steps'; MAX_STEPS for a step that no run reaches.
+      lr_multipliers: the layers whose learning rate changes late in the run.
+      lighting_steps: steps, from the first, in which lighting is added.
+      dtype: of activations and products; None: that of the parameters, float32.
+      evaluate_every, checkpoint_every: steps between validations and between checkpoints, at least 1.
+    """
+
+    config: Config
+    variant: Variant
+    mesh: Mesh
+    num_classes: int
+    examples: int
+    steps: int
+    optimizer: optax.GradientTransformationExtraArgs
+    schedule: Schedule
+    drop_steps: tuple[int, ...]
+    lr_multipliers: tuple[LayerLRMultiplier, ...]
+    lighting_steps: int
+    dtype: DTypeLike | None
+    evaluate_every: int
+    checkpoint_every: int
+
+    def make_train_step(self) -> Any:
+        """Makes the jitted training step, (state, batch) -> (state, metrics); see training.step."""
+        return make_train_step(
+            self.variant,
+            self.optimizer,
+            self.schedule,
+            self.mesh,
+            num_classes=self.num_classes,
+            seed=self.config.seed,
+            dtype=self.dtype,
+            clip_norm=self.config.clip_norm,
+            lr_multipliers=self.lr_multipliers,
+        )
+
+    def create_state(self, mean_image: np.ndarray) -> TrainState:
+        """Creates the state before the first update; `mean_image` is float32 (input_size, input_size, 3), 0..255."""
+        parts = (self.variant, self.optimizer, self.mesh)
+        return create_state(*parts, num_classes=self.num_classes, mean_image=mean_image, seed=self.config.seed)
+
+    def abstract_state(self) -> TrainState:
+        """Gives the state's shapes, dtypes and shardings as jax.ShapeDtypeStruct, without computing it."""
+        return abstract_state(self.variant, self.optimizer, self.mesh, num_classes=self.num_classes)
+
+
+def build_run(config: Config, *, num_classes: int, examples: int, mesh: Mesh | None = None) -> Run:
+    """Builds the run of `config` on a dataset of `num_classes` classes and `examples` training images.
+
+    Args:
+      config: the settings.
+      num_classes: outputs of fc8.
+      examples: images of the training split.
+      mesh: the devices; None: those of `config.mesh`, of this machine.
+
+    Raises:
+      InputError: the devices are not here, or there are more steps than can be counted.
+    """
+    steps, variant = config.get_total_steps(examples), make_variant(config)
+    rate, factor = config.initial_learning_rate, config.drop_factor
+    drops = tuple(min(config.count_updates(epoch, examples), MAX_STEPS) for epoch in config.drop_epochs)
+    per_epoch = max(1, math.ceil(examples / config.batch_size))
+    plateau = config.schedule == 'plateau'
+    return Run(
+        config=config,
+        variant=variant,
+        mesh=make_config_mesh(config) if mesh is None else mesh,
+        num_classes=num_classes,
+        examples=examples,
+        steps=steps,
+        optimizer=make_optimizer(config),
+        schedule=on_plateau(rate, factor=factor) if plateau else fixed_drops(rate, factor=factor, at_steps=drops),
+        drop_steps=drops,
+        lr_multipliers=tuple(
+            LayerLRMultiplier(change.layer, round(change.after * steps), change.factor)
+            for change in variant.lr_multipliers
+        ),
+        lighting_steps=round(variant.lighting.until * steps),
+        dtype=get_model_dtype(config.precision),
+        evaluate_every=config.evaluate_every or per_epoch,
+        checkpoint_every=config.checkpoint_every or per_epoch,
+    )
+
+
+def make_variant(config: Config) -> Variant:
+    """Makes the network of a config, at its width, with the augmentation that the config asks for."""
+    without = config.without if config.lighting else (*config.without, 'lighting')
+    variant = NetworkName(config.variant, config.width, without).build()
+    changes = {key: getattr(config, key) for key in ('images_per_crop', 'crops') if getattr(config, key) is not None}
+    return dataclasses.replace(variant, **changes)
+
+
+def make_config_mesh(config: Config) -> Mesh:
+    """Makes the mesh of a config on the devices that are here; `InputError` where there are too few."""
+    return make_mesh(*config.mesh, one_weird_trick=config.parallelism == ONE_WEIRD_TRICK)
+
+
+def get_model_dtype(precision: str) -> DTypeLike | None:
+    """Gets the model's dtype for a config's precision: None, that of the parameters, for 'float32'."""
+    return {'float32': None, 'bfloat16': jnp.bfloat16}[precision]
+
+
+def make_optimizer(config: Config) -> optax.GradientTransformationExtraArgs:
+    """Makes the update rule of a config."""
+    variant = NETWORKS[config.variant]
+    return paper_sgd(
+        momentum=config.momentum,
+        weight_decay=config.weight_decay,
+        bias_rate=variant.bias_rate,
+        weight_decay_multipliers=variant.weight_decay_multipliers,
+    )
+
+
+def describe_schedule(run: Run) -> str:
+    """Says in one line how long a run is and what its learning rate will do."""
+    config = run.config
+    epochs = run.steps * config.batch_size / run.examples
+    text = f'{run.steps} steps of {config.batch_size} images ({epochs:.3g} epochs): rate '
+    text += f'{config.initial_learning_rate:.3g}'
+    if config.schedule == 'plateau':
+        tests = '1 test brings' if config.patience == 1 else f'{config.patience} tests in a row bring'
+        times = 'once' if config.max_drops == 1 else f'{config.max_drops} times'
+        when = f'when {tests} no lower error, at most {times}' if config.max_drops else ''
+    else:
+        drops = [str(step) for step in run.drop_steps if step < run.steps]
+        when = f'after step{"s" if len(drops) > 1 else ""} {", ".join(drops)}' if drops else ''
+    return f'{text}, times {config.drop_factor:.3g} {when}' if when else f'{text} throughout'

@@ -1,0 +1,176 @@
+"""Reads Caffe's files: bvlc_alexnet and bvlc_reference_caffenet as .caffemodel, and mean images as .binaryproto.
+
+Source: BVLC/caffe src/caffe/proto/caffe.proto, whose field numbers are below; models/*/train_val.prototxt for what the
+networks are. Their weights have the same shapes; the order of normalising and pooling tells them apart.
+"""
+
+from __future__ import annotations
+
+import math
+import pathlib
+import re
+from typing import Any
+
+import numpy as np
+
+from alexnet_jax.data.augment import centre_crop
+from alexnet_jax.errors import InputError
+from alexnet_jax.files import map_file
+from alexnet_jax.model.network import Network, NetworkName
+from alexnet_jax.model.spec import RECORD_SIZE
+from alexnet_jax.weights.layout import LAYERS, Params, convert_to_channels_last, infer_name
+from alexnet_jax.weights.metadata import make_flat_mean, make_foreign_network
+from alexnet_jax.weights.proto_messages import (
+    BYTES,
+    MalformedError,
+    list_outer_fields,
+    make_message_classes,
+    parse_message,
+)
+
+# The AlexNets subtract data/ilsvrc12/imagenet_mean.binaryproto, which is not in their files; this is its colour, as in
+# models/bvlc_googlenet/train_val.prototxt, mean_value 104, 117, 123 in the order BGR.
+MEAN_RGB = (123.0, 117.0, 104.0)
+BY_NAME = {'AlexNet': 'caffe_alexnet', 'CaffeNet': 'caffenet'}  # `name:` of the two train_val.prototxt
+
+# A NetParameter has its layers in one of two forms, and a BlobProto its shape: `shape`, or four sizes before that was.
+_CAFFE = make_message_classes(
+    'alexnet_jax.caffe',
+    {
+        'NetParameter': {
+            'name': (1, 'string'),
+            'layers': (2, ['V1LayerParameter']),
+            'layer': (100, ['LayerParameter']),
+        },
+        'LayerParameter': {'type': (2, 'string'), 'blobs': (7, ['BlobProto'])},
+        'V1LayerParameter': {'type': (5, 'int64'), 'blobs': (6, ['BlobProto'])},
+        'BlobProto': {
+            'num': (1, 'int64'),
+            'channels': (2, 'int64'),
+            'height': (3, 'int64'),
+            'width': (4, 'int64'),
+            'data': (5, ['float']),
+            'shape': (7, 'BlobShape'),
+            'double_data': (8, ['double']),
+        },
+        'BlobShape': {'dim': (1, ['int64'])},
+    },
+)
+_V1_TYPES = {4: 'Convolution', 14: 'InnerProduct', 15: 'LRN', 17: 'Pooling'}  # V1LayerParameter.LayerType
+
+
+def is_caffe(content: memoryview) -> bool:
+    """Tells whether a file is a NetParameter with layers, by its outermost fields."""
+    return not {(2, BYTES), (100, BYTES)}.isdisjoint(list_outer_fields(content))
+
+
+def load_caffe(path: pathlib.Path, *, variant: str | None = None) -> Network:
+    """Loads the network of a .caffemodel, with its input channels turned from BGR to RGB.
+
+    Args:
+      path: the file.
+      variant: 'caffe_alexnet' or 'caffenet'; None: what the file says.
+
+    Raises:
+      InputError: it is none, or damaged, or does not say which of the two it is.
+    """
+    try:
+        net = parse_message(_CAFFE.NetParameter, map_file(path))
+        layers = [(layer.type, layer.blobs) for layer in net.layer]
+        layers += [(_V1_TYPES.get(layer.type, ''), layer.blobs) for layer in net.layers]
+        arrays = _name_arrays([[_get_array(blob) for blob in blobs] for _, blobs in layers if blobs])
+    except MalformedError as error:
+        raise InputError(f'{path} is no .caffemodel of an AlexNet, or damaged: {error}') from error
+    stated = infer_variant([kind for kind, _ in layers]) or BY_NAME.get(net.name)
+    del net, layers  # its arrays have been copied
+    if variant not in (None, *BY_NAME.values()):
+        raise InputError(f'{path} is a .caffemodel: it may be --variant={" or ".join(BY_NAME.values())}')
+    if variant is None and stated is None:
+        raise InputError(
+            f'{path} does not say which network it is: make it a file that does, alexnet convert '
+            f'--weights={path} --variant={" or ".join(BY_NAME.values())} --to=safetensors'
+        )
+    if variant and stated and variant != stated:
+        raise InputError(f'{path} says that it is {stated}, not --variant={variant}')
+    name = infer_name(variant or stated or '', arrays)
+    return make_caffe_network(name, convert_to_channels_last(name, arrays, source=path), source=str(path))
+
+
+def infer_variant(kinds: list[str]) -> str | None:
+    """Infers which of the two it is from whether the first LRN comes before the first Pooling; None: one is missing."""
+    if 'LRN' not in kinds or 'Pooling' not in kinds:
+        return None
+    return 'caffe_alexnet' if kinds.index('LRN') < kinds.index('Pooling') else 'caffenet'
+
+
+def make_caffe_network(name: NetworkName, params: Params, *, source: str) -> Network:
+    """Makes a network of parameters that Caffe trained on BGR: conv1 is turned to RGB; Caffe's mean colour."""
+    kernel = np.ascontiguousarray(params['conv1']['kernel'][:, :, ::-1])
+    params = params | {'conv1': params['conv1'] | {'kernel': kernel}}
+    return make_foreign_network(name, params, mean_rgb=MEAN_RGB, source=source)
+
+
+def parse_mean(text: str, size: int, *, record_size: int = RECORD_SIZE) -> np.ndarray:
+    """Parses --mean, what a foreign network subtracts, to float32 (size, size, 3), RGB, 0..255.
+
+    Args:
+      text: 'R,G,B', three numbers of 0..255, or a .binaryproto file of the record's size, (1, 3, 256, 256), or of
+        the crop's, in Caffe's order BGR, of which the centre is taken (caffe/src/caffe/data_transformer.cpp).
+      size: side of the crops.
+      record_size: side of the records that they are cut out of.
+
+    Raises:
+      InputError: it is neither.
+    """
+    if re.fullmatch(r'[\d.]+(,[\d.]+){2}', text):
+        try:
+            red, green, blue = map(float, text.split(','))
+        except ValueError as error:
+            raise InputError(f'--mean={text}: give three numbers of 0..255, R,G,B') from error
+        if max(red, green, blue) > 255:
+            raise InputError(f'--mean={text}: pixels are 0..255')
+        return make_flat_mean((red, green, blue), size)
+    try:
+        bgr = _get_array(parse_message(_CAFFE.BlobProto, map_file(pathlib.Path(text))))
+    except MalformedError as error:
+        raise InputError(f'--mean={text} is no .binaryproto of Caffe: {error}; or give R,G,B') from error
+    bgr = bgr.reshape(bgr.shape[-3:])
+    if bgr.shape not in ((3, record_size, record_size), (3, size, size)):
+        raise InputError(f'--mean={text} is an image of {bgr.shape}, not of 3x{record_size}x{record_size}')
+    rgb = np.asarray(bgr[::-1].transpose(1, 2, 0), np.float32)
+    if not np.isfinite(rgb).all() or rgb.min() < 0 or rgb.max() > 255:
+        raise InputError(f'--mean={text} holds values that are no pixels, 0..255')
+    return np.ascontiguousarray(rgb if rgb.shape[0] == size else centre_crop(rgb, size))
+
+
+def _get_array(blob: Any) -> np.ndarray:
+    """Returns a BlobProto's numbers, float32 or float64, in its shape."""
+    shape = (blob.num, blob.channels, blob.height, blob.width)
+    if blob.HasField('shape'):
+        shape = tuple(blob.shape.dim)
+    # np.array copies a repeated field at once; np.fromiter would take a second for 24 million numbers.
+    data = np.array(blob.double_data, '<f8') if blob.double_data else np.array(blob.data, '<f4')
+    if not 0 < len(shape) <= 8 or min(shape) < 1 or math.prod(shape) != data.size:
+        raise MalformedError(f'an array of {shape[:9]} with {data.size:,} numbers')
+    return data.reshape(shape)
+
+
+def _name_arrays(blobs: list[list[np.ndarray]]) -> dict[str, np.ndarray]:
+    """Names the arrays of the eight layers that have some, by their order: fine-tuning renames the last ones.
+
+    Before BlobShape every array had four axes: matrices (1, 1, out, in), biases (1, 1, 1, out).
+    """
+    if [len(arrays) for arrays in blobs] != [2] * len(LAYERS):
+        raise MalformedError(f'{len(blobs)} layers have weights, not {len(LAYERS)} with a kernel and a bias each')
+    arrays = {}
+    for layer, (kernel, bias) in zip(LAYERS, blobs, strict=True):
+        arrays[f'{layer}/kernel'] = _drop_axes(kernel, 4 if layer.startswith('conv') else 2)
+        arrays[f'{layer}/bias'] = _drop_axes(bias, 1)
+    return arrays
+
+
+def _drop_axes(array: np.ndarray, axes: int) -> np.ndarray:
+    """Drops leading axes of 1, down to so many axes."""
+    while array.ndim > axes and array.shape[0] == 1:
+        array = array[0]
+    return array

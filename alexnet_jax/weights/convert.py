@@ -1,0 +1,73 @@
+"""Converts a run or a file of weights to a file of another kind."""
+
+from __future__ import annotations
+
+import datetime
+import pathlib
+
+from alexnet_jax.checkpoints.hashes import hash_tree
+from alexnet_jax.checkpoints.load import load_network
+from alexnet_jax.errors import InputError
+from alexnet_jax.model.network import Network
+from alexnet_jax.weights import onnx_write, safetensors_file, stablehlo, torchvision
+from alexnet_jax.weights.layout import flatten, format_name
+from alexnet_jax.weights.open_weights import open_weights
+
+FORMATS = ('safetensors', 'onnx', 'torchvision', 'stablehlo')
+
+
+def open_source(
+    *, workdir: str | None, step: int | None, weights: str | None, variant: str | None, mean: str | None
+) -> Network:
+    """Opens the network of a run's checkpoint (its newest, or `step`) or of a file; see `open_weights` for the rest.
+
+    Raises:
+      InputError: not one of the two is given, or what is given cannot be read.
+    """
+    if (workdir is None) == (weights is None):
+        raise InputError('give --workdir=RUN, a run folder, or --weights=FILE, one of the two')
+    if workdir is not None:
+        if variant is not None or mean is not None:
+            raise InputError('--variant and --mean are for files of other programs: a run has its own')
+        return load_network(pathlib.Path(workdir), step=step)
+    if step is not None:
+        raise InputError('--step is for --workdir: a file of weights has one state')
+    return open_weights(weights or '', variant=variant, mean=mean)
+
+
+def convert(network: Network, *, to: str, output: pathlib.Path) -> str:
+    """Writes the network; returns what was written, a few lines for people.
+
+    Args:
+      network: what to write.
+      to: one of FORMATS.
+      output: the file; the date goes into the name of a StableHLO program.
+
+    Raises:
+      InputError: that format has no such network, or the file cannot be written.
+    """
+    notes: list[str] = []
+    match to:
+        case 'safetensors':
+            safetensors_file.save_safetensors(network, output)
+        case 'onnx':
+            onnx_write.save_onnx(network, output)
+            notes = [
+                f'reads {onnx_write.INPUT}, float32 (batch, 3, {network.variant.input_size}, '
+                f'{network.variant.input_size}), RGB 0..255; gives {onnx_write.LOGITS} and {onnx_write.PROBABILITIES}'
+            ]
+        case 'torchvision':
+            notes = torchvision.save_torchvision(network, output)
+        case 'stablehlo':
+            output = stablehlo.save_stablehlo(network, output, today=datetime.date.today())
+            notes = [f'opens for about {stablehlo.MONTHS} months; its metadata is in {output.name}.json']
+        case _:
+            raise InputError(f'--to={to}: give one of {", ".join(FORMATS)}')
+    count = sum(array.size for array in flatten(network.params).values())
+    return '\n'.join(
+        [
+            f'{format_name(network.name)} from {network.source}: {count:,} parameters, {len(network.classes)} classes',
+            f'{output}: {output.stat().st_size / 1e6:.1f} MB, params_sha256 {hash_tree(network.params)}',
+            *notes,
+        ]
+    )

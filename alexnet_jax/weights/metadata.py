@@ -1,0 +1,122 @@
+"""Metadata that travels beside the weights, as strings: which network, and how it wants its images.
+
+The same keys go into the metadata of a safetensors file and of an ONNX model; docs/weights.md lists them.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+
+import numpy as np
+
+from alexnet_jax.checkpoints.hashes import hash_array, hash_tree
+from alexnet_jax.errors import InputError
+from alexnet_jax.model.ablations import ABLATIONS
+from alexnet_jax.model.network import Network, NetworkName
+from alexnet_jax.model.zoo import NETWORKS
+from alexnet_jax.weights.layout import MAX_WIDTH, Params
+
+FORMAT_KEY, FORMAT = 'alexnet_jax', 'weights 1'  # tells that a file has metadata of this project, and in which form
+RESIZE = 'shorter side to {0}, bicubic with antialiasing; centre {0}x{0}'  # data/photo.py square_image
+MAX_CLASSES = 1_000_000
+
+
+def get_mean_colour(mean_image: np.ndarray) -> tuple[float, float, float]:
+    """Returns the mean over all places of (height, width, 3), 0..255."""
+    red, green, blue = np.asarray(mean_image, np.float64).mean(axis=(0, 1))
+    return float(red), float(green), float(blue)
+
+
+def make_flat_mean(mean_rgb: tuple[float, float, float], size: int) -> np.ndarray:
+    """Makes a mean image of one colour, float32 (size, size, 3)."""
+    return np.broadcast_to(np.asarray(mean_rgb, np.float32), (size, size, 3)).copy()
+
+
+def make_metadata(network: Network) -> dict[str, str]:
+    """Makes the metadata of a network, sorted by key; values of more than one word are JSON, `resize` is prose."""
+    variant = network.variant
+    metadata = {
+        FORMAT_KEY: FORMAT,
+        'variant': network.name.variant,
+        'width': repr(float(network.name.width)),
+        'without': json.dumps(network.name.without),
+        'input_size': str(variant.input_size),
+        'record_size': str(variant.record_size),
+        'resize': RESIZE.format(variant.record_size),
+        'crop': 'centre',
+        'channel_order': 'RGB',
+        'pixel_range': '[0, 255]',
+        'mean_rgb': json.dumps(get_mean_colour(network.mean_image)),
+        'pixel_std': json.dumps(variant.pixel_std),
+        'classes': json.dumps(network.classes),
+        'source': network.source,
+        'about': json.dumps(network.about),
+        'params_sha256': hash_tree(network.params),
+        'mean_sha256': hash_array(np.asarray(network.mean_image, np.float32)),
+    }
+    return dict(sorted(metadata.items()))
+
+
+def parse_metadata(values: Mapping[str, str], *, path: object) -> Network:
+    """Parses what `make_metadata` made to a network with no weights yet, whose mean image is one colour.
+
+    Raises:
+      InputError: it is of a later version, damaged, or names what does not exist; `path` is the file in the message.
+    """
+    if values.get(FORMAT_KEY) != FORMAT:
+        raise InputError(f'{path} holds {str(values.get(FORMAT_KEY))[:40]!r}, and this version reads {FORMAT!r}')
+    try:
+        name = NetworkName(values['variant'], float(values['width']), _parse_texts(values['without']))
+        red, green, blue = map(float, json.loads(values['mean_rgb']))
+        classes, source, about = _parse_texts(values['classes']), values['source'], json.loads(values['about'])
+        size, pixel_std = int(values['input_size']), tuple(json.loads(values['pixel_std']))
+    except (KeyError, ValueError, TypeError, RecursionError) as error:
+        raise InputError(f'{path} is damaged: its metadata cannot be read ({type(error).__name__})') from error
+    if name.variant not in NETWORKS or not set(name.without) <= set(ABLATIONS):
+        raise InputError(f'{path} holds a network that this version does not know: {name.variant} {name.without}')
+    if not 0 < name.width <= MAX_WIDTH or not all(map(math.isfinite, (red, green, blue))):
+        raise InputError(f'{path} is damaged: width {name.width}, mean_rgb {(red, green, blue)}')
+    if not isinstance(about, dict) or len(classes) > MAX_CLASSES:
+        raise InputError(f'{path} is damaged: its metadata is not what this program writes')
+    variant = name.build()
+    if (size, pixel_std) != (variant.input_size, variant.pixel_std):
+        raise InputError(
+            f'{path} wants crops of {size} over {pixel_std}, and {name.variant} reads {variant.input_size} over '
+            f'{variant.pixel_std}: it was written by another version'
+        )
+    mean_image = make_flat_mean((red, green, blue), size)
+    return Network(name=name, params={}, mean_image=mean_image, classes=classes, source=source, about=about)
+
+
+def check_hashes(network: Network, values: Mapping[str, str], *, path: object) -> Network:
+    """Checks that a network's weights and mean image are as they were when `values`, the metadata, was written.
+
+    Raises:
+      InputError: their hashes are others, or the classes are not as many as the outputs.
+    """
+    hashes = {'params_sha256': hash_tree(network.params), 'mean_sha256': hash_array(network.mean_image)}
+    if hashes != {key: values.get(key) for key in hashes}:
+        raise InputError(f'{path} is damaged: its weights do not have the hash that it names; write it anew')
+    outputs = network.params['fc8']['bias'].size
+    if len(network.classes) != outputs:
+        raise InputError(f'{path} is damaged: it names {len(network.classes)} classes for {outputs} outputs')
+    return network
+
+
+def make_foreign_network(
+    name: NetworkName, params: Params, *, mean_rgb: tuple[float, float, float], source: str
+) -> Network:
+    """Makes a network that another program trained: its mean is a colour, its classes are '0', '1', ..."""
+    classes = tuple(str(index) for index in range(params['fc8']['bias'].size))
+    mean_image = make_flat_mean(mean_rgb, name.build().input_size)
+    return Network(name=name, params=params, mean_image=mean_image, classes=classes, source=source)
+
+
+def _parse_texts(text: str) -> tuple[str, ...]:
+    """Parses a JSON list of strings; ValueError if it is none."""
+    values = json.loads(text)
+    if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
+        raise ValueError(text)
+    return tuple(values)

@@ -1,0 +1,71 @@
+"""Opens a file of weights, whoever wrote it: the content says what it is, never the name."""
+
+from __future__ import annotations
+
+import dataclasses
+import pathlib
+
+from alexnet_jax.errors import InputError
+from alexnet_jax.files import map_file
+from alexnet_jax.model.network import Network
+from alexnet_jax.model.zoo import VARIANTS
+from alexnet_jax.weights import caffe, onnx_read, safetensors_file, torch_file, torchvision
+from alexnet_jax.weights.metadata import FORMAT_KEY
+
+KNOWN = 'safetensors, ONNX, .caffemodel and state dicts as .pth are read'
+
+
+def open_weights(path: pathlib.Path | str, *, variant: str | None = None, mean: str | None = None) -> Network:
+    """Opens the network in a file.
+
+    Args:
+      path: a .safetensors or .onnx file of this project, which says all of itself; torchvision's alexnet as
+        .safetensors, .pth or ONNX; Caffe's bvlc_alexnet or CaffeNet as .caffemodel or ONNX.
+      variant: which network it is, where a foreign file does not say; a key of model.zoo.VARIANTS.
+      mean: what a foreign file's network subtracts, where that is not its family's usual colour: 'R,G,B' of 0..255, or
+        Caffe's .binaryproto.
+
+    Raises:
+      InputError: it is no file of weights, damaged, or of another network than `variant`; one line.
+    """
+    path = pathlib.Path(path)
+    if variant is not None and variant not in VARIANTS:
+        raise InputError(f'--variant={variant}: there is no such network; give one of {", ".join(VARIANTS)}')
+    if path.is_dir():
+        raise InputError(f'{path} is a folder: a run is given as --workdir={path}, weights as a file')
+    network = _load_file(path, variant)
+    if variant not in (None, network.name.variant):
+        raise InputError(f'{path} holds {network.name.variant}, not --variant={variant}')
+    if mean is None:
+        return network
+    image = caffe.parse_mean(mean, network.variant.input_size, record_size=network.variant.record_size)
+    return dataclasses.replace(network, mean_image=image)
+
+
+def _load_file(path: pathlib.Path, variant: str | None) -> Network:
+    content = map_file(path)
+    start = bytes(content[:16])
+    if start[8:9] == b'{':
+        return _load_safetensors(path)
+    if start.startswith(b'PK\x03\x04'):
+        return torchvision.load_state_dict(torch_file.read_torch(path), path=path)
+    if start.startswith(b'\x80'):
+        raise InputError(
+            f'{path} is a pickle, which would have to be run to be read: save the state dict as safetensors, '
+            'safetensors.torch.save_file(model.state_dict(), FILE)'
+        )
+    if onnx_read.is_onnx(content):
+        return onnx_read.load_onnx(path)
+    if caffe.is_caffe(content):
+        return caffe.load_caffe(path, variant=variant)
+    raise InputError(f'{path} is no file of weights that is known here: {KNOWN}')
+
+
+def _load_safetensors(path: pathlib.Path) -> Network:
+    arrays, values = safetensors_file.read_safetensors(path)
+    described = FORMAT_KEY in values
+    if torchvision.is_state_dict(arrays):
+        return torchvision.load_state_dict(arrays, values if described else None, path=path)
+    if not described:
+        raise InputError(f"{path} does not say which network it holds, and the names are not torchvision's: {KNOWN}")
+    return safetensors_file.load_network_arrays(arrays, values, path=path)

@@ -1,0 +1,107 @@
+"""torchvision's AlexNet: state dicts by its names, both ways; the one-tower network alone has a counterpart there.
+
+Source: torchvision/models/alexnet.py, `class AlexNet` for the names, `AlexNet_Weights` for how it wants its images.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import pathlib
+from collections.abc import Mapping
+
+import numpy as np
+
+from alexnet_jax.errors import InputError
+from alexnet_jax.model.network import Network, NetworkName
+from alexnet_jax.weights.layout import (
+    LAYERS,
+    convert_to_channels_first,
+    convert_to_channels_last,
+    format_name,
+    infer_name,
+)
+from alexnet_jax.weights.metadata import (
+    check_hashes,
+    get_mean_colour,
+    make_flat_mean,
+    make_foreign_network,
+    make_metadata,
+    parse_metadata,
+)
+from alexnet_jax.weights.safetensors_file import write_safetensors
+
+VARIANT = 'one_weird_trick'
+MEAN_RGB = (0.485 * 255, 0.456 * 255, 0.406 * 255)  # torchvision/transforms/_presets.py, of pixels of 0..1
+# Places in the two nn.Sequential, whose others are ReLU, pooling and dropout.
+_PLACES = (*(f'features.{place}' for place in (0, 3, 6, 8, 10)), *(f'classifier.{place}' for place in (1, 4, 6)))
+NAMES = {
+    f'{layer}/{ours}': f'{place}.{theirs}'
+    for layer, place in zip(LAYERS, _PLACES, strict=True)
+    for ours, theirs in (('kernel', 'weight'), ('bias', 'bias'))
+}
+
+
+def is_state_dict(tensors: Mapping[str, np.ndarray]) -> bool:
+    """Tells whether arrays of these names are torchvision's."""
+    return NAMES['conv1/kernel'] in _strip_prefixes(tensors)
+
+
+def load_state_dict(
+    tensors: Mapping[str, np.ndarray], values: Mapping[str, str] | None = None, *, path: pathlib.Path
+) -> Network:
+    """Loads the network of a state dict.
+
+    Args:
+      tensors: by torchvision's names, also with the 'module.' of DataParallel before them.
+      values: the metadata that `save_torchvision` wrote beside them; None: they are from elsewhere.
+      path: the file, for messages.
+
+    Raises:
+      InputError: they are not the tensors of that network, or not as `save_torchvision` wrote them.
+    """
+    tensors = _strip_prefixes(tensors)
+    if others := [name for name in tensors if name not in NAMES.values()]:
+        raise InputError(f"{path} is no state dict of torchvision's alexnet: it holds {others[0][:60]} too")
+    arrays = {ours: tensors[theirs] for ours, theirs in NAMES.items() if theirs in tensors}
+    if values is None:
+        name = infer_name(VARIANT, arrays)
+        params = convert_to_channels_last(name, arrays, source=path)
+        return make_foreign_network(name, params, mean_rgb=MEAN_RGB, source=str(path))
+    network = parse_metadata(values, path=path)
+    params = convert_to_channels_last(network.name, arrays, source=path)
+    return check_hashes(dataclasses.replace(network, params=params), values, path=path)
+
+
+def save_torchvision(network: Network, path: pathlib.Path) -> list[str]:
+    """Writes a .safetensors file by torchvision's names; returns what the reader of it has to know.
+
+    `load_state_dict(safetensors.torch.load_file(path))` takes it. The mean image shrinks to its mean colour, because
+    that is all that torchvision's transforms subtract.
+
+    Raises:
+      InputError: the network is another than torchvision's, or the file cannot be written.
+    """
+    if network.name != NetworkName(VARIANT, network.name.width):
+        raise InputError(
+            f'torchvision has no {format_name(network.name)}, its AlexNet is {VARIANT}: '
+            'write --to=safetensors or --to=onnx'
+        )
+    colour = get_mean_colour(network.mean_image)
+    flat = make_flat_mean(colour, network.variant.input_size)
+    difference = float(np.abs(flat - network.mean_image).max())
+    arrays = convert_to_channels_first(network.name, network.params)
+    # 'format' is what the readers of PyTorch's own safetensors files look for.
+    metadata = make_metadata(dataclasses.replace(network, mean_image=flat)) | {'format': 'pt'}
+    write_safetensors({NAMES[name]: array for name, array in arrays.items()}, metadata, path)
+    notes = ['Normalize(mean=({:.4f}, {:.4f}, {:.4f}), std=(0.229, 0.224, 0.225))'.format(*(x / 255 for x in colour))]
+    if difference > 1e-3:
+        notes.append(
+            'that is the mean colour; the mean image that this network subtracts differs from it by up to '
+            f'{difference:.1f} of 255, so its outputs there are not quite those here'
+        )
+    return notes
+
+
+def _strip_prefixes(tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Strips DataParallel's prefix from the names."""
+    return {name.removeprefix('module.'): tensor for name, tensor in tensors.items()}

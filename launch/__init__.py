@@ -1,1 +1,0 @@
-"""Starts runs: on this machine, on clusters."""

@@ -1,0 +1,70 @@
+"""`alexnet compare` on run folders written by hand."""
+
+import json
+
+import cli
+import pytest
+
+from alexnet_jax.training.config import make_config
+
+TRAIN = {'split': 'train', 'top1_error': 1.0, 'data_wait': 0.0, 'images_per_second': 1.0}
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Writes a run folder of ImageNet: what it logged, and settings that differ from the recipe."""
+
+    def write(*lines, **settings):
+        config = make_config('imagenet2012', mesh=(1, 2))
+        config.update(variant='released', schedule='steps', **settings)
+        (tmp_path / 'config.json').write_text(json.dumps(config.to_dict()))
+        (tmp_path / 'run.json').write_text(json.dumps({'classes': [str(index) for index in range(1000)]}))
+        (tmp_path / 'metrics.jsonl').write_text(''.join(json.dumps(TRAIN | line) + '\n' for line in lines))
+        return tmp_path
+
+    return write
+
+
+def compare(workdir, tmp_path_factory):
+    return cli.run('compare', f'--workdir={workdir}', cache=tmp_path_factory.getbasetemp() / 'cache')
+
+
+def test_a_run_that_learns_is_on_course(folder, tmp_path_factory):
+    workdir = folder(
+        {'step': 20, 'learning_rate': 0.01, 'loss': 6.91}, {'step': 4000, 'learning_rate': 0.01, 'loss': 6.2}
+    )
+    done = compare(workdir, tmp_path_factory)
+    assert (done.returncode, done.stderr) == (0, '')
+    assert done.stdout.startswith('imagenet2012, released, step 4,000 (0.4 epochs)\n')
+    assert 'Unlike the recipe' not in done.stdout and '512,000, step 4,000' in done.stdout
+    assert done.stdout.splitlines()[-1] == 'on course: 2 of 8 landmarks passed'
+
+
+def test_a_run_that_stays_on_the_plateau_is_sent_to_the_doctor(folder, tmp_path_factory):
+    workdir = folder(
+        {'step': 20, 'learning_rate': 0.1, 'loss': 6.91},
+        {'step': 40_000, 'learning_rate': 0.1, 'loss': 6.908},
+        learning_rate=0.1,
+    )
+    done = compare(workdir, tmp_path_factory)
+    assert done.returncode == 1
+    assert 'Unlike the recipe: learning_rate=0.1 (0.01).' in done.stdout
+    assert 'off: images until the loss is below 6.71; BVLC/caffe issue 2085' in done.stdout
+    assert done.stdout.splitlines()[-1].startswith(f'OFF COURSE; alexnet doctor --workdir={workdir}')
+
+
+@pytest.mark.parametrize('length', [{'epochs': 30.0}, {'steps': 300_275}])
+def test_a_shorter_run_is_said_to_be_one(folder, tmp_path_factory, length):
+    """300,275 steps of 128 are 30 epochs of 1,281,167 images."""
+    workdir = folder({'step': 20, 'learning_rate': 0.01, 'loss': 6.91}, drop_epochs=(10.0, 20.0), **length)
+    done = compare(workdir, tmp_path_factory)
+    assert done.returncode == 0
+    assert 'A run of 30 epochs: its last errors cannot be compared with those of 90.\n' in done.stdout
+    assert 'Unlike the recipe: drop_epochs=(10.0, 20.0) ((24.0, 50.0, 78.0)).\n' in done.stdout
+
+
+def test_what_cannot_be_compared_is_one_line(folder, tmp_path, tmp_path_factory):
+    assert compare(tmp_path / 'none', tmp_path_factory).stderr.startswith('error: ')
+    done = compare(folder(), tmp_path_factory)
+    assert done.returncode == 1
+    assert done.stderr == f'error: {tmp_path} has logged nothing yet: its first line comes after 20 steps\n'

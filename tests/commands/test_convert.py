@@ -1,0 +1,77 @@
+"""The convert command: from a run to every format and back, and its mistakes in one line."""
+
+import cli
+import jax
+import numpy as np
+import pytest
+from weights.foreign import caffe_weights, caffemodel
+from weights.networks import assert_same, network
+
+from alexnet_jax.errors import InputError
+from alexnet_jax.weights import safetensors_file
+from alexnet_jax.weights.convert import convert, open_source
+from alexnet_jax.weights.open_weights import open_weights
+
+
+@pytest.fixture
+def command(program_cache):
+    return lambda *options: cli.run('convert', *options, cache=program_cache)
+
+
+def test_convert_of_a_chain_of_files_ends_where_it_began(tmp_path):
+    original = network('caffenet')
+    (tmp_path / 'a').write_bytes(caffemodel(caffe_weights(original.params), norm_first=False))
+    first = open_source(**NOTHING | {'weights': str(tmp_path / 'a')})
+    convert(first, to='onnx', output=tmp_path / 'b')
+    convert(open_source(**NOTHING | {'weights': str(tmp_path / 'b')}), to='safetensors', output=tmp_path / 'c')
+    assert_same(open_weights(tmp_path / 'c'), first)
+    np.testing.assert_array_equal(
+        open_weights(tmp_path / 'c').params['fc6']['kernel'], original.params['fc6']['kernel']
+    )
+
+
+def test_convert_prints_what_it_wrote(tmp_path, command):
+    safetensors_file.save_safetensors(network('released'), tmp_path / 'w.safetensors')
+    process = command(f'--weights={tmp_path}/w.safetensors', '--to=onnx', f'--output={tmp_path}/w.onnx')
+    assert process.returncode == 0, process.stderr
+    first, second, third = process.stdout.splitlines()
+    count = sum(x.size for x in jax.tree.leaves(network('released').params))
+    assert first == f'released, width 0.0625 from runs/some, step 7: {count:,} parameters, 3 classes'
+    assert second.startswith(f'{tmp_path}/w.onnx: 1.5 MB, params_sha256 ')
+    assert third == 'reads images, float32 (batch, 3, 224, 224), RGB 0..255; gives logits and probabilities'
+    assert_same(open_weights(tmp_path / 'w.onnx'), network('released'))
+
+
+NOTHING = {'workdir': None, 'step': None, 'weights': None, 'variant': None, 'mean': None}
+
+
+@pytest.mark.parametrize(
+    ('given', 'says'),
+    [
+        ({}, 'give --workdir=RUN, a run folder, or --weights=FILE, one of the two'),
+        ({'workdir': 'a', 'weights': 'b'}, 'one of the two'),
+        ({'workdir': 'nowhere'}, 'has no checkpoint: it has none'),
+        ({'workdir': 'nowhere', 'mean': '1,2,3'}, '--variant and --mean are for files of other programs'),
+        ({'weights': 'w', 'step': 3}, '--step is for --workdir'),
+        ({'weights': 'nowhere'}, 'nowhere cannot be read: No such file or directory'),
+    ],
+)
+def test_open_source_refuses_what_is_no_source(given, says):
+    with pytest.raises(InputError, match=says):
+        open_source(**NOTHING | given)
+
+
+@pytest.mark.parametrize('to', ['safetensors', 'onnx', 'torchvision', 'stablehlo', 'vhs'])
+def test_convert_refuses_what_cannot_be_written(to, tmp_path):
+    with pytest.raises(
+        InputError, match=r'cannot write .*: No such file or directory|--to=vhs: give one of safetensors'
+    ):
+        convert(network('one_weird_trick'), to=to, output=tmp_path / 'nowhere' / 'w')
+
+
+def test_convert_prints_a_mistake_in_one_line(tmp_path, command):
+    safetensors_file.save_safetensors(network('released'), tmp_path / 'w')
+    process = command(f'--weights={tmp_path}/w', '--to=torchvision', f'--output={tmp_path}/out')
+    assert (process.returncode, process.stdout) == (1, '')
+    assert process.stderr.startswith('error: torchvision has no released') and process.stderr.count('\n') == 1
+    assert [file.name for file in tmp_path.iterdir()] == ['w']

@@ -1,0 +1,177 @@
+"""`predict` and `features` on photographs: what they print, write and draw, and what becomes of unusable files."""
+
+import json
+
+import cli
+import numpy as np
+import pytest
+from PIL import Image
+from random_networks import network_of, save_run, slow_probabilities
+
+from alexnet_jax.data.photo import square_image
+from alexnet_jax.data.photo_files import open_photos
+from alexnet_jax.errors import InputError
+from alexnet_jax.evaluation import extract_features as features_wiring
+from alexnet_jax.evaluation import figure_4 as figures
+from alexnet_jax.evaluation import predict_photos as wiring
+from alexnet_jax.evaluation.open_networks import NetworkArgs
+from alexnet_jax.weights.safetensors_file import save_safetensors
+
+NAMES = ('green/photo.png', 'red/photo.jpg', 'elsewhere/photo.webp')
+
+
+@pytest.fixture(scope='module')
+def network():
+    return network_of(classes=('blue', 'green', 'red', 'black', 'white', 'grey'))
+
+
+@pytest.fixture(scope='module')
+def photos(tmp_path_factory):
+    """Three photographs of other sizes than 256, two of them in a folder named like a class; and two that are none."""
+    folder, random = tmp_path_factory.mktemp('photos'), np.random.default_rng(0)
+    for name in NAMES:
+        (folder / name).parent.mkdir()
+        small = random.integers(0, 256, (6, 8, 3), dtype=np.uint8)
+        Image.fromarray(small).resize((400, 300), Image.Resampling.BICUBIC).save(folder / name)
+    (folder / 'text.jpg').write_text('no image')
+    return folder
+
+
+@pytest.fixture
+def here(monkeypatch):
+    """This process's backend is set up already."""
+    for module in (wiring, features_wiring):
+        monkeypatch.setattr(module, 'prepare_backend', lambda *_, **__: None)
+
+
+def expected(network, folder, names, protocol):
+    """By the plain network, from the photographs' squares."""
+    squares = [(square_image((folder / name).read_bytes()), 0) for name in names]
+    return slow_probabilities(network, squares, protocol, decoded=True)
+
+
+def test_json_is_exactly_the_five_most_probable_and_bad_files_end_in_1(network, photos, tmp_path, program_cache):
+    save_safetensors(network, tmp_path / 'w.safetensors')
+    names = [str(photos / name) for name in (NAMES[0], 'text.jpg', NAMES[1], 'nothing.jpg', NAMES[2])]
+    given = [f'--weights={tmp_path / "w.safetensors"}', '--json', '--protocol=ten_view']
+    done = cli.run('predict', *names, *given, cache=program_cache)
+    assert done.returncode == 1
+    assert done.stderr.splitlines() == [
+        f'error: {photos / "text.jpg"}: not an image',
+        f'error: {photos / "nothing.jpg"}: No such file or directory',
+    ]
+    assert done.stdout.count('\n') == 1
+    found = json.loads(done.stdout)
+    rows = expected(network, photos, NAMES, 'ten_view')
+    assert list(found) == ['predictions'] and len(found['predictions']) == 3
+    for entry, name, row in zip(found['predictions'], NAMES, rows, strict=True):
+        best = sorted(range(6), key=lambda index: -row[index])[:5]
+        assert entry == {
+            'image': str(photos / name),
+            'top5': [
+                {'index': index, 'class': network.classes[index], 'probability': pytest.approx(row[index], abs=2e-5)}
+                for index in best
+            ],
+        }
+
+
+@pytest.fixture(scope='module')
+def run(tmp_path_factory, tiny, tiny_dir):
+    workdir = tmp_path_factory.mktemp('runs') / 'run'
+    save_run(network_of(), workdir, tiny, tiny_dir)
+    return NetworkArgs(workdir=[str(workdir)])
+
+
+def test_neighbours_and_figure(here, run, photos, tiny, tmp_path, monkeypatch):
+    """A training image itself is among the photographs: nearest to it is its record."""
+    jpeg, label = tiny.records('train')[7]
+    known = tmp_path / tiny.classes[label] / 'known.png'
+    known.parent.mkdir()
+    whole = square_image(jpeg)
+    Image.fromarray(whole).save(known)
+    drawn = []
+    monkeypatch.setattr(figures, 'draw_figure_4', lambda *given: drawn.append(given))
+    names = [str(known), str(photos / NAMES[2])]
+    outcome = wiring.predict(names, run, protocol='centre', neighbours='tiny', figure='f.png')
+    near = outcome.fields['predictions'][0]['neighbours']
+    assert len(near) == 6
+    assert near[0] == {'record': 7, 'class': tiny.classes[label], 'distance': pytest.approx(0, abs=0.05)}
+    assert near[1]['distance'] > 0.05
+    lines, top = outcome.text.splitlines(), outcome.fields['predictions'][0]['top5']
+    assert len(top) == 3  # of three classes
+    assert lines[0].split() == ['image', 'probability', 'class']
+    assert lines[1].split() == [names[0], f'{top[0]["probability"]:.1%}', top[0]['class']]
+    assert lines[3].split() == [f'{top[2]["probability"]:.1%}', top[2]['class']]
+    assert lines[4].split()[:4] == ['nearest', tiny.classes[label], '(7,', '0.0),']
+    assert lines[-1] == 'drawn: f.png'
+    (path, shown, rows), *rest = drawn
+    assert path == 'f.png' and not rest
+    assert [one.true for one in shown] == [tiny.classes[label], None]
+    np.testing.assert_array_equal(shown[0].image, whole)
+    assert [one.name for one in rows[0]] == [one['class'] for one in near]
+    np.testing.assert_array_equal(rows[0][0].image, whole)
+
+
+def test_what_cannot_be_done_is_one_line(here, run, photos, tiny_dir):
+    image = [str(photos / NAMES[0])]
+    with pytest.raises(InputError, match='no image is named'):
+        wiring.predict([], run, protocol='centre')
+    with pytest.raises(InputError, match='several networks are named'):
+        wiring.predict(image, NetworkArgs(workdir=['a', 'b']), protocol='centre')
+    with pytest.raises(InputError, match="no dataset 'nix'"):
+        wiring.predict(image, run, protocol='centre', neighbours='nix')
+    with pytest.raises(InputError, match=r'--figure=nix/x.png: there is no folder nix$'):
+        wiring.predict(image, run, protocol='centre', figure='nix/x.png')
+    with pytest.raises(InputError, match='--figure draws at most 400 images, and 401 are named'):
+        wiring.predict(image * 401, run, protocol='centre', figure='x.png')
+    outcome = wiring.predict([str(photos / 'text.jpg'), str(photos)], run, protocol='centre')
+    assert outcome.fields == {'predictions': []}
+    assert [line.split(': ')[1] for line in outcome.unusable] == ['not an image', 'Is a directory']
+
+
+def test_photographs_have_the_class_of_their_folder(photos, monkeypatch):
+    found = open_photos([str(photos / name) for name in (*NAMES, 'text.jpg')], ('blue', 'green', 'red'))
+    assert found.labels == (1, 2, None)
+    assert [label for _, label in found.records] == [1, 2, 0]
+    monkeypatch.chdir(photos / 'green')
+    assert open_photos(['photo.png'], ('blue', 'green', 'red')).labels == (1,)
+
+
+def test_features_of_a_dataset_and_of_files(here, run, photos, tiny, tmp_path):
+    """The same image as a record and as a file has the same features."""
+    settings = features_wiring.Settings(layer='fc7', dataset='tiny', output=str(tmp_path / 'f.npz'))
+    text, unusable = features_wiring.write([], run, settings)
+    assert text.startswith(f'{tmp_path / "f.npz"}: fc7/dropout of 13 images, 256 each') and unusable == ()
+    record = tmp_path / 'green' / 'record.jpg'
+    record.parent.mkdir()
+    record.write_bytes(tiny.records('validation')[5][0])
+    names = [str(photos / 'text.jpg'), str(record), str(photos / NAMES[2])]
+    settings = features_wiring.Settings(layer='fc7', output=str(tmp_path / 'g.npz'))
+    _, unusable = features_wiring.write(names, run, settings)
+    assert unusable == (f'{photos / "text.jpg"}: not an image',)
+    with np.load(tmp_path / 'f.npz') as of_dataset, np.load(tmp_path / 'g.npz') as of_files:
+        np.testing.assert_allclose(of_files['features'][0], of_dataset['features'][5], rtol=1e-4, atol=1e-4)
+        assert of_files['files'].tolist() == names[1:]
+        assert of_files['labels'].tolist() == [1, -1]
+        assert of_dataset['labels'].tolist() == [label for _, label in tiny.records('validation')]
+        assert str(of_dataset['images']) == 'tiny, validation'
+
+
+@pytest.mark.parametrize(
+    ('names', 'settings', 'words'),
+    [
+        ([], {'layer': 'fc7', 'output': 'f.npz'}, 'features of what'),
+        (['a.jpg'], {'layer': 'fc7', 'output': 'f.npz', 'dataset': 'tiny'}, 'features of what'),
+        (['a.jpg'], {'layer': 'fc7'}, 'no file is named'),
+        (['a.jpg'], {'layer': 'fc7', 'output': 'f.txt'}, 'must end in'),
+        (['a.jpg'], {'layer': 'pool5', 'output': 'f.npz'}, '--layer=pool5: the network released has no such layer'),
+    ],
+)
+def test_features_of_nothing(here, run, names, settings, words):
+    with pytest.raises(InputError, match=words):
+        features_wiring.write(names, run, features_wiring.Settings(**settings))
+
+
+def test_layers_are_listed_without_images(here, run):
+    text, _ = features_wiring.write([], run, features_wiring.Settings(layer='help'))
+    assert 'fc7/dropout' in text and text.endswith('= fc8')

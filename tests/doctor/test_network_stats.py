@@ -1,0 +1,180 @@
+"""Compares what is measured of real steps with the plain network of tests/oracle.py in float64 and sums in NumPy."""
+
+import contextlib
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import oracle
+import pytest
+
+from alexnet_jax.doctor.network_stats import measure_network
+
+# Released divides by LIGHTING_DIVISOR where it adds lighting. A small rate, because float32 finds another maximum in a
+# pool now and then, and steps make much of it.
+STEPS, RATE, LIGHTING_DIVISOR = 3, 3e-4, 1.1
+CONVS = {'conv2': (2, 2), 'conv3': (1, 1), 'conv4': (1, 2), 'conv5': (1, 2)}  # (padding, groups)
+MEASURED = 1e-3  # relative: of float32 against float64
+
+
+def compute_linears(params, x, masks):
+    """Computes {layer: its output before ReLU} of the released network; `masks` as of oracle.network."""
+    found = {'conv1': oracle.conv(x, params['conv1'], stride=4, pad=((0, 3), (0, 3)))}
+    x = oracle.FIRST['released'](found['conv1'])
+    for name, (pad, groups) in CONVS.items():
+        found[name] = oracle.conv(x, params[name], pad=((pad, pad),) * 2, groups=groups)
+        x = oracle.SECOND['released'](found[name]) if name == 'conv2' else oracle.relu(found[name])
+    x = oracle.pool(x).reshape(len(x), -1)
+    for name, mask in zip(('fc6', 'fc7'), masks, strict=True):
+        found[name] = x @ params[name]['kernel'] + params[name]['bias']
+        x = oracle.relu(found[name]) * mask
+    return found | {'fc8': x @ params['fc8']['kernel'] + params['fc8']['bias']}
+
+
+compute_linears_in_testing = jax.jit(lambda params, x: compute_linears(params, x, (0.5, 0.5)))
+
+
+def measure_layers(params, batches, mean):
+    """Computes {layer: (mean, spread, variation, highest)} in testing, of batches of eight."""
+    outputs = [compute_linears_in_testing(params, batch.images.astype(np.float64) - mean) for batch in batches]
+    found = {}
+    for name in params:
+        every = np.stack([np.asarray(output[name]) for output in outputs])  # (batches, 8, ..., units)
+        variation = np.sqrt(every.var(axis=1).mean() / (every**2).mean())
+        found[name] = every.mean(), every.std(), variation, every.max(axis=tuple(range(every.ndim - 1)))
+    return found
+
+
+@contextlib.contextmanager
+def compile_fast():
+    """Compiles the plain network with all optimisations: without them it runs for long in float64."""
+    jax.config.update('jax_disable_most_optimizations', False)
+    try:
+        yield
+    finally:
+        jax.config.update('jax_disable_most_optimizations', True)
+
+
+@pytest.fixture(scope='module')
+def both(lab):
+    """Returns (what was measured of STEPS steps, the same computed plainly)."""
+    snapshot = lab.make_snapshot(learning_rate=RATE)
+    params = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), dict(snapshot.state.params))
+    mean = np.asarray(snapshot.state.mean_image, np.float64)
+    batches = list(itertools.islice(snapshot.batches(0), 8))  # 64 images
+    found = measure_network(snapshot, steps=STEPS, info=lambda text: None, instruments=lab.instruments)
+
+    def loss(params, x, labels, masks):
+        outputs = compute_linears(params, x, masks)
+        return oracle.mean_cross_entropy(outputs['fc8'], labels), outputs
+
+    with jax.enable_x64(True), compile_fast():
+        plain: dict = {
+            'before': measure_layers(params, batches, mean),
+            'losses': [],
+            'read': [],
+            'masks': [],
+            'updates': [],
+        }
+        differentiate = jax.jit(jax.value_and_grad(loss, has_aux=True))
+        velocity = jax.tree.map(np.zeros_like, params)
+        for step, batch in enumerate(batches[:STEPS]):
+            x = (batch.images - mean + batch.lighting[:, None, None]) / LIGHTING_DIVISOR
+            masks = oracle.dropout_masks(jax.random.fold_in(jax.random.key(0), step), 8, (256, 256))
+            (value, outputs), grads = differentiate(params, jnp.asarray(x), batch.labels, masks)
+            plain['losses'].append(float(value))
+            plain['read'].append(x)
+            plain['masks'].append(
+                {
+                    f: np.where(np.asarray(outputs[f]) > 0, 2 * m - 1, 0)
+                    for f, m in zip(('fc6', 'fc7'), masks, strict=True)
+                }
+            )
+            norms = {}
+            for name, (kind, factor, decay) in itertools.product(params, (('kernel', 1, 5e-4), ('bias', 2, 0))):
+                w, v, g = params[name][kind], velocity[name][kind], np.asarray(grads[name][kind])
+                v = 0.9 * v - decay * RATE * w - factor * RATE * g
+                if kind == 'kernel':
+                    size = np.sqrt((w**2).sum())
+                    norms[name] = np.sqrt((g**2).sum()), size, np.sqrt((v**2).sum()) / size
+                params[name][kind], velocity[name][kind] = w + v, v
+            plain['updates'].append(norms)
+        plain['after'] = measure_layers(params, batches, mean)
+        plain['pixels'] = np.stack([batch.images for batch in batches[:STEPS]]).astype(np.float64)
+    return found, plain
+
+
+def test_measure_network_losses(both):
+    found, plain = both
+    np.testing.assert_allclose(found.losses, plain['losses'], rtol=1e-5)
+    assert found.rates == pytest.approx([RATE] * STEPS) and found.start == 0 and found.images == 64
+
+
+@pytest.mark.parametrize('when', ['before', 'after'])
+def test_measure_network_layers(both, when):
+    found, plain = both
+    for name, (mean, spread, variation, highest) in plain[when].items():
+        measured = getattr(found, when)[name]
+        assert measured.mean == pytest.approx(mean, rel=MEASURED, abs=MEASURED * spread)
+        assert measured.spread == pytest.approx(spread, rel=MEASURED)
+        assert measured.variation == pytest.approx(variation, rel=MEASURED)
+        np.testing.assert_allclose(measured.highest, highest, rtol=MEASURED, atol=MEASURED * spread)
+
+
+def test_measure_network_updates(both):
+    found, plain = both
+    for name, update in found.updates.items():
+        gradient, weight, ratio = np.median([norms[name] for norms in plain['updates']], axis=0)
+        assert (update.gradient, update.weight, update.ratio) == pytest.approx((gradient, weight, ratio), rel=MEASURED)
+
+
+def test_measure_network_inputs(both):
+    found, plain = both
+    read, inputs = np.stack(plain['read']), found.inputs
+    np.testing.assert_allclose(inputs.mean, read.mean((0, 1, 2, 3)), atol=1e-3)
+    np.testing.assert_allclose(inputs.subtracted, (plain['pixels'] - read).mean((0, 1, 2, 3)), atol=1e-3)
+    assert inputs.spread == pytest.approx(np.sqrt(read.var((0, 1, 2, 3)).mean()), rel=1e-5)
+    assert (inputs.lowest, inputs.highest) == pytest.approx((read.min(), read.max()), rel=1e-5)
+
+
+def correlate(pairs):
+    """Computes Pearson's correlation by the formula, over all places that both of a pair know."""
+    known = [(a[(a != 0) & (b != 0)], b[(a != 0) & (b != 0)]) for a, b in pairs]
+    a, b = (np.concatenate(side) for side in zip(*known, strict=True))
+    assert len(a) > 2500
+    return ((a - a.mean()) * (b - b.mean())).sum() / np.sqrt(((a - a.mean()) ** 2).sum() * ((b - b.mean()) ** 2).sum())
+
+
+def test_measure_network_dropout(both):
+    found, plain = both
+    masks = plain['masks']
+    known = np.concatenate([mask[mask != 0] for step in masks for mask in step.values()])
+    assert found.dropout.kept == pytest.approx((known > 0).mean(), abs=1e-3)
+    every = [mask for step in masks for mask in step.values()]
+    expected = {
+        'towers': [(mask[:, :128], mask[:, 128:]) for mask in every],
+        'images': [(mask[:-1], mask[1:]) for mask in every],
+        'layers': [(step['fc6'], step['fc7']) for step in masks],
+        'steps': [(a[name], b[name]) for a, b in itertools.pairwise(masks) for name in ('fc6', 'fc7')],
+    }
+    assert found.dropout.correlations == pytest.approx(
+        {name: correlate(pairs) for name, pairs in expected.items()}, abs=2e-3
+    )
+
+
+def test_measure_network_on_two_devices_equals_one(diagnose):
+    """The network of the broken case is the healthy one until units are dropped."""
+    one = diagnose('healthy').measurements
+    two = diagnose('both towers fed the same dropout key').measurements
+    for name, stats in one.network.before.items():
+        other = two.network.before[name]
+        np.testing.assert_allclose(
+            (stats.mean, stats.spread, stats.variation),
+            (other.mean, other.spread, other.variation),
+            rtol=1e-3,
+            atol=1e-5,
+        )
+        np.testing.assert_allclose(stats.highest, other.highest, rtol=1e-3, atol=1e-4)
+    assert two.network.dropout.kept == pytest.approx(0.5, abs=0.02)
+    assert two.network.dropout.correlations['towers'] == pytest.approx(1)

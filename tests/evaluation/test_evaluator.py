@@ -1,0 +1,206 @@
+"""Both protocols against a slow computation: image by image, view by view, the plain network, NumPy's averages."""
+
+import dataclasses
+import functools
+import io
+import itertools
+import math
+
+import jax
+import numpy as np
+import oracle
+import pytest
+from PIL import Image
+
+from alexnet_jax.data.dataset import open_dataset
+from alexnet_jax.data.decode import decode_record
+from alexnet_jax.data.preparing import folder
+from alexnet_jax.data.preparing.writer import prepare
+from alexnet_jax.evaluation import evaluator as evaluation
+from alexnet_jax.evaluation.evaluator import Evaluator, Result
+from alexnet_jax.model.alexnet import init_parameters
+from alexnet_jax.model.spec import Conv, Dense, Relu
+from alexnet_jax.model.zoo import VARIANTS
+from alexnet_jax.sharding.mesh import make_mesh, parameter_specs, shardings
+
+pytestmark = pytest.mark.usefixtures('optimised')
+
+WIDTH, CLASSES = 0.0625, 3
+MEAN = np.random.default_rng(1).uniform(90, 130, (224, 224, 3))
+CORNERS = [(0, 0), (0, 32), (32, 0), (32, 32), (16, 16)]
+
+
+@pytest.fixture(scope='module')
+def validation(tiny):
+    return tiny.records('validation')
+
+
+def parameters(variant, classes=CLASSES):
+    """Float64, and strong enough that images differ in what they are taken for."""
+    params = init_parameters(VARIANTS[variant].scaled(WIDTH), jax.random.key(0), num_classes=classes)
+    params = jax.tree.map(lambda p: np.asarray(p, np.float64) * 2, params)
+    params['fc8']['kernel'] = np.random.default_rng(2).normal(0, 0.1, params['fc8']['kernel'].shape)
+    params['fc8']['bias'] = -params['fc8']['kernel'].sum(axis=0) / 2
+    return params
+
+
+def placed(params, mean, mesh):
+    """Both where training has them."""
+    tree = {'params': params, 'mean': mean}
+    tree = jax.device_put(tree, shardings(mesh, parameter_specs(mesh, tree)))
+    return tree['params'], tree['mean']
+
+
+@pytest.fixture(scope='module', params=['paper', 'released'])
+def slow(request, validation):
+    """(variant, params, {protocol: (loss, top-1 error)}) by the plain network."""
+    params = parameters(request.param)
+    images = np.stack([decode_record(jpeg) for jpeg, _ in validation])
+    labels = np.array([label for _, label in validation])
+    pil = np.stack([np.asarray(Image.open(io.BytesIO(jpeg)), np.int16) for jpeg, _ in validation])
+    assert np.abs(images - pil).max() <= 3  # the decoder is another library's; it is one for both sides here
+    with jax.enable_x64(True):
+        network = jax.jit(lambda x: oracle.network(request.param, params, x, None))
+        views = []
+        for top, left in CORNERS:
+            for mirrored in (False, True):
+                x = images[:, top : top + 224, left : left + 224].astype(np.float64)
+                logits = np.asarray(network((x[:, :, ::-1] if mirrored else x) - MEAN))
+                powers = np.exp(logits - logits.max(axis=1, keepdims=True))
+                views.append(powers / powers.sum(axis=1, keepdims=True))
+    expected = {}
+    for protocol, probabilities in {'centre': views[8], 'ten_view': sum(views) / 10}.items():
+        loss = -np.log(probabilities[np.arange(len(labels)), labels]).mean()
+        expected[protocol] = (loss, (probabilities.argmax(axis=1) != labels).mean())
+    assert all(0 < error < 1 for _, error in expected.values())
+    assert abs(expected['centre'][0] - expected['ten_view'][0]) > 1e-3  # the test would see one taken for the other
+    return request.param, params, expected
+
+
+@pytest.mark.parametrize(('shape', 'trick'), [((1, 1), False), ((1, 2), False), ((2, 2), False), ((1, 4), True)])
+def test_both_protocols_equal_the_plain_network_on_every_mesh(slow, validation, shape, trick):
+    name, params, expected = slow
+    mesh = make_mesh(*shape, one_weird_trick=trick)
+    with jax.enable_x64(True):
+        evaluate = Evaluator(VARIANTS[name].scaled(WIDTH), mesh, validation, num_classes=CLASSES, batch_size=4)
+        for protocol, (loss, error) in expected.items():
+            result = evaluate(*placed(params, MEAN, mesh), protocol=protocol)
+            assert result.examples == 13
+            assert result.loss == pytest.approx(loss, rel=1e-10)
+            assert result.top1_error == pytest.approx(error, abs=1e-12)
+            assert result.top5_error == 0  # of three classes
+
+
+@pytest.fixture(scope='module')
+def constant(validation):
+    """A test of a network that answers the same to every image: softmax of `bias` over ten classes."""
+    variant, mesh = VARIANTS['paper'].scaled(WIDTH), make_mesh(1, 1)
+    evaluate = Evaluator(variant, mesh, validation, num_classes=10, batch_size=8)
+
+    def test(bias, protocol='centre', params_are_placed_before=lambda: None):
+        params = init_parameters(variant, jax.random.key(0), num_classes=10)
+        params['fc8'] = {'kernel': np.zeros((256, 10), np.float32), 'bias': np.asarray(bias, np.float32)}
+        arguments = placed(params, MEAN.astype(np.float32), mesh)
+        params_are_placed_before()
+        return evaluate(*arguments, protocol=protocol)
+
+    test.evaluate, test.records = evaluate, validation
+    return test
+
+
+@pytest.mark.parametrize('protocol', ['centre', 'ten_view'])
+def test_each_record_goes_to_the_devices_once_for_all_its_views(constant, monkeypatch, protocol):
+    """Whole, and only by `jax.device_put`: the test refuses what would go unasked. 13 records in batches of 8."""
+    sent, device_put = [], jax.device_put
+
+    def counted(tree, *arguments, **options):
+        sent.extend(leaf for leaf in jax.tree.leaves(tree) if np.ndim(leaf) > 2)
+        return device_put(tree, *arguments, **options)
+
+    monkeypatch.setattr(jax, 'device_put', counted)
+    constant([0] * 10, protocol=protocol, params_are_placed_before=sent.clear)
+    assert [(images.shape, images.dtype) for images in sent] == [((8, 256, 256, 3), np.uint8)] * 2
+    whole = np.stack([decode_record(jpeg) for jpeg, _ in constant.records])
+    np.testing.assert_array_equal(np.concatenate(sent)[:13], whole)
+
+
+@pytest.mark.parametrize(('crop', 'places'), [(24, [(0, 0), (0, 8), (8, 0), (8, 8), (4, 4)]), (32, [(0, 0)])])
+def test_crops_of_records_of_32(tmp_path, crop, places):
+    """One convolution as large as the crop, fc7 and fc8: three products of matrices. 12 records in batches of 8."""
+    random = np.random.default_rng(crop)
+    for split, name in itertools.product(('train', 'validation'), ('cat', 'dog')):
+        (tmp_path / split / name).mkdir(parents=True)
+        for i in range(6):
+            noise = random.integers(0, 256, (8, 8, 3), np.uint8)
+            Image.fromarray(noise).resize((32, 32)).save(tmp_path / split / name / f'{i}.png')
+    prepare(folder.make_folder_spec(tmp_path, name='small', record_size=32), data_dir=tmp_path, workers=1)
+    records = open_dataset('small', data_dir=tmp_path).records('validation')
+    images = np.stack([np.asarray(Image.open(io.BytesIO(jpeg)), np.float64) for jpeg, _ in records])
+    kernel, mean = random.normal(0, 1e-3, (crop, crop, 3, 5)), random.uniform(99, 120)
+    fc7, fc8 = random.normal(0, 1, (5, 6)), random.normal(0, 1, (6, 2))
+    params = {'conv1': kernel, 'fc7': fc7, 'fc8': fc8}
+    params = {name: {'kernel': weights, 'bias': np.zeros(weights.shape[-1])} for name, weights in params.items()}
+    convolution = Conv('conv1', 5, crop, 'image', ((0, 0), (0, 0)), (Relu(),), init_std=1.0, init_bias=0.0)
+    variant = dataclasses.replace(
+        VARIANTS['paper'],
+        convs=(convolution,),
+        dense=(Dense('fc7', 6, init_std=1.0, init_bias=0.0), Dense('fc8', 0, init_std=1.0, init_bias=0.0)),
+        dropout_rate=0.0,
+        input_size=crop,
+        record_size=32,
+        towers=1,
+    )
+    views, relu = [], functools.partial(np.maximum, 0)
+    for flip, (top, left) in itertools.product((1, -1), places):
+        x = images[:, top : top + crop, left : left + crop][:, :, ::flip] - mean
+        powers = np.exp(relu(relu(np.einsum('nhwc,hwcf->nf', x, kernel)) @ fc7) @ fc8)
+        views.append(powers / powers.sum(axis=1, keepdims=True))
+    mesh = make_mesh(1, 1)
+    with jax.enable_x64(True):
+        evaluate = Evaluator(variant, mesh, records, num_classes=2, batch_size=8)
+        arrays = placed(params, np.full((crop, crop, 3), mean), mesh)
+        ten, centre = (evaluate.probabilities(*arrays, protocol=protocol)[0] for protocol in ('ten_view', 'centre'))
+    np.testing.assert_allclose(ten, np.mean(views, axis=0), rtol=1e-9)
+    np.testing.assert_allclose(centre, views[len(places) - 1], rtol=1e-9)
+    assert np.abs(ten - centre).max() > 0.01
+
+
+def test_ties_are_errors(constant):
+    """A dead network calls every class equally likely: always wrong, where argmax would find class 0 right."""
+    assert constant([0] * 10) == Result(13, pytest.approx(math.log(10), rel=1e-5), 1.0, 1.0)
+
+
+def test_nan_is_an_error_and_not_a_small_loss(constant):
+    result = constant([math.nan] * 10)
+    assert (result.examples, result.top1_error, result.top5_error) == (13, 1.0, 1.0)
+    assert math.isnan(result.loss)
+
+
+def test_the_fifth_is_among_the_five_and_the_sixth_is_not(constant):
+    """Of the labels, 0 comes fifth, 1 sixth, 2 seventh; the validation split has 5, 4 and 4 of them."""
+    bias = [5, 4, 3, 9, 8, 7, 6, 0, 0, 0]
+    result = constant(bias)
+    total = math.log(sum(math.exp(b) for b in bias))
+    loss = sum(count * (total - b) for count, b in zip([5, 4, 4], bias, strict=False)) / 13
+    assert result == Result(13, pytest.approx(loss, rel=1e-5), 1.0, pytest.approx(8 / 13))
+
+
+def test_the_first_is_right(constant):
+    assert constant([9, 4, 3, 0, 0, 0, 0, 0, 0, 0]).top1_error == pytest.approx(8 / 13)
+
+
+def test_a_count_that_is_not_the_split_s_is_refused(constant):
+    evaluate = constant.evaluate
+    evaluate.examples = 14
+    try:
+        with pytest.raises(AssertionError, match=r'evaluated 13\.0 images of 14'):
+            constant([0] * 10)
+    finally:
+        evaluate.examples = 13
+
+
+def test_what_is_moved_is_moved_by_name(constant, monkeypatch):
+    """A batch that is left on the host would be sent by the call itself, which then waits for it: refused."""
+    monkeypatch.setattr(evaluation, 'place_batch', lambda mesh, batch, batch_size: batch)
+    with pytest.raises(jax.errors.JaxRuntimeError, match='Disallowed host-to-device transfer'):
+        constant([0] * 10)

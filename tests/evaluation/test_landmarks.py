@@ -1,0 +1,83 @@
+"""The landmarks of a training on ImageNet: each verdict on both sides of its bound, by hand."""
+
+import dataclasses
+import math
+
+import pytest
+
+from alexnet_jax.evaluation.landmarks import TrainingHistory, landmarks, on_course
+
+# 10,009 steps of 128 are an epoch, 20 are 200,182; the rate falls after step 250,000.
+GOOD = TrainingHistory(
+    variant='released',
+    dataset='imagenet2012',
+    whole=True,
+    classes=1000,
+    batch_size=128,
+    losses=[(20, 0.01, 6.92), (3980, 0.01, 6.72), (4000, 0.01, 6.69), (250_000, 0.01, 2.9), (250_020, 0.001, 2.7)],
+    errors=[(200_000, 0.9), (201_000, 0.55), (249_000, 0.53), (251_000, 0.47)],
+    final={'centre': (0.427, 0.198), 'ten_view': (0.40664, 0.18210)},
+    epochs=91.0,
+)
+NAMES = ('start', 'plateau', 'early', 'drop', 'centre 1', 'centre 5', 'ten-view 1', 'ten-view 5')
+
+
+def verdicts(**changes):
+    passed = landmarks(dataclasses.replace(GOOD, **changes))
+    return dict(zip(NAMES, (landmark.verdict for landmark in passed), strict=True)), passed
+
+
+def test_the_published_run_is_on_course():
+    found, passed = verdicts()
+    assert set(found.values()) == {'as expected'} and on_course(passed)
+    assert [landmark.found for landmark in passed] == [
+        *('6.92 at step 20', '512,000, step 4,000', '55.0% at step 201,000', '53.0% to 47.0%'),
+        *('42.7%', '19.8%', '40.7%', '18.2%'),
+    ]
+
+
+@pytest.mark.parametrize(
+    ('changes', 'name', 'verdict'),
+    [
+        ({'losses': [(20, 0.01, 7.20)]}, 'start', 'as expected'),  # ln(1000) is 6.9078
+        ({'losses': [(20, 0.01, 7.22)]}, 'start', 'off'),
+        ({'losses': [(20, 0.01, 6.60)]}, 'start', 'off'),
+        ({'losses': [(20, 0.01, math.nan)]}, 'start', 'off'),
+        ({'losses': [(20, 0.01, 6.9), (30_000, 0.01, 6.75)]}, 'plateau', 'not yet'),  # 3,840,000 images
+        ({'losses': [(20, 0.01, 6.9), (30_001, 0.01, 6.75)]}, 'plateau', 'off'),
+        ({'losses': [(20, 0.01, 6.9), (30_000, 0.01, 6.70)]}, 'plateau', 'as expected'),
+        ({'losses': [(20, 0.01, 6.9), (30_020, 0.01, 6.70)]}, 'plateau', 'off'),
+        ({'errors': [(200_181, 0.6)]}, 'early', 'not yet'),
+        ({'errors': [(200_182, 0.6201)]}, 'early', 'off'),
+        ({'errors': [(200_182, 0.6199)]}, 'early', 'as expected'),
+        ({'errors': [(200_182, 0.45)]}, 'early', 'better'),
+        ({'losses': [(20, 0.01, 6.9), (150_000, 0.001, 3.0)]}, 'early', 'not comparable'),
+        ({'errors': [(249_000, 0.53), (251_000, 0.53)]}, 'drop', 'off'),
+        ({'errors': [(249_000, 0.53)]}, 'drop', 'not yet'),
+        ({'final': {'centre': (0.4291, 0.198)}}, 'centre 1', 'off'),
+        ({'final': {'centre': (0.423, 0.1991)}}, 'centre 5', 'off'),
+        ({'final': {'centre': (0.423, 0.1991)}}, 'centre 1', 'better'),
+        ({'final': {'ten_view': (0.4101, 0.185)}}, 'ten-view 1', 'off'),
+        ({'final': {'ten_view': (0.4101, 0.185)}}, 'ten-view 5', 'as expected'),
+        ({'final': {'ten_view': (0.4101, 0.185)}}, 'centre 1', 'not yet'),
+        ({'variant': 'paper'}, 'ten-view 1', 'not comparable'),
+        ({'variant': 'caffe_alexnet', 'final': {'centre': (0.4319, 0.2)}}, 'centre 1', 'as expected'),  # 42.9 +- 0.3
+        ({'variant': 'caffe_alexnet', 'final': {'centre': (0.4321, 0.2)}}, 'centre 1', 'off'),
+        ({'variant': 'no_norm', 'final': {'ten_view': (0.42333, 0.2)}}, 'ten-view 1', 'as expected'),  # 42.034 +- 0.3
+        ({'variant': 'no_norm', 'final': {'ten_view': (0.42335, 0.2)}}, 'ten-view 1', 'off'),
+        ({'whole': False}, 'ten-view 1', 'not comparable'),
+        ({'dataset': 'clothing'}, 'ten-view 1', 'not comparable'),
+        ({'epochs': 30.0, 'final': {'centre': (0.5, 0.2)}}, 'centre 1', 'not comparable'),
+        ({'epochs': 80.0, 'final': {'centre': (0.5, 0.2)}}, 'centre 1', 'off'),
+        ({'dataset': 'clothing'}, 'plateau', 'not comparable'),
+    ],
+)
+def test_each_side_of_a_bound(changes, name, verdict):
+    found, passed = verdicts(**changes)
+    assert found[name] == verdict
+    assert on_course(passed) == ('off' not in found.values())
+
+
+def test_a_run_that_has_logged_one_line_has_most_before_it():
+    found, passed = verdicts(losses=GOOD.losses[:1], errors=(), final={})
+    assert found.pop('start') == 'as expected' and set(found.values()) == {'not yet'} and on_course(passed)

@@ -1,0 +1,33 @@
+"""Tests charts by what Matplotlib will draw."""
+
+import numpy as np
+import pytest
+
+from alexnet_jax.report.charts import Curve, draw_confusion_matrix, draw_curves, get_uniform_loss
+
+
+def draw_axes(heights, **options):
+    line = Curve('', range(len(heights)), heights, '#2b6cb0', strong=False)
+    return draw_curves([line], title='', xlabel='updates', **options).figure.axes[0]
+
+
+def test_draw_curves_labels_no_mean_over_a_drop():
+    """A log's line that spans a drop has a rate between the two, close to one of them."""
+    axes = draw_axes([0.003, 0.003, 0.0026625, 0.0003, 0.0003], log=True)
+    assert axes.get_yticks().tolist() == [0.0003, 0.003]
+    assert [label.get_text() for label in axes.get_yticklabels()] == ['0.0003', '0.003']
+
+
+@pytest.mark.parametrize('log', [False, True])
+def test_draw_curves_accepts_no_points(log):
+    assert draw_axes([], log=log).get_lines()[0].get_xdata().size == 0
+
+
+def test_get_uniform_loss_is_of_equal_probabilities():
+    height, label = get_uniform_loss(10)
+    assert height == pytest.approx(-np.log(0.1)) and label == 'guessing, ln 10 = 2.30'
+
+
+def test_draw_confusion_matrix_places_counts():
+    texts = draw_confusion_matrix(np.array([[3, 1], [0, 5]]), ['a', 'b']).figure.axes[0].texts
+    assert {(t.get_position(), t.get_text()) for t in texts} == {((0, 0), '3'), ((1, 0), '1'), ((1, 1), '5')}

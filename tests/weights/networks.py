@@ -1,0 +1,54 @@
+"""Networks with random weights, for the tests of files."""
+
+import zlib
+
+import jax
+import numpy as np
+
+from alexnet_jax.model.alexnet import get_parameter_shapes
+from alexnet_jax.model.network import Network, NetworkName
+
+WIDTH = 0.0625
+
+
+def network(variant, *, without=(), width=WIDTH, classes=('blue', 'green', 'red'), scale=1.0):
+    """Weights ~ N(0, 2 / fan-in) * scale, so that the signal neither dies nor explodes, biases ~ N(0, 0.1)."""
+    name = NetworkName(variant, width, tuple(without))
+    random = np.random.default_rng(zlib.crc32(repr(name).encode()))
+    shapes = get_parameter_shapes(name.build(), num_classes=len(classes))
+
+    def filled(leaf):
+        std = 0.1 if len(leaf.shape) == 1 else scale * (2 / np.prod(leaf.shape[:-1])) ** 0.5
+        return random.normal(0, std, leaf.shape).astype(np.float32)
+
+    size = name.build().input_size
+    return Network(
+        name=name,
+        params=jax.tree.map(filled, shapes),
+        mean_image=random.normal((120, 110, 100), 10, (size, size, 3)).astype(np.float32),
+        classes=tuple(classes),
+        source='runs/some, step 7',
+        about={'step': 7, 'config': {'variant': variant}},
+    )
+
+
+def assert_same(found, expected):
+    """Asserts that both networks are equal, bit for bit."""
+    assert (found.name, found.classes, found.source, found.about) == (
+        expected.name,
+        expected.classes,
+        expected.source,
+        expected.about,
+    )
+    assert jax.tree.structure(found.params) == jax.tree.structure(expected.params)
+    jax.tree.map(np.testing.assert_array_equal, found.params, expected.params)
+    np.testing.assert_array_equal(found.mean_image, expected.mean_image)
+    assert found.mean_image.dtype == np.float32
+
+
+def assert_same_params(found, expected):
+    """Asserts that arrays of the same names are equal and float32."""
+    for layer, parts in expected.items():
+        for part, array in parts.items():
+            assert found[layer][part].dtype == np.float32
+            np.testing.assert_array_equal(found[layer][part], array, f'{layer}/{part}')

@@ -1,0 +1,109 @@
+"""Caffe's files, written by the tests' own encoder, come back as the networks that they are."""
+
+import numpy as np
+import pytest
+from weights.foreign import blob, caffe_weights, caffemodel, field
+from weights.networks import assert_same_params, network
+
+from alexnet_jax.data.augment import centre_crop
+from alexnet_jax.errors import InputError
+from alexnet_jax.weights.open_weights import open_weights
+
+FORMS = {
+    'as Caffe writes today': {},
+    'before BlobShape': {'legacy': True, 'v1': True},
+    'unpacked': {'packed': False},
+    'unpacked doubles before BlobShape': {'packed': False, 'double': True, 'legacy': True},
+    'doubles': {'double': True},
+}
+
+
+@pytest.mark.parametrize('form', FORMS)
+def test_load_caffe_reads_every_form_exactly(tmp_path, form):
+    original = network('caffe_alexnet', classes=('a', 'b', 'c'))
+    (tmp_path / 'm').write_bytes(caffemodel(caffe_weights(original.params), **FORMS[form]))
+    found = open_weights(tmp_path / 'm')
+    assert found.name == original.name
+    assert found.classes == ('0', '1', '2')
+    assert_same_params(found.params, original.params)
+
+
+@pytest.mark.parametrize('v1', [False, True])
+@pytest.mark.parametrize(('norm_first', 'variant'), [(True, 'caffe_alexnet'), (False, 'caffenet')])
+def test_load_caffe_infers_the_variant_from_the_layers(tmp_path, norm_first, variant, v1):
+    weights = caffe_weights(network('caffenet').params)
+    (tmp_path / 'm').write_bytes(caffemodel(weights, name='mine', norm_first=norm_first, v1=v1))
+    assert open_weights(tmp_path / 'm').name.variant == variant
+    other = {'caffenet': 'caffe_alexnet', 'caffe_alexnet': 'caffenet'}[variant]
+    with pytest.raises(InputError, match=f'says that it is {variant}, not --variant={other}'):
+        open_weights(tmp_path / 'm', variant=other)
+
+
+def test_load_caffe_takes_the_variant_from_name_or_user(tmp_path):
+    weights = caffe_weights(network('caffenet').params)
+    (tmp_path / 'm').write_bytes(caffemodel(weights, name='CaffeNet', order=False))
+    assert open_weights(tmp_path / 'm').name.variant == 'caffenet'
+    (tmp_path / 'm').write_bytes(caffemodel(weights, name='mine', order=False))
+    assert open_weights(tmp_path / 'm', variant='caffe_alexnet').name.variant == 'caffe_alexnet'
+    words = 'does not say which network it is: .* --variant=caffe_alexnet or caffenet --to=safetensors'
+    with pytest.raises(InputError, match=words):
+        open_weights(tmp_path / 'm')
+    with pytest.raises(InputError, match='it may be --variant=caffe_alexnet or caffenet'):
+        open_weights(tmp_path / 'm', variant='paper')
+
+
+def test_parse_mean_reads_colours_and_binaryproto(tmp_path):
+    (tmp_path / 'm').write_bytes(caffemodel(caffe_weights(network('caffenet').params)))
+    usual = open_weights(tmp_path / 'm').mean_image
+    assert usual.shape == (227, 227, 3) and usual.dtype == np.float32
+    np.testing.assert_array_equal(usual, np.broadcast_to([123, 117, 104], usual.shape))
+    given = open_weights(tmp_path / 'm', mean='10,20.5,30').mean_image
+    np.testing.assert_array_equal(given, np.broadcast_to([10, 20.5, 30], given.shape))
+    rgb = np.random.default_rng(0).uniform(0, 255, (256, 256, 3)).astype(np.float32)
+    (tmp_path / 'mean').write_bytes(blob(rgb[..., ::-1].transpose(2, 0, 1)[None], legacy=True))
+    image = open_weights(tmp_path / 'm', mean=str(tmp_path / 'mean')).mean_image
+    np.testing.assert_array_equal(image, centre_crop(rgb, 227))
+    assert image[0, 0].tolist() == rgb[14, 14].tolist()  # (256 - 227) // 2, as in data_transformer.cpp
+
+
+@pytest.mark.parametrize(
+    ('mean', 'says'),
+    [
+        ('1,2', 'cannot be read: No such file'),
+        ('1,2,300', 'pixels are 0..255'),
+        ('1.1.1,2,3', 'three numbers of 0..255'),
+        ('SMALL', r'is an image of \(3, 10, 10\)'),
+        ('LARGE', 'holds values that are no pixels'),
+        ('OTHER', 'is no .binaryproto of Caffe'),
+    ],
+)
+def test_parse_mean_refuses_what_is_no_mean(tmp_path, mean, says):
+    (tmp_path / 'm').write_bytes(caffemodel(caffe_weights(network('caffenet').params)))
+    (tmp_path / 'SMALL').write_bytes(blob(np.ones((1, 3, 10, 10))))
+    (tmp_path / 'LARGE').write_bytes(blob(np.full((1, 3, 227, 227), 256.0)))
+    (tmp_path / 'OTHER').write_bytes(b'a file of text')
+    with pytest.raises(InputError, match=says):
+        open_weights(tmp_path / 'm', mean=str(tmp_path / mean) if mean.isupper() else mean)
+
+
+def changed(weights, **layers):
+    return caffemodel(weights | layers)
+
+
+def test_load_caffe_refuses_other_networks_in_one_line(tmp_path):
+    weights = caffe_weights(network('caffenet').params)
+    kernel, bias = weights['conv2']
+    ungrouped = np.concatenate([kernel, kernel], axis=1)
+    lying = field(100, field(2, 'Convolution') + field(7, field(7, field(1, b'\x05')) + field(5, b'\0' * 8)))
+    for data, says in [
+        (changed(weights, conv2=(ungrouped, bias)), r'conv2/kernel is \(5, 5, 6, 16\), not \(5, 5, 3, 16\)'),
+        (changed(weights, conv2=(kernel, bias[:-1])), r'conv2/bias is \(15,\)'),
+        (changed(weights, fc8=(weights['fc8'][0],)), 'not 8 with a kernel and a bias each'),
+        (changed(weights, fc6=(weights['fc6'][0] * np.inf, weights['fc6'][1])), 'fc6/kernel holds non-finite values'),
+        (lying, r'an array of \(5,\) with 2 numbers'),
+        (caffemodel(weights)[:-1000], 'of weights that is known here'),
+    ]:
+        (tmp_path / 'm').write_bytes(data)
+        with pytest.raises(InputError, match=says) as refused:
+            open_weights(tmp_path / 'm')
+        assert len(str(refused.value).splitlines()) == 1

@@ -1,0 +1,110 @@
+"""ONNX files without the onnx package: what is written here, is read back. Oracles: tests/extras/test_onnx.py."""
+
+import json
+
+import pytest
+from weights.foreign import bvlc_onnx, caffe_weights, field, filled, graph, node
+from weights.networks import assert_same, assert_same_params, network
+
+from alexnet_jax.errors import InputError
+from alexnet_jax.files import map_file
+from alexnet_jax.model.zoo import VARIANTS
+from alexnet_jax.weights import onnx_write
+from alexnet_jax.weights.onnx_read import Model, parse_tensor
+from alexnet_jax.weights.onnx_schema import ONNX
+from alexnet_jax.weights.open_weights import open_weights
+from alexnet_jax.weights.proto_messages import MalformedError, parse_message
+
+
+@pytest.mark.parametrize(
+    ('variant', 'without'),
+    [
+        *((variant, ()) for variant in (*VARIANTS, 'cifar10_18pct')),
+        ('paper', ('conv3_exchange', 'dropout')),
+        ('caffenet', ('towers',)),
+    ],
+)
+def test_save_onnx_comes_back_bit_for_bit(tmp_path, variant, without):
+    saved = network(variant, without=without)
+    onnx_write.save_onnx(saved, tmp_path / 'w.onnx')
+    assert_same(open_weights(tmp_path / 'w.onnx'), saved)
+
+
+def test_save_onnx_refuses_locally_connected_layers(tmp_path):
+    with pytest.raises(InputError, match='ONNX has no locally connected layer, such as local3: use --to=stablehlo'):
+        onnx_write.save_onnx(network('cifar10_13pct'), tmp_path / 'w.onnx')
+    assert not [*tmp_path.iterdir()]
+
+
+def test_save_onnx_writes_metadata(tmp_path):
+    onnx_write.save_onnx(network('one_weird_trick'), tmp_path / 'w.onnx')
+    model = Model(map_file(tmp_path / 'w.onnx'))
+    assert model.metadata['variant'] == 'one_weird_trick'
+    assert json.loads(model.metadata['classes']) == ['blue', 'green', 'red']
+    assert json.loads(model.metadata['pixel_std']) == pytest.approx([58.395, 57.12, 57.375])
+    assert (model.inputs, model.sizes) == (['images'], (0, 3, 224, 224))
+    assert [node.op_type for node in model.nodes[:3]] == ['Sub', 'Div', 'Conv']
+
+
+def test_load_onnx_reads_caffes_graph_exactly(tmp_path):
+    original = network('caffe_alexnet')
+    (tmp_path / 'w').write_bytes(bvlc_onnx(caffe_weights(original.params)))
+    found = open_weights(tmp_path / 'w')
+    assert found.name == original.name
+    assert_same_params(found.params, original.params)
+    assert found.mean_image[0, 0].tolist() == [123, 117, 104]
+
+
+def test_load_onnx_finds_a_flipped_bit(tmp_path):
+    path = tmp_path / 'w.onnx'
+    onnx_write.save_onnx(network('paper'), path)
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(InputError, match='do not have the hash that it names'):
+        open_weights(path)
+
+
+def bvlc(*constants):
+    conv = [node('Conv', ['x', f'w{i}', f'b{i}'], f'y{i}') for i in range(5)]
+    gemm = [node('Gemm', ['x', f'w{i}', f'b{i}'], f'y{i}') for i in range(5, 8)]
+    return graph(*constants, *conv, *gemm, field(11, field(1, 'x')))
+
+
+@pytest.mark.parametrize(
+    ('data', 'says'),
+    [
+        (graph(node('Conv', ['x'], 'y')), '1 Conv and Gemm, not five and three'),
+        (graph(field(1, field(4, 'Conv'))), 'an operator without a result'),
+        (bvlc(), 'its layers are not those of one_weird_trick'),
+        (graph(filled('w', [2, 2]), filled('w_shape', [2])), 'a constant whose shape is filled itself'),
+        (graph(field(5, b'\x0a\x05')), 'of 5 bytes where 0 are left'),
+    ],
+)
+def test_load_onnx_refuses_other_graphs(tmp_path, data, says):
+    (tmp_path / 'w').write_bytes(data)
+    with pytest.raises(InputError, match=says) as refused:
+        open_weights(tmp_path / 'w')
+    assert len(str(refused.value).splitlines()) == 1
+
+
+def test_get_array_fills_a_shape_without_memory():
+    model = Model(memoryview(graph(filled('w', [2**19, 2**20]))))
+    assert model.get_array('w').shape == (2**19, 2**20)
+    for sizes, says in [([2**62, 2], 'a constant of'), ([0, 3], 'a constant of'), ([1] * 9, 'more than|a constant')]:
+        with pytest.raises(MalformedError, match=says):
+            Model(memoryview(graph(filled('w', sizes)))).get_array('w')
+
+
+@pytest.mark.parametrize(
+    ('tensor', 'says'),
+    [
+        (field(1, 3) + field(2, 1) + field(9, b'\0' * 8), r'a tensor of \(3,\) with 2 numbers'),
+        (field(1, 2) + field(2, 6) + field(9, b'\0' * 8), 'a tensor of data type 6'),
+        (field(1, 2) + field(2, 1) + field(14, 1), 'its weights are in a file beside it'),
+        (field(1, 2**63) + field(1, 2) + field(2, 1), 'a tensor of'),
+    ],
+)
+def test_parse_tensor_refuses_contradictions(tensor, says):
+    with pytest.raises(MalformedError, match=says):
+        parse_tensor(parse_message(ONNX.TensorProto, memoryview(tensor)))
