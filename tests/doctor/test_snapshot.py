@@ -102,4 +102,4 @@ def test_examine_workdir_refuses_missing_run():
 def test_make_snapshot_lr_multipliers(lab):
     """Released, 300 steps: conv1 at a tenth of the rate from 66/91 of them on, 217.6, and at 0 from 71/91 on, 234.1."""
     snapshot = lab.make_snapshot(steps=300)
-    assert snapshot.lr_multipliers == (LayerLRMultiplier('conv1', 218, 0.1), LayerLRMultiplier('conv1', 234, 0.0))
+    assert snapshot.run.lr_multipliers == (LayerLRMultiplier('conv1', 218, 0.1), LayerLRMultiplier('conv1', 234, 0.0))

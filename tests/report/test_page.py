@@ -7,8 +7,8 @@ import pytest
 
 from alexnet_jax.evaluation.measures import ClassRow
 from alexnet_jax.report.drawing import Photo, Pixels
-from alexnet_jax.report.filters import Specialisation
 from alexnet_jax.report.page import Section, format_megabytes, format_percent, format_standard_error, render_page
+from alexnet_jax.report.pictures import Specialisation
 
 PIXELS = Pixels(np.zeros((2, 3, 3), np.uint8), 'a "quoted" <description>')
 
