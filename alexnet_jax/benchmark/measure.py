@@ -1,7 +1,5 @@
 """Runs the measured processes in turn: A B C A B C, one working at a time, so that noise meets all of them alike."""
 
-from __future__ import annotations
-
 import contextlib
 import dataclasses
 import importlib.util

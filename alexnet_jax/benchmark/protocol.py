@@ -7,8 +7,6 @@ The process builds and warms up everything before its first line, computes only 
 its standard input. Standard library only, so that a peer written in anything can be measured the same way.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import json
 import os

@@ -3,8 +3,6 @@
 Standard library only; the counters are Linux's, and None elsewhere.
 """
 
-from __future__ import annotations
-
 import collections
 import dataclasses
 import itertools

@@ -3,8 +3,6 @@
 They are measured on the training batches themselves, so that everything between the files and the network is included.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import math
 from collections.abc import Callable, Iterator
@@ -20,6 +18,19 @@ SIDE = 14  # of the thumbnails, a pixel of which is 16 of a 224 crop
 CELLS, DIRECTIONS = 4, 8  # of the histograms of edges
 PERMUTATIONS = 20
 _RIDGE = 0.1  # of the probe, in multiples of the mean square of its features over all images
+
+
+@dataclasses.dataclass(frozen=True)
+class Probe:
+    """Accuracy of a linear classifier of thumbnails on images held out, beside its accuracy with permuted labels.
+
+    `sigmas` is how far its mean score of the right class is above that with permuted labels, in standard deviations of
+    the latter over the permutations: around 0 where labels and images have nothing to do with each other.
+    """
+
+    accuracy: float  # 0..1
+    permuted_accuracy: float  # 0..1
+    sigmas: float
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,21 +50,8 @@ class DataStats:
     probe: Probe | None  # None with fewer than two classes, too few images, or all images the same
 
 
-@dataclasses.dataclass(frozen=True)
-class Probe:
-    """Accuracy of a linear classifier of thumbnails on images held out, beside its accuracy with permuted labels.
-
-    `sigmas` is how far its mean score of the right class is above that with permuted labels, in standard deviations of
-    the latter over the permutations: around 0 where labels and images have nothing to do with each other.
-    """
-
-    accuracy: float  # 0..1
-    permuted_accuracy: float  # 0..1
-    sigmas: float
-
-
 def measure_data(
-    batches: Iterator[HostBatch], *, classes: int, examples: int, info: Callable[[str], None] = lambda text: None
+    batches: Iterator[HostBatch], *, classes: int, examples: int, info: Callable[[str], None]
 ) -> DataStats:
     """Reads MIN_IMAGES to MAX_IMAGES images of `batches`, or an epoch of `examples`, and measures them."""
     wanted = min(examples, MAX_IMAGES, max(MIN_IMAGES, IMAGES_PER_CLASS * classes))

@@ -1,7 +1,5 @@
 """Examines a config or a run folder: opens it, measures it, and finds causes."""
 
-from __future__ import annotations
-
 import dataclasses
 import pathlib
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """Statistics of some real training steps: losses, layers' outputs, gradients, updates, dropout masks."""
 
-from __future__ import annotations
-
 import dataclasses
 import itertools
 import math

@@ -5,8 +5,6 @@ by ones that compute the same and copy values to the host. The values are those 
 included: nothing is computed a second time in another way.
 """
 
-from __future__ import annotations
-
 import dataclasses
 from collections import defaultdict
 from typing import Any

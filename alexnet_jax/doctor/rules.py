@@ -5,8 +5,6 @@ embedded dataset and 3,068 photos of clothes with `released`, which both learned
 function yields findings in order of importance, of which the first counts. Conditions with `not` hold for NaN too.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import itertools
 import math

@@ -1,7 +1,5 @@
 """Formats a diagnosis as one screen of text, at most 100 columns wide, and as JSON."""
 
-from __future__ import annotations
-
 import dataclasses
 import functools
 import math
@@ -56,15 +54,15 @@ def make_json(diagnosis: Diagnosis) -> dict[str, Any]:
         'data': dataclasses.asdict(measurements.data),
         'network': network | {'update_ratio': measurements.update_ratio},
     }
-    return _convert(report)
+    return _convert_to_json(report)
 
 
-def _convert(value: Any) -> Any:
+def _convert_to_json(value: Any) -> Any:
     """Converts NumPy's numbers to Python's, NaN and infinities to None, and names to those of JSON."""
     if isinstance(value, dict):
-        return {_JSON_KEYS.get(key, key): _convert(entry) for key, entry in value.items()}
+        return {_JSON_KEYS.get(key, key): _convert_to_json(entry) for key, entry in value.items()}
     if isinstance(value, list | tuple | np.ndarray):
-        return [_convert(entry) for entry in value]
+        return [_convert_to_json(entry) for entry in value]
     if isinstance(value, float | np.floating):
         return float(value) if math.isfinite(value) else None
     return value

@@ -3,8 +3,6 @@
 Pieces, so that each can be another one than the config would make: the tests break them one at a time.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import json
 import pathlib

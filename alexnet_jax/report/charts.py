@@ -1,7 +1,5 @@
 """Draws the charts of a report: curves, colour shares, confusion matrix, the towers and their exchanges."""
 
-from __future__ import annotations
-
 import dataclasses
 import math
 from collections import Counter

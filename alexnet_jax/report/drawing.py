@@ -5,8 +5,6 @@ colours for light paper. In the page each of these becomes a CSS variable, which
 PNG they stay.
 """
 
-from __future__ import annotations
-
 import base64
 import contextlib
 import dataclasses

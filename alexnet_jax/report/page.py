@@ -4,8 +4,6 @@ The templates are in templates/, a file for each section. Jinja escapes all text
 `__html__` (report.drawing).
 """
 
-from __future__ import annotations
-
 import dataclasses
 import math
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """Measures and renders the first layer's filters by tower, as in the paper's Figure 3, and an image's feature maps."""
 
-from __future__ import annotations
-
 import dataclasses
 from typing import Any
 
@@ -18,6 +16,7 @@ from alexnet_jax.model.network import Network
 from alexnet_jax.report.drawing import MUTED, TOWER_COLOURS
 
 _PERMUTATIONS = 9999
+_GAP = 4  # pixels between tiles
 _SIDE = 54  # pixels of a tile: twice 27, four times 13, nine times 6, five times 11
 
 
@@ -74,7 +73,7 @@ def render_filters(kernel: np.ndarray) -> np.ndarray:
     return np.rint(127.5 + 127.5 * scaled).astype(np.uint8)
 
 
-def tile_images(images: np.ndarray, *, max_columns: int, gap: int = 4) -> np.ndarray:
+def tile_images(images: np.ndarray, *, max_columns: int) -> np.ndarray:
     """Arranges uint8 (n, h, w, 3) in reading order on one RGBA image, with transparent gaps between them.
 
     Each is enlarged to about _SIDE pixels, each of its own a square. A row has `max_columns` of them, or fewer, but at
@@ -86,10 +85,11 @@ def tile_images(images: np.ndarray, *, max_columns: int, gap: int = 4) -> np.nda
     divisors = (columns for columns in range(max_columns, max(max_columns // 2, 1) - 1, -1) if n % columns == 0)
     columns = next(divisors, min(n, max_columns))
     rows = -(-n // columns)
-    tiles = np.zeros((rows * columns, height + gap, width + gap, 4), np.uint8)
+    high, wide = height + _GAP, width + _GAP
+    tiles = np.zeros((rows * columns, high, wide, 4), np.uint8)
     tiles[:n, :height, :width] = np.insert(images, 3, 255, axis=3)  # opaque
-    grid = tiles.reshape(rows, columns, height + gap, width + gap, 4).swapaxes(1, 2)
-    return grid.reshape(rows * (height + gap), columns * (width + gap), 4)[: -gap or None, : -gap or None]
+    grid = tiles.reshape(rows, columns, high, wide, 4).swapaxes(1, 2)
+    return grid.reshape(rows * high, columns * wide, 4)[:-_GAP, :-_GAP]
 
 
 def compute_maps(network: Network, image: np.ndarray) -> dict[str, np.ndarray]:

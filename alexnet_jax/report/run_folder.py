@@ -1,7 +1,5 @@
 """Reads what a report needs of a run folder: its settings, log, result and network."""
 
-from __future__ import annotations
-
 import dataclasses
 import itertools
 import json

@@ -1,7 +1,5 @@
 """Gathers the sections of a report: those of each run's network, and those that tell how the runs went."""
 
-from __future__ import annotations
-
 import json
 import math
 import statistics
@@ -19,7 +17,7 @@ from alexnet_jax.evaluation.references import select_references
 from alexnet_jax.model.colour import COLOURLESS_NOISE, split_towers
 from alexnet_jax.report import charts, pictures
 from alexnet_jax.report.drawing import RUN_COLOURS, TOWER_COLOURS, FigureCollection, Photo, Pixels
-from alexnet_jax.report.page import PROTOCOLS, Section, format_megabytes, format_number, format_percent
+from alexnet_jax.report.page import PROTOCOLS, Section, format_megabytes
 from alexnet_jax.report.run_folder import RunFolder
 from alexnet_jax.sharding.mesh import MODEL, make_mesh
 from alexnet_jax.training.build import build_run
@@ -224,30 +222,22 @@ def make_paper_section(runs: Sequence[RunFolder]) -> Section:
 
 def make_speed_section(runs: Sequence[RunFolder], figures: FigureCollection) -> Section:
     """Gathers what a step and a start took."""
-    lines, curves = [], []
-    for run in runs:
-        rates = [line['images_per_second'] for line in run.train]
-        waits = [line['data_wait'] for line in run.train if 'data_wait' in line]
-        values = [
-            run.metadata.get('devices', 'not recorded'),
-            'x'.join(map(str, run.metadata.get('mesh', {}).values())),
-            format_number(run.images_per_second, 1) if run.images_per_second else '',
-            format_number(statistics.median(rates), 1) if rates else '',
-            format_percent(waits[-1]) if waits else '',
-            f'{run.startup["total"]:.1f} s' if run.startup else '',
-        ]
-        lines.append((run, values))
-        label, steps = run.name if len(runs) > 1 else '', [line['step'] for line in run.train]
-        curves.append(charts.Curve(label, steps, rates, RUN_COLOURS[run.index], strong=False))
-    data: dict[str, Any] = {'lines': lines, 'chart': None}
-    if any(curve.ys for curve in curves):
-        data['chart'] = figures.add(
-            'speed', charts.draw_curves(curves, title='Images a second', xlabel='updates', half=True)
-        )
+    rates = [[line['images_per_second'] for line in run.train] for run in runs]
     starts = {run.name: run.startup['parts'] for run in runs if run.startup}
     parts = dict.fromkeys(part for seconds in starts.values() for part in seconds)
-    data['started'] = list(starts)
-    data['parts'] = [[part, *(f'{seconds.get(part, 0):.1f}' for seconds in starts.values())] for part in parts]
+    data: dict[str, Any] = {
+        'medians': [statistics.median(own) if own else None for own in rates],
+        'chart': None,
+        'started': list(starts),
+        'parts': [[part, *(f'{seconds.get(part, 0):.1f}' for seconds in starts.values())] for part in parts],
+    }
+    if any(rates):
+        curves = []
+        for run, own in zip(runs, rates, strict=True):
+            label, steps = run.name if len(runs) > 1 else '', [line['step'] for line in run.train]
+            curves.append(charts.Curve(label, steps, own, RUN_COLOURS[run.index], strong=False))
+        chart = charts.draw_curves(curves, title='Images a second', xlabel='updates', half=True)
+        data['chart'] = figures.add('speed', chart)
     return Section('speed', data)
 
 

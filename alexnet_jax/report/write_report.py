@@ -1,7 +1,5 @@
 """Writes a report: opens runs, tests their networks on their validation images, and renders the page."""
 
-from __future__ import annotations
-
 import functools
 import math
 import pathlib

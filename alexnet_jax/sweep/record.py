@@ -1,7 +1,5 @@
 """ROOT/sweep.json: the points of a sweep, also those of earlier starts; and the locks of a sweep's folder."""
 
-from __future__ import annotations
-
 import json
 import math
 import pathlib

@@ -1,7 +1,5 @@
 """Results of a sweep, read from its runs' folders: progress, a row for each run, one for each setting over seeds."""
 
-from __future__ import annotations
-
 import csv
 import dataclasses
 import io
@@ -94,7 +92,7 @@ class Row:
 
 
 @dataclasses.dataclass(frozen=True)
-class Setting:
+class SweepSetting:
     """Runs that differ in nothing but their seed, finished or not."""
 
     overrides: dict[str, Any]  # common to the runs
@@ -131,12 +129,12 @@ def _load_row(root: pathlib.Path, name: str, overrides: dict[str, Any], previous
     return Row(name, overrides, state, last_line, step, result, run, previous)
 
 
-def group_by_setting(rows: list[Row]) -> list[Setting]:
+def group_by_setting(rows: list[Row]) -> list[SweepSetting]:
     """Groups runs by setting: the best mean centre error first, settings without a finished run last."""
-    settings: dict[str, Setting] = {}
+    settings: dict[str, SweepSetting] = {}
     for row in rows:
         overrides = {key: value for key, value in row.overrides.items() if key != 'seed'}
-        settings.setdefault(json.dumps(overrides, sort_keys=True), Setting(overrides, [])).rows.append(row)
+        settings.setdefault(json.dumps(overrides, sort_keys=True), SweepSetting(overrides, [])).rows.append(row)
     return sorted(
         settings.values(),
         key=lambda setting: statistics.fmean(setting.get_errors()) if setting.get_errors() else math.inf,

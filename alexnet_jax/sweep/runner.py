@@ -1,7 +1,5 @@
 """Runs the points of a sweep as processes of their own, several at a time."""
 
-from __future__ import annotations
-
 import contextlib
 import dataclasses
 import os

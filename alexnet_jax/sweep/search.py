@@ -4,8 +4,6 @@ The study is ROOT/optuna.db. Its objective is the centre top-1 error of the vali
 some test (the third, say) is worse than the median of the others at that test is stopped.
 """
 
-from __future__ import annotations
-
 import dataclasses
 from collections import deque
 from collections.abc import Mapping
