@@ -43,10 +43,8 @@ class Snapshot:
 
 def make_snapshot(config: Config, dataset: Dataset, *, name: str) -> Snapshot:
     """Makes a snapshot of what `config` would train, before its first step."""
-    mesh = make_mesh(1, config.mesh[1], one_weird_trick=config.parallelism == ONE_WEIRD_TRICK)
-    run = build_run(config, num_classes=len(dataset.classes), examples=dataset.examples('train'), mesh=mesh)
-    state = run.create_state(np.asarray(centre_crop(dataset.mean_image, run.variant.input_size)))
-    return Snapshot(name, run, state, lambda step: make_batches(run, dataset).read_from(step))
+    run = _build_replica(config, dataset)
+    return Snapshot(name, run, _create_state(run, dataset), make_batches(run, dataset).read_from)
 
 
 def load_snapshot(workdir: pathlib.Path, config: Config, dataset: Dataset) -> Snapshot:
@@ -55,31 +53,41 @@ def load_snapshot(workdir: pathlib.Path, config: Config, dataset: Dataset) -> Sn
     Raises:
       InputError: its checkpoints are of another network, or all damaged.
     """
-    snapshot = make_snapshot(config, dataset, name=str(workdir))
-    state, data_order, notes = _load_newest(workdir, snapshot)
-    return dataclasses.replace(
-        snapshot,
+    run = _build_replica(config, dataset)
+    paths = [path for path in (workdir / FOLDER).glob('*') if path.name.isdigit()]
+    notes: list[str] = []
+    for path in sorted(paths, key=lambda path: -int(path.name)):
+        try:
+            tree, data_order = load_arrays(path), read_manifest(path).data_order
+        except DamagedError as error:
+            notes.append(f'checkpoint {path.name} is damaged ({error}): an older one is looked at')
+            continue
+        state = _place_state(tree, run, path)
+        break
+    else:
+        if paths:
+            remedy = 'diagnose its settings with --config=FILE'
+            raise InputError(f'every checkpoint in {workdir / FOLDER} is damaged; {remedy}')
+        state, data_order = _create_state(run, dataset), 0
+        notes.append('it has no checkpoint yet: looked at before its first step')
+    return Snapshot(
+        name=str(workdir),
+        run=run,
         state=state,
-        batches=lambda step: make_batches(snapshot.run, dataset, data_order=data_order).read_from(step),
+        batches=make_batches(run, dataset, data_order=data_order).read_from,
         history=tuple(entry for _, entry in iter_metrics(workdir / 'metrics.jsonl', MAX_STEPS)),
         notes=(*notes, *_compare_dataset(workdir, dataset)),
     )
 
 
-def _load_newest(workdir: pathlib.Path, snapshot: Snapshot) -> tuple[TrainState, int, tuple[str, ...]]:
-    """Loads the newest whole checkpoint: its state, the order of its data, and notes of what was damaged."""
-    paths = [path for path in (workdir / FOLDER).glob('*') if path.name.isdigit()]
-    notes: list[str] = []
-    for path in sorted(paths, key=lambda path: -int(path.name)):
-        try:
-            tree, manifest = load_arrays(path), read_manifest(path)
-        except DamagedError as error:
-            notes.append(f'checkpoint {path.name} is damaged ({error}): an older one is looked at')
-            continue
-        return _place_state(tree, snapshot.run, path), manifest.data_order, tuple(notes)
-    if paths:
-        raise InputError(f'every checkpoint in {workdir / FOLDER} is damaged; diagnose its settings with --config=FILE')
-    return snapshot.state, 0, ('it has no checkpoint yet: looked at before its first step',)
+def _build_replica(config: Config, dataset: Dataset) -> Run:
+    """Builds the config's run on one replica, which sees the whole batch."""
+    mesh = make_mesh(1, config.mesh[1], one_weird_trick=config.parallelism == ONE_WEIRD_TRICK)
+    return build_run(config, num_classes=len(dataset.classes), examples=dataset.examples('train'), mesh=mesh)
+
+
+def _create_state(run: Run, dataset: Dataset) -> TrainState:
+    return run.create_state(np.asarray(centre_crop(dataset.mean_image, run.variant.input_size)))
 
 
 def _place_state(tree: dict[str, Any], run: Run, path: pathlib.Path) -> TrainState:

@@ -14,6 +14,7 @@ from alexnet_jax.doctor.snapshot import Snapshot
 from alexnet_jax.model.zoo import VARIANTS
 from alexnet_jax.training.build import Run
 from alexnet_jax.training.config import make_config
+from alexnet_jax.training.validation import validate_config
 
 LAYERS = ('conv1', 'conv2', 'conv3', 'conv4', 'conv5', 'fc6', 'fc7', 'fc8')
 CHANCE = 2.302585  # ln(10)
@@ -62,7 +63,7 @@ def make_measurements(*, variant='released', start=0, history=(), losses=(2.3, 2
         fields |= {name: changed.pop(name) for name in [*changed] if name in fields}
     assert not changed
     run = dict.fromkeys(field.name for field in dataclasses.fields(Run))
-    run |= {'config': settings, 'num_classes': 10, 'examples': 3000, 'variant': VARIANTS[variant]}
+    run |= {'config': validate_config(settings), 'num_classes': 10, 'examples': 3000, 'variant': VARIANTS[variant]}
     snapshot = Snapshot('x', Run(**run), state=None, batches=None, history=history)
     losses, rates = list(losses), [rate] * len(losses)
     network |= {'start': start, 'losses': losses, 'errors': [0.9] * len(losses), 'rates': rates}
