@@ -5,8 +5,6 @@ was computed before, and the compiler drops what is not asked for. The bytes tha
 of its operands and its results, each once.
 """
 
-from __future__ import annotations
-
 import functools
 import os
 from collections.abc import Callable

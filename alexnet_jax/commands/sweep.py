@@ -101,7 +101,7 @@ def _main(options: dict[str, str]) -> int:
     command = shlex.join(['alexnet', 'sweep', *(arg for arg in sys.argv[1:] if arg != '--table')])
     print(execute.write_results(record, title=root.name, command=command), flush=True)
     if _REPORT.value and code != INTERRUPTED:
-        execute.write_report(record)
+        execute.write_best_runs_report(record)
     if code == INTERRUPTED:
         print('interrupted: the same command goes on', file=sys.stderr)
     return code

@@ -39,6 +39,7 @@ def test_count_flop_of_the_papers_network():
     assert count_flop(PAPER, num_classes=1000) == (1_448_813_632, 4_135_610_496)
 
 
+@pytest.mark.slow
 def test_make_layer_programs_has_every_row(programs):
     rows = {
         'normalise': ['forward'],
@@ -52,6 +53,7 @@ def test_make_layer_programs_has_every_row(programs):
     assert set(programs) == {f'{layer} {part}' for layer, parts in rows.items() for part in parts} | {'update'}
 
 
+@pytest.mark.slow
 def test_make_layer_programs_counts_arithmetic(programs):
     for layer, macs in MACS.items():
         for part in ('forward', 'input gradient', 'weight gradient'):
@@ -62,6 +64,7 @@ def test_make_layer_programs_counts_arithmetic(programs):
     assert count_flop(PAPER.scaled(0.0625), num_classes=CLASSES) == (2 * sum(MACS.values()), 2 * trained)
 
 
+@pytest.mark.slow
 def test_make_layer_programs_counts_traffic(programs):
     conv2, kernel2, pooled1 = BATCH * 27 * 27 * 16, 5 * 5 * 3 * 16, BATCH * 27 * 27 * 6
     image, conv1 = BATCH * 224 * 224 * 3, BATCH * 55 * 55 * 6
@@ -81,6 +84,7 @@ def test_make_layer_programs_counts_traffic(programs):
     assert {name: programs[name].moved / 4 for name in floats} == floats
 
 
+@pytest.mark.slow
 def test_layer_programs_compute_what_their_rows_name(programs):
     """Against the plain operations; each gradient is that of the mean of the layer's outputs."""
     names = ('conv1 pooling', 'conv2', 'conv2 bias, ReLU', 'conv2 LRN')
