@@ -7,8 +7,9 @@ import math
 from collections.abc import Sequence
 
 import jax
+from jax.sharding import Mesh
 
-from alexnet_jax.communication.audit import Schedules, make_schedules, trace_step
+from alexnet_jax.communication.audit import trace_step
 from alexnet_jax.communication.messages import Message, traced_schedule
 from alexnet_jax.report.charts import draw_towers
 from alexnet_jax.report.figure_collection import FigureCollection
@@ -19,19 +20,18 @@ from alexnet_jax.training.build import build_run
 from alexnet_jax.training.config import ONE_WEIRD_TRICK
 
 
-def read_run_schedule(run: RunFolder) -> Schedules:
-    """Reads what a run's training step sends on its own mesh, from the program traced for CPUs: it sends the same."""
+def read_run_schedule(run: RunFolder) -> tuple[Mesh, list[Message]]:
+    """Reads a run's mesh and what its step sends there, from the program traced for CPUs: it sends the same."""
     config, classes = run.config, len(run.network.classes)
     devices = jax.devices('cpu')[: math.prod(config.mesh)]
     mesh = make_mesh(*config.mesh, one_weird_trick=config.parallelism == ONE_WEIRD_TRICK, devices=devices)
     built = build_run(config, num_classes=classes, examples=1, mesh=mesh)  # no data is read
-    return make_schedules(built, traced=traced_schedule(trace_step(built).jaxpr, mesh), compiled=[])
+    return mesh, traced_schedule(trace_step(built).jaxpr, mesh)
 
 
 def make_exchanges_section(run: RunFolder, figures: FigureCollection) -> Section:
     """Gathers the diagram of the towers with the bytes between them, and every message."""
-    schedules = read_run_schedule(run)
-    mesh, messages = schedules.mesh, schedules.traced
+    mesh, messages = read_run_schedule(run)
     forward = [m for m in messages if m.axis == mesh.axis_names[1] and m.direction == 'forward']
     towers = None
     if run.has_towers and MODEL not in mesh.axis_names:
