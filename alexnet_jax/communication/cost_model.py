@@ -27,7 +27,7 @@ from jax.sharding import Mesh
 from alexnet_jax.communication import audit
 from alexnet_jax.communication.hlo import ProgramText
 from alexnet_jax.communication.messages import Message, compiled_schedule, traced_schedule
-from alexnet_jax.communication.topology import count_links, get_chip, make_topology_devices, parse_topology
+from alexnet_jax.communication.topology import count_links, get_chip, make_topology_devices
 from alexnet_jax.errors import InputError
 from alexnet_jax.sharding.mesh import make_mesh
 from alexnet_jax.training.build import Run, build_run
@@ -112,11 +112,10 @@ def compile_for(lowered: jax.stages.Lowered, mesh: Mesh) -> tuple[list[Message],
 
 def predict(cost: Cost, messages: Iterable[Message], mesh: Mesh, topology: str) -> Prediction:
     """Predicts the terms of a step of a program that was compiled for `mesh`, on the chips of `topology`."""
-    chip, shape = get_chip(topology), parse_topology(topology)
+    chip = get_chip(topology)
     link_bytes: dict[str, float] = collections.defaultdict(float)
     for message in messages:
-        lead = count_links(mesh, tuple(message.axis.split(',')), shape=shape, ring=chip.ring)
-        link_bytes[message.axis] += message.bytes / lead
+        link_bytes[message.axis] += message.bytes / count_links(mesh, tuple(message.axis.split(',')), topology)
     terms = {
         'compute': cost.operations / chip.flops,
         'memory': cost.traffic / chip.memory_bandwidth,

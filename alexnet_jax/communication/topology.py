@@ -83,18 +83,16 @@ def make_topology_devices(topology: str) -> list[Any]:
     return found.devices
 
 
-def count_links(mesh: Mesh, axes: tuple[str, ...], *, shape: tuple[int, ...], ring: int) -> float:
+def count_links(mesh: Mesh, axes: tuple[str, ...], topology: str) -> float:
     """Counts the links' worth of bandwidth over which a chip receives what its group along `axes` says, at best.
+
+    `mesh` is of devices with coordinates in `topology`, and larger than 1 along `axes` together.
 
     A group reaches a chip along each side of the grid on which its members differ: from two neighbours where the side
     is a ring, from one where it has ends, because those at the ends have one and the others wait for them. Groups that
     are interleaved on a side share its links. At best a group uses all of its sides at once, and evenly.
-
-    Args:
-      mesh: of devices with coordinates.
-      axes: names of axes of the mesh, larger than 1 together.
-      shape, ring: the sides of the slice, in chips; one that is a multiple of `ring` is closed to a ring.
     """
+    shape, ring = parse_topology(topology), get_chip(topology).ring
     grid = np.moveaxis(mesh.devices, [mesh.axis_names.index(axis) for axis in axes], range(len(axes)))
     groups = grid.reshape(math.prod(mesh.shape[axis] for axis in axes), -1).T
     return min(_count_group_links([device.coords for device in group], shape, ring) for group in groups)

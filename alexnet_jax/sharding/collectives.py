@@ -106,12 +106,12 @@ def clip_by_norm(grads: Any, norm: float, mesh: Mesh) -> tuple[Any, Array]:
     it is the fifth thing that they tell each other, four bytes.
     """
     _, second = mesh.axis_names
-    squares = jax.tree.leaves(jax.tree.map(lambda grad: jnp.sum(jnp.square(grad)), grads))
-    split = [second in spec for spec in jax.tree.leaves(parameter_specs(mesh, grads))]
-    own = sum(square for square, is_split in zip(squares, split, strict=True) if is_split)
-    shared = sum(square for square, is_split in zip(squares, split, strict=True) if not is_split)
+    own: list[Array] = []
+    shared: list[Array] = []  # all have them, so they count once
+    for grad, spec in zip(jax.tree.leaves(grads), jax.tree.leaves(parameter_specs(mesh, grads)), strict=True):
+        (own if second in spec else shared).append(jnp.sum(jnp.square(grad)))
     with jax.named_scope(f'{SCOPE}clip'):
-        found = jnp.sqrt(lax.psum(own, second) + shared)  # all have what is shared, so it counts once
+        found = jnp.sqrt(lax.psum(sum(own), second) + sum(shared))
     scale = jnp.minimum(1.0, norm / found)
     return jax.tree.map(lambda grad: grad * scale.astype(grad.dtype), grads), found
 
