@@ -28,12 +28,8 @@ from alexnet_jax.training.step import Batch, cross_entropy
 def size_report(config: Config, *, num_classes: int) -> tuple[dict[str, int], str]:
     """Counts parameters and arithmetic of the config's network, as {name: value} for JSON and as text."""
     rows = get_layer_sizes(make_variant(config), num_classes=num_classes)
-    figures = {
-        'devices': math.prod(config.mesh),
-        'parameters': sum(row.weights + row.biases for row in rows),
-        'macs': sum(row.macs for row in rows),
-    }
-    return figures, size_table(rows)
+    parameters, macs = sum(row.weights + row.biases for row in rows), sum(row.macs for row in rows)
+    return {'devices': math.prod(config.mesh), 'parameters': parameters, 'macs': macs}, size_table(rows)
 
 
 def schedule_report(run: Run) -> tuple[dict[str, Any], str]:

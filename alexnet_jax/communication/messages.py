@@ -12,6 +12,7 @@ import re
 from collections.abc import Iterator
 from typing import Any, Literal
 
+import jax
 import numpy as np
 from jax.sharding import Mesh
 
@@ -77,11 +78,10 @@ def traced_schedule(jaxpr: Any, mesh: Mesh) -> list[Message]:
         if name not in _PRIMITIVES:
             raise ValueError(f'primitive {name!r} over {moving} is not known to the schedule')
         op = _PRIMITIVES[name]
-        values = [v.aval for v in (equation.outvars if op == 'all-gather' else equation.invars)]
         devices = math.prod(mesh.shape[axis] for axis in moving)
-        messages += [
-            _make_message(scope, op, moving, [ArrayType(value.dtype.name, value.shape)], devices) for value in values
-        ]
+        for value in equation.outvars if op == 'all-gather' else equation.invars:
+            array = ArrayType(value.aval.dtype.name, value.aval.shape)
+            messages.append(_make_message(scope, op, moving, [array], devices))
     return messages
 
 
@@ -89,12 +89,8 @@ def _iter_equations(jaxpr: Any, scope: str) -> Iterator[tuple[Any, str]]:
     """Iterates over every equation without inner programs of its own, at any depth, with its scope."""
     for equation in jaxpr.eqns:
         inner_scope = '/'.join(filter(None, (scope, str(equation.source_info.name_stack))))
-        inner = [
-            getattr(value, 'jaxpr', value)
-            for parameter in equation.params.values()
-            for value in (parameter if isinstance(parameter, tuple | list) else (parameter,))
-            if hasattr(getattr(value, 'jaxpr', value), 'eqns')
-        ]
+        values = [getattr(value, 'jaxpr', value) for value in jax.tree.leaves(list(equation.params.values()))]
+        inner = [value for value in values if hasattr(value, 'eqns')]
         for program in inner:
             yield from _iter_equations(program, inner_scope)
         if not inner:
