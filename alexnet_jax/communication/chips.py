@@ -11,7 +11,6 @@ class Chip:
     """A kind of chip, as published.
 
     Attributes:
-      name: as topologies are named, 'v5e'.
       flops: bfloat16 operations a second, a multiplication and an addition being two.
       memory: bytes of HBM.
       memory_bandwidth: bytes a second between the chip and its HBM.

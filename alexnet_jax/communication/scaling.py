@@ -12,13 +12,14 @@ import json
 import math
 import pathlib
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from alexnet_jax.communication import audit, cost_model
 from alexnet_jax.communication.chips import list_slices
 from alexnet_jax.communication.messages import Message
 from alexnet_jax.communication.topology import get_chip
+from alexnet_jax.console import info
 from alexnet_jax.errors import InputError
 from alexnet_jax.files import write_json
 from alexnet_jax.training.config import Config
@@ -36,18 +37,14 @@ def report_scaling(
     scaling: str,
     num_classes: int,
     output: str | None,
-    info: Callable[[str], None],
 ) -> tuple[dict[str, Any], str]:
     """Makes a row for each number of chips: its mesh, what was compiled, and what is predicted; for JSON and as text.
 
     Args:
       config: of the mode; the second number of its mesh stays, as far as there are chips, and the first grows.
-      kind: of chips, 'v5e'.
-      chips: how many, in digits.
+      kind, chips: which, 'v5e', and how many, in digits.
       scaling: 'weak', config.batch_size images on each chip, or 'strong', on all together.
-      num_classes: outputs of fc8.
       output: a file of rows of earlier tables, which are not compiled again, and where new ones are kept.
-      info: takes a line of progress.
 
     Raises:
       InputError: chips, mesh or batch do not go together, or `output` is no such file.

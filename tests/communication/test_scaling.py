@@ -113,14 +113,14 @@ def test_format_scaling_shows_what_does_not_fit_and_leaves_it_out_of_the_compari
 
 
 def table(**options):
-    options = {'scaling': 'weak', 'num_classes': 10, 'output': None, 'info': print} | options
+    options = {'scaling': 'weak', 'num_classes': 10, 'output': None} | options
     return scaling.report_scaling(CONFIG, 'v5e', ['1', '2'], **options)
 
 
 @pytest.mark.parametrize(('kind', 'chips'), [('v5e', ['1', 'x']), ('v5e', ['-1']), ('v5e:2x2', ['1']), (None, ['1'])])
 def test_report_scaling_wants_numbers_of_chips_of_a_kind(kind, chips):
     with pytest.raises(InputError, match='--chips takes numbers and needs a kind of chips'):
-        scaling.report_scaling(CONFIG, kind, chips, scaling='weak', num_classes=10, output=None, info=print)
+        scaling.report_scaling(CONFIG, kind, chips, scaling='weak', num_classes=10, output=None)
 
 
 @pytest.mark.parametrize('content', ['{"a": {}}', '[1]', 'rows', json.dumps({'a': 3})])

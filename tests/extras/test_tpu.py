@@ -167,7 +167,7 @@ def test_report_prediction_has_both_readings_the_chip_and_the_prediction(monkeyp
     assert 'predicted step: 2.000 ms' in text
 
 
-def test_report_scaling_compiles_each_program_once(tmp_path, monkeypatch):
+def test_report_scaling_compiles_each_program_once(tmp_path, monkeypatch, capsys):
     """The compiler replaced, since it has its tests above; all before it is real."""
     said, asked = [Message('conv3', 'all-gather', 'tower', 'forward', (2, 4), 'float32', 50_000_000)], []
 
@@ -178,12 +178,11 @@ def test_report_scaling_compiles_each_program_once(tmp_path, monkeypatch):
         return said, cost_model.Cost(197e9, 819_000, 1, 2, 3)
 
     monkeypatch.setattr(cost_model, 'compile_for', compile_for)
-    output, lines = tmp_path / 'rows.json', []
-    options = {'num_classes': CLASSES, 'output': str(output), 'info': lines.append}
+    options = {'num_classes': CLASSES, 'output': str(tmp_path / 'rows.json')}
     config = config_of('hybrid', (2, 2))
     figures, text = scaling.report_scaling(config, 'v5e', ['1', '2', '4'], scaling='weak', **options)
     assert asked == [1, 2, 4]
-    assert lines[2] == 'compiling for v5e:2x2, mesh 2x2, 64 images ...'
+    assert capsys.readouterr().err.splitlines()[2] == 'compiling for v5e:2x2, mesh 2x2, 64 images ...'
     rows = figures['rows']
     assert [(row['mesh'], row['batch_size']) for row in rows] == [([1, 1], 16), ([1, 2], 32), ([2, 2], 64)]
     assert 'prediction' not in rows[0] and 'does not fit' in text
