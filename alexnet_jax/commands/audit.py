@@ -48,14 +48,13 @@ def main(argv: list[str]) -> None:
 
 def _audit() -> tuple[dict, str]:
     from alexnet_jax.communication import audit, cost_model, scaling
-    from alexnet_jax.console import info
     from alexnet_jax.sharding.backend import prepare_backend
     from alexnet_jax.training.build import build_run
     from alexnet_jax.training.validation import validate_config
 
     config, classes, topology = validate_config(_CONFIG.value), _CLASSES.value, _TOPOLOGY.value
     if _CHIPS.value:
-        options = {'scaling': _SCALING.value, 'output': _OUTPUT.value, 'info': info}
+        options = {'scaling': _SCALING.value, 'output': _OUTPUT.value}
         return scaling.report_scaling(config, topology, _CHIPS.value, num_classes=classes, **options)
     report, text = audit.size_report(config, num_classes=classes)
     if _PARAMETERS.value:

@@ -24,7 +24,7 @@ from alexnet_jax.model.ops import DropoutStream
 from alexnet_jax.model.spec import Variant
 from alexnet_jax.sharding.backend import compiler_options, is_cpu_mesh
 from alexnet_jax.sharding.collectives import (
-    clip,
+    clip_by_norm,
     copy_to_replicas,
     copy_to_towers,
     hidden_units,
@@ -108,7 +108,7 @@ def make_gradients(
         metrics, grads = jax.value_and_grad(device_loss, has_aux=True)(params)
         if clip_norm is None:
             return metrics, grads
-        grads, norm = clip(grads, clip_norm, mesh)
+        grads, norm = clip_by_norm(grads, clip_norm, mesh)
         return (*metrics, norm), grads
 
     def gradients(params: Any, batch: Batch, mean_image: Array, key: Array) -> Any:
