@@ -41,7 +41,7 @@ def train(data_dir, workdir, cache, network, *more):
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def test_a_run_learns_goes_on_and_finds_neighbours_without_a_hidden_layer(data_dir, tmp_path, program_cache):
+def test_train_learns_goes_on_and_predict_finds_neighbours_without_a_hidden_layer(data_dir, tmp_path, program_cache):
     rates = ('--config.learning_rate=0.01', '--config.drop_epochs=(400.0,)')
     train(data_dir, tmp_path, program_cache, '13pct', '--config.epochs=2.0', *rates)
     two = ('--config.parallelism=data_parallel', '--config.mesh=2,1')
@@ -58,8 +58,8 @@ def test_a_run_learns_goes_on_and_finds_neighbours_without_a_hidden_layer(data_d
     assert {near['class'] for near in found['neighbours']} == {'green'}
 
 
-@pytest.mark.parametrize('name', ['cifar10_80sec', 'cifar10_11pct'])
-def test_gradients_are_the_same_on_one_device_and_with_the_batch_on_two(name):
+@pytest.mark.parametrize('name', [pytest.param('cifar10_80sec', marks=pytest.mark.repeats), 'cifar10_11pct'])
+def test_make_gradients_is_the_same_on_one_device_and_with_the_batch_on_two(name):
     variant, random = CIFAR10[name], np.random.default_rng(1)
     size = variant.input_size
     images = random.integers(0, 256, (4, size, size, 3), dtype=np.uint8)

@@ -39,30 +39,26 @@ class Rule(NamedTuple):
     holds: Callable[[Any], bool]
 
 
-def _number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
 def is_sequence(value: Any) -> bool:
     """Tells whether `value` is a tuple or a list."""
     return isinstance(value, tuple | list)
+
+
+def split_parts(without: Any) -> list[str]:
+    """Splits the entries of a value of `without`: --config.without=a,b comes as ('a,b',)."""
+    return [name for entry in without for name in entry.split(',')]
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _is_whole(value: Any, least: int = 1) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and least <= value <= MAX_STEPS
 
 
-def is_positive(value: Any) -> bool:
-    """Tells whether `value` is a number above 0 and finite in float32."""
-    return _number(value) and _SMALLEST <= value < _INFINITE
-
-
-def _is_fraction(value: Any) -> bool:
-    return _number(value) and 0 <= value < _ONE
-
-
 def _is_epochs(value: Any) -> bool:
-    return _number(value) and 0 < value <= MAX_STEPS
+    return _is_number(value) and 0 < value <= MAX_STEPS
 
 
 def _are_parts(value: Any) -> bool:
@@ -70,11 +66,6 @@ def _are_parts(value: Any) -> bool:
         return False
     parts = split_parts(value)
     return set(parts) <= set(ABLATIONS) and len(set(parts)) == len(parts)
-
-
-def split_parts(without: Any) -> list[str]:
-    """The names in a value of `without`: --config.without=a,b comes as ('a,b',)."""
-    return [name for entry in without for name in entry.split(',')]
 
 
 def _whole(least: int) -> Rule:
@@ -86,16 +77,15 @@ def _one_of(*names: str, wants: str = '') -> Rule:
 
 
 _FLAG = Rule('True or False', lambda value: isinstance(value, bool))
-POSITIVE = Rule('above 0 and finite (in float32)', is_positive)
-_FRACTION = Rule('at least 0 and below 1 (in float32)', _is_fraction)
-_DATASET = 'the name of a prepared dataset: lower-case letters, digits and underscores, a letter first'
+POSITIVE = Rule('above 0 and finite (in float32)', lambda value: _is_number(value) and _SMALLEST <= value < _INFINITE)
+_FRACTION = Rule('at least 0 and below 1 (in float32)', lambda value: _is_number(value) and 0 <= value < _ONE)
 
 
-def _key(default: Any, rule: Rule, text: str, *, optional: type | None = None) -> Any:
-    """A field of `Config`; `optional` is the type of a key whose default is None."""
+def _key(default: Any, rule: Rule, *, optional: type | None = None) -> Any:
+    """Makes a field of `Config`; `optional` is the type of a key whose default is None."""
     if optional:
         rule = Rule(rule.wants, lambda value, holds=rule.holds: value is None or holds(value))  # type: ignore[misc]
-    return dataclasses.field(default=default, metadata={'rule': rule, 'text': text, 'optional': optional})
+    return dataclasses.field(default=default, metadata={'rule': rule, 'optional': optional})
 
 
 # NaN fails every comparison, and so every rule.
@@ -103,131 +93,94 @@ def _key(default: Any, rule: Rule, text: str, *, optional: type | None = None) -
 class Config:
     """A validated configuration; its defaults are the paper's recipe (section 5)."""
 
-    # The network
-    variant: str = _key(
-        'paper',
-        _one_of(*NETWORKS),
-        "the network: paper, the text, released, CHM's layers-145, or another: model/zoo.py",
-    )
-    # Below 0.001 every layer has two units, the least, and only their initial weights go on growing.
-    width: float = _key(
-        1.0,
-        Rule('at least 0.001 and at most 4', lambda value: _number(value) and 0.001 <= value <= 4),
-        "channels and units, as a fraction of the paper's",
-    )
-    without: tuple[str, ...] = _key(
-        (),
-        Rule(f'names, each once, out of {", ".join(ABLATIONS)}', _are_parts),
-        'parts to take away, --config.without=norm,overlap: model/ablations.py',
-    )
-    # The data
+    # The network: paper, the text; released, CHM's layers-145; or another of model/zoo.py.
+    variant: str = _key('paper', _one_of(*NETWORKS))
+    # Channels and units, as a fraction of the paper's. Below 0.001 every layer has two units, the least, and only their
+    # initial weights go on growing.
+    width: float = _key(1.0, Rule('at least 0.001 and at most 4', lambda v: _is_number(v) and 0.001 <= v <= 4))
+    # Parts to take away, --config.without=norm,overlap: model/ablations.py.
+    without: tuple[str, ...] = _key((), Rule(f'names, each once, out of {", ".join(ABLATIONS)}', _are_parts))
+
+    # The prepared dataset, in DATA_DIR/DATASET/VERSION.
     dataset: str = _key(
         DEMO,
-        Rule(_DATASET, lambda value: isinstance(value, str) and re.fullmatch(r'[a-z][a-z0-9_]*', value) is not None),
-        'the prepared dataset',
+        Rule(
+            'the name of a prepared dataset: lower-case letters, digits and underscores, a letter first',
+            lambda value: isinstance(value, str) and re.fullmatch(r'[a-z][a-z0-9_]*', value) is not None,
+        ),
     )
     data_dir: str = _key(
-        'data',
-        Rule(
-            'a folder, of printable characters',
-            lambda value: isinstance(value, str) and value != '' and value.isprintable(),
-        ),
-        'where prepared datasets are: DATA_DIR/DATASET/VERSION',
+        'data', Rule('a folder, of printable characters', lambda v: isinstance(v, str) and v != '' and v.isprintable())
     )
-    lighting: bool = _key(True, _FLAG, 'RGB noise along the principal components, strength by variant')
-    crops: int | None = _key(
-        None, _whole(1), "offsets to crop at, the centre and others; None: the variant's", optional=int
-    )
-    images_per_crop: int | None = _key(
-        None, _whole(1), 'images that share crop and flip; None: 1 of paper, 32 of released', optional=int
-    )
-    # The run
-    seed: int = _key(
-        0, Rule('a whole number from 0 to 2**31 - 1', lambda value: _is_whole(value, 0)), 'of weights, data and dropout'
-    )
-    batch_size: int = _key(128, _whole(1), 'images of a step, of all devices together (section 5)')
-    epochs: float = _key(90.0, Rule('above 0 and below 2**31', _is_epochs), '"roughly 90 cycles" (section 5)')
-    steps: int | None = _key(None, _whole(1), 'updates; where set, overrides epochs', optional=int)
-    parallelism: str = _key('two_device', _one_of(*MESHES), 'what devices share: docs/parallelism.md')
+    # Whether images get RGB noise along the principal components, strength by variant.
+    lighting: bool = _key(True, _FLAG)
+    # Offsets to crop at, the centre and others; None: the variant's.
+    crops: int | None = _key(None, _whole(1), optional=int)
+    # Images that share crop and flip; None: 1 of paper, 32 of released.
+    images_per_crop: int | None = _key(None, _whole(1), optional=int)
+
+    # The seed of weights, data and dropout.
+    seed: int = _key(0, Rule('a whole number from 0 to 2**31 - 1', lambda value: _is_whole(value, 0)))
+    batch_size: int = _key(128, _whole(1))  # images of a step, of all devices together (section 5)
+    epochs: float = _key(90.0, Rule('above 0 and below 2**31', _is_epochs))  # "roughly 90 cycles" (section 5)
+    steps: int | None = _key(None, _whole(1), optional=int)  # updates; where set, overrides epochs
+    parallelism: str = _key('two_device', _one_of(*MESHES))  # what devices share: docs/parallelism.md
+    # (data, tower) devices; None: the smallest mesh of parallelism.
     mesh: tuple[int, int] = _key(
         None,
         Rule(
             'two whole numbers, data,tower, tower 1 or 2 (--config.mesh=1,2)',
             lambda value: is_sequence(value) and len(value) == 2 and all(map(_is_whole, value)),
         ),
-        '(data, tower) devices; None: the smallest mesh of parallelism',
         optional=tuple,
     )
-    precision: str = _key(
-        'float32',
-        _one_of('float32', 'bfloat16', wants="'float32' or 'bfloat16'"),
-        'of activations and products; weights, norms and softmax stay float32',
-    )
-    deterministic: bool = _key(
-        False, _FLAG, 'the same bits from every run: GPU kernels chosen for it, CPU thread pools of one size'
-    )
-    # The update (section 5)
-    learning_rate: float = _key(0.01, POSITIVE, 'before any drop')
-    rate_batch_size: int | None = _key(
-        None,
-        _whole(1),
-        'batch size that learning_rate is for, and with which it grows; None: it does not, but with one weird trick',
-        optional=int,
-    )
-    momentum: float = _key(0.9, _FRACTION, 'of the update')
-    weight_decay: float = _key(5e-4, _FRACTION, 'of kernels, times the learning rate')
-    schedule: str = _key(
-        'plateau',
-        _one_of('plateau', 'steps', wants="'plateau' or 'steps'"),
-        "the paper's rule, or drops at fixed epochs",
-    )
+    # The dtype of activations and products; weights, norms and softmax stay float32.
+    precision: str = _key('float32', _one_of('float32', 'bfloat16', wants="'float32' or 'bfloat16'"))
+    # Whether every run gives the same bits: GPU kernels chosen for it, CPU thread pools of one size.
+    deterministic: bool = _key(False, _FLAG)
+
+    # The update (section 5):
+    learning_rate: float = _key(0.01, POSITIVE)  # before any drop
+    # Batch size that learning_rate is for, and with which it grows; None: it does not, but with one weird trick.
+    rate_batch_size: int | None = _key(None, _whole(1), optional=int)
+    momentum: float = _key(0.9, _FRACTION)
+    weight_decay: float = _key(5e-4, _FRACTION)  # of kernels, times the learning rate
+    # The paper's rule, or drops at fixed epochs.
+    schedule: str = _key('plateau', _one_of('plateau', 'steps', wants="'plateau' or 'steps'"))
+    # What a drop multiplies the learning rate by.
     drop_factor: float = _key(
-        0.1,
-        Rule('above 0 and below 1 (in float32)', lambda value: is_positive(value) and _is_fraction(value)),
-        'what a drop multiplies the learning rate by',
+        0.1, Rule('above 0 and below 1 (in float32)', lambda v: POSITIVE.holds(v) and _FRACTION.holds(v))
     )
+    # When schedule steps drops the rate (CHM layer-params-145.cfg: "epoch 25", 51, 79).
     drop_epochs: tuple[float, ...] = _key(
         (24.0, 50.0, 78.0),
         Rule(
             'increasing numbers, each above 0 and below 2**31',
             lambda value: is_sequence(value) and all(map(_is_epochs, value)) and list(value) == sorted(set(value)),
         ),
-        'of schedule steps (CHM layer-params-145.cfg: "epoch 25", 51, 79)',
     )
-    patience: int = _key(5, _whole(1), 'of schedule plateau: tests without a better error before a drop')
-    max_drops: int = _key(3, _whole(0), 'of schedule plateau: "reduced three times prior to termination"')
-    clip_norm: float | None = _key(
-        None, POSITIVE, "gradients' norm is scaled down to this; None: never", optional=float
-    )
-    # Watching and keeping
-    evaluate_every: int = _key(0, _whole(0), 'steps between validations; 0: once an epoch')
-    checkpoint_every: int = _key(0, _whole(0), 'steps between checkpoints; 0: once an epoch')
-    keep_checkpoints: int = _key(3, _whole(1), 'the latest ones; the best is kept besides')
-    log_every: int = _key(20, _whole(1), 'steps between lines of the log')
-    on_non_finite: str = _key(
-        'stop',
-        _one_of('stop', 'skip', 'roll_back', wants="'stop', 'skip' or 'roll_back'"),
-        'after a non-finite loss: stop, skip the batch, or roll back and go another way',
-    )
-    max_non_finite: int = _key(3, _whole(0), 'how often a loss may be non-finite before the run stops after all')
-    on_failed_save: str = _key(
-        'stop',
-        _one_of('stop', 'continue', wants="'stop' or 'continue'"),
-        'after a save that the disk does not take: stop, or continue without it, with a warning',
-    )
-    tracking: str = _key(
-        '',
-        _one_of('wandb', 'mlflow', 'trackio', '', wants="'wandb', 'mlflow', 'trackio' or ''"),
-        'a tracker besides TensorBoard: wandb, mlflow or trackio',
-    )
-    profile: int = _key(0, _whole(0), 'steps to trace into WORKDIR/profile, once warm; 0: none')
+    patience: int = _key(5, _whole(1))  # of schedule plateau: tests without a better error before a drop
+    max_drops: int = _key(3, _whole(0))  # of schedule plateau: "reduced three times prior to termination"
+    clip_norm: float | None = _key(None, POSITIVE, optional=float)  # gradients' norm is scaled down to it; None: never
+
+    # Watching and keeping:
+    evaluate_every: int = _key(0, _whole(0))  # steps between validations; 0: once an epoch
+    checkpoint_every: int = _key(0, _whole(0))  # steps between checkpoints; 0: once an epoch
+    keep_checkpoints: int = _key(3, _whole(1))  # the latest ones; the best is kept besides
+    log_every: int = _key(20, _whole(1))  # steps between lines of the log
+    # After a non-finite loss: stop, skip the batch, or roll back and go another way.
+    on_non_finite: str = _key('stop', _one_of('stop', 'skip', 'roll_back', wants="'stop', 'skip' or 'roll_back'"))
+    max_non_finite: int = _key(3, _whole(0))  # how often a loss may be non-finite before the run stops after all
+    # After a save that the disk does not take: stop, or continue without it, with a warning.
+    on_failed_save: str = _key('stop', _one_of('stop', 'continue', wants="'stop' or 'continue'"))
+    # A tracker besides TensorBoard.
+    tracking: str = _key('', _one_of('wandb', 'mlflow', 'trackio', '', wants="'wandb', 'mlflow', 'trackio' or ''"))
+    profile: int = _key(0, _whole(0))  # steps to trace into WORKDIR/profile, once warm; 0: none
 
     @property
     def initial_learning_rate(self) -> float:
         """The learning rate before any drop, grown with the batch where `rate_batch_size` asks for it."""
-        if self.rate_batch_size is None:
-            return self.learning_rate
-        return self.learning_rate * (self.batch_size / self.rate_batch_size)
+        return self.learning_rate * (self.batch_size / (self.rate_batch_size or self.batch_size))
 
     def get_total_steps(self, examples: int) -> int:
         """Counts the updates of the whole run: `steps`, or `epochs` passes over `examples` images, rounded up.
@@ -268,10 +221,7 @@ def make_config(
 ) -> ml_collections.ConfigDict:
     """Makes the paper's recipe for `dataset`, or for the embedded one (None) a small network that takes minutes.
 
-    Args:
-      dataset: name of a prepared dataset.
-      parallelism: one of MESHES.
-      mesh: (data, tower) device counts; None: the smallest of `parallelism`.
+    `parallelism` is one of MESHES, `mesh` (data, tower) device counts; None: the smallest of `parallelism`.
     """
     config = ml_collections.ConfigDict()
     for key, field in KEYS.items():

@@ -23,7 +23,7 @@ def batch():
 
 @pytest.mark.parametrize('train', [False, True], ids=['test', 'train'])
 @pytest.mark.parametrize('name', ['paper', 'released', 'caffe_alexnet', 'caffenet', 'one_weird_trick'])
-def test_logits_are_those_of_the_plain_network(name, train, batch):
+def test_alexnet_has_the_logits_of_the_plain_network(name, train, batch):
     variant = VARIANTS[name].scaled(WIDTH)
     images = batch[0][:, : variant.input_size, : variant.input_size]
     dropped = [6 * 6 * variant.convs[-1].features, 256] if name == 'one_weird_trick' else [256, 256]
@@ -56,7 +56,7 @@ def test_224_with_three_zeros_after_it_is_the_227_view():
     np.testing.assert_allclose(ours, theirs, rtol=1e-12, atol=1e-12)
 
 
-def test_initial_parameters_have_the_variants_spread_and_biases():
+def test_init_parameters_has_the_variant_s_spread_and_biases():
     variant = VARIANTS['released'].scaled(0.5)
     params = init_parameters(variant, jax.random.key(0), num_classes=10)
     for layer in (*variant.convs, *variant.dense):
