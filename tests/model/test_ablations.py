@@ -8,10 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 import oracle
 import pytest
+from builders import draw_parameters
 
 from alexnet_jax.model import ops, ops_cpu
 from alexnet_jax.model.ablations import ABLATIONS, CONTAINED, ablate
-from alexnet_jax.model.alexnet import AlexNet, get_parameter_shapes, init_parameters
+from alexnet_jax.model.alexnet import AlexNet, get_parameter_shapes
 from alexnet_jax.model.spec import ChannelNorm, MaxPool, Relu, SpatialNorm, Tanh, get_layer_sizes
 from alexnet_jax.model.zoo import PAPER, RELEASED
 
@@ -161,6 +162,7 @@ def plain(params, x, *, without):
     return inputs('fc8')[0] @ params['fc8']['kernel'] + params['fc8']['bias']
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     'name',
     [
@@ -170,10 +172,9 @@ def plain(params, x, *, without):
 )
 def test_ablate_gives_the_logits_of_the_plain_network(name):
     variant = ablate(PAPER, (name,)).scaled(0.0625)
-    params = init_parameters(variant, jax.random.key(0), num_classes=7)
     images = np.random.default_rng(1).standard_normal((2, 224, 224, 3)) * 60
     with jax.enable_x64(True):
-        params = jax.tree.map(lambda p: jnp.asarray(np.asarray(p, np.float64)) * 2, params)
+        params = jax.tree.map(jnp.asarray, draw_parameters(variant, num_classes=7))
         expected = plain(params, jnp.asarray(images), without=name)
         for form in (ops, ops_cpu):
             found = AlexNet(variant, 7, operations=form).apply({'params': params}, jnp.asarray(images))

@@ -155,7 +155,13 @@ def expected_logits(name, params, x):
 
 
 @pytest.mark.parametrize('operations', [ops, ops_cpu], ids=['plain', 'cpu'])
-@pytest.mark.parametrize('name', CIFAR10)
+@pytest.mark.parametrize(
+    'name',
+    [  # 19pct is 18pct without its norms, and 13pct is 11pct
+        pytest.param(name, marks=pytest.mark.repeats if name in ('cifar10_19pct', 'cifar10_13pct') else ())
+        for name in CIFAR10
+    ],
+)
 def test_cifar10_has_the_logits_of_numpy(name, operations):
     variant, random = CIFAR10[name], np.random.default_rng(3)
     size = variant.input_size

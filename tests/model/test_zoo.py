@@ -155,7 +155,7 @@ def test_init_parameters_of_one_weird_trick_starts_as_pytorch_does():
     """torch.nn.Conv2d and Linear: kernel and bias uniform within +-1/sqrt(fan-in), the standard deviation of which is
     1/sqrt(3 fan-in).
     """
-    variant = VARIANTS['one_weird_trick'].scaled(0.25)
+    variant = VARIANTS['one_weird_trick'].scaled(0.125)
     params = init_parameters(variant, jax.random.key(0), num_classes=10)
     for layer, both in params.items():
         fan_in = math.prod(both['kernel'].shape[:-1])

@@ -7,14 +7,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from builders import run_with
+from builders import draw_parameters, run_with
 
 from alexnet_jax.communication.audit import abstract_batch, exchange_bytes
 from alexnet_jax.communication.messages import compiled_schedule, expected_schedule, traced_schedule
 from alexnet_jax.data.augment import choose_offsets, restrict_augmentation, sample_augmentation
 from alexnet_jax.data.decode import decode_record
 from alexnet_jax.errors import InputError
-from alexnet_jax.model.alexnet import init_parameters
 from alexnet_jax.run.batches import make_batches
 from alexnet_jax.run.run_dir import claim_run_dir
 from alexnet_jax.sharding.mesh import TOWER, parameter_specs, place_batch, shardings
@@ -43,10 +42,8 @@ def three_steps(run):
         random.integers(0, CLASSES, ROWS).astype(np.int32),
         random.standard_normal((ROWS, 3)) * 10 * variant.lighting.strength,
     )
-    params = init_parameters(variant, jax.random.key(0), num_classes=CLASSES)
-    losses = []
+    params, losses = draw_parameters(variant, num_classes=CLASSES), []
     with jax.enable_x64(True):
-        params = jax.tree.map(lambda p: np.asarray(p, np.float64) * 2, params)
         state = TrainState(
             step=jnp.zeros((), jnp.int32),
             params=params,
