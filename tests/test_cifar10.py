@@ -70,9 +70,9 @@ def test_make_gradients_is_the_same_on_one_device_and_with_the_batch_on_two(name
     size = variant.input_size
     images = random.integers(0, 256, (4, size, size, 3), dtype=np.uint8)
     batch = Batch(images, random.integers(0, 10, 4).astype(np.int32), np.zeros((4, 3)))
-    found = []
+    drawn, found = draw_parameters(variant, num_classes=10, factor=3), []
     with jax.enable_x64(True):
-        params = jax.tree.map(jnp.asarray, draw_parameters(variant, num_classes=10, factor=3))
+        params = jax.tree.map(jnp.asarray, drawn)
         for shape in ((1, 1), (2, 1)):
             mesh = make_mesh(*shape, devices=jax.devices()[: shape[0]])
             gradients = jax.jit(make_gradients(variant, mesh, num_classes=10))

@@ -49,7 +49,7 @@ def split_parts(without: Any) -> list[str]:
     return [name for entry in without for name in entry.split(',')]
 
 
-def _is_number(value: Any) -> bool:
+def _is_real(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
@@ -58,7 +58,7 @@ def _is_whole(value: Any, least: int = 1) -> bool:
 
 
 def _is_epochs(value: Any) -> bool:
-    return _is_number(value) and 0 < value <= MAX_STEPS
+    return _is_real(value) and 0 < value <= MAX_STEPS
 
 
 def _are_parts(value: Any) -> bool:
@@ -68,7 +68,7 @@ def _are_parts(value: Any) -> bool:
     return set(parts) <= set(ABLATIONS) and len(set(parts)) == len(parts)
 
 
-def _whole(least: int) -> Rule:
+def _whole_number(least: int) -> Rule:
     return Rule(f'a whole number, at least {least} and at most 2**31 - 1', lambda value: _is_whole(value, least))
 
 
@@ -77,8 +77,8 @@ def _one_of(*names: str, wants: str = '') -> Rule:
 
 
 _FLAG = Rule('True or False', lambda value: isinstance(value, bool))
-POSITIVE = Rule('above 0 and finite (in float32)', lambda value: _is_number(value) and _SMALLEST <= value < _INFINITE)
-_FRACTION = Rule('at least 0 and below 1 (in float32)', lambda value: _is_number(value) and 0 <= value < _ONE)
+POSITIVE = Rule('above 0 and finite (in float32)', lambda value: _is_real(value) and _SMALLEST <= value < _INFINITE)
+_FRACTION = Rule('at least 0 and below 1 (in float32)', lambda value: _is_real(value) and 0 <= value < _ONE)
 
 
 def _key(default: Any, rule: Rule, *, optional: type | None = None) -> Any:
@@ -97,7 +97,7 @@ class Config:
     variant: str = _key('paper', _one_of(*NETWORKS))
     # Channels and units, as a fraction of the paper's. Below 0.001 every layer has two units, the least, and only their
     # initial weights go on growing.
-    width: float = _key(1.0, Rule('at least 0.001 and at most 4', lambda v: _is_number(v) and 0.001 <= v <= 4))
+    width: float = _key(1.0, Rule('at least 0.001 and at most 4', lambda v: _is_real(v) and 0.001 <= v <= 4))
     # Parts to take away, --config.without=norm,overlap: model/ablations.py.
     without: tuple[str, ...] = _key((), Rule(f'names, each once, out of {", ".join(ABLATIONS)}', _are_parts))
 
@@ -115,15 +115,15 @@ class Config:
     # Whether images get RGB noise along the principal components, strength by variant.
     lighting: bool = _key(True, _FLAG)
     # Offsets to crop at, the centre and others; None: the variant's.
-    crops: int | None = _key(None, _whole(1), optional=int)
+    crops: int | None = _key(None, _whole_number(1), optional=int)
     # Images that share crop and flip; None: 1 of paper, 32 of released.
-    images_per_crop: int | None = _key(None, _whole(1), optional=int)
+    images_per_crop: int | None = _key(None, _whole_number(1), optional=int)
 
     # The seed of weights, data and dropout.
     seed: int = _key(0, Rule('a whole number from 0 to 2**31 - 1', lambda value: _is_whole(value, 0)))
-    batch_size: int = _key(128, _whole(1))  # images of a step, of all devices together (section 5)
+    batch_size: int = _key(128, _whole_number(1))  # images of a step, of all devices together (section 5)
     epochs: float = _key(90.0, Rule('above 0 and below 2**31', _is_epochs))  # "roughly 90 cycles" (section 5)
-    steps: int | None = _key(None, _whole(1), optional=int)  # updates; where set, overrides epochs
+    steps: int | None = _key(None, _whole_number(1), optional=int)  # updates; where set, overrides epochs
     parallelism: str = _key('two_device', _one_of(*MESHES))  # what devices share: docs/parallelism.md
     # (data, tower) devices; None: the smallest mesh of parallelism.
     mesh: tuple[int, int] = _key(
@@ -142,7 +142,7 @@ class Config:
     # The update (section 5):
     learning_rate: float = _key(0.01, POSITIVE)  # before any drop
     # Batch size that learning_rate is for, and with which it grows; None: it does not, but with one weird trick.
-    rate_batch_size: int | None = _key(None, _whole(1), optional=int)
+    rate_batch_size: int | None = _key(None, _whole_number(1), optional=int)
     momentum: float = _key(0.9, _FRACTION)
     weight_decay: float = _key(5e-4, _FRACTION)  # of kernels, times the learning rate
     # The paper's rule, or drops at fixed epochs.
@@ -159,23 +159,23 @@ class Config:
             lambda value: is_sequence(value) and all(map(_is_epochs, value)) and list(value) == sorted(set(value)),
         ),
     )
-    patience: int = _key(5, _whole(1))  # of schedule plateau: tests without a better error before a drop
-    max_drops: int = _key(3, _whole(0))  # of schedule plateau: "reduced three times prior to termination"
+    patience: int = _key(5, _whole_number(1))  # of schedule plateau: tests without a better error before a drop
+    max_drops: int = _key(3, _whole_number(0))  # of schedule plateau: "reduced three times prior to termination"
     clip_norm: float | None = _key(None, POSITIVE, optional=float)  # gradients' norm is scaled down to it; None: never
 
     # Watching and keeping:
-    evaluate_every: int = _key(0, _whole(0))  # steps between validations; 0: once an epoch
-    checkpoint_every: int = _key(0, _whole(0))  # steps between checkpoints; 0: once an epoch
-    keep_checkpoints: int = _key(3, _whole(1))  # the latest ones; the best is kept besides
-    log_every: int = _key(20, _whole(1))  # steps between lines of the log
+    evaluate_every: int = _key(0, _whole_number(0))  # steps between validations; 0: once an epoch
+    checkpoint_every: int = _key(0, _whole_number(0))  # steps between checkpoints; 0: once an epoch
+    keep_checkpoints: int = _key(3, _whole_number(1))  # the latest ones; the best is kept besides
+    log_every: int = _key(20, _whole_number(1))  # steps between lines of the log
     # After a non-finite loss: stop, skip the batch, or roll back and go another way.
     on_non_finite: str = _key('stop', _one_of('stop', 'skip', 'roll_back', wants="'stop', 'skip' or 'roll_back'"))
-    max_non_finite: int = _key(3, _whole(0))  # how often a loss may be non-finite before the run stops after all
+    max_non_finite: int = _key(3, _whole_number(0))  # how often a loss may be non-finite before the run stops after all
     # After a save that the disk does not take: stop, or continue without it, with a warning.
     on_failed_save: str = _key('stop', _one_of('stop', 'continue', wants="'stop' or 'continue'"))
     # A tracker besides TensorBoard.
     tracking: str = _key('', _one_of('wandb', 'mlflow', 'trackio', '', wants="'wandb', 'mlflow', 'trackio' or ''"))
-    profile: int = _key(0, _whole(0))  # steps to trace into WORKDIR/profile, once warm; 0: none
+    profile: int = _key(0, _whole_number(0))  # steps to trace into WORKDIR/profile, once warm; 0: none
 
     @property
     def initial_learning_rate(self) -> float:

@@ -239,6 +239,7 @@ def test_statement_has_every_key():
     assert set(ADMITS) == set(make_config('birds', mesh=(1, 2)))
 
 
+@pytest.mark.slow
 @fuzzed(250)
 @hypothesis.given(st.lists(PAIRS, min_size=1, max_size=3).map(dict))
 def test_validate_config_accepts_what_the_statement_admits(values):

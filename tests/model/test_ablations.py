@@ -173,8 +173,9 @@ def plain(params, x, *, without):
 def test_ablate_gives_the_logits_of_the_plain_network(name):
     variant = ablate(PAPER, (name,)).scaled(0.0625)
     images = np.random.default_rng(1).standard_normal((2, 224, 224, 3)) * 60
+    drawn = draw_parameters(variant, num_classes=7)
     with jax.enable_x64(True):
-        params = jax.tree.map(jnp.asarray, draw_parameters(variant, num_classes=7))
+        params = jax.tree.map(jnp.asarray, drawn)
         expected = plain(params, jnp.asarray(images), without=name)
         for form in (ops, ops_cpu):
             found = AlexNet(variant, 7, operations=form).apply({'params': params}, jnp.asarray(images))

@@ -35,9 +35,9 @@ def test_alexnet_has_the_logits_of_the_plain_network(name, train, batch):
     variant = VARIANTS[name].scaled(WIDTH)
     images = batch[0][:, : variant.input_size, : variant.input_size]
     dropped = [6 * 6 * variant.convs[-1].features, 256] if name == 'one_weird_trick' else [256, 256]
-    key = jax.random.key(5)
+    key, drawn = jax.random.key(5), draw_parameters(variant, num_classes=CLASSES)
     with jax.enable_x64(True):
-        params = jax.tree.map(jnp.asarray, draw_parameters(variant, num_classes=CLASSES))
+        params = jax.tree.map(jnp.asarray, drawn)
         stream = DropoutStream(key, jnp.arange(3), jnp.arange(2)) if train else None
         found = AlexNet(variant, CLASSES).apply({'params': params}, jnp.asarray(images), stream)
         for_cpu = AlexNet(variant, CLASSES, operations=ops_cpu).apply({'params': params}, jnp.asarray(images), stream)
@@ -63,6 +63,7 @@ def test_224_with_three_zeros_after_it_is_the_227_view():
     np.testing.assert_allclose(ours, theirs, rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.slow
 def test_init_parameters_has_the_variant_s_spread_and_biases():
     variant = VARIANTS['released'].scaled(0.125)
     params = init_parameters(variant, jax.random.key(0), num_classes=10)

@@ -49,6 +49,7 @@ def test_get_stage_shapes_of_the_published_network():
     assert 'fc6/tanh' in list_stages(ablate(VARIANTS['released'], ('relu',)))
 
 
+@pytest.mark.slow
 def test_stages_hold_what_their_names_say():
     """Units are halved in testing; a stage's input is the one before it."""
     variant = VARIANTS['released'].scaled(WIDTH)

@@ -40,6 +40,7 @@ def test_pytorch_is_optax_s():
     np.testing.assert_allclose(descend(pytorch, noisy_valley, np.ones(5), RATES), found, rtol=0, atol=1e-13)
 
 
+@pytest.mark.slow
 def test_pytorch_is_pytorch_s():
     torch = pytest.importorskip('torch', reason="PyTorch is an extra: pip install 'alexnet-jax[torch]'")
     w = torch.ones(5, dtype=torch.float64, requires_grad=True)
