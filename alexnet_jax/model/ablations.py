@@ -116,7 +116,7 @@ CONTAINED = (
 
 
 def ablate(variant: Variant, without: Collection[str]) -> Variant:
-    """Takes the parts that `without` names, keys of ABLATIONS in any order, from `variant` at the paper's width."""
+    """Returns `variant`, at the paper's width, without the parts that `without` names: keys of ABLATIONS, any order."""
     for name, ablation in ABLATIONS.items():
         if name in without:
             variant = dataclasses.replace(ablation(variant), without=(*variant.without, name))

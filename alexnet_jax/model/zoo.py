@@ -90,7 +90,7 @@ PAPER = Variant(
 
 
 def _slow_conv1(*, slow: float | None, still: float) -> tuple[LRMultiplier, ...]:
-    """From `slow`, a fraction of the run, on conv1 learns at a tenth (None: never), and from `still` on not at all."""
+    """Slows conv1 to a tenth from `slow`, a fraction of the run, on (None: never), and stops it from `still` on."""
     held = (LRMultiplier('conv1', after=still, factor=0.0),)
     return held if slow is None else (LRMultiplier('conv1', after=slow, factor=0.1), *held)
 

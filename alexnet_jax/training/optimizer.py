@@ -76,9 +76,9 @@ def _hold_frozen(
 
 
 def _transform_leaves(change: Callable[..., Array]) -> optax.GradientTransformationExtraArgs:
-    """Makes a transformation of change(layer, name, leaf, weight, **arguments of `update`): there go the rates.
+    """Makes a transformation that applies change(layer, name, leaf, weight, **given) to every leaf.
 
-    They are arguments because validation decides them, not only the step.
+    `given` are further arguments of `update`, the rates: validation decides them, not only the step.
     """
 
     def update(updates: Any, state: optax.EmptyState, params: Any, **given: Any) -> tuple[Any, optax.EmptyState]:
