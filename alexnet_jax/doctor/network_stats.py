@@ -162,7 +162,8 @@ def _make_step(run: Run, model: Any) -> Any:
 
     def step(state: Any, batch: Batch, key: Array, rates: dict[str, Array], factors: dict[str, Array]) -> Any:
         (loss, error, *_), grads = gradients(state.params, batch, state.mean_image, key)
-        updates, opt_state = run.optimizer.update(grads, state.opt_state, state.params, **rates, factors=factors)
+        given = rates | {'lr_multipliers': factors}
+        updates, opt_state = run.optimizer.update(grads, state.opt_state, state.params, **given)
         params = optax.apply_updates(state.params, updates)
         row = {'gradient': norms(grads), 'update': norms(updates), 'weight': norms(state.params)}
         state = dataclasses.replace(state, step=state.step + 1, params=params, opt_state=opt_state)

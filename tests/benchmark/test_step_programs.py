@@ -8,10 +8,11 @@ import pytest
 from alexnet_jax.benchmark.protocol import Setting
 from alexnet_jax.benchmark.step_programs import count_flop, make_layer_programs, make_parameters
 from alexnet_jax.model import ops as plain
+from alexnet_jax.model.spec import ChannelNorm, MaxPool
 from alexnet_jax.model.zoo import PAPER
 
 BATCH, CLASSES = 2, 10
-NORM = {'towers': 2, 'size': 5, 'k': 2.0, 'alpha': 1e-4, 'beta': 0.75}
+NORM, POOL = ChannelNorm(size=5, k=2.0, alpha=1e-4, beta=0.75), MaxPool(window=3, stride=2)
 # Of 'paper' at width 1/16: 6, 16, 24, 24, 16 channels, 256 and 256 units. Multiply-accumulates of one image.
 MACS = {
     'conv1': 55 * 55 * 6 * (11 * 11 * 3),
@@ -102,8 +103,8 @@ def test_layer_programs_compute_what_their_rows_name(programs):
             (activated > 0) / activated.size,
             (activated > 0).sum((0, 1, 2)) / activated.size,
         ],
-        'conv2 LRN backward': [jax.grad(lambda x: plain.channel_norm(x, **NORM).mean())(activated)],
-        'conv2 pooling backward': [jax.grad(lambda x: plain.max_pool(x, window=3, stride=2).mean())(normalised)],
+        'conv2 LRN backward': [jax.grad(lambda x: plain.channel_norm(x, NORM, towers=2).mean())(activated)],
+        'conv2 pooling backward': [jax.grad(lambda x: plain.max_pool(x, POOL).mean())(normalised)],
     }
     for name, gradients in expected.items():
         found = programs[name].call()
