@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from alexnet_jax.data.augment import Augmentation, centre_crop, crop, lighting_basis, normalise, sample_augmentation
+from alexnet_jax.data.augment import centre_crop, lighting_basis, normalise, sample_augmentation
 from alexnet_jax.data.pipeline import epoch_order
 
 # A covariance with known axes: 3-4-5 directions and standard deviations of 100, 20 and 5.
@@ -120,17 +120,6 @@ def test_sample_augmentation_depends_on_seed_epoch_and_record_only():
     others = [values(**here | {key: here[key] + 1}) for key in here] + [values(seed=7, epoch=5, record=11)]
     normals = [set(value[3:]) for value in [first, *others]]
     assert len(set.union(*normals)) == 3 * len(normals)  # no number comes twice, in no other place either
-
-
-@pytest.mark.parametrize('flip', [False, True])
-@pytest.mark.parametrize(('top', 'left'), [(0, 0), (32, 32), (5, 17)])
-def test_crop_cuts_at_the_offset_and_mirrors(top, left, flip):
-    image = np.random.default_rng(0).integers(0, 256, (256, 256, 3), dtype=np.uint8)
-    view = crop(image, Augmentation(top, left, flip, np.zeros(3)))
-    assert view.shape == (224, 224, 3)
-    for row, column in [(0, 0), (0, 223), (223, 0), (100, 30)]:
-        np.testing.assert_array_equal(view[row, column], image[top + row, left + (223 - column if flip else column)])
-    assert view.dtype == np.uint8
 
 
 def test_lighting_basis_gives_the_covariance_of_the_formula(draws):
