@@ -4,8 +4,6 @@ The host samples and crops; the device subtracts the mean and adds the lighting,
 floats per image cross between them.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import functools
 from collections.abc import Sequence
@@ -49,16 +47,10 @@ def sample_augmentation(
 ) -> Augmentation:
     """Samples the augmentation of `record` in `epoch`: a pure function, the same on any host, for any worker count.
 
-    Args:
-      seed: of the run.
-      epoch: from 0.
-      record: the image's index.
-      crop_group: images of one group share the crop and flip of the record whose number is the group's, never the
-        normals; None: each record has its own.
-      offset_count: the crop's (`count_offsets`).
-      offsets: (top, left) to choose from; None: all. Few are equally likely; of many, which do not divide
-        offset_count**2 evenly, some are twice as likely as others.
-      flips: whether to mirror at all.
+    Images of one `crop_group` of an epoch share the crop and flip of the record whose number is the group's, never the
+    normals; None: each record has its own. `offset_count` is the crop's (`count_offsets`). `offsets` are the (top,
+    left) to choose from, None: all; few are equally likely; of many, which do not divide offset_count**2 evenly, some
+    are twice as likely as others. `flips` says whether images are mirrored at all.
     """
     own = _sample(seed, epoch, record, offset_count)
     shared = own if crop_group is None else _sample_for_group(seed, epoch, crop_group, offset_count)
@@ -78,7 +70,6 @@ def _sample(seed: int, epoch: int, record: int, offset_count: int) -> Augmentati
 _sample_for_group = functools.lru_cache(maxsize=64)(_sample)  # the images of a group come one after another
 
 
-@functools.lru_cache(maxsize=4)
 def choose_offsets(crops: int, *, seed: int, offset_count: int = OFFSET_COUNT) -> tuple[tuple[int, int], ...]:
     """Chooses (top, left) of `crops` different crops, or of all: the centre, and others, the same in all epochs."""
     centre = ((offset_count - 1) // 2,) * 2

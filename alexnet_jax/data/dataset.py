@@ -3,8 +3,6 @@
 Reads a plain TFDS ArrayRecord dataset (docs/data.md has the layout) and never imports TensorFlow.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import hashlib
 import json
@@ -12,7 +10,7 @@ import os
 import pathlib
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import tensorflow_datasets as tfds
@@ -94,7 +92,7 @@ class Dataset:
         """Returns the side of the records in pixels."""
         return len(self.mean_image)
 
-    def check_variant(self, variant: Variant) -> Dataset:
+    def check_variant(self, variant: Variant) -> Self:
         """Returns the dataset; `InputError` where the network's crops come from records of another size."""
         own, wanted = self.record_size, variant.record_size
         if own != wanted:

@@ -1,7 +1,5 @@
 """Decodes a prepared record's JPEG, whole or cropped and mirrored, straight into the batch."""
 
-from __future__ import annotations
-
 import threading
 from collections.abc import Callable
 
@@ -19,18 +17,10 @@ _scratch = threading.local()  # a record's pixels: new memory for every image wo
 def decode_record_crop(
     data: bytes, out: np.ndarray, *, top: int = 0, left: int = 0, mirrored: bool = False, record_size: int = RECORD
 ) -> None:
-    """Decodes a crop of a prepared record, a JPEG of `record_size` x `record_size`, into `out`.
+    """Decodes a crop of a prepared record, a JPEG of `record_size` x `record_size`; `InputError` if it is none.
 
-    Args:
-      data: the record's bytes.
-      out: uint8 (side, side, 3), contiguous; becomes RGB.
-      top: first row of the crop.
-      left: first column.
-      mirrored: whether to exchange left and right within the crop.
-      record_size: side of the record in pixels.
-
-    Raises:
-      InputError: training cannot use the record.
+    The crop begins at row `top` and column `left`, fills `out`, which is uint8 (side, side, 3) and contiguous and
+    becomes RGB, and has left and right exchanged if `mirrored`.
     """
     side = len(out)
     whole = side == record_size and not mirrored

@@ -1,7 +1,5 @@
 """Brings one photograph of any size to a square of RGB, 256 x 256 as the paper trains on (section 2) or another."""
 
-from __future__ import annotations
-
 import io
 import os
 import pathlib
@@ -76,13 +74,8 @@ def square_image(
     large JPEG is first reduced while it is read, never below twice the final size. EXIF orientation is applied;
     transparency is laid over white; CMYK becomes r = (255 - c) * (255 - k) / 255.
 
-    Args:
-      data: an image file's bytes, 8 bits a channel.
-      top: first row of the crop in the square.
-      left: its first column.
-      side: its size; None: the whole square.
-      order: 'RGB' or 'BGR', of the result.
-      record_size: side of the square.
+    The crop begins at row `top` and column `left` of the square and is `side` wide and high, None: the whole square.
+    Its channels come in `order`, 'RGB' or 'BGR'.
 
     Raises:
       UnusableImage: with the reason, in a few words.

@@ -1,7 +1,5 @@
 """Opens photographs named one by one on a command line, as records that testing reads."""
 
-from __future__ import annotations
-
 import dataclasses
 import pathlib
 from collections.abc import Sequence

@@ -5,8 +5,6 @@ remember nothing of its data, and any number of hosts and workers sees the same 
 without a gap: each record comes exactly once in every epoch, also where the batch does not divide it.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import functools
 from collections.abc import Iterator

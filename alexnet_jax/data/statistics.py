@@ -7,7 +7,7 @@ so the sums are kept as whole numbers: they are exact, and the result is the sam
 over however many processes, the images were added.
 """
 
-from __future__ import annotations
+from typing import Self
 
 import numpy as np
 
@@ -37,7 +37,7 @@ class Statistics:
         self.product_sum += np.einsum('cn,dn->cd', pixels, pixels)
         self.class_counts[label] += 1
 
-    def merge(self, other: Statistics) -> None:
+    def merge(self, other: Self) -> None:
         """Adds the sums of `other`."""
         for name, value in vars(other).items():
             vars(self)[name] += value

@@ -237,6 +237,7 @@ def test_evaluation_batches_hold_each_record_once_in_one_shape(records, batch_si
     assert not labels[~valid].any()
 
 
+@pytest.mark.slow
 def test_read_from_is_the_same_in_another_process_without_tensorflow(tiny_dir, train, tmp_path):
     (tmp_path / 'tensorflow').mkdir()
     (tmp_path / 'tensorflow' / '__init__.py').write_text('raise SystemExit("TensorFlow was imported")')

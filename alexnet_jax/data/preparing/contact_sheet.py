@@ -4,8 +4,6 @@ A row for each of the first images that training with this seed is shown: the re
 of the first epochs, and lighting as sampled and exaggerated. Above them the mean image and the principal components.
 """
 
-from __future__ import annotations
-
 import os
 import pathlib
 from typing import Any
@@ -32,13 +30,9 @@ STRIP = (380, 34)  # px, of a principal component
 
 
 def write_contact_sheet(dataset: Dataset, path: str | os.PathLike[str], *, seed: int = 0, images: int = 8) -> None:
-    """Writes the sheet of the training split as a PNG; the same file for the same arguments.
+    """Writes the sheet of the training split as a PNG, in a folder that exists; the same file for the same arguments.
 
-    Args:
-      dataset: whose training split is drawn.
-      path: the file, replaced if it exists; its folder is there already.
-      seed: of the training run whose first images these are.
-      images: rows, at least 1; fewer where the split has fewer.
+    Draws the first `images` images, at least 1, of the training run that has this `seed`; fewer where there are fewer.
 
     Raises:
       InputError: the file cannot be written, a record is damaged, or no network crops records of this size.
@@ -76,11 +70,6 @@ class _Sheet:
         picture = _make_picture(image)
         return picture.resize((self.px(picture.width), self.px(picture.height)), Image.Resampling.BOX)
 
-    def make_canvas(self, height: int) -> tuple[Image.Image, ImageDraw.ImageDraw]:
-        """Makes a white picture as wide as the sheet, and what draws on it."""
-        picture = Image.new('RGB', (self.width, height), WHITE)
-        return picture, ImageDraw.Draw(picture)
-
     def make_basis(self, scale: str) -> np.ndarray:
         return lighting_basis(self.dataset.rgb_covariance, scale=scale, strength=RELEASED.lighting.strength)
 
@@ -88,7 +77,8 @@ class _Sheet:
         """Draws title, mean image, principal components, how to read the rest, and the names of the columns."""
         dataset, top, left = self.dataset, 2 * LINE, SIDE + 2 * GAP
         bottom = top + SIDE + 2 * LINE + GAP
-        picture, brush = self.make_canvas(bottom + 2 * LINE)
+        picture = Image.new('RGB', (self.width, bottom + 2 * LINE), WHITE)
+        brush = ImageDraw.Draw(picture)
         title = f'{dataset.name}: {len(self.records):,} training images, {len(dataset.classes)} classes'
         _write(brush, (0, 0), title, size=20)
         picture.paste(self.scale(dataset.mean_image), (0, top))
@@ -156,7 +146,8 @@ class _Sheet:
             caption = ['R {:+d}  G {:+d}  B {:+d}'.format(*np.rint(light).astype(int))]
             tiles.append((self.scale(crops[epoch] + light), caption))
 
-        picture, brush = self.make_canvas(SIDE + 2 * LINE + GAP)
+        picture = Image.new('RGB', (self.width, SIDE + 2 * LINE + GAP), WHITE)
+        brush = ImageDraw.Draw(picture)
         for i, ((tile, caption), left) in enumerate(zip(tiles, self.lefts, strict=True)):
             picture.paste(tile, (left, 0))
             if 0 < i <= EPOCHS:

@@ -1,7 +1,5 @@
 """Specifies a dataset that is to be made: labelled images, listed or streamed, and what is known of them beforehand."""
 
-from __future__ import annotations
-
 import dataclasses
 import hashlib
 import importlib.metadata

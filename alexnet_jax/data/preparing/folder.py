@@ -1,7 +1,5 @@
 """Specifies a dataset from a folder of images, IMAGES/{train,validation[,test]}/<class>/<image>."""
 
-from __future__ import annotations
-
 import functools
 import os
 import pathlib

@@ -7,8 +7,6 @@ first; it is what the tests compare with. Class names, their order and the valid
     ILSVRC2012_img_val.tar      ILSVRC2012_val_00000001.JPEG, ...: image i has line i of the list of labels
 """
 
-from __future__ import annotations
-
 import functools
 import os
 import pathlib
@@ -24,8 +22,6 @@ from alexnet_jax.data.statistics import RECORD
 from alexnet_jax.errors import InputError
 
 TRAIN, VALIDATION = 'ILSVRC2012_img_train.tar', 'ILSVRC2012_img_val.tar'
-
-
 # Of the archives that image-net.org gives; docs/data.md has their md5.
 OFFICIAL_BYTES = {TRAIN: 147_897_477_120, VALIDATION: 6_744_924_160}
 OFFICIAL_IMAGES = {TRAIN: 1_281_167, VALIDATION: 50_000}

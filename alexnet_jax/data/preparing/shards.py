@@ -5,8 +5,6 @@ the sums over everything before it are on disk, and only then the journal names 
 example that the journal does not name. The result is therefore the same bytes, however often a run was killed.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import io
 import json
@@ -41,6 +39,43 @@ class SplitState:
     shards: list[Sequence[int]] = dataclasses.field(default_factory=list)
     unusable: list[Sequence[str]] = dataclasses.field(default_factory=list)  # (key, reason) of each
     complete: bool = False  # whether no example remains
+
+
+def make_features(spec: DatasetSpec) -> Any:
+    """Makes the TFDS features of a prepared dataset."""
+    image = tfds.features.Image(shape=(spec.record_size, spec.record_size, 3), encoding_format='jpeg')
+    return tfds.features.FeaturesDict({'image': image, 'label': tfds.features.ClassLabel(names=spec.classes)})
+
+
+class _ShardWriter:
+    """Writes a shard under another name until it is finished; no file where there is no record."""
+
+    def __init__(self, path: pathlib.Path, spec: DatasetSpec) -> None:
+        self._path, self._unfinished = path, path.with_suffix('.unfinished')
+        self._features = make_features(spec)
+        self._serializer = example_serializer.ExampleSerializer(self._features.get_serialized_info())
+        self._writer: Any = None
+        self._sizes: list[int] = []  # bytes of each record
+
+    def write(self, jpeg: bytes, label: int) -> None:
+        """Adds a record."""
+        if self._writer is None:
+            self._writer = ArrayRecordWriter(os.fspath(self._unfinished), 'group_size:1')  # random access to each
+        encoded = self._features.encode_example({'image': io.BytesIO(jpeg), 'label': label})
+        # Deterministic: otherwise image and label change places by chance.
+        record = self._serializer.get_tf_example(encoded).SerializeToString(deterministic=True)
+        self._writer.write(record)
+        self._sizes.append(len(record))
+
+    def close(self) -> tuple[int, int, int] | None:
+        """Moves the file to its path; returns (records, their bytes, the file's), or None where there is no file."""
+        if self._writer is None:
+            return None
+        self._writer.close()
+        with self._unfinished.open('rb') as file:
+            os.fsync(file.fileno())  # it would now survive a power cut
+        self._unfinished.replace(self._path)
+        return len(self._sizes), sum(self._sizes), self._path.stat().st_size
 
 
 class Shards:
@@ -158,40 +193,3 @@ class Shards:
             supervised_keys=('image', 'label'),
         )
         return data
-
-
-def make_features(spec: DatasetSpec) -> Any:
-    """Makes the TFDS features of a prepared dataset."""
-    image = tfds.features.Image(shape=(spec.record_size, spec.record_size, 3), encoding_format='jpeg')
-    return tfds.features.FeaturesDict({'image': image, 'label': tfds.features.ClassLabel(names=spec.classes)})
-
-
-class _ShardWriter:
-    """Writes a shard under another name until it is finished; no file where there is no record."""
-
-    def __init__(self, path: pathlib.Path, spec: DatasetSpec) -> None:
-        self._path, self._unfinished = path, path.with_suffix('.unfinished')
-        self._features = make_features(spec)
-        self._serializer = example_serializer.ExampleSerializer(self._features.get_serialized_info())
-        self._writer: Any = None
-        self._sizes: list[int] = []  # bytes of each record
-
-    def write(self, jpeg: bytes, label: int) -> None:
-        """Adds a record."""
-        if self._writer is None:
-            self._writer = ArrayRecordWriter(os.fspath(self._unfinished), 'group_size:1')  # random access to each
-        encoded = self._features.encode_example({'image': io.BytesIO(jpeg), 'label': label})
-        # Deterministic: otherwise image and label change places by chance.
-        record = self._serializer.get_tf_example(encoded).SerializeToString(deterministic=True)
-        self._writer.write(record)
-        self._sizes.append(len(record))
-
-    def close(self) -> tuple[int, int, int] | None:
-        """Moves the file to its path; returns (records, their bytes, the file's), or None where there is no file."""
-        if self._writer is None:
-            return None
-        self._writer.close()
-        with self._unfinished.open('rb') as file:
-            os.fsync(file.fileno())  # it would now survive a power cut
-        self._unfinished.replace(self._path)
-        return len(self._sizes), sum(self._sizes), self._path.stat().st_size

@@ -1,7 +1,5 @@
 """Finds the images that a user asks to have prepared, and makes the spec of their dataset."""
 
-from __future__ import annotations
-
 import dataclasses
 import os
 import pathlib

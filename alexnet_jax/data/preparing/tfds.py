@@ -1,7 +1,5 @@
 """Specifies a dataset from a TFDS image classification dataset, which its own builder makes where it is missing."""
 
-from __future__ import annotations
-
 import contextlib
 import functools
 import os

@@ -1,7 +1,5 @@
 """Converts examples to records over all cores, in order, and sums up the statistics that training needs."""
 
-from __future__ import annotations
-
 import collections
 import concurrent.futures
 import dataclasses

@@ -4,8 +4,6 @@ Everything is written to a hidden folder beside the final one, which it becomes 
 that exists is whole. A run that is killed leaves the hidden folder; the same command run again goes on from it.
 """
 
-from __future__ import annotations
-
 import contextlib
 import dataclasses
 import errno
@@ -144,13 +142,9 @@ def prepare(
 ) -> Prepared:
     """Writes DATA_DIR/NAME/1.0.0, going on from what a killed run of the same spec has left.
 
-    Args:
-      spec: of the dataset (`sources.make_spec`).
-      data_dir: the folder of prepared datasets.
-      skip_unusable: leave unusable files out instead of failing after all were looked at.
-      overwrite: replace an existing dataset.
-      workers: processes; None: one a core.
-      progress: called as images are finished.
+    With `skip_unusable` leaves unusable files out instead of failing after all were looked at; with `overwrite`
+    replaces an existing dataset. `workers` is the number of processes, None: one a core. Calls `progress` as images are
+    finished.
 
     Raises:
       InputError: it exists already, data_dir cannot be written or is full, unusable images, nothing left of a class.

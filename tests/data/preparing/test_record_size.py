@@ -101,7 +101,10 @@ def test_square_image_keeps_pixels_of_photo_of_record_size(size):
         assert record == simplejpeg.encode_jpeg(np.ascontiguousarray(exact), 95, 'RGB', '444', fastdct=False)
 
 
-@pytest.mark.parametrize('size', [(500, 375), (80, 60), (20, 24), (2000, 1500)])
+MORE_SIZES = [pytest.param(size, marks=pytest.mark.repeats) for size in [(80, 60), (2000, 1500)]]
+
+
+@pytest.mark.parametrize('size', [(500, 375), (20, 24), *MORE_SIZES])
 def test_square_image_of_32_equals_pillow_bicubic(size):
     image = scene(2, size)
     square = min(size)

@@ -162,7 +162,7 @@ def test_prepare_interrupted_resumes_from_the_last_shard(folder, tmp_path, small
         if done == 7:
             raise KeyboardInterrupt
 
-    spec = folder_source.make_folder_spec(folder, name='pets')
+    spec = folder_source.make_folder_spec(folder, name='pets', record_size=32)
     with pytest.raises(KeyboardInterrupt):
         writer.prepare(spec, data_dir=tmp_path / 'data', workers=1, progress=interrupt)
     with pytest.raises(InputError, match='no dataset'):
@@ -174,40 +174,40 @@ def test_prepare_interrupted_resumes_from_the_last_shard(folder, tmp_path, small
     assert done.splits == {'train': 10, 'validation': 2}
 
 
-def test_prepare_ignores_shards_of_changed_source(folder, tmp_path, small_shards):
+@pytest.fixture
+def interrupted(folder, tmp_path, small_shards):
+    """The folder's spec, and a data_dir where preparing it was interrupted after the training images."""
+
     def interrupt(split, done, total):
         if split == 'validation':
             raise KeyboardInterrupt
 
+    spec = folder_source.make_folder_spec(folder, name='pets', record_size=32)
     with pytest.raises(KeyboardInterrupt):
-        writer.prepare(
-            folder_source.make_folder_spec(folder, name='pets'), data_dir=tmp_path / 'a', workers=1, progress=interrupt
-        )
-    Image.new('RGB', (32, 32), 'red').save(folder / 'train' / 'cat' / '0.png')
-    spec = folder_source.make_folder_spec(folder, name='pets')
+        writer.prepare(spec, data_dir=tmp_path / 'a', workers=1, progress=interrupt)
+    return spec, tmp_path / 'a'
 
-    went_on = writer.prepare(spec, data_dir=tmp_path / 'a', workers=1)
+
+def test_prepare_ignores_shards_of_changed_source(folder, interrupted, tmp_path):
+    Image.new('RGB', (32, 32), 'red').save(folder / 'train' / 'cat' / '0.png')
+    spec = folder_source.make_folder_spec(folder, name='pets', record_size=32)
+
+    went_on = writer.prepare(spec, data_dir=interrupted[1], workers=1)
     assert went_on.fingerprint == writer.prepare(spec, data_dir=tmp_path / 'b', workers=1).fingerprint
 
 
-def test_prepare_ignores_damaged_shards(folder, tmp_path, small_shards):
-    def interrupt(split, done, total):
-        if split == 'validation':
-            raise KeyboardInterrupt
-
-    spec = folder_source.make_folder_spec(folder, name='pets')
-    with pytest.raises(KeyboardInterrupt):
-        writer.prepare(spec, data_dir=tmp_path / 'a', workers=1, progress=interrupt)
-    shard = tmp_path / 'a' / '.pets.partial' / 'shards' / 'train-00001'
+def test_prepare_ignores_damaged_shards(interrupted, tmp_path):
+    spec, data_dir = interrupted
+    shard = data_dir / '.pets.partial' / 'shards' / 'train-00001'
     shard.write_bytes(shard.read_bytes()[:-1])
 
-    went_on = writer.prepare(spec, data_dir=tmp_path / 'a', workers=1)
+    went_on = writer.prepare(spec, data_dir=data_dir, workers=1)
     assert went_on.fingerprint == writer.prepare(spec, data_dir=tmp_path / 'b', workers=1).fingerprint
 
 
 def test_prepare_keeps_shards_when_images_are_unusable(folder, tmp_path, small_shards):
     (folder / 'train' / 'cat' / 'bad.png').write_bytes(b'')
-    spec = folder_source.make_folder_spec(folder, name='pets')
+    spec = folder_source.make_folder_spec(folder, name='pets', record_size=32)
     with pytest.raises(InputError, match='1 unusable files'):
         writer.prepare(spec, data_dir=tmp_path / 'data', workers=1)
 
@@ -230,7 +230,7 @@ def test_prepare_on_full_disk_is_one_line_and_keeps_shards(folder, tmp_path, sma
                 raise RuntimeError('write() failed: No space left on device; writing ...')  # as ArrayRecord says it
             super().write(record)
 
-    spec = folder_source.make_folder_spec(folder, name='pets')
+    spec = folder_source.make_folder_spec(folder, name='pets', record_size=32)
     with monkeypatch.context() as full:
         full.setattr(shards, 'ArrayRecordWriter', Writer)
         with pytest.raises(InputError, match='is full; the same command goes on when there is space'):
