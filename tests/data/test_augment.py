@@ -19,14 +19,14 @@ COVARIANCE = sum(s**2 * np.outer(p, p) for s, p in zip(DEVIATIONS, AXES, strict=
 
 @pytest.fixture(scope='module', params=[25_000, pytest.param(100_000, marks=pytest.mark.repeats)])
 def draws(request):
-    """(25000, 6) of one epoch's records: top, left, flip, three normals."""
+    """(count, 6) of one epoch's records: top, left, flip, three normals."""
     return table(range(request.param), epoch=1)
 
 
 @pytest.fixture(scope='module')
 def later():
-    """The next epoch of the first of those records."""
-    return table(range(12_500), epoch=2)
+    """The next epoch of the first 20000 of those records."""
+    return table(range(20_000), epoch=2)
 
 
 def table(records, *, epoch):
