@@ -137,7 +137,7 @@ class Config:
     # The run
     seed: int = _key(
         0,
-        Rule('a whole number from 0 to 2**31 - 1', lambda value: _is_whole_number(value, 0)),
+        Rule('a whole number from 0 to 2**31 - 1', lambda value: _is_whole(value, 0)),
         'of weights, data and dropout',
     )
     batch_size: int = _key(128, _whole_number(1), 'images of a step, of all devices together (section 5)')

@@ -11,9 +11,9 @@ import numpy as np
 import oracle
 import pytest
 from PIL import Image
+from simplejpeg import decode_jpeg
 
 from alexnet_jax.data.dataset import open_dataset
-from alexnet_jax.data.decode import decode_record
 from alexnet_jax.data.preparing import folder
 from alexnet_jax.data.preparing.writer import prepare
 from alexnet_jax.evaluation import evaluator as evaluation
@@ -55,7 +55,7 @@ def placed(params, mean, mesh):
 def slow(request, validation):
     """(variant, params, {protocol: (loss, top-1 error)}) by the plain network."""
     params = parameters(request.param)
-    images = np.stack([decode_record(jpeg) for jpeg, _ in validation])
+    images = np.stack([decode_jpeg(jpeg) for jpeg, _ in validation])
     labels = np.array([label for _, label in validation])
     pil = np.stack([np.asarray(Image.open(io.BytesIO(jpeg)), np.int16) for jpeg, _ in validation])
     assert np.abs(images - pil).max() <= 3  # the decoder is another library's; it is one for both sides here
@@ -120,7 +120,7 @@ def test_each_record_goes_to_the_devices_once_for_all_its_views(constant, monkey
     monkeypatch.setattr(jax, 'device_put', counted)
     constant([0] * 10, protocol=protocol, params_are_placed_before=sent.clear)
     assert [(images.shape, images.dtype) for images in sent] == [((8, 256, 256, 3), np.uint8)] * 2
-    whole = np.stack([decode_record(jpeg) for jpeg, _ in constant.records])
+    whole = np.stack([decode_jpeg(jpeg) for jpeg, _ in constant.records])
     np.testing.assert_array_equal(np.concatenate(sent)[:13], whole)
 
 

@@ -8,8 +8,8 @@ import oracle
 import pyarrow.parquet as pq
 import pytest
 from random_networks import CLASSES, network_of
+from simplejpeg import decode_jpeg
 
-from alexnet_jax.data.decode import decode_record
 from alexnet_jax.errors import InputError
 from alexnet_jax.evaluation.feature_files import About, check_output, write_features
 from alexnet_jax.evaluation.features import find_stage, format_stages, iter_features
@@ -25,9 +25,7 @@ def network():
 @pytest.fixture(scope='module')
 def expected(network, tiny):
     """By the plain network's functions: some stages of all 13 validation images' centre crops."""
-    images = np.stack([decode_record(jpeg)[16:240, 16:240] for jpeg, _ in tiny.records('validation')]).astype(
-        np.float32
-    )
+    images = np.stack([decode_jpeg(jpeg)[16:240, 16:240] for jpeg, _ in tiny.records('validation')]).astype(np.float32)
     p = network.params
 
     @jax.jit

@@ -8,11 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from builders import draw_parameters, run_with
+from simplejpeg import decode_jpeg
 
 from alexnet_jax.communication.audit import abstract_batch, exchange_bytes
 from alexnet_jax.communication.messages import compiled_schedule, expected_schedule, traced_schedule
-from alexnet_jax.data.augment import choose_offsets, restrict_augmentation, sample_augmentation
-from alexnet_jax.data.decode import decode_record
+from alexnet_jax.data.augment import choose_offsets, sample_augmentation
 from alexnet_jax.errors import InputError
 from alexnet_jax.run.batches import make_batches
 from alexnet_jax.run.run_dir import claim_run_dir
@@ -102,7 +102,7 @@ def test_make_batches_without_crops_has_the_centre_and_its_mirror_image(tiny):
     batches, mirrored = make_batches(run_without('crops'), tiny), 0
     for step in (0, 7):
         for image, record in zip(batches[step].images, batches[step].records, strict=True):
-            centre = decode_record(tiny.records('train')[int(record)][0])[16:240, 16:240]
+            centre = decode_jpeg(tiny.records('train')[int(record)][0])[16:240, 16:240]
             flip = not np.array_equal(image, centre)
             np.testing.assert_array_equal(image, centre[:, ::-1] if flip else centre)
             mirrored += flip
@@ -130,10 +130,10 @@ def test_choose_offsets_gives_the_centre_and_others_of_the_seed():
     assert set(choose_offsets(1089, seed=0)) == {(top, left) for top in range(33) for left in range(33)}
 
 
-def test_restrict_augmentation_draws_evenly_and_keeps_flips_and_lighting():
+def test_sample_augmentation_of_offsets_draws_evenly_and_keeps_flips_and_lighting():
     places = choose_offsets(8, seed=5)
     whole = [sample_augmentation(seed=1, epoch=2, record=record) for record in range(8000)]
-    few = [restrict_augmentation(chance, offsets=places, flips=True) for chance in whole]
+    few = [sample_augmentation(seed=1, epoch=2, record=record, offsets=places) for record in range(8000)]
     counts = Counter((chance.top, chance.left) for chance in few)
     assert set(counts) == set(places)
     assert all(880 < count < 1120 for count in counts.values())  # 1000, and four standard deviations of 29.6
