@@ -19,7 +19,7 @@ from alexnet_jax.evaluation.evaluate_networks import EvaluationSettings, evaluat
 from alexnet_jax.evaluation.open_networks import NetworkArgs, list_remarks, open_test_dataset
 from alexnet_jax.weights.safetensors_file import save_safetensors
 
-pytestmark = pytest.mark.usefixtures('optimised')
+pytestmark = [pytest.mark.usefixtures('optimised'), pytest.mark.slow]
 
 PROTOCOLS = ('centre', 'ten_view')
 
@@ -102,7 +102,6 @@ def test_evaluate_networks_averages_the_members_of_an_ensemble(runs, evaluate, t
     assert [network['variant'] for network in result['networks']] == ['released', 'caffenet']
 
 
-@pytest.mark.slow
 def test_evaluate_on_two_processes_finds_the_same_and_one_speaks(runs, tiny, tmp_path, program_cache):
     """Each has a replica, and so half of the images."""
     workdir = next(iter(runs))

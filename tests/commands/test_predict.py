@@ -52,6 +52,7 @@ def expected(network, folder, names, protocol):
     return slow_probabilities(network, squares, protocol, decoded=True)
 
 
+@pytest.mark.slow
 def test_predict_prints_the_five_most_probable_and_ends_in_1_for_bad_files(network, photos, tmp_path, program_cache):
     save_safetensors(network, tmp_path / 'w.safetensors')
     names = [str(photos / name) for name in (NAMES[0], 'text.jpg', NAMES[1], 'nothing.jpg', NAMES[2])]

@@ -8,8 +8,6 @@ from alexnet_jax.errors import InputError
 from alexnet_jax.evaluation.open_networks import make_predictor
 from alexnet_jax.sharding.mesh import make_mesh
 
-pytestmark = pytest.mark.usefixtures('optimised')
-
 
 @pytest.fixture(scope='module')
 def validation(tiny):
@@ -25,9 +23,9 @@ def slow(validation):
     return network, expected
 
 
-@pytest.mark.parametrize(
-    'shape', [(2, 2), *(pytest.param(shape, marks=pytest.mark.repeats) for shape in ((1, 1), (1, 2), (2, 1)))]
-)
+@pytest.mark.usefixtures('optimised')
+@pytest.mark.repeats  # of test_evaluator.py, in float64, and of the commands' tests, through make_predictor
+@pytest.mark.parametrize('shape', [(1, 1), (1, 2), (2, 1), (2, 2)])
 def test_make_predictor_equals_the_plain_network_on_every_mesh(slow, validation, shape):
     """13 images in batches of 4: the last one is filled up. float32 against float64."""
     network, expected = slow
