@@ -21,6 +21,7 @@ from alexnet_jax.sharding.mesh import make_mesh
 
 SUFFIXES = ('.npz', '.parquet')
 Batches = Iterable[tuple[np.ndarray, np.ndarray]]  # features, float32 (b, ...), and labels, int32 (b,)
+Rows = Iterator[tuple[np.ndarray, np.ndarray, Sequence[int] | Sequence[str]]]  # and the images' places
 
 
 def extract_features(
@@ -125,16 +126,15 @@ def write_features(
     Raises:
       InputError: the disk does not take it.
     """
+    rows, place = _iter_rows(batches, photos), 'file' if photos else 'record'
     with replacing(path) as file:
         if path.suffix == '.npz':
-            _write_npz(file, batches, classes, about, photos)
+            _write_npz(file, rows, place, classes, about)
         else:
-            _write_parquet(file, batches, shape, classes, about, photos)
+            _write_parquet(file, rows, place, shape, classes, about)
 
 
-def _iter_rows(
-    batches: Batches, photos: PhotoFiles | None
-) -> Iterator[tuple[np.ndarray, np.ndarray, Sequence[int] | Sequence[str]]]:
+def _iter_rows(batches: Batches, photos: PhotoFiles | None) -> Rows:
     """Yields features, labels, -1 where the class is not known, and the images' record numbers or files."""
     start = 0
     for features, labels in batches:
@@ -147,32 +147,30 @@ def _iter_rows(
         start = end
 
 
-def _write_npz(
-    file: BinaryIO, batches: Batches, classes: Sequence[str], about: dict[str, str], photos: PhotoFiles | None
-) -> None:
-    features, labels, places = map(np.concatenate, zip(*_iter_rows(batches, photos), strict=True))
-    arrays: dict[str, Any] = {'features': features, 'labels': labels, 'files' if photos else 'records': places}
-    np.savez(file, **(arrays | {'classes': classes} | about))
+def _write_npz(file: BinaryIO, rows: Rows, place: str, classes: Sequence[str], about: dict[str, str]) -> None:
+    features, labels, places = map(np.concatenate, zip(*rows, strict=True))
+    arrays: dict[str, Any] = {'features': features, 'labels': labels, f'{place}s': places, 'classes': classes}
+    np.savez(file, **(arrays | about))
 
 
 def _write_parquet(
-    file: BinaryIO,
-    batches: Batches,
-    shape: Sequence[int],
-    classes: Sequence[str],
-    about: dict[str, str],
-    photos: PhotoFiles | None,
+    file: BinaryIO, rows: Rows, place: str, shape: Sequence[int], classes: Sequence[str], about: dict[str, str]
 ) -> None:
     import pyarrow as pa  # here, because few ask for it
     import pyarrow.parquet as pq
 
-    size, place = int(np.prod(shape)), ('file', pa.string()) if photos else ('record', pa.int64())
-    columns = [place, ('label', pa.int32()), ('class', pa.string()), ('features', pa.list_(pa.float32(), size))]
+    size, place_type = int(np.prod(shape)), pa.string() if place == 'file' else pa.int64()
+    columns = [
+        (place, place_type),
+        ('label', pa.int32()),
+        ('class', pa.string()),
+        ('features', pa.list_(pa.float32(), size)),
+    ]
     metadata = about | {'shape': json.dumps(list(shape)), 'classes': json.dumps(list(classes))}
     schema = pa.schema(columns, metadata=metadata)
     with pq.ParquetWriter(file, schema) as writer:
-        for features, labels, places in _iter_rows(batches, photos):
+        for features, labels, places in rows:
             label = pa.array(labels, pa.int32(), mask=labels < 0)
-            rows = pa.FixedSizeListArray.from_arrays(pa.array(features.reshape(-1)), size)
-            cells = [pa.array(places, schema.types[0]), label, pa.array(classes, pa.string()).take(label), rows]
+            lists = pa.FixedSizeListArray.from_arrays(pa.array(features.reshape(-1)), size)
+            cells = [pa.array(places, place_type), label, pa.array(classes, pa.string()).take(label), lists]
             writer.write_batch(pa.record_batch(cells, schema=schema))

@@ -102,6 +102,7 @@ def test_evaluator_equals_the_plain_network_on_every_mesh(slow, validation, shap
             found = evaluate.predict(*placed(params, MEAN, mesh), protocol=protocol, progress=told.append)
             np.testing.assert_allclose(found.probabilities, probabilities, rtol=1e-10)
             np.testing.assert_array_equal(found.labels, [label for _, label in validation])
+            assert (found.probabilities.dtype, found.labels.dtype) == (np.float64, np.int32)
     assert told == [4, 8, 12, 13] * 2
 
 
