@@ -191,8 +191,8 @@ def test_predict_refuses_what_it_cannot_read(net, folder, crops):
 @pytest.mark.parametrize('layer', ['conv2', 'fc7', pytest.param('fc8', marks=pytest.mark.repeats)])
 def test_features_equal_the_command(prepared_backend, net, folder, layer, tmp_path):
     source = NetworkArgs(workdir=[str(folder / 'runs/two_device_demo')])
-    settings = extract_features.Settings(layer=layer, output=str(tmp_path / 'f.npz'))
-    extract_features.write([str(folder / 'photo.jpg')], source, settings)
+    options = {'layer': layer, 'output': str(tmp_path / 'f.npz')}
+    extract_features.extract_features([str(folder / 'photo.jpg')], source, **options)
     with np.load(tmp_path / 'f.npz') as file:
         expected = file['features']
     square = square_image((folder / 'photo.jpg').read_bytes())

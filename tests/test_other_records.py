@@ -43,12 +43,14 @@ def workdir(tmp_path_factory, tiny, data_dir):
 
 
 def neighbours(workdir, data_dir, tmp_path):
-    predict_photos.predict(['photo.jpg'], NetworkArgs(workdir=[str(workdir)]), protocol='centre', neighbours='tiny')
+    predict_photos.predict_photos(
+        ['photo.jpg'], NetworkArgs(workdir=[str(workdir)]), protocol='centre', neighbours='tiny'
+    )
 
 
 def features_of(workdir, data_dir, tmp_path):
-    settings = extract_features.Settings(layer='fc7', output=str(tmp_path / 'f.npz'), dataset='tiny')
-    extract_features.write([], NetworkArgs(workdir=[str(workdir)]), settings)
+    options = {'layer': 'fc7', 'output': str(tmp_path / 'f.npz'), 'dataset': 'tiny'}
+    extract_features.extract_features([], NetworkArgs(workdir=[str(workdir)]), **options)
 
 
 WAYS = {

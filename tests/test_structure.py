@@ -103,7 +103,7 @@ def test_verbs_are_imported_by_the_dispatcher_only():
         ('tensorboardX', 'logs/writers.py'),
         *((tracker, 'logs/trackers.py') for tracker in ('wandb', 'mlflow', 'trackio')),
         ('optuna', 'sweep/search.py'),
-        ('sklearn', 'evaluation/neighbours.py'),
+        ('sklearn', 'evaluation/predict_photos.py'),
     ],
 )
 def test_a_library_stays_behind_one_file(library, home):

@@ -23,10 +23,10 @@ def main(argv: list[str]) -> None:
     """Prints the landmarks."""
     del argv
     logging.set_verbosity(logging.ERROR)
-    from alexnet_jax.evaluation.compare_run import compare
+    from alexnet_jax.evaluation.landmarks import compare_run
 
     try:
-        text, good = compare(pathlib.Path(_WORKDIR.value))
+        text, good = compare_run(pathlib.Path(_WORKDIR.value))
     except InputError as error:
         sys.exit(f'error: {error}')
     print(text)

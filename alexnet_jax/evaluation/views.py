@@ -19,7 +19,7 @@ class View(NamedTuple):
     flip: bool
 
 
-PROTOCOLS = ('centre', 'ten_view')
+PROTOCOLS = {'centre': 'centre', 'ten_view': 'ten-view'}  # each with what people call it
 
 
 def get_views(protocol: str, size: int = CROP, *, record: int = RECORD) -> tuple[View, ...]:

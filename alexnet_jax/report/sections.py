@@ -11,8 +11,8 @@ import numpy as np
 
 from alexnet_jax.communication.audit import trace_step
 from alexnet_jax.communication.messages import Message, traced_schedule
-from alexnet_jax.evaluation.measures import by_class, confusion, right_ranks
-from alexnet_jax.evaluation.predictions import Predictions
+from alexnet_jax.evaluation.evaluator import Predictions
+from alexnet_jax.evaluation.measures import count_confusions, measure_classes, rank_right_classes
 from alexnet_jax.evaluation.references import select_references
 from alexnet_jax.model.colour import COLOURLESS_NOISE, split_towers
 from alexnet_jax.report import charts, pictures
@@ -98,15 +98,15 @@ def make_mistakes_section(
     `predictions` are of the run's validation split under `protocol`; `read_image` returns an image of that split by
     its index, uint8 (h, w, 3).
     """
-    names, matrix = run.network.classes, confusion(predictions)
+    names, matrix = run.network.classes, count_confusions(predictions)
     shown = np.arange(len(names))
     if len(names) > MAX_CLASSES:
         wrong = matrix.sum(axis=1) - np.diag(matrix)
         shown = np.sort(np.argsort(-wrong, kind='stable')[:MAX_CLASSES])
     chart = charts.draw_confusion_matrix(matrix[np.ix_(shown, shown)], [names[i] for i in shown])
-    rows = [row for row in by_class(predictions, names) if row.images]
+    rows = [row for row in measure_classes(predictions, names) if row.images]
     answers = predictions.probabilities.argmax(axis=1)
-    wrong_probabilities = np.where(right_ranks(predictions) > 0, predictions.probabilities.max(axis=1), -1.0)
+    wrong_probabilities = np.where(rank_right_classes(predictions) > 0, predictions.probabilities.max(axis=1), -1.0)
     surest = []
     for index in map(int, np.argsort(-wrong_probabilities, kind='stable')[:_MISTAKES]):
         right, answer = names[predictions.labels[index]], names[answers[index]]

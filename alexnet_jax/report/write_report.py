@@ -4,7 +4,6 @@ import functools
 import math
 import pathlib
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import jax
 import numpy as np
@@ -14,8 +13,8 @@ from alexnet_jax.console import info
 from alexnet_jax.data.dataset import open_dataset
 from alexnet_jax.data.pipeline import read_whole_image
 from alexnet_jax.errors import InputError
-from alexnet_jax.evaluation.open_networks import get_dtype
-from alexnet_jax.evaluation.predictions import Predictions, predict_split
+from alexnet_jax.evaluation.evaluator import Predictions
+from alexnet_jax.evaluation.open_networks import make_predictor
 from alexnet_jax.files import write_file
 from alexnet_jax.report import sections
 from alexnet_jax.report.drawing import RUN_COLOURS, FigureCollection
@@ -85,8 +84,8 @@ def _make_run_sections(
         missing = str(error)
     else:
         info(f'{run.name}: testing {len(records):,} images, {PROTOCOLS[protocol]}')
-        options: dict[str, Any] = {'protocol': protocol, 'batch_size': _BATCH, 'dtype': get_dtype(run.network)}
-        predictions = predict_split(run.network, make_mesh(1, 1, devices=jax.devices()[:1]), records, **options)
+        mesh = make_mesh(1, 1, devices=jax.devices()[:1])
+        predictions = make_predictor(run.network, mesh, records, batch_size=_BATCH)(protocol=protocol)
         read_image = functools.partial(read_whole_image, records, record_size=dataset.record_size)
         mistakes = sections.make_mistakes_section(run, figures, predictions, protocol=protocol, read_image=read_image)
         photo = photo or _choose_image(run, predictions, read_image)
