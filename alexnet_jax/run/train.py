@@ -18,14 +18,7 @@ from alexnet_jax.console import format_duration, info
 from alexnet_jax.data.augment import centre_crop
 from alexnet_jax.data.dataset import Dataset
 from alexnet_jax.distributed.exit import ExitHandler
-from alexnet_jax.distributed.hosts import (
-    ProcessGroup,
-    allgather_str,
-    check_same_on_hosts,
-    format_hosts,
-    initialize,
-    sync_hosts,
-)
+from alexnet_jax.distributed.hosts import ProcessGroup, allgather_str, check_same_on_hosts, format_hosts, sync_hosts
 from alexnet_jax.distributed.preemption import Preemption
 from alexnet_jax.errors import InputError, Interrupted
 from alexnet_jax.evaluation.evaluator import Evaluator
@@ -65,9 +58,7 @@ def train(
     startup.lap('imports')
     prepare_backend(config.mesh, processes=group.count, deterministic=config.deterministic)
     with Preemption(info, processes=group.count) as preemption, contextlib.ExitStack() as stack:
-        exit_handler.prepare(group, timeout=join_timeout)
-        group = initialize(group, heartbeat=heartbeat, timeout=join_timeout)
-        exit_handler.watch(group, heartbeat=heartbeat)
+        group = exit_handler.connect(group, heartbeat=heartbeat, timeout=join_timeout)
         preemption.start_sync()
         if group.index == 0:
             check_tracker(config.tracking)
