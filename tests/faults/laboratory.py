@@ -87,9 +87,11 @@ class Laboratory:
 
     def wait_for_fault(self, *, timeout=90):
         deadline = time.monotonic() + timeout
-        while not (self.mark.exists() and self.mark.read_text()):
-            assert time.monotonic() < deadline, self.everything()
-            assert any(process.poll() is None for process in self._started), self.everything()
+        while True:
+            ended = any(process.poll() is not None for process in self._started)
+            if self.mark.exists() and self.mark.read_text():
+                break
+            assert not ended and time.monotonic() < deadline, self.everything()
             time.sleep(0.02)
         return float(self.mark.read_text())
 

@@ -60,7 +60,7 @@ class Saboteur:
         self.wrap(run_dir, 'open_or_render', lambda *_: self.act())
 
     def arm_agree(self):
-        """Between its own word and the others', where processes compare what they have."""
+        """After it has told the others what it has, before it reads what they have."""
         from alexnet_jax.distributed import hosts
 
         client, saboteur = hosts.get_store, self
@@ -93,15 +93,15 @@ class Saboteur:
 
         saving = []
         self.wrap(checkpointer.Checkpointer, 'save', lambda _, state, **__: saving.append(int(state.step)))
-        self.wrap(orbax_io, 'digest', lambda value: saving[-1] == self.at and self.act())
+        self.wrap(orbax_io, 'hash_array', lambda value: saving[-1] == self.at and self.act())
 
     def arm_evaluation(self):
         """In the test after `at` steps, when the first batch is done."""
         from alexnet_jax.evaluation.evaluator import Evaluator
-        from alexnet_jax.run.loop import _Run
+        from alexnet_jax.run.testing import Tester
 
         step = [0]
-        self.wrap(_Run, '_test', lambda run, protocol: step.__setitem__(0, int(run.state.step)))
+        self.wrap(Tester, 'test', lambda tester, state, protocol: step.__setitem__(0, int(state.step)))
         original = Evaluator.__call__
 
         def test(evaluator, *arguments, progress, **options):
@@ -120,7 +120,7 @@ def main():
     fault = json.loads(pathlib.Path(sys.argv[1]).read_text())
     sys.argv = ['alexnet_jax.main', *sys.argv[2:]]
     Saboteur(**fault).arm()
-    runpy.run_module('alexnet_jax.main', run_name='__main__', alter_sys=False)
+    runpy.run_module('alexnet_jax.main', run_name='__main__', alter_sys=True)
 
 
 if __name__ == '__main__':
