@@ -119,9 +119,9 @@ class Checkpointer:
         try:
             self._writer.wait_until_finished()
         except Exception as error:  # Orbax documents no class for what a disk refuses
-            raise SaveError(f'checkpoint not written: {get_first_line(error)}') from error
-        finally:
             self._delete_leftovers()
+            raise SaveError(f'checkpoint not written: {get_first_line(error)}') from error
+        self._delete_leftovers()
         if jax.process_index() == 0:
             self._delete_old()
 
@@ -155,9 +155,7 @@ class Checkpointer:
         """Restores the newest checkpoint that is whole, with its manifest; None where there is none.
 
         Moves the damaged ones that are newer to WORKDIR/damaged_checkpoints, with a warning that says what was lost.
-
-        Args:
-          like: shapes, dtypes and shardings, as jax.ShapeDtypeStruct.
+        `like` holds shapes, dtypes and shardings, as jax.ShapeDtypeStruct.
 
         Raises:
           InputError: the checkpoint belongs to another network, or all are damaged.
@@ -281,10 +279,7 @@ def _make_tree(state: TrainState) -> dict[str, Any]:
 def restore_or_init(run: Run, mean_image: np.ndarray, checkpointer: Checkpointer) -> tuple[TrainState, int, bool]:
     """Restores the newest whole checkpoint's state, or creates the one before the first update.
 
-    Args:
-      run: the network, update rule and mesh of the state.
-      mean_image: float32 (input_size, input_size, 3), 0..255; for a fresh state.
-      checkpointer: the checkpoints of the run folder.
+    A fresh state gets `mean_image`, float32 (input_size, input_size, 3), 0..255.
 
     Returns:
       (the state, its data order, see `Manifest`, whether it was tested).

@@ -20,15 +20,13 @@ from alexnet_jax.files import replacing
 def format_checkpoints(workdir: pathlib.Path, *, verify: bool) -> tuple[str, bool]:
     """Formats a table of the checkpoints of a run folder, oldest first, then those that were set aside.
 
-    Args:
-      workdir: the run folder.
-      verify: whether to read every array and compare it with its hash, or only the manifest.
+    With `verify` every array is read and compared with its hash, else only the manifest is read.
 
     Returns:
       (the table: step, time, megabytes on disk, validation error, state; whether no checkpoint is damaged).
 
     Raises:
-      InputError: there is none.
+      InputError: there is no checkpoint.
     """
     paths = [workdir / FOLDER / str(step) for step in list_steps(workdir)]
     aside = sorted((workdir / SET_ASIDE).glob('*'))
@@ -64,15 +62,10 @@ def find_checkpoint(workdir: pathlib.Path, step: int | None) -> pathlib.Path:
 
 
 def export_npz(workdir: pathlib.Path, *, step: int | None, to: pathlib.Path) -> str:
-    """Writes a checkpoint's weights and mean image, verified, to a NumPy archive; returns a line that says what it did.
+    """Writes checkpoint `step`, None: the newest, verified, to a NumPy archive; returns a line that says what it did.
 
     The archive holds float32 arrays named like 'conv1/kernel' (height, width, in, out) and 'mean_image' (the crop's
     size, 224, 224, 3), and 'about', a JSON text with the step, the run's config and `params_sha256` as in result.json.
-
-    Args:
-      workdir: the run folder.
-      step: of the checkpoint; None: the newest.
-      to: FILE.npz.
 
     Raises:
       InputError: there is no such checkpoint, it is damaged, or the file cannot be written.

@@ -24,11 +24,9 @@ _RENAMED = {'on_bad_numbers': 'on_non_finite', 'max_bad_numbers': 'max_non_finit
 
 
 def load_network(workdir: pathlib.Path, *, step: int | None = None) -> Network:
-    """Loads the network of a run folder, verified; its `about` holds 'step', 'params_sha256' and 'config'.
+    """Loads the network of checkpoint `step` of a run folder, None: of the newest, verified.
 
-    Args:
-      workdir: the run folder.
-      step: of the checkpoint; None: the newest.
+    Its `about` holds 'step', 'params_sha256' and 'config'.
 
     Raises:
       InputError: there is no such checkpoint, or it is damaged.

@@ -137,12 +137,9 @@ def _read_slurm(environment: Mapping[str, str]) -> ProcessGroup:
 
 
 def initialize(group: ProcessGroup, *, heartbeat: int, timeout: float) -> ProcessGroup:
-    """Connects to the other processes, before the backend's first use.
+    """Connects to the other processes within `timeout` seconds, before the backend's first use.
 
-    Args:
-      group: from `find_process_group`.
-      heartbeat: seconds, 10 to 30. JAX's own watch is set slower: it ends a process with pages of C++.
-      timeout: seconds to wait for the others.
+    After `heartbeat` seconds, 10 to 30, without a sign of life a process is lost; JAX's own watch is set slower.
 
     Returns:
       The group as it is: on TPU hosts only JAX, which asks the machine's metadata, knows which process this is.
