@@ -44,6 +44,6 @@ def _run(what: str, workdir: pathlib.Path) -> bool:
     if what == 'export':
         print(inspect.export_npz(workdir, step=_STEP.value, to=pathlib.Path(_TO.value)))
         return True
-    found = list(inspect.iter_checkpoints(workdir, whole=what == 'verify'))
-    print(inspect.format_checkpoints([checkpoint.row() for checkpoint in found]))
-    return not any(checkpoint.problem.startswith('damaged') for checkpoint in found)
+    table, whole = inspect.format_checkpoints(workdir, verify=what == 'verify')
+    print(table)
+    return whole

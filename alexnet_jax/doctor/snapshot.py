@@ -13,9 +13,8 @@ import jax
 import numpy as np
 import optax
 
-from alexnet_jax.checkpoints.checkpointer import FOLDER
-from alexnet_jax.checkpoints.inspect import load_arrays
-from alexnet_jax.checkpoints.manifest import DamagedError, read_manifest
+from alexnet_jax.checkpoints.manifest import FOLDER, DamagedError, read_manifest
+from alexnet_jax.checkpoints.orbax_io import load_arrays
 from alexnet_jax.data.augment import centre_crop
 from alexnet_jax.data.dataset import Dataset
 from alexnet_jax.data.pipeline import HostBatch

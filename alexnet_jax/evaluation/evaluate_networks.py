@@ -17,7 +17,7 @@ from alexnet_jax.checkpoints.hashes import hash_tree
 from alexnet_jax.console import align_columns
 from alexnet_jax.data.dataset import Dataset
 from alexnet_jax.distributed.exit import ExitHandler
-from alexnet_jax.distributed.hosts import ProcessGroup, allgather_str, check_same_on_hosts, initialize, sync_hosts
+from alexnet_jax.distributed.hosts import ProcessGroup, allgather_str, check_same_on_hosts, sync_hosts
 from alexnet_jax.errors import InputError
 from alexnet_jax.evaluation import measures
 from alexnet_jax.evaluation.evaluator import Predictions
@@ -81,9 +81,7 @@ def evaluate_networks(
         if protocol not in PROTOCOLS:
             raise InputError(f'--protocols names {protocol!r}: it must be {" or ".join(PROTOCOLS)}, or both')
     prepare_backend(settings.mesh, processes=group.count)
-    exit_handler.prepare(group, timeout=join_timeout)
-    group = initialize(group, heartbeat=heartbeat, timeout=join_timeout)
-    exit_handler.watch(group, heartbeat=heartbeat)
+    group = exit_handler.connect(group, heartbeat=heartbeat, timeout=join_timeout)
     problem = _find_refusal(output) if group.index == 0 else ''
     if problem := next(filter(None, allgather_str('output', problem)), ''):  # now, and not after hours
         raise InputError(problem)

@@ -10,8 +10,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from alexnet_jax.checkpoints.inspect import list_steps
 from alexnet_jax.checkpoints.load import load_config, load_network
+from alexnet_jax.checkpoints.manifest import list_steps
 from alexnet_jax.errors import InputError
 from alexnet_jax.logs.writers import iter_metrics
 from alexnet_jax.model.alexnet import init_parameters

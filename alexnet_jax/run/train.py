@@ -56,9 +56,7 @@ def train(
     startup.lap('imports')
     prepare_backend(config.mesh, processes=group.count, deterministic=config.deterministic)
     with Preemption(info, processes=group.count) as preemption, contextlib.ExitStack() as stack:
-        exit_handler.prepare(group, timeout=join_timeout)
-        group = hosts.initialize(group, heartbeat=heartbeat, timeout=join_timeout)
-        exit_handler.watch(group, heartbeat=heartbeat)
+        group = exit_handler.connect(group, heartbeat=heartbeat, timeout=join_timeout)
         preemption.start_sync()
         if group.index == 0 and config.tracking:
             check_tracker(config.tracking)
