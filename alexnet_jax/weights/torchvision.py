@@ -49,12 +49,7 @@ def is_state_dict(tensors: Mapping[str, np.ndarray]) -> bool:
 def load_state_dict(
     tensors: Mapping[str, np.ndarray], values: Mapping[str, str] | None = None, *, path: pathlib.Path
 ) -> Network:
-    """Loads the network of a state dict.
-
-    Args:
-      tensors: by torchvision's names, also with the 'module.' of DataParallel before them.
-      values: the metadata that `save_torchvision` wrote beside them; None: they are from elsewhere.
-      path: the file, for messages.
+    """Loads the network of a state dict; `values` is the metadata where `save_torchvision` wrote it.
 
     Raises:
       InputError: they are not the tensors of that network, or not as `save_torchvision` wrote them.
@@ -73,10 +68,9 @@ def load_state_dict(
 
 
 def save_torchvision(network: Network, path: pathlib.Path) -> list[str]:
-    """Writes a .safetensors file by torchvision's names; returns what the reader of it has to know.
+    """Writes a .safetensors file for torchvision's `load_state_dict`; returns lines for the person who uses it.
 
-    `load_state_dict(safetensors.torch.load_file(path))` takes it. The mean image shrinks to its mean colour, because
-    that is all that torchvision's transforms subtract.
+    The mean image shrinks to its mean colour, because that is all that torchvision's transforms subtract.
 
     Raises:
       InputError: the network is another than torchvision's, or the file cannot be written.

@@ -35,23 +35,23 @@ def checkpoint(program_cache):
     return lambda *options: cli.run('checkpoint', *options, cache=program_cache)
 
 
-def rows(process):
+def split_rows(process):
     return [line.split() for line in process.stdout.splitlines()]
 
 
-def test_list_and_verify_tell_of_each(finished, checkpoint):
+def test_checkpoint_lists_and_verifies_each_step(finished, checkpoint):
     workdir, result = finished
     for what in ('list', 'verify'):
         process = checkpoint(what, f'--workdir={workdir}')
         assert process.returncode == 0, process.stderr
-        title, second, fourth = rows(process)
+        title, second, fourth = split_rows(process)
         assert title == ['step', 'saved', 'MB', 'top-1', 'error', 'state']
         assert (second[0], fourth[0]) == ('2', '4')
         assert (second[-1], fourth[-1]) == ('ok', 'ok')
         assert fourth[-2] == f'{result["centre"]["top1_error"]:.2%}'
 
 
-def test_a_flipped_bit_is_found_by_verify(spoilt, checkpoint):
+def test_checkpoint_verify_finds_a_flipped_bit(spoilt, checkpoint):
     process = checkpoint('verify', f'--workdir={spoilt}')
     assert process.returncode == 1
     (line,) = [line for line in process.stdout.splitlines() if line.startswith('4 ')]
@@ -60,7 +60,7 @@ def test_a_flipped_bit_is_found_by_verify(spoilt, checkpoint):
     assert 'Traceback' not in process.stderr
 
 
-def test_export_writes_what_was_trained(finished, checkpoint, tmp_path):
+def test_checkpoint_export_writes_what_was_trained(finished, checkpoint, tmp_path):
     workdir, result = finished
     process = checkpoint('export', f'--workdir={workdir}', f'--to={tmp_path / "w.npz"}')
     assert process.returncode == 0, process.stderr
@@ -79,7 +79,7 @@ def test_export_writes_what_was_trained(finished, checkpoint, tmp_path):
     assert hashlib.sha256('\n'.join(lines).encode()).hexdigest() == result['params_sha256']
 
 
-def test_what_is_damaged_is_not_exported(spoilt, checkpoint, tmp_path):
+def test_checkpoint_export_refuses_a_damaged_checkpoint(spoilt, checkpoint, tmp_path):
     process = checkpoint('export', f'--workdir={spoilt}', f'--to={tmp_path / "w.npz"}')
     assert process.returncode == 1
     assert process.stderr.startswith('error: ') and process.stderr.count('\n') == 1, process.stderr
@@ -95,7 +95,7 @@ def test_what_is_damaged_is_not_exported(spoilt, checkpoint, tmp_path):
         (('delete', '--workdir=RUN'), 'delete cannot be done: give list, verify or export'),
     ],
 )
-def test_a_mistake_is_one_line(finished, checkpoint, options, says):
+def test_checkpoint_reports_a_mistake_in_one_line(finished, checkpoint, options, says):
     process = checkpoint(*[option.replace('RUN', str(finished[0])) for option in options])
     assert process.returncode == 1
     assert process.stdout == ''

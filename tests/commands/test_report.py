@@ -155,7 +155,7 @@ def open_pages(pages):
 
 
 @pytest.mark.parametrize('dark', [False, True])
-def test_browser_shows_all_and_fetches_nothing(open_pages, dark):
+def test_report_shows_all_in_a_browser_and_fetches_nothing(open_pages, dark):
     frames, console, requests = open_pages(dark)
     assert console == []
     assert {name for name in requests if 'frame' not in name} == {'/one.html', '/two.html'}
@@ -168,7 +168,7 @@ def test_browser_shows_all_and_fetches_nothing(open_pages, dark):
         assert "<script>alert('c')</script>" in frame['text']
 
 
-def test_browser_follows_preference_for_dark(open_pages):
+def test_report_follows_the_preference_for_dark(open_pages):
     light, dark = (open_pages(dark)[0][0] for dark in (False, True))
     assert (light['paper'], dark['paper']) == ('rgb(253, 253, 252)', 'rgb(20, 24, 30)')
     assert light['ink'] != dark['ink']  # text in charts too
@@ -240,7 +240,7 @@ def test_report_refuses_unusable_arguments(write, runs, tmp_path):
             write(workdirs, **{'output': tmp_path / 'r.html', 'data_dir': 'nowhere'} | options)
 
 
-def test_command_prints_error_on_one_line(program_cache):
+def test_report_prints_a_mistake_in_one_line(program_cache):
     with (
         cli.start('report', '--workdir=nowhere', 'stray', cache=program_cache) as stray,
         cli.start('report', '--workdir=nowhere', cache=program_cache) as missing,

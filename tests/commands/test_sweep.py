@@ -68,7 +68,7 @@ def test_sweep_names_an_invalid_point_of_a_config_file(tmp_path):
     )
 
 
-def test_dry_run_lists_points_of_file_and_command_line(tmp_path):
+def test_sweep_dry_run_lists_points_of_file_and_command_line(tmp_path):
     file = tmp_path / 'rates.py'
     file.write_text(
         'from alexnet_jax.training.config import make_config\n'
@@ -139,7 +139,7 @@ def test_sweep_finishes_after_kill_9(tiny_dir, tmp_path):
     assert {row['state'] for row in csv.DictReader((root / 'results.csv').read_text().splitlines())} == {'finished'}
 
 
-def test_index_replaces_the_process_by_the_run(tiny_dir, tmp_path):
+def test_sweep_index_replaces_the_process_by_the_run(tiny_dir, tmp_path):
     programs.write_program(tmp_path, {'seed=1': ['wait', 75]})
     root = tmp_path / 'root'
     options = (
