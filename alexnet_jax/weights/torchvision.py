@@ -43,7 +43,7 @@ NAMES = {
 
 def is_state_dict(tensors: Mapping[str, np.ndarray]) -> bool:
     """Tells whether arrays of these names are torchvision's."""
-    return NAMES['conv1/kernel'] in _strip_prefixes(tensors)
+    return any(name.removeprefix('module.') == NAMES['conv1/kernel'] for name in tensors)
 
 
 def load_state_dict(
@@ -54,7 +54,7 @@ def load_state_dict(
     Raises:
       InputError: they are not the tensors of that network, or not as `save_torchvision` wrote them.
     """
-    tensors = _strip_prefixes(tensors)
+    tensors = {name.removeprefix('module.'): tensor for name, tensor in tensors.items()}  # of DataParallel
     if others := [name for name in tensors if name not in NAMES.values()]:
         raise InputError(f"{path} is no state dict of torchvision's alexnet: it holds {others[0][:60]} too")
     arrays = {ours: tensors[theirs] for ours, theirs in NAMES.items() if theirs in tensors}
@@ -94,8 +94,3 @@ def save_torchvision(network: Network, path: pathlib.Path) -> list[str]:
             f'{difference:.1f} of 255, so its outputs there are not quite those here'
         )
     return notes
-
-
-def _strip_prefixes(tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Strips DataParallel's prefix from the names."""
-    return {name.removeprefix('module.'): tensor for name, tensor in tensors.items()}

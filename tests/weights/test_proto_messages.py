@@ -36,7 +36,7 @@ def outer():
     return make_message_classes('test', SCHEMA).Outer
 
 
-@hypothesis.settings(max_examples=50, derandomize=True, database=None, deadline=None)
+@hypothesis.settings(max_examples=15, derandomize=True, database=None, deadline=None)
 @hypothesis.given(st.integers(-(2**63), 2**63 - 1), st.text(max_size=300), FLOATS, FLOATS, FLOATS)
 def test_parse_message_returns_what_was_written(outer, integer, name, loose, double, far):
     written = outer(integer=integer, name=name, loose=loose, double=double, far=far, inner=[{'data': b'a'}, {}])
