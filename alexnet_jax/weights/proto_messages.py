@@ -108,17 +108,6 @@ def list_outer_fields(content: memoryview) -> list[tuple[int, int]]:
         return []
 
 
-def make_prefix(message_class: Any, field: str, length: int) -> bytes:
-    """Makes the bytes before the content of a field, a message or bytes of that length."""
-    prefix = b''
-    for value in (message_class.DESCRIPTOR.fields_by_name[field].number << 3 | BYTES, length):
-        while value > 127:
-            prefix += bytes([value & 127 | 128])
-            value >>= 7
-        prefix += bytes([value])
-    return prefix
-
-
 def _count_fields(descriptor: Any, content: memoryview, left: int) -> int:
     """Returns how many of `left` fields are left after those of a message and of the messages in it."""
     for number, wire_type, value in iter_fields(content):

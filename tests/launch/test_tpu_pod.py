@@ -111,6 +111,7 @@ def pod(tmp_path, program_cache, tiny_dir):
     return pod
 
 
+@pytest.mark.slow
 def test_tpu_pod_runs_from_create_to_delete(pod):
     """The run's own command is executed: two processes that get their index from JAX."""
     run = ('--', '--config=configs/two_device.py', '--workdir=runs/a b')

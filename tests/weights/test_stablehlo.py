@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import oracle
+import pytest
 from weights.networks import network
 
 from alexnet_jax.weights import stablehlo
@@ -25,6 +26,7 @@ assert not any(name.startswith(('alexnet_jax', 'flax')) for name in sys.modules)
 """
 
 
+@pytest.mark.slow
 def test_save_stablehlo_gives_what_the_network_gives(tmp_path):
     net = network('released')
     path = stablehlo.save_stablehlo(net, tmp_path / 'net.stablehlo', today=datetime.date(2026, 1, 31))
