@@ -1,7 +1,5 @@
 """`alexnet VERB ...`, and equally `python -m alexnet_jax VERB ...`: a table of verbs."""
 
-from __future__ import annotations
-
 import difflib
 import importlib
 import sys

@@ -1,7 +1,5 @@
 """Files as a whole: written so that half of one never has its name, mapped, hashed, and locked between processes."""
 
-from __future__ import annotations
-
 import contextlib
 import fcntl
 import hashlib

@@ -1,7 +1,5 @@
 """Fingerprints of arrays: sha256 of a whole tree's leaves, and of the parts that a process holds of them."""
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Iterator
 from typing import Any

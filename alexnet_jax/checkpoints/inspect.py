@@ -1,7 +1,5 @@
 """Looks at the checkpoints of a run folder without knowing its network: lists, verifies, exports."""
 
-from __future__ import annotations
-
 import json
 import pathlib
 import time

@@ -1,7 +1,5 @@
 """Loads the network that a run has trained, and its settings, from its folder."""
 
-from __future__ import annotations
-
 import json
 import pathlib
 from typing import Any

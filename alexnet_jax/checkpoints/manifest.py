@@ -1,7 +1,5 @@
 """Where a run's checkpoints are, and the manifest of each: what it holds, hash by hash, with a hash of itself."""
 
-from __future__ import annotations
-
 import dataclasses
 import json
 import pathlib

@@ -1,7 +1,5 @@
 """Runs a command: reads its command line, lists its options, and ends with one line where the user made a mistake."""
 
-from __future__ import annotations
-
 import contextlib
 import inspect
 import itertools

@@ -40,11 +40,8 @@ def main(argv: list[str]) -> None:
     from alexnet_jax.sharding.mesh import parse_mesh
 
     source = NetworkArgs(workdir=split_paths(_WORKDIR.value), weights=split_paths(_WEIGHTS.value), step=_STEP.value)
-    try:
-        options = {flag.name: flag.value for flag in _OPTIONS}
-        text, unusable = extract_features(argv[1:], source, mesh=parse_mesh(_MESH.value), **options)
-    except InputError as error:
-        sys.exit(f'error: {error}')
+    options = {flag.name: flag.value for flag in _OPTIONS}
+    text, unusable = extract_features(argv[1:], source, mesh=parse_mesh(_MESH.value), **options)
     if text:
         print(text)
     for line in unusable:

@@ -39,10 +39,7 @@ def main(argv: list[str]) -> None:
     from alexnet_jax.evaluation.predict_photos import predict_photos
 
     source = NetworkArgs(workdir=split_paths(_WORKDIR.value), weights=split_paths(_WEIGHTS.value), step=_STEP.value)
-    try:
-        found, text, unusable = predict_photos(argv[1:], source, **{flag.name: flag.value for flag in _OPTIONS})
-    except InputError as error:
-        sys.exit(f'error: {error}')
+    found, text, unusable = predict_photos(argv[1:], source, **{flag.name: flag.value for flag in _OPTIONS})
     if _JSON.value:
         print(json.dumps(found))
     elif text:

@@ -1,7 +1,5 @@
 """Reports what a training step sends between devices, and the size of its network."""
 
-from __future__ import annotations
-
 import dataclasses
 import itertools
 import math

@@ -1,7 +1,5 @@
 """Lists what Google publishes about its TPU chips, from which predictions for them are calculated."""
 
-from __future__ import annotations
-
 import dataclasses
 import math
 

@@ -13,8 +13,6 @@ A real step takes longer: no chip keeps up its peak, and nothing is added for wh
 moving overlap in the best case; the layers around a message wait for it, so messages are added.
 """
 
-from __future__ import annotations
-
 import collections
 import dataclasses
 import math

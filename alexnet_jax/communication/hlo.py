@@ -1,7 +1,5 @@
 """Reads the text of a compiled program (HLO): instructions, which part of the network they are of, what they move."""
 
-from __future__ import annotations
-
 import math
 import re
 from collections import deque

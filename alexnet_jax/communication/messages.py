@@ -4,8 +4,6 @@ Two readings, because either alone could be wrong: the traced program (what this
 compiled one (what the compiler made of it, merged and moved as it saw fit).
 """
 
-from __future__ import annotations
-
 import dataclasses
 import math
 import re

@@ -3,8 +3,6 @@
 Compiling takes a minute for each number of chips, so what was compiled is kept in a file, by a hash of the program.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import hashlib
 import importlib.metadata

@@ -4,8 +4,6 @@ The devices know where they are in the grid of chips, and so does the compiler: 
 slice would run.
 """
 
-from __future__ import annotations
-
 import importlib.util
 import itertools
 import math

@@ -4,8 +4,6 @@ Strings are exchanged before and between steps, through the key-value store that
 what devices exchange within a step is in sharding/collectives.py.
 """
 
-from __future__ import annotations
-
 import collections
 import dataclasses
 import json

@@ -3,8 +3,6 @@
 JAX's own watch would end a process too, but late, with exit code 134, pages of C++ and no name.
 """
 
-from __future__ import annotations
-
 import contextlib
 import ctypes
 import faulthandler

@@ -1,7 +1,5 @@
 """Tests networks as the paper did: wires processes, mesh, networks, dataset and the folder of results."""
 
-from __future__ import annotations
-
 import csv
 import dataclasses
 import io

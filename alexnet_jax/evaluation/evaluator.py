@@ -4,8 +4,6 @@ The whole records go to the devices; the views are cut there. One compiled progr
 takes the view as an argument and is called once for each.
 """
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Callable, Iterator
 from typing import Any

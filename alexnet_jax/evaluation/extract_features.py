@@ -1,7 +1,5 @@
 """Writes features of a dataset or of photographs to a file: .npz for NumPy, .parquet for everything else."""
 
-from __future__ import annotations
-
 import json
 import pathlib
 from collections.abc import Iterable, Iterator, Sequence

@@ -4,8 +4,6 @@ The original's `--write-features` did the same (CHM shownet.py). Nothing is drop
 where a network's dropout is the original's. One process; on a mesh with towers both halves are put together.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Iterator
 from typing import Any

@@ -1,7 +1,5 @@
 """Draws the paper's figure 4: what a network takes images for (left), and their nearest training images (right)."""
 
-from __future__ import annotations
-
 import dataclasses
 import io
 import pathlib

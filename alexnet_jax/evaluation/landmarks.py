@@ -1,7 +1,5 @@
 """Checks whether a training on ImageNet is on its course: landmarks that it must pass, each with its source."""
 
-from __future__ import annotations
-
 import dataclasses
 import json
 import math

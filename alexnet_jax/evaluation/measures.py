@@ -4,8 +4,6 @@ Pure NumPy, on the host. A class is called by the largest probability; where sev
 image counts as an error (evaluator.rank_right).
 """
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Sequence
 

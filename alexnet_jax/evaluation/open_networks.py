@@ -1,7 +1,5 @@
 """Opens the networks and datasets that a command line names, and puts a network on a mesh."""
 
-from __future__ import annotations
-
 import dataclasses
 import functools
 import pathlib

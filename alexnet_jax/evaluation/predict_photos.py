@@ -1,7 +1,5 @@
 """Names the classes of photographs, and the training images nearest to them: wires files, network and figure."""
 
-from __future__ import annotations
-
 import pathlib
 from collections.abc import Iterable, Sequence
 from typing import Any

@@ -1,7 +1,5 @@
 """Reads the published errors, each with the protocol under which it was measured: references.csv, beside this file."""
 
-from __future__ import annotations
-
 import csv
 import dataclasses
 import pathlib

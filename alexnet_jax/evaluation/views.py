@@ -1,7 +1,5 @@
 """The views of an image that the test protocols average over (paper section 4.1)."""
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 import jax.numpy as jnp

@@ -1,7 +1,5 @@
 """Reads step metrics LAG steps late, so that logging never blocks the devices."""
 
-from __future__ import annotations
-
 import dataclasses
 from collections import deque
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """Where the time goes: the parts of a start, and the throughput of training."""
 
-from __future__ import annotations
-
 import os
 import pathlib
 import time

@@ -3,8 +3,6 @@
 All keep their files in the run folder and send nothing, unless the variables that are named here say otherwise.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import pathlib

@@ -1,7 +1,5 @@
 """Writes a run's numbers to metrics.jsonl and to a TensorBoard file: at once, and whole lines only."""
 
-from __future__ import annotations
-
 import errno
 import json
 import os

@@ -9,8 +9,6 @@ the time. His errors beside the published network's 40.7 % top-1 and 18.2 % top-
     overlap    41.1 / 18.5    layers-147
 """
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Callable, Collection
 

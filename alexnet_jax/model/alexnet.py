@@ -3,8 +3,6 @@
 The only file that imports flax.
 """
 
-from __future__ import annotations
-
 import functools
 import math
 from collections.abc import Callable

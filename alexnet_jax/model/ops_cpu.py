@@ -10,8 +10,6 @@ Its compiler treats five things badly; docs/performance.md has what each form ga
   where a value is to be written to memory once (training.step keeps XLA from removing it).
 """
 
-from __future__ import annotations
-
 import functools
 import itertools
 from collections.abc import Callable

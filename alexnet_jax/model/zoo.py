@@ -5,8 +5,6 @@ released by the Computer History Museum (computerhistory/AlexNet-Source-Code), c
 `layers/layers-145.cfg` is the network whose log, in layer-params-145.cfg, equals the paper's results.
 """
 
-from __future__ import annotations
-
 import dataclasses
 from typing import Literal
 

@@ -1,7 +1,5 @@
 """Makes the training batches of a run, on the host and on the mesh."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterator
 from typing import Any

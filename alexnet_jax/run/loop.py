@@ -9,8 +9,6 @@ checkpoint  Holds all of this, so that a run resumed from it goes on, bit for bi
 A signal stops the run between two steps or within a test; a non-finite loss goes to `Recovery`.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import pathlib
 import time

@@ -1,7 +1,5 @@
 """Recovers from a non-finite number: finds the step behind it, names its images, keeps the state before."""
 
-from __future__ import annotations
-
 import dataclasses
 import json
 import pathlib

@@ -1,7 +1,5 @@
 """Claims a run folder: checks whose it is, and writes what it says of the run's circumstances."""
 
-from __future__ import annotations
-
 import json
 import math
 import os

@@ -1,7 +1,5 @@
 """Tests a run's state on its validation split: logged, interruptible, and summed up at the end."""
 
-from __future__ import annotations
-
 import dataclasses
 import time
 from typing import Any

@@ -1,7 +1,5 @@
 """Wires a training run: processes, mesh, dataset, run folder, and all that the loop needs."""
 
-from __future__ import annotations
-
 import contextlib
 import dataclasses
 import functools

@@ -10,8 +10,6 @@ places: before fc6 each gathers the others' images, before fc7 the others' units
 of its own images, summed over the units of all.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 

@@ -7,8 +7,6 @@ One weird trick (Krizhevsky, arXiv 1404.5997) has an axis 'model' instead: the b
 fully connected layers, which read the images of all devices along that axis, are split over it.
 """
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Sequence
 from typing import Any

@@ -1,7 +1,5 @@
 """Builds a run's parts from its settings, in one place: network, mesh, update rule, schedule, numbers of steps."""
 
-from __future__ import annotations
-
 import dataclasses
 import math
 from typing import Any

@@ -5,8 +5,6 @@ A config file is Python code, and --config=FILE executes it: give it none that y
 `validation.validate_config` the frozen one that everything else takes.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import math
 import re

@@ -6,8 +6,6 @@ The learning rate is inside the momentum buffer: after it drops, old steps still
 PyTorch) keep it outside, and rescale the whole momentum at once; the two agree only while the rate is constant.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any

@@ -1,7 +1,5 @@
 """The training state: all that a run is at one step, created on the devices where it will live."""
 
-from __future__ import annotations
-
 import dataclasses
 import functools
 from typing import Any

@@ -4,8 +4,6 @@
 update is elementwise, so it needs no word between devices and stays outside.
 """
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Callable
 from typing import Any

@@ -1,7 +1,5 @@
 """Validates a configuration: each key by its own rule, then what keys say beside one another."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import ml_collections

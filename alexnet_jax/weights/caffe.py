@@ -4,8 +4,6 @@ Source: BVLC/caffe src/caffe/proto/caffe.proto, whose field numbers are below; m
 networks are. Their weights have the same shapes; the order of normalising and pooling tells them apart.
 """
 
-from __future__ import annotations
-
 import math
 import pathlib
 import re

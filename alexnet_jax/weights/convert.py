@@ -1,7 +1,5 @@
 """Converts a run or a file of weights to a file of another kind."""
 
-from __future__ import annotations
-
 import datetime
 import pathlib
 

@@ -5,8 +5,6 @@ and ONNX keep them first: kernels (out, in, height, width), matrices (out, in), 
 column).
 """
 
-from __future__ import annotations
-
 import functools
 from collections.abc import Mapping
 

@@ -3,8 +3,6 @@
 The same keys go into the metadata of a safetensors file and of an ONNX model; docs/weights.md lists them.
 """
 
-from __future__ import annotations
-
 import json
 import math
 from collections.abc import Mapping, Sequence

@@ -5,8 +5,6 @@ compared with the network's: strides, padding, groups, windows, the formula of L
 than the graph's would give plausible, wrong numbers.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import math
 import pathlib

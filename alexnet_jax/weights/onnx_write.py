@@ -4,8 +4,6 @@ Source of the operators: onnx/onnx docs/Operators.md at opset 17. Its LRN divide
 what follows from that is in `GraphBuilder.add_channel_norm`.
 """
 
-from __future__ import annotations
-
 import pathlib
 from typing import Any
 

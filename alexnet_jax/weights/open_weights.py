@@ -1,7 +1,5 @@
 """Opens a file of weights, whoever wrote it: the content says what it is, never the name."""
 
-from __future__ import annotations
-
 import dataclasses
 import pathlib
 

@@ -4,8 +4,6 @@ The protobuf library parses and writes the messages. It takes 150 bytes of memor
 bytes of a file, so fields are counted before they are parsed. Encoding: protobuf.dev/programming-guides/encoding.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator, Mapping
 from types import SimpleNamespace

@@ -5,8 +5,6 @@ Reading is the safetensors library's, which checks every offset. Writing is done
 comes in another order each time, and the same network shall give the same file.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import json
 import pathlib

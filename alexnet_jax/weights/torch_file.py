@@ -4,8 +4,6 @@ Format: torch/serialization.py `_save`: a zip archive, uncompressed, of NAME/dat
 storage. data.pkl is a pickle, which is a program: unpickled as it is, it may call whatever it names.
 """
 
-from __future__ import annotations
-
 import io
 import pathlib
 import pickle

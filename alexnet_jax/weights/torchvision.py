@@ -3,8 +3,6 @@
 Source: torchvision/models/alexnet.py, `class AlexNet` for the names, `AlexNet_Weights` for how it wants its images.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import pathlib
 from collections.abc import Mapping
