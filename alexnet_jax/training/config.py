@@ -23,6 +23,7 @@ DEMO = 'demo'  # the embedded dataset's name
 ONE_WEIRD_TRICK = 'one_weird_trick'
 # What devices share, by name, and the smallest mesh of each: (data, tower), of one weird trick (data, model).
 MESHES = {'two_device': (1, 2), 'data_parallel': (2, 1), 'hybrid': (2, 2), ONE_WEIRD_TRICK: (1, 2)}
+TRACKING = ('wandb', 'mlflow', 'trackio')  # the packages of logs/trackers.py
 MAX_STEPS = 2**31 - 1  # the step counter is an int32, and no other whole number here needs more
 # The update computes in float32: what is not finite there, or is rounded to another bound, is refused.
 _SMALLEST = 2.0**-126  # of its normal numbers; devices take smaller ones for 0
@@ -210,8 +211,8 @@ class Config:
     )
     tracking: str = _key(
         '',
-        _one_of('wandb', 'mlflow', 'trackio', '', wants="'wandb', 'mlflow', 'trackio' or ''"),
-        'a tracker besides TensorBoard: wandb, mlflow or trackio',
+        _one_of(*TRACKING, '', wants=f"{', '.join(map(repr, TRACKING))} or ''"),
+        f'a tracker besides TensorBoard: {", ".join(TRACKING)}',
     )
     profile: int = _key(0, _whole_number(0), 'steps to trace into WORKDIR/profile, once warm; 0: none')
 

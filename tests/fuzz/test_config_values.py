@@ -26,7 +26,7 @@ from alexnet_jax.model.ablations import ABLATIONS, CONTAINED
 from alexnet_jax.model.zoo import VARIANTS
 from alexnet_jax.sharding.mesh import make_mesh
 from alexnet_jax.training.build import build_run, make_variant
-from alexnet_jax.training.config import make_config
+from alexnet_jax.training.config import TRACKING, make_config
 from alexnet_jax.training.schedule import Plateau
 from alexnet_jax.training.validation import validate_config
 
@@ -92,7 +92,7 @@ ADMITS = {
     'without': known_parts,
     'crops': optional(int32(1)),
     'images_per_crop': optional(int32(1)),
-    'tracking': either('', 'wandb', 'mlflow', 'trackio'),
+    'tracking': either('', *TRACKING),
     'seed': int32(0),
     'batch_size': int32(1),
     'epochs': epochs,

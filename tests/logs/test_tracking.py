@@ -14,6 +14,7 @@ from alexnet_jax.errors import InputError, Interrupted
 from alexnet_jax.logs import tracking
 from alexnet_jax.logs.logger import RunLogger
 from alexnet_jax.logs.tracking import Tracking, check_tracker
+from alexnet_jax.training.config import TRACKING
 
 
 class Fake:
@@ -187,7 +188,7 @@ def test_tracking_refuses_a_damaged_tracking_json(fake, tmp_path):
         Tracking(config_with(tracking='mlflow'), tmp_path, start=0)
 
 
-@pytest.mark.parametrize('name', ['wandb', 'mlflow', 'trackio'])
+@pytest.mark.parametrize('name', TRACKING)
 def test_check_tracker_gives_the_command_for_a_missing_package(name, monkeypatch, tmp_path):
     monkeypatch.setattr(sys, 'path', [str(tmp_path)])
     monkeypatch.delitem(sys.modules, name, raising=False)
