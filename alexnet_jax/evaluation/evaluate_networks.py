@@ -64,6 +64,7 @@ def evaluate_networks(
     group: ProcessGroup,
     heartbeat: int,
     join_timeout: float,
+    stuck_after: float,
     exit_handler: ExitHandler,
 ) -> tuple[dict[str, Any], str]:
     """Tests the networks of `source`, together with the other processes of `group`, and writes the folder of results.
@@ -79,7 +80,7 @@ def evaluate_networks(
         if protocol not in PROTOCOLS:
             raise InputError(f'--protocols names {protocol!r}: it must be {" or ".join(PROTOCOLS)}, or both')
     prepare_backend(settings.mesh, processes=group.count)
-    group = exit_handler.connect(group, heartbeat=heartbeat, timeout=join_timeout)
+    group = exit_handler.connect(group, heartbeat=heartbeat, timeout=join_timeout, stuck_after=stuck_after)
     problem = _find_refusal(output) if group.index == 0 else ''
     if problem := next(filter(None, allgather_str('output', problem)), ''):  # now, and not after hours
         raise InputError(problem)

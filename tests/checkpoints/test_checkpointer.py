@@ -24,6 +24,7 @@ from checkpoints.states import (
 
 from alexnet_jax.checkpoints import orbax_io
 from alexnet_jax.checkpoints.checkpointer import Checkpointer, SaveError
+from alexnet_jax.checkpoints.inspect import format_checkpoints
 from alexnet_jax.checkpoints.manifest import DamagedError, list_steps, read_manifest
 from alexnet_jax.errors import InputError
 from alexnet_jax.sharding.mesh import parameter_specs, shardings
@@ -110,6 +111,32 @@ def test_checkpointer_keeps_the_latest_and_the_best(tmp_path):
     with Checkpointer(tmp_path, keep=2):
         pass
     assert list_names(tmp_path) == ['5', '6']
+
+
+def test_checkpointer_keeps_the_permanent_ones_besides(tmp_path):
+    def delete_old(**options):
+        with Checkpointer(tmp_path, keep=1, **options):
+            pass
+        return list_names(tmp_path)
+
+    for step in (2, 3):
+        write_empty(tmp_path, step)
+    write_empty(tmp_path, 5, top1_error=0.1)
+    write_empty(tmp_path, 6, top1_error=0.2)
+    assert delete_old(is_permanent=lambda step: step % 3 == 0) == ['3', '5', '6']  # 5 is the best, 6 the latest
+    write_empty(tmp_path, 7, permanent=True)
+    write_empty(tmp_path, 8)
+    assert delete_old() == ['5', '7', '8']  # by what it says of itself, whatever the run is now started with
+
+
+def test_save_says_in_the_manifest_that_a_checkpoint_is_permanent(tmp_path):
+    with Checkpointer(tmp_path, keep=1, is_permanent=lambda step: step % 3 == 0) as checkpointer:
+        for step in (3, 4):
+            checkpointer.save(make_state((1, 1), step)[0])
+    assert [read_manifest(tmp_path / f'checkpoints/{step}').permanent for step in (3, 4)] == [True, False]
+    table, whole = format_checkpoints(tmp_path, verify=False)
+    assert whole
+    assert [line.split('  ')[-1].strip() for line in table.splitlines()] == ['state', 'ok, permanent', 'ok']
 
 
 @pytest.mark.parametrize('refused', ['rename', 'rmtree'])
