@@ -18,6 +18,7 @@ from typing import Any, NoReturn
 import jax
 
 from alexnet_jax.checkpoints.checkpointer import Checkpointer
+from alexnet_jax.distributed.hosts import sync_hosts
 from alexnet_jax.distributed.phases import PROGRESS
 from alexnet_jax.distributed.preemption import Preemption
 from alexnet_jax.errors import Interrupted
@@ -67,6 +68,7 @@ class Trainer:
         PROGRESS.enter('compilation')
         update = self.startup.compile(self.run.make_train_step().lower(self.state, batch))
         release_free_memory()  # what compiling took
+        sync_hosts('compiled')  # else Gloo fails where the first message between CPUs is waited for longer than 30 s
         self.preemption.idle = False
         if not tested:
             self._test_and_save(at_test=True, at_save=False)

@@ -200,6 +200,14 @@ def test_restore_refuses_damaged_arrays_in_one_line(copied, damage):
     assert_refused(copied)
 
 
+def test_restore_needs_none_of_orbax_s_commit_success_files(good, copied):
+    files = list((copied / 'checkpoints/7').rglob('commit_success.txt'))
+    assert [file.parent.name for file in sorted(files)] == ['7', 'hashes', 'state']
+    for file in files:
+        file.unlink()
+    assert_same_bits(restore(copied, (1, 2)), good[1])
+
+
 def test_restore_refuses_another_network(copied):
     assert_refused(copied, InputError, width=0.125)
 
