@@ -42,6 +42,7 @@ def format_checkpoints(workdir: pathlib.Path, *, verify: bool) -> tuple[str, boo
                 error = '' if manifest.top1_error is None else f'{manifest.top1_error:.2%}'
                 if verify:
                     load_arrays(path)
+                state = 'ok, permanent' if manifest.permanent else 'ok'
         except DamagedError as damage:
             state, whole = f'damaged: {damage}', False
         size = sum(file.stat().st_size for file in path.rglob('*') if file.is_file())

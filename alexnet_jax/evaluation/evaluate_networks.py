@@ -16,6 +16,7 @@ from alexnet_jax.console import align_columns
 from alexnet_jax.data.dataset import Dataset
 from alexnet_jax.distributed.exit import ExitHandler
 from alexnet_jax.distributed.hosts import ProcessGroup, allgather_str, check_same_on_hosts, sync_hosts
+from alexnet_jax.distributed.phases import PROGRESS
 from alexnet_jax.errors import InputError
 from alexnet_jax.evaluation import measures
 from alexnet_jax.evaluation.evaluator import Predictions
@@ -64,6 +65,7 @@ def evaluate_networks(
     group: ProcessGroup,
     heartbeat: int,
     join_timeout: float,
+    stuck_after: float,
     exit_handler: ExitHandler,
 ) -> tuple[dict[str, Any], str]:
     """Tests the networks of `source`, together with the other processes of `group`, and writes the folder of results.
@@ -79,10 +81,11 @@ def evaluate_networks(
         if protocol not in PROTOCOLS:
             raise InputError(f'--protocols names {protocol!r}: it must be {" or ".join(PROTOCOLS)}, or both')
     prepare_backend(settings.mesh, processes=group.count)
-    group = exit_handler.connect(group, heartbeat=heartbeat, timeout=join_timeout)
+    group = exit_handler.connect(group, heartbeat=heartbeat, timeout=join_timeout, stuck_after=stuck_after)
     problem = _find_refusal(output) if group.index == 0 else ''
     if problem := next(filter(None, allgather_str('output', problem)), ''):  # now, and not after hours
         raise InputError(problem)
+    PROGRESS.enter('networks and dataset')
     networks = source.open()
     dataset = open_test_dataset(networks, name=settings.dataset, data_dir=settings.data_dir)
     check_same_on_hosts({'weights': str([hash_tree(n.params) for n in networks])}, remedy='give all the same files')
@@ -104,6 +107,7 @@ def evaluate_networks(
         'published': {protocol: _list_published(protocol, networks, dataset, settings) for protocol in protocols},
     }
     text = ''
+    PROGRESS.enter('tables')
     if group.index == 0:
         try:
             output.mkdir(parents=True, exist_ok=True)
@@ -154,6 +158,7 @@ def _predict_all(
                     if not quiet:
                         report(title, done, len(records))
 
+                PROGRESS.enter(f'{title} test')
                 found = predict(protocol=protocol, progress=progress)
                 if bad := int(np.isnan(found.probabilities).any(axis=1).sum()):
                     raise InputError(f'{network.source} gives no numbers for {bad} images: its weights are damaged')

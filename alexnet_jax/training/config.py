@@ -197,6 +197,9 @@ class Config:
     evaluate_every: int = _key(0, _whole_number(0), 'steps between validations; 0: once an epoch')
     checkpoint_every: int = _key(0, _whole_number(0), 'steps between checkpoints; 0: once an epoch')
     keep_checkpoints: int = _key(3, _whole_number(1), 'the latest ones; the best is kept besides')
+    keep_every_epochs: int = _key(
+        0, _whole_number(0), 'epochs between checkpoints that stay for good, besides the latest and the best; 0: none'
+    )
     log_every: int = _key(20, _whole_number(1), 'steps between lines of the log')
     on_non_finite: str = _key(
         'stop',

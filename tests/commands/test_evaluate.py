@@ -41,7 +41,7 @@ def runs(tmp_path_factory, tiny, tiny_dir):
 def evaluate(monkeypatch):
     """The library call, in this process, whose backend is set up already."""
     monkeypatch.setattr(evaluating, 'prepare_backend', lambda *_, **__: None)
-    times = {'heartbeat': 10, 'join_timeout': 10}
+    times = {'heartbeat': 10, 'join_timeout': 10, 'stuck_after': 60}
 
     def call(source, **settings):
         processes = {'group': ProcessGroup(), 'exit_handler': ExitHandler(), **times}

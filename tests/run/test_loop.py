@@ -165,6 +165,13 @@ def test_train_logs_how_long_the_devices_waited_for_data(tiny, tmp_path, capsys,
     assert re.search(r'trained 6 steps .*, [5-9]\d\.\d% of it waiting for data: ', said)
 
 
+def test_due_saves_what_stays_for_good_between_the_other_checkpoints():
+    built = run_with(steps=13, checkpoint_every=4, evaluate_every=6, keep_every_epochs=1)  # an epoch is five steps
+    due = {step: loop.Trainer._due(types.SimpleNamespace(run=built), step) for step in range(1, 14)}
+    assert [step for step, both in due.items() if both['at_save']] == [4, 5, 8, 10, 12, 13]
+    assert [step for step, both in due.items() if both['at_test']] == [6, 12, 13]
+
+
 @pytest.mark.parametrize('ended', [True, False])
 def test_next_counts_waiting_only_of_devices_with_nothing_to_do(ended):
     def slow():
