@@ -125,7 +125,7 @@ def calibration_error(rows: Sequence[Bin]) -> float:
 
 
 def ensemble(members: Iterable[Predictions]) -> Predictions:
-    """The mean of the members' probabilities (paper section 6.1: "averaging the predictions of five similar CNNs").
+    """The mean of the members' probabilities (paper section 6: "averaging the predictions of five similar CNNs").
 
     Raises:
       ValueError: they are of other images, or of other classes.
