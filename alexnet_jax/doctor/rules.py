@@ -257,8 +257,8 @@ def check_units(measurements: Measurements) -> Iterator[Finding]:
     # The last hidden layer is nearly the same for all images, so each gradient is, too, and the loss stays at
     # ln(classes) while only the biases learn. With biases of 1 and std 0.01 and the norm behind ReLU 0.8 % differs
     # (`paper`, at any width), 1.2 % in `caffenet`; 7 % in `caffe_alexnet`, whose readme says "initializing non-zero
-    # biases to 0.1 instead of 1 was found necessary for training, as the initialization to 1 gave flat loss"
-    # (BVLC/caffe, models/bvlc_alexnet: flat is 6.9 = ln(1000)), 11 % in `released`.
+    # biases to 0.1 instead of 1 (found necessary for training, as initialization to 1 gave flat loss)"
+    # (BVLC/caffe models/bvlc_alexnet/readme.md: flat is 6.9 = ln(1000)), 11 % in `released`.
     last_hidden = list(network.before)[-2]
     variation = network.before[last_hidden].variation
     if not variation >= 0.03:

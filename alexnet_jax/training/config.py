@@ -186,7 +186,7 @@ class Config:
             'increasing numbers, each above 0 and below 2**31',
             lambda value: is_sequence(value) and all(map(_is_epochs, value)) and list(value) == sorted(set(value)),
         ),
-        'of schedule steps (CHM layer-params-145.cfg: "epoch 25", 51, 79)',
+        'of schedule steps (CHM layers/layer-params-145.cfg: "epoch 25", 51, 79)',
     )
     patience: int = _key(5, _whole_number(1), 'of schedule plateau: tests without a better error before a drop')
     max_drops: int = _key(3, _whole_number(0), 'of schedule plateau: "reduced three times prior to termination"')

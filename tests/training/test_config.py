@@ -246,7 +246,7 @@ def test_configs_ablations_are_valid_runs_each_another_network_or_other_images()
 
 @pytest.mark.parametrize(
     ('network', 'epochs', 'drops'),
-    [  # the heads of CHM example-layers/layer-params-80sec.cfg, -18pct.cfg and -conv-local-11pct.cfg
+    [  # the heads of CC example-layers/layer-params-80sec.cfg, -18pct.cfg and, at 3878e8f, -conv-local-11pct.cfg
         (None, 10, (8,)),
         ('80sec', 10, (8,)),
         ('18pct', 140, (120, 130)),

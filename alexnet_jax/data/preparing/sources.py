@@ -63,13 +63,22 @@ def make_spec(args: SourceArgs, *, make: bool = True) -> DatasetSpec:
         from alexnet_jax.data.preparing import demo  # here, because only this renders
 
         return demo.make_demo_spec()
-    builder = tfds.find_builder(dataset, tfds_dir=args.tfds_dir)
+    tfds_dir = _expand_home(args.tfds_dir, option='tfds_dir')
+    builder = tfds.find_builder(dataset, tfds_dir=tfds_dir)
     from_archives = args.manual_dir is not None or not builder.is_prepared()
     if dataset == 'imagenet2012' and from_archives and not args.keep_originals:
-        archives = args.manual_dir or pathlib.Path(args.tfds_dir) / 'downloads' / 'manual'  # as TFDS has it
-        return imagenet.make_imagenet_spec(archives, **form)
+        archives = args.manual_dir or pathlib.Path(tfds_dir) / 'downloads' / 'manual'  # as TFDS has it
+        return imagenet.make_imagenet_spec(_expand_home(archives, option='manual_dir'), **form)
     if not make and not builder.is_prepared():
         size = f', downloading {builder.info.download_size}' if builder.info.download_size else ''
         raise InputError(f'{dataset} is not in {args.tfds_dir} yet: without --check TFDS makes it first{size}')
     tfds.make_tfds_dataset(builder, dataset=dataset, manual_dir=args.manual_dir)
     return tfds.make_tfds_spec(builder, dataset=dataset, keep_originals=args.keep_originals, **form)
+
+
+def _expand_home(folder: str | os.PathLike[str], *, option: str) -> str:
+    """Puts the home directory in the place of ~; `InputError` where there is none."""
+    expanded = os.path.expanduser(os.fspath(folder))
+    if expanded.startswith('~'):
+        raise InputError(f'--{option}={expanded}: there is no such home directory: give --{option} without ~')
+    return expanded
