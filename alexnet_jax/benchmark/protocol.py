@@ -78,7 +78,9 @@ class Worker:
         self._errors = tempfile.TemporaryFile('w+')  # noqa: SIM115 - open for as long as the process runs
         arguments = [python, *command, json.dumps(dataclasses.asdict(setting))]
         variables = {**os.environ, **environment}
-        self._process = Popen(arguments, stdin=PIPE, stdout=PIPE, stderr=self._errors, env=variables, text=True)
+        # In a session of its own: a terminal's Ctrl-C reaches this process alone, which ends the other.
+        options: dict[str, Any] = {'env': variables, 'text': True, 'start_new_session': True}
+        self._process = Popen(arguments, stdin=PIPE, stdout=PIPE, stderr=self._errors, **options)
 
     def wait_until_ready(self) -> None:
         """Waits until all programs are warm; raises RuntimeError, with the end of its output, if the process ended."""

@@ -58,12 +58,11 @@ def exit_without_reader() -> Iterator[None]:
 
 def format_help(module: ModuleType) -> str:
     """Formats a command's docstring and its options with their defaults; those of training with the config's keys."""
-    name = sys.argv[0] if module.__name__ == '__main__' else module.__name__
     lines = [inspect.cleandoc(module.__doc__ or ''), '', 'Options:']
-    for flag in sorted(flags.FLAGS.get_key_flags_for_module(name), key=lambda flag: flag.name):
+    for flag in sorted(flags.FLAGS.get_key_flags_for_module(module.__name__), key=lambda flag: flag.name):
         default = '' if flag.default in (None, False, '', []) else flag.default_as_str.strip("'")
         lines += _format_option(flag.name if flag.boolean else f'{flag.name}=VALUE', flag.help, default)
-    if module.__name__ in ('__main__', 'alexnet_jax.main'):
+    if module.__name__ == 'alexnet_jax.main':
         from alexnet_jax.training.config import KEYS
 
         lines += ['', 'Keys of the config, with the values that config files start from:']

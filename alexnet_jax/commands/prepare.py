@@ -11,14 +11,12 @@ examples.
 """
 
 import json
-import sys
 from typing import Any
 
 from absl import flags, logging
 
 from alexnet_jax.commands.command_line import parse_options
 from alexnet_jax.console import info
-from alexnet_jax.errors import InputError
 
 _SOURCE_ARGS = (
     flags.DEFINE_string('images', None, 'Folder that holds {train,validation[,test]}/<class>/<image>.'),
@@ -43,15 +41,17 @@ parse = parse_options
 def main(argv: list[str]) -> None:
     """Prepares, checks, verifies or draws one dataset and prints the result."""
     logging.set_verbosity(logging.ERROR)  # TFDS reports every file that it opens
-    try:
-        fields, text = _run()
-    except InputError as error:
-        sys.exit(f'error: {error}')
-    except KeyboardInterrupt:
-        sys.exit('interrupted: no dataset was changed; the same command goes on from the last shard that was finished')
+    fields, text = _run()
     print(text)
     if _JSON.value:
         print(json.dumps(fields))
+
+
+def describe_interrupt() -> str:
+    """Describes what is left of the work at Ctrl-C."""
+    if flags.FLAGS.is_parsed() and (_CHECK.value or _VERIFY.value or _SHOW.value):
+        return 'the same command starts it again'
+    return 'no dataset was changed; the same command goes on from the last shard that was finished'
 
 
 def _run() -> tuple[dict[str, Any], str]:

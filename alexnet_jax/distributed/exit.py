@@ -4,11 +4,12 @@
 1    an error that a person has to look at; starting again would end the same way
 75   a process of the run was lost, or is stuck: start all of them again, the run goes on from its last checkpoint
 76   told to stop by SIGTERM or SIGINT: everything is saved, the same command goes on
-143  SIGTERM a second time, or 130 SIGINT: left at once
+143  SIGTERM a second time, or 130 SIGINT: left at once; 130 too where nothing is trained
 """
 
 from __future__ import annotations
 
+import signal
 import sys
 import traceback
 from collections.abc import Callable
@@ -49,7 +50,9 @@ class ExitHandler:
                 self._peers.exit_if_peer_lost()
             self._exit(f'error: {error}', FAILED)
         except KeyboardInterrupt:
-            self._exit('interrupted: training goes on from its last checkpoint with the same command', 130)
+            if self._peers is None:
+                raise  # the command line tells
+            self._exit('interrupted by SIGINT', 128 + signal.SIGINT)
         except Interrupted as stop:
             self._exit(f'interrupted: {stop}; the same command goes on', INTERRUPTED)
         except Exception:

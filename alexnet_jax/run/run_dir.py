@@ -28,6 +28,8 @@ IDENTITY_BEFORE: dict[str, Any] = {'images_per_crop': 1, 'crops': None, 'without
 SETTINGS_BEFORE: dict[str, Any] = {'without': [], 'tracking': '', 'keep_every_epochs': 0}
 LOCK = '.run.lock'
 PACKAGES = ('jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'grain', 'tensorflow-datasets', 'numpy')
+# Runs a verb in a process that a terminal's Ctrl-C ends, as it does this one, but without a word of its own.
+_RENDER = 'import signal; signal.signal(signal.SIGINT, signal.SIG_DFL); from alexnet_jax.__main__ import main; main()'
 
 
 def open_or_render(name: str, data_dir: str) -> Dataset:
@@ -44,10 +46,16 @@ def open_or_render(name: str, data_dir: str) -> Dataset:
             if DEMO not in list_datasets(data_dir):  # nobody else has, while this one waited
                 info(f'rendering the embedded dataset into {data_dir}/{DEMO}, once')
                 # In a process of its own: it takes a pool of processes, which must not inherit this one's threads.
-                arguments = ['-m', 'alexnet_jax', 'prepare', f'--dataset={DEMO}', f'--data_dir={data_dir}']
-                done = subprocess.run([sys.executable, *arguments], check=False, stdout=sys.stderr, stderr=sys.stderr)
+                options = [f'--dataset={DEMO}', f'--data_dir={data_dir}']
+                done = subprocess.run(
+                    [sys.executable, '-c', _RENDER, 'prepare', *options],
+                    check=False,
+                    env=os.environ | {'PYTHONWARNINGS': 'ignore:resource_tracker'},  # of a pool that Ctrl-C ends
+                    stdout=sys.stderr,
+                    stderr=sys.stderr,
+                )
                 if done.returncode:
-                    raise InputError(f'rendering the embedded dataset failed: {" ".join(arguments)}')
+                    raise InputError(f'rendering the embedded dataset failed: alexnet prepare {" ".join(options)}')
     return open_dataset(name, data_dir=data_dir)
 
 

@@ -2,11 +2,13 @@
 
 import collections
 import concurrent.futures
+import contextlib
 import dataclasses
 import functools
 import itertools
 import multiprocessing
 import os
+import signal
 import threading
 from collections.abc import Iterator, Sequence
 
@@ -39,17 +41,34 @@ def convert_examples(
         return
     # Spawned, not forked: a fork copies locks that threads of the parent (JAX has many) may hold.
     spawn = multiprocessing.get_context('spawn')
+    others = multiprocessing.active_children()
     pool = concurrent.futures.ProcessPoolExecutor(workers, spawn, _exit_with_parent)
     try:
         pending: collections.deque[tuple[Sequence[Example], concurrent.futures.Future]] = collections.deque()
         for chunk in chunks:
-            pending.append((chunk, pool.submit(convert, chunk)))
+            with _block_interrupts():
+                future = pool.submit(convert, chunk)
+            pending.append((chunk, future))
             if len(pending) > 2 * workers:
                 converted, future = pending.popleft()
                 yield converted, future.result()
         yield from ((converted, future.result()) for converted, future in pending)
+    except BaseException:  # also of who reads this: nobody wants what is being converted
+        for process in set(multiprocessing.active_children()) - set(others):
+            process.kill()
+        raise
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+@contextlib.contextmanager
+def _block_interrupts() -> Iterator[None]:
+    """Keeps Ctrl-C from processes that are started here, so that this one alone says a word; it ends them."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _exit_with_parent() -> None:

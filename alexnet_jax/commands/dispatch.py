@@ -1,0 +1,26 @@
+"""Runs a verb: its module is imported here, once Ctrl-C is listened for. Imports nothing heavy before."""
+
+import importlib
+import sys
+from collections.abc import Sequence
+
+from alexnet_jax.commands.interrupts import Interrupts
+
+
+def run_verb(verb: str, arguments: Sequence[str], interrupts: Interrupts) -> None:
+    """Runs the command `verb` as if `arguments` followed it on the command line, and exits the process.
+
+    A process that lives on, such as a notebook's, may run any number of verbs: each run imports the verb's module anew,
+    which defines its flags, and takes the flags away at its end.
+    """
+    from absl.testing import flagsaver
+
+    from alexnet_jax.commands.command_line import run_command
+
+    sys.argv = [f'alexnet {verb}', *arguments]  # ml_collections looks for overrides of the config there
+    name = 'alexnet_jax.main' if verb == 'train' else f'alexnet_jax.commands.{verb}'
+    with flagsaver.flagsaver():
+        sys.modules.pop(name, None)
+        module = importlib.import_module(name)
+        interrupts.describe = getattr(module, 'describe_interrupt', interrupts.describe)
+        run_command(module)
