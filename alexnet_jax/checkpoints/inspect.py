@@ -64,19 +64,22 @@ def export_npz(workdir: pathlib.Path, *, step: int | None, to: pathlib.Path) -> 
     """Writes checkpoint `step`, None: the newest, verified, to a NumPy archive; returns a line that says what it did.
 
     The archive holds float32 arrays named like 'conv1/kernel' (height, width, in, out) and 'mean_image' (the crop's
-    size, 224, 224, 3), and 'about', a JSON text with the step, the run's config and `params_sha256` as in result.json.
+    size, 224, 224, 3), and 'about', a JSON text with the step, the run's config and classes, and `params_sha256` as in
+    result.json.
 
     Raises:
       InputError: there is no such checkpoint, it is damaged, or the file cannot be written.
     """
     path = find_checkpoint(workdir, step)
     tree = load_arrays(path)
-    config = workdir / 'config.json'
+    config, run = workdir / 'config.json', workdir / 'run.json'
     about = {
         'step': int(path.name),
         'params_sha256': hash_tree(tree['params']),
         'config': json.loads(config.read_text()) if config.exists() else None,
     }
+    if run.exists():
+        about['classes'] = json.loads(run.read_text()).get('classes')
     arrays: dict[str, Any] = {
         f'{layer}/{name}': np.asarray(x) for layer, both in tree['params'].items() for name, x in both.items()
     }

@@ -25,6 +25,7 @@ from alexnet_jax.evaluation.open_networks import (
     get_batch_size,
     list_remarks,
     make_predictor,
+    match_classes,
     open_test_dataset,
 )
 from alexnet_jax.evaluation.references import select_references
@@ -93,7 +94,8 @@ def evaluate_networks(
         {'dataset': dataset.fingerprint, 'settings': repr(settings)}, remedy='give all the same options and data'
     )
     predicted = _predict_all(networks, dataset, settings, quiet=group.index > 0)
-    protocols, tables = _measure_all(predicted, dataset.classes)
+    mapped = match_classes(networks[0], dataset) is not None  # of all the same
+    protocols, tables = _measure_all(predicted, networks[0].classes if mapped else dataset.classes)
     result = {
         'dataset': {'name': dataset.name, 'split': settings.split, 'fingerprint': dataset.fingerprint},
         'networks': [
@@ -150,7 +152,10 @@ def _predict_all(
     predicted: dict[str, list[Predictions]] = {protocol: [] for protocol in settings.protocols}
     with show_progress() as report:
         for number, network in enumerate(networks, start=1):
-            predict = make_predictor(network, mesh, records, batch_size=batch_size)
+            predict, mapping = (
+                make_predictor(network, mesh, records, batch_size=batch_size),
+                match_classes(network, dataset),
+            )
             for protocol, members in predicted.items():
                 title = PROTOCOLS[protocol] + (f' of network {number}' if len(networks) > 1 else '')
 
@@ -162,6 +167,8 @@ def _predict_all(
                 found = predict(protocol=protocol, progress=progress)
                 if bad := int(np.isnan(found.probabilities).any(axis=1).sum()):
                     raise InputError(f'{network.source} gives no numbers for {bad} images: its weights are damaged')
+                if mapping is not None:
+                    found = dataclasses.replace(found, labels=np.asarray(mapping, np.int32)[found.labels])
                 members.append(found)
     return predicted
 

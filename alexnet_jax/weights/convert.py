@@ -8,6 +8,7 @@ from alexnet_jax.checkpoints.load import load_network
 from alexnet_jax.errors import InputError
 from alexnet_jax.model.network import Network
 from alexnet_jax.weights import onnx_write, safetensors_file, stablehlo, torchvision
+from alexnet_jax.weights.class_names import name_classes
 from alexnet_jax.weights.layout import flatten, format_name
 from alexnet_jax.weights.open_weights import open_weights
 
@@ -15,9 +16,17 @@ FORMATS = ('safetensors', 'onnx', 'torchvision', 'stablehlo')
 
 
 def open_source(
-    *, workdir: str | None, step: int | None, weights: str | None, variant: str | None, mean: str | None
+    *,
+    workdir: str | None,
+    step: int | None,
+    weights: str | None,
+    variant: str | None,
+    mean: str | None,
+    classes: str | None = None,
 ) -> Network:
     """Opens the network of a run's checkpoint (its newest, or `step`) or of a file, as `open_weights` does.
+
+    `classes` names its outputs, as of `name_classes`.
 
     Raises:
       InputError: not one of the two is given, or what is given cannot be read.
@@ -27,10 +36,10 @@ def open_source(
     if workdir is not None:
         if variant is not None or mean is not None:
             raise InputError('--variant and --mean are for files of other programs: a run has its own')
-        return load_network(pathlib.Path(workdir), step=step)
+        return name_classes(load_network(pathlib.Path(workdir), step=step), classes)
     if step is not None:
         raise InputError('--step is for --workdir: a file of weights has one state')
-    return open_weights(weights or '', variant=variant, mean=mean)
+    return name_classes(open_weights(weights or '', variant=variant, mean=mean), classes)
 
 
 def convert(network: Network, *, to: str, output: pathlib.Path) -> str:
