@@ -50,6 +50,7 @@ def test_train_learns_and_predict_finds_neighbours_without_a_hidden_layer(goes_o
     if goes_on:
         train(data_dir, tmp_path, program_cache, '13pct', '--config.epochs=2.0', *rates)
     two = ('--config.parallelism=data_parallel', '--config.mesh=2,1')
+    rates += ('--config.evaluate_every=30', '--config.checkpoint_every=30')
     result = train(data_dir, tmp_path, program_cache, '13pct', '--config.epochs=12.0', *two, *rates)
     assert (result['steps'], result['centre']['examples'], result['ten_view']['examples']) == (60, 12, 12)
     assert result['centre']['top1_error'] == 0  # three colours are easy; chance would be 2 in 3

@@ -248,6 +248,7 @@ def test_train_without_a_config_says_that_one_is_needed(program_cache):
 
 
 @pytest.mark.slow
+@pytest.mark.repeats  # tests/run/test_recovery.py, and test_sweep.py in a process
 def test_train_stops_at_a_non_finite_loss_and_names_the_step(train, tmp_path):
     process = train(
         '--config.learning_rate=10000', '--config.checkpoint_every=1', '--config.evaluate_every=20',

@@ -23,6 +23,7 @@ FOR_THE_TABLE = {
 }
 # Cases whose figures the others have too, or test_network_stats.py.
 REPEATED = {
+    'pixels in 0..1',
     'biases of 1, std 0.01, the norm behind ReLU (`paper`)',
     'mean not subtracted',
     'learning rate / 100',

@@ -10,7 +10,7 @@ import time
 from faults.rows import row
 
 
-@row('one bit of the arrays of checkpoint 24 flips', pattern='state/d/*', tier='test')
+@row('one bit of the arrays of checkpoint 24 flips', pattern='state/d/*', tier='repeats')
 @row('one bit of the arrays of checkpoint 24, as one process wrote them, flips', pattern='state/ocdbt.process_0/d/*')
 @row('one bit of the index of checkpoint 24 flips', pattern='state/manifest.ocdbt')
 @row('one bit of the description of checkpoint 24 flips', pattern='state/_METADATA')

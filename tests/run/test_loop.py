@@ -11,45 +11,21 @@ import types
 import jax
 import numpy as np
 import pytest
-from builders import run_with
+from run.short_runs import SharedRun, make_run, train
 
 from alexnet_jax.checkpoints.checkpointer import SaveError
 from alexnet_jax.data.augment import centre_crop
 from alexnet_jax.distributed.preemption import Preemption
 from alexnet_jax.errors import InputError
-from alexnet_jax.evaluation.evaluator import Evaluator
 from alexnet_jax.logs import metrics_reader
 from alexnet_jax.logs.logger import RunLogger
-from alexnet_jax.logs.timing import StartupTimer, Stopwatch
+from alexnet_jax.logs.timing import Stopwatch
 from alexnet_jax.run import batches, loop
-from alexnet_jax.run.train import train_run
 from alexnet_jax.sharding.mesh import place_batch
 from alexnet_jax.training import build
 from alexnet_jax.training.step import Batch
 
 COMPILED = '/jax/core/compile/backend_compile_duration'  # jax.monitoring, also where the cache has the program
-
-
-def run(tiny, workdir, *, after_test=lambda protocol: None, preemption=None, **values):
-    """Trains on the tiny dataset and two devices; `after_test` is called after each test that ended."""
-    built = run_with(variant='released', width=0.0625, schedule='steps', **values)
-    workdir.mkdir(exist_ok=True)
-    evaluator = Evaluator(built.variant, built.mesh, tiny.records('validation'), num_classes=3, batch_size=8)
-
-    def evaluate(*arguments, **options):
-        result = evaluator(*arguments, **options)
-        after_test(options['protocol'])
-        return result
-
-    evaluate.examples = evaluator.examples
-    return train_run(
-        built,
-        dataset=tiny,
-        evaluate=evaluate,
-        workdir=workdir,
-        startup=StartupTimer(),
-        preemption=preemption or Preemption(print),
-    )
 
 
 @pytest.fixture(scope='module')
@@ -101,9 +77,10 @@ def watched(tiny, tmp_path_factory):
             patch.setattr(batches, 'place_batch', place_batch)
             patch.setattr(metrics_reader.LossMonitor, 'check', check)
             patch.setattr(RunLogger, 'log_training', log_training)
-            run(
+            train(
                 tiny,
                 workdir,
+                alone=True,
                 after_test=lambda protocol: events.append(('test', protocol)),
                 steps=12,
                 evaluate_every=6,
@@ -144,7 +121,7 @@ def test_train_refuses_transfers_that_are_not_by_name(tiny, tmp_path, monkeypatc
     """A batch that is left on the host would be sent by the step itself, which then waits for it: refused."""
     monkeypatch.setattr(batches, 'place_batch', lambda mesh, batch, batch_size: batch)
     with pytest.raises(jax.errors.JaxRuntimeError, match='Disallowed host-to-device transfer'):
-        run(tiny, tmp_path / 'run', steps=2)
+        train(tiny, tmp_path / 'run', steps=2)
     assert not (tmp_path / 'run/result.json').exists()
 
 
@@ -156,7 +133,7 @@ def test_train_logs_how_long_the_devices_waited_for_data(tiny, tmp_path, capsys,
 
     place = batches.place_batch
     monkeypatch.setattr(batches, 'place_batch', place_batch)
-    result = run(tiny, tmp_path / 'run', steps=6, log_every=6)
+    result = train(tiny, tmp_path / 'run', steps=6, log_every=6)
     said = capsys.readouterr().err
     line = json.loads((tmp_path / 'run/metrics.jsonl').read_text().splitlines()[0])
     assert 0.5 < result['data_wait'] < 1
@@ -186,7 +163,7 @@ def test_next_counts_waiting_only_of_devices_with_nothing_to_do(ended):
 
 @pytest.mark.slow
 def test_profile_holds_whole_steps_by_number_and_the_exchanges_by_name(tiny, tmp_path, capsys):
-    run(tiny, tmp_path / 'run', steps=5, profile=2)
+    train(tiny, tmp_path / 'run', steps=5, profile=2)
     said = capsys.readouterr().err
     assert f'traced 2 steps into {tmp_path}/run/profile: open it with `tensorboard --logdir ' in said
     (folder,) = (tmp_path / 'run/profile/plugins/profile').iterdir()
@@ -209,12 +186,12 @@ def test_train_run_that_goes_on_for_longer_has_no_result_until_it_ends(watched, 
         raise KeyboardInterrupt
 
     workdir, _ = watched
-    monkeypatch.setattr(build, 'create_state', None)
+    monkeypatch.setattr(SharedRun, 'create_state', None)
     assert json.loads((workdir / 'result.json').read_text())['steps'] == 12
     with pytest.raises(KeyboardInterrupt):
-        run(tiny, workdir, steps=13, after_test=killed)
+        train(tiny, workdir, steps=13, after_test=killed)
     assert not (workdir / 'result.json').exists()
-    assert run(tiny, workdir, steps=13)['steps'] == 13
+    assert train(tiny, workdir, steps=13)['steps'] == 13
     assert json.loads((workdir / 'result.json').read_text())['steps'] == 13
 
 
@@ -223,7 +200,7 @@ def test_train_run_has_no_result_where_the_last_update_ruins_the_network(tiny, t
     """The loss of a step is that before its update: of the last one, only the test can tell."""
     message = r'the validation loss is (nan|inf) at step 1: .*, the state before it is checkpoint 0,'
     with pytest.raises(InputError, match=message):
-        run(tiny, tmp_path, learning_rate=1e30, steps=1)
+        train(tiny, tmp_path, learning_rate=1e30, steps=1)
     assert not (tmp_path / 'result.json').exists()
     assert [path.name for path in (tmp_path / 'checkpoints').iterdir()] == ['0']
 
@@ -241,16 +218,17 @@ def test_train_run_told_to_stop_that_cannot_save_never_says_that_it_did(tiny, tm
         preemption.name = 'SIGTERM'
 
     with pytest.raises(SaveError, match='checkpoint not written: 0 MB are free'):
-        run(tiny, tmp_path, after_test=after_test, preemption=preemption, on_failed_save='continue', steps=1)
+        train(tiny, tmp_path, after_test=after_test, preemption=preemption, on_failed_save='continue', steps=1)
 
 
 def test_train_step_changes_no_frozen_state(tiny):
-    plain = run_with(variant='released', width=0.0625, schedule='steps')
-    state, step = plain.create_state(np.asarray(centre_crop(tiny.mean_image))), plain.make_train_step()
+    plain = make_run()
+    state = plain.create_state(np.asarray(centre_crop(tiny.mean_image)))
     host, mesh = batches.make_batches(plain, tiny)[0], plain.mesh
     before = jax.device_get(state)
     bad = place_batch(mesh, Batch(host.images, host.labels, np.full_like(host.lighting, np.inf)))
     good = place_batch(mesh, Batch(host.images, host.labels, host.lighting))
+    step = plain.compile(state, good)
     for batch in (bad, good, good):
         state, _ = step(state, batch)
     assert int(state.step) == -1  # frozen after no update
