@@ -11,6 +11,7 @@ import types
 import jax
 import numpy as np
 import pytest
+from builders import run_with
 from run.short_runs import SharedRun, make_run, train
 
 from alexnet_jax.checkpoints.checkpointer import SaveError
