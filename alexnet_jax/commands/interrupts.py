@@ -83,10 +83,11 @@ class Interrupts:
             if data[0] == signal.SIGINT and signal.getsignal(signal.SIGINT) == self._raise:
                 self._announce()
                 until = time.monotonic() + _PATIENCE
-                while time.monotonic() < until:
-                    time.sleep(_PATIENCE / 20)
+                # Training, which takes the signal from here, is not begun any more.
+                while time.monotonic() < until and signal.getsignal(signal.SIGINT) == self._raise:
                     if not self._raised:
                         signal.raise_signal(signal.SIGINT)
+                    time.sleep(_PATIENCE / 20)
                 os._exit(EXIT_CODE)
         os.close(pipe)
 
