@@ -19,6 +19,22 @@ from alexnet_jax.errors import InputError
 HALF = '.half'  # ends the names of files that are being written, and of what a killed process leaves of them
 
 
+def escape_name(name: str | os.PathLike[str]) -> str:
+    r"""Returns a name with its bytes that are not UTF-8 as \xe9: it can be printed and written anywhere."""
+    return os.fsencode(name).decode('utf-8', 'backslashreplace')
+
+
+def check_utf8(path: str | os.PathLike[str], *, option: str) -> None:
+    """Raises `InputError` where a path is not UTF-8: ArrayRecord and Orbax take no other."""
+    try:
+        os.fspath(path).encode()
+    except UnicodeEncodeError as error:
+        raise InputError(
+            f'{escape_name(path)}: a name that is not UTF-8, which ArrayRecord and Orbax cannot open; '
+            f'rename the folder, or choose another {option}'
+        ) from error
+
+
 @contextlib.contextmanager
 def replacing(path: pathlib.Path, *, durable: bool = False) -> Iterator[BinaryIO]:
     """Gives a new file that takes `path`'s name once all is written; until then whatever was there stays.
@@ -109,6 +125,7 @@ def hold_lock(folder: pathlib.Path, name: str, *, option: str, busy: str, patien
     Raises:
       InputError: the folder cannot be written, or another process still holds the lock.
     """
+    check_utf8(folder, option=option)
     until, said = time.monotonic() + patience, False
     try:
         folder.mkdir(parents=True, exist_ok=True)

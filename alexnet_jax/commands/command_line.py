@@ -2,6 +2,7 @@
 
 import contextlib
 import inspect
+import io
 import itertools
 import keyword
 import os
@@ -26,6 +27,8 @@ def run_command(module: ModuleType) -> None:
 
     Exits the process; where `main` or `parse` raises InputError, with its message on one line and code 1.
     """
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors='backslashreplace')  # names of files may be no text
     options = itertools.takewhile(lambda option: option != '--', sys.argv[1:])
     with exit_without_reader():
         if not {'--help', '-h', '-help', '--helpfull'}.isdisjoint(options):

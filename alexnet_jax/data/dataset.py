@@ -16,7 +16,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from alexnet_jax.errors import InputError
-from alexnet_jax.files import hash_file
+from alexnet_jax.files import check_utf8, hash_file
 from alexnet_jax.model.spec import Variant
 
 VERSION = '1.0.0'  # the version folder's name
@@ -80,8 +80,9 @@ class Dataset:
     name: str
     directory: pathlib.Path  # the version folder, such as data/demo/1.0.0
     classes: tuple[str, ...]  # names, in label order
-    mean_image: np.ndarray  # float32 (record_size, record_size, 3), 0..255, of the training split
-    rgb_covariance: np.ndarray  # float64 (3, 3), 0..255 squared, over all pixels of the training split
+    # Of the training split, or of the validation split where there is no other: weights to be tested bring their own.
+    mean_image: np.ndarray  # float32 (record_size, record_size, 3), 0..255
+    rgb_covariance: np.ndarray  # float64 (3, 3), 0..255 squared, over all pixels
     fingerprint: str  # of everything that training reads (see `compute_fingerprint`)
     photos: bool  # whether the images stay where TFDS keeps them, of any size
     splits: Mapping[str, Mapping[str, Any]]  # name where the images are, records there, indices of those excluded
@@ -103,6 +104,10 @@ class Dataset:
         return self
 
     def _get_split(self, split: str) -> Mapping[str, Any]:
+        if split == 'train' and split not in self.splits:
+            raise InputError(
+                f'dataset {self.name} was prepared to test weights only: prepare it again without --validation_only'
+            )
         if split not in self.splits:
             raise InputError(f'dataset {self.name} has no split {split!r}; it has {", ".join(sorted(self.splits))}')
         return self.splits[split]
@@ -133,6 +138,7 @@ def open_dataset(name: str, *, data_dir: str | os.PathLike[str]) -> Dataset:
     Raises:
       InputError: not prepared, prepared by something else, or damaged.
     """
+    check_utf8(data_dir, option='--data_dir')
     root = pathlib.Path(data_dir)
     directory = root / name / VERSION
     prepare = f'alexnet prepare --dataset={name} --data_dir={root}'
@@ -167,7 +173,8 @@ def open_dataset(name: str, *, data_dir: str | os.PathLike[str]) -> Dataset:
         if image.shape != mean_image.shape or image.encoding_format != 'jpeg':
             wanted = f'{len(mean_image)}x{len(mean_image)} JPEG like its mean image'
             raise InputError(f'{directory} holds {image.shape} {image.encoding_format}, not {wanted}; {remedy}')
-        if absent := [split for split in ('train', 'validation') if split not in splits]:
+        needed = {manifest.get('statistics_of', 'train'), 'validation'}
+        if absent := [split for split in sorted(needed) if split not in splits]:
             raise InputError(f'{directory} has no {absent[0]} split; {remedy}')
     return Dataset(
         name=name,
@@ -221,8 +228,10 @@ def verify_dataset(
     return dataset
 
 
-def write_dataset_manifest(directory: pathlib.Path, *, originals: Mapping[str, Any] | None = None) -> str:
-    """Adds manifest.json to a finished folder; returns the fingerprint."""
+def write_dataset_manifest(
+    directory: pathlib.Path, *, originals: Mapping[str, Any] | None = None, statistics_of: str = 'train'
+) -> str:
+    """Adds manifest.json to a finished folder, with the split that the statistics are of; returns the fingerprint."""
     files = {
         path.name: {'sha256': hash_file(path), 'bytes': path.stat().st_size}
         for path in sorted(directory.iterdir())
@@ -230,6 +239,8 @@ def write_dataset_manifest(directory: pathlib.Path, *, originals: Mapping[str, A
     }
     fingerprint = compute_fingerprint(files)
     manifest = {'format_version': FORMAT_VERSION, 'fingerprint': fingerprint, 'files': files}
+    if statistics_of != 'train':
+        manifest['statistics_of'] = statistics_of
     if originals is not None:
         manifest |= {'format_version': ORIGINALS_VERSION, 'originals': dict(originals)}
     (directory / MANIFEST_FILE).write_text(json.dumps(manifest, indent=2) + '\n')

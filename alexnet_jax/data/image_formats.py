@@ -120,8 +120,6 @@ def explain_unidentified(data: bytes) -> str:
             return _CONVERT.format('JPEG-LS')
     if data.startswith((b'II', b'MM')) and _read_tiff_bits(data) > 8:
         return DEEP
-    if not data:
-        return 'not an image: the file is empty'
     return name_format(data[:HEAD]) or 'not an image'
 
 

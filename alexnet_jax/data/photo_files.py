@@ -1,18 +1,24 @@
 """Opens photographs named one by one on a command line, as records that testing reads."""
 
 import dataclasses
+import functools
 import pathlib
+import unicodedata
 from collections.abc import Sequence
 
 from alexnet_jax.data.dataset import DataSource
 from alexnet_jax.data.photo import UnusableImage, read_photo, square_image
+from alexnet_jax.files import escape_name
+
+# A folder's name as macOS keeps it and as others do is one name.
+_compose = functools.partial(unicodedata.normalize, 'NFC')
 
 
 @dataclasses.dataclass(frozen=True)
 class PhotoFiles:
     """Files that are photographs, and the rest."""
 
-    names: tuple[str, ...]  # of those that can be read, as they were given
+    names: tuple[str, ...]  # of those that can be read, as they were given; bytes that are no text as \xe9
     labels: tuple[int | None, ...]  # of each the class that its folder is called, or None
     records: DataSource  # the same, whole, each with label 0 where it has none
     unusable: tuple[str, ...]  # 'NAME: reason' of the others
@@ -38,9 +44,9 @@ def open_photos(names: Sequence[str], classes: Sequence[str]) -> PhotoFiles:
             square_image(read_photo(name))
             usable.append(name)
         except UnusableImage as error:
-            unusable.append(f'{name}: {error}')
-    label_of_class = {name: label for label, name in enumerate(classes)}
-    labels = [label_of_class.get(pathlib.Path(name).absolute().parent.name) for name in usable]
+            unusable.append(f'{escape_name(name)}: {error}')
+    label_of_class = {_compose(name): label for label, name in enumerate(classes)}
+    labels = [label_of_class.get(_compose(pathlib.Path(name).absolute().parent.name)) for name in usable]
     source = _FileSource(usable, labels)
     records = DataSource('photographs', 'given', data_source=source, class_count=len(classes), photos=True)
-    return PhotoFiles(tuple(usable), tuple(labels), records, tuple(unusable))
+    return PhotoFiles(tuple(map(escape_name, usable)), tuple(labels), records, tuple(unusable))

@@ -9,7 +9,6 @@ from jax.sharding import Mesh
 
 from alexnet_jax.console import align_columns
 from alexnet_jax.data.dataset import Dataset
-from alexnet_jax.data.photo import square_image
 from alexnet_jax.data.photo_files import PhotoFiles, open_photos
 from alexnet_jax.data.pipeline import read_whole_image
 from alexnet_jax.errors import InputError
@@ -170,12 +169,12 @@ def _draw(
     size = network.variant.record_size
     records: Any = searched and searched.records('train')
     shown = []
-    for entry, label in zip(entries, photos.labels, strict=True):
+    for index, (entry, label) in enumerate(zip(entries, photos.labels, strict=True)):
         near = [
             (read_whole_image(records, one['record'], record_size=size), one['class'])
             for one in entry.get('neighbours', ())
         ]
-        image = square_image(pathlib.Path(entry['image']).read_bytes(), record_size=size)
+        image = read_whole_image(photos.records, index, record_size=size)
         true = None if label is None else network.classes[label]
         shown.append(Predicted(image, true, [(one['class'], one['probability']) for one in entry['top5']], near))
     draw_figure_4(path, shown)

@@ -109,7 +109,6 @@ def test_square_image_names_a_format_that_is_not_read(name):
 @pytest.mark.parametrize(
     ('data', 'reason'),
     [
-        (b'', 'the file is empty'),
         (b'<!DOCTYPE html>\n<html>', 'a web page in place of the file: download it again'),
         (b'version https://git-lfs.github.com/spec/v1\noid sha256:0\n', 'run `git lfs pull`'),
         (b'PK\3\4' + bytes(40), 'a zip archive, not an image: unpack it'),
