@@ -19,6 +19,14 @@ from alexnet_jax.console import info
 from alexnet_jax.errors import InputError
 
 HALF = '.half'  # ends the names of files that are being written, and of what a killed process leaves of them
+# What file managers, archives and file systems put into folders by themselves.
+_LITTER = ('.DS_Store', '__MACOSX', 'Thumbs.db', 'desktop.ini', '.directory', 'lost+found', '.snapshot', '@eaDir')
+_LITTER_PREFIXES = ('._', '.nfs', '.Trash', '.fseventsd', '.Spotlight-')
+
+
+def is_litter(name: str) -> bool:
+    """Tells whether a file or folder of that name is nobody's work: macOS's .DS_Store, a new disk's lost+found."""
+    return name in _LITTER or name.startswith(_LITTER_PREFIXES)
 
 
 @contextlib.contextmanager

@@ -18,7 +18,7 @@ from alexnet_jax.checkpoints.manifest import DamagedError, Manifest, read_manife
 from alexnet_jax.checkpoints.orbax_io import read_arrays, read_shapes
 from alexnet_jax.console import align_columns
 from alexnet_jax.errors import InputError
-from alexnet_jax.files import replacing
+from alexnet_jax.files import is_litter, replacing
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,7 +63,7 @@ def iter_checkpoints(workdir: pathlib.Path, *, whole: bool) -> Iterator[Checkpoi
     """
     folder = workdir / FOLDER
     paths = sorted((path for path in folder.glob('*') if path.name.isdigit()), key=lambda path: int(path.name))
-    aside = sorted((workdir / SET_ASIDE).glob('*'))
+    aside = sorted(path for path in (workdir / SET_ASIDE).glob('*') if not is_litter(path.name))
     if not paths and not aside:
         raise InputError(f'{workdir} has no checkpoints: give the folder of a run, --workdir=runs/NAME')
     for path in paths:
