@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import sys
 
@@ -37,9 +36,9 @@ def main() -> None:
         print(f'alexnet_jax {__version__}')
         return
     if verb not in VERBS:
-        near = difflib.get_close_matches(verb, VERBS, n=1)
-        hint = f'did you mean {near[0]}?' if near else f'known are {", ".join(VERBS)}'
-        sys.exit(f'error: unknown verb {verb!r}: {hint}')
+        from alexnet_jax.console import suggest
+
+        sys.exit(f'error: unknown verb {verb!r}: {suggest(verb, VERBS)}')
     # ml_collections looks for overrides of the config in sys.argv.
     sys.argv = [f'alexnet {verb}', *rest]
     module = importlib.import_module('alexnet_jax.main' if verb == 'train' else f'alexnet_jax.commands.{verb}')

@@ -38,7 +38,7 @@ def replacing(path: pathlib.Path, *, durable: bool = False) -> Iterator[BinaryIO
     Raises:
       InputError: the file cannot be written.
     """
-    half = path.with_name(f'.{path.name}.{os.getpid()}{HALF}')
+    half = _get_half(path)
     try:
         with half.open('wb') as file:
             yield file
@@ -51,6 +51,28 @@ def replacing(path: pathlib.Path, *, durable: bool = False) -> Iterator[BinaryIO
     finally:
         with contextlib.suppress(OSError):
             half.unlink(missing_ok=True)
+
+
+def check_writable(path: pathlib.Path, *, option: str) -> None:
+    """Checks that `replacing` could write `path`, which stays as it is: looked at before the work, not after it.
+
+    Raises:
+      InputError: it could not; names `option`, where the path comes from.
+    """
+    half = _get_half(path)
+    try:
+        if not path.parent.is_dir():
+            raise InputError(f'{option}={path}: there is no folder {path.parent}')
+        if path.is_dir():
+            raise InputError(f'{option}={path} is a folder: name a file in it')
+        half.touch()
+        half.unlink()
+    except OSError as error:
+        raise InputError(f'cannot write {path}: {error.strerror}; choose another {option}') from error
+
+
+def _get_half(path: pathlib.Path) -> pathlib.Path:
+    return path.with_name(f'.{path.name}.{os.getpid()}{HALF}')
 
 
 def write_file(path: pathlib.Path, content: str | bytes, *, durable: bool = False) -> None:

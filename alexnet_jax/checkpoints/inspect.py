@@ -18,7 +18,7 @@ from alexnet_jax.checkpoints.manifest import DamagedError, Manifest, read_manife
 from alexnet_jax.checkpoints.orbax_io import read_arrays, read_shapes
 from alexnet_jax.console import align_columns
 from alexnet_jax.errors import InputError
-from alexnet_jax.files import is_litter, replacing
+from alexnet_jax.files import check_writable, is_litter, replacing
 
 
 @dataclasses.dataclass(frozen=True)
@@ -126,6 +126,7 @@ def export_npz(workdir: pathlib.Path, *, step: int | None, to: pathlib.Path) -> 
       InputError: there is no such checkpoint, it is damaged, or the file cannot be written.
     """
     path = find_checkpoint(workdir, step)
+    check_writable(to, option='--to')
     tree = load_arrays(path)
     config = workdir / 'config.json'
     about = {

@@ -13,6 +13,8 @@ from types import ModuleType
 
 from absl import app, flags
 
+from alexnet_jax.console import suggest
+
 _OVERRIDE = re.compile(r'--?(no)?config\.')
 _PLAIN = re.compile(r'--?(?:no)?config\.([a-zA-Z_]\w*)(?:=.*)?', re.DOTALL | re.ASCII)
 
@@ -57,8 +59,10 @@ def parse_config_flags(argv: list[str]) -> list[str]:
     except AttributeError as error:
         if not isinstance(error.args[0], KeyError):  # what ml_collections makes of a key that the config has not
             raise
-        key, *hint = error.args[0].args[0].splitlines()
-        sys.exit(f'error: unknown config key {key}: {"".join(hint) or "alexnet_jax/training/config.py has them all"}')
+        from alexnet_jax.training.config import KEYS
+
+        key = error.args[0].args[0].splitlines()[0]  # behind it a name that is alike, of whatever meaning
+        sys.exit(f'error: unknown config key {key}: {suggest(key.strip(chr(39)), KEYS)}')
     except OSError as error:
         sys.exit(f'error: no such config file: {str(error).splitlines()[-1].strip()}')
     if stray:
@@ -91,9 +95,21 @@ def _known_flags(argv: list[str]) -> list[str]:
     """What is left of `argv` when absl has taken its flags."""
     try:
         return flags.FLAGS(argv)
+    except flags.UnrecognizedFlagError as error:
+        sys.exit(f'error: Unknown command line flag {error.flagname!r}: {_suggest_option(error.flagname)}')
     except flags.Error as error:
         sys.exit(f'error: {" ".join(str(error).split())}; --help lists the options')
     except ValueError as error:
         if not str(error).endswith('does not take an argument'):  # what absl makes of --noFLAG=VALUE
             raise
         sys.exit(f'error: {" ".join(str(error).split())}; --help lists the options')
+
+
+def _suggest_option(name: str) -> str:
+    """Says which option is meant by one that does not exist; absl names any that is half alike."""
+    from alexnet_jax.training.config import KEYS
+
+    if 'config' in flags.FLAGS and name in KEYS:
+        return f'did you mean {"--config." + name!r}?'
+    hint = suggest(name, flags.FLAGS, prefix='--')
+    return hint if hint.startswith('did') else '--help lists the options'

@@ -11,7 +11,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from alexnet_jax.errors import InputError
-from alexnet_jax.files import replacing
+from alexnet_jax.files import check_writable, replacing
 
 SUFFIXES = ('.npz', '.parquet')
 Batches = Iterable[tuple[np.ndarray, np.ndarray]]  # features (b, ...) and labels (b,), of evaluation.features
@@ -43,8 +43,7 @@ def check_output(path: str | pathlib.Path) -> pathlib.Path:
     path = pathlib.Path(path)
     if path.suffix not in SUFFIXES:
         raise InputError(f'--output={path}: the name must end in {" or ".join(SUFFIXES)}')
-    if not path.parent.is_dir():
-        raise InputError(f'--output={path}: there is no folder {path.parent}')
+    check_writable(path, option='--output')
     return path
 
 

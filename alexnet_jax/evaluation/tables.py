@@ -4,27 +4,26 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import io
 import pathlib
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
 
-from alexnet_jax.errors import InputError
 from alexnet_jax.evaluation.measures import Bin, ClassRow
+from alexnet_jax.files import write_file
 
 NAMES = {'centre': 'centre', 'ten_view': 'ten-view'}  # of the protocols, for people
 
 
 def write_csv(path: pathlib.Path, rows: Iterable[dict[str, Any]], *, columns: Sequence[str]) -> None:
     """Writes `rows` under a line of `columns`; None becomes an empty cell. `InputError` where the disk refuses."""
-    try:
-        with path.open('w', newline='', encoding='utf-8') as file:
-            writer = csv.DictWriter(file, columns, lineterminator='\n')
-            writer.writeheader()
-            writer.writerows(rows)
-    except OSError as error:
-        raise InputError(f'cannot write {path}: {error.strerror}') from error
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, lineterminator='\n')
+    writer.writeheader()
+    writer.writerows(rows)
+    write_file(path, text.getvalue())
 
 
 def class_rows(protocol: str, rows: Sequence[ClassRow]) -> list[dict[str, Any]]:

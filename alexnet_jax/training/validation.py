@@ -6,6 +6,7 @@ from typing import Any
 
 import ml_collections
 
+from alexnet_jax.console import suggest
 from alexnet_jax.errors import InputError
 from alexnet_jax.model.ablations import CONTAINED, ablate
 from alexnet_jax.model.zoo import NETWORKS
@@ -30,7 +31,7 @@ def validate_config(config: ml_collections.ConfigDict) -> Config:
     """
     for key in config:
         if key not in KEYS:
-            raise InputError(f'unknown config key {key!r}: known are {", ".join(sorted(KEYS))}')
+            raise InputError(f'unknown config key {key!r}: {suggest(key, KEYS)}')
     for key, field in KEYS.items():
         if key not in config:
             raise InputError(f'config key {key!r} is missing')

@@ -8,6 +8,7 @@ import pathlib
 from alexnet_jax.checkpoints.hashes import hash_tree
 from alexnet_jax.checkpoints.load import load_network
 from alexnet_jax.errors import InputError
+from alexnet_jax.files import check_writable
 from alexnet_jax.model.network import Network
 from alexnet_jax.weights import onnx_write, safetensors_file, stablehlo, torchvision
 from alexnet_jax.weights.layout import flatten, format_name
@@ -46,6 +47,9 @@ def convert(network: Network, *, to: str, output: pathlib.Path) -> str:
     Raises:
       InputError: that format has no such network, or the file cannot be written.
     """
+    if to not in FORMATS:
+        raise InputError(f'--to={to}: give one of {", ".join(FORMATS)}')
+    check_writable(output, option='--output')
     notes: list[str] = []
     match to:
         case 'safetensors':
@@ -61,8 +65,6 @@ def convert(network: Network, *, to: str, output: pathlib.Path) -> str:
         case 'stablehlo':
             output = stablehlo.save_stablehlo(network, output, today=datetime.date.today())
             notes = [f'opens for about {stablehlo.MONTHS} months; its metadata is in {output.name}.json']
-        case _:
-            raise InputError(f'--to={to}: give one of {", ".join(FORMATS)}')
     count = sum(array.size for array in flatten(network.params).values())
     return '\n'.join(
         [
