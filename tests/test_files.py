@@ -32,7 +32,7 @@ def test_check_writable_says_why_a_file_could_not_be_written_and_leaves_nothing(
 
 
 def write_features(path):
-    about = feature_files.About('fc7', 'a', 'b', [str(i) for i in range(999)], None, ())
+    about = feature_files.About(layer='fc7', network='a', images='b', names=None, labels=None, classes=())
     batches = [(np.zeros((999, 4), np.float32), np.arange(999))]
     feature_files.write_features(path, iter(batches), about, shape=(4,))
 

@@ -199,7 +199,7 @@ def check_start(measurements: Measurements) -> Iterator[Finding]:
     if not math.isfinite(first):
         layers = [name for name, stats in network.before.items() if not math.isfinite(stats.mean)]
         where = f'{layers[0]} gives them first' if layers else 'in training only'
-        remedy = 'go back to an older checkpoint: alexnet checkpoint list; fresh weights are always finite'
+        remedy = 'go back to an older checkpoint (alexnet checkpoint list --workdir=RUN); fresh weights are finite'
         yield Finding('bad numbers', f'the loss is {first} before anything is changed: {where}', remedy)
     # It is confident of nothing it learned. Healthy: 0.0 to 0.3 above, and clothes, skewed, 0.1 below: fc8's weights of
     # std 0.01 on units of about 1 spread the logits by 0.5, which costs 0.12 on average.

@@ -108,9 +108,10 @@ def _check_parts(config: Config) -> None:
             raise InputError(f'config.without names {name}, which config.variant {whole.name} has not: leave it out')
     if trick and any(layer.reads == 'tower' for layer in ablate(whole, config.without).dense):
         key = 'config.without names exchange' if 'exchange' in config.without else f'config.variant is {whole.name}'
+        mesh = '' if config.mesh[1] <= 2 else f' --config.mesh={config.mesh[0]},2'
         raise InputError(
             f'{key}, whose towers have fully connected layers of their own, and one weird trick has them split '
-            f'otherwise: use --config.parallelism=two_device'
+            f'otherwise: use --config.parallelism=two_device{mesh}'
         )
     if not whole.divisible and config.mesh[1] > 1 and not trick:
         raise InputError(

@@ -88,7 +88,7 @@ def load_caffe(path: pathlib.Path, *, variant: str | None = None) -> Network:
     if variant is None and stated is None:
         raise InputError(
             f'{path} does not say which network it is: make it a file that does, alexnet convert '
-            f'--weights={path} --variant={" or ".join(BY_NAME.values())} --to=safetensors'
+            f'--weights={path} --variant={" or ".join(BY_NAME.values())} --to=safetensors --output=FILE'
         )
     if variant and stated and variant != stated:
         raise InputError(f'{path} says that it is {stated}, not --variant={variant}')
