@@ -40,6 +40,8 @@ def replacing(path: pathlib.Path, *, durable: bool = False) -> Iterator[BinaryIO
     """
     half = _get_half(path)
     try:
+        if _is_special(path):
+            raise InputError(f'{path} is a device or a pipe: name a file')
         with half.open('wb') as file:
             yield file
             if durable:
@@ -65,10 +67,16 @@ def check_writable(path: pathlib.Path, *, option: str) -> None:
             raise InputError(f'{option}={path}: there is no folder {path.parent}')
         if path.is_dir():
             raise InputError(f'{option}={path} is a folder: name a file in it')
+        if _is_special(path):
+            raise InputError(f'{option}={path} is a device or a pipe: name a file')
         half.touch()
         half.unlink()
     except OSError as error:
         raise InputError(f'cannot write {path}: {error.strerror}; choose another {option}') from error
+
+
+def _is_special(path: pathlib.Path) -> bool:
+    return path.exists() and not path.is_file() and not path.is_dir()  # root would put a file in place of /dev/null
 
 
 def _get_half(path: pathlib.Path) -> pathlib.Path:

@@ -1,5 +1,6 @@
 """Files as a whole: looked at before the work, and on a full disk the one that was there stays."""
 
+import os
 import resource
 
 import numpy as np
@@ -12,23 +13,29 @@ from alexnet_jax.errors import InputError
 from alexnet_jax.evaluation import feature_files
 from alexnet_jax.evaluation.figure_4 import Predicted, draw_figure_4
 from alexnet_jax.evaluation.tables import write_csv
-from alexnet_jax.files import check_writable
+from alexnet_jax.files import check_writable, write_file
 from alexnet_jax.report.drawing import FigureCollection, Pixels
 
 
 def test_check_writable_says_why_a_file_could_not_be_written_and_leaves_nothing(tmp_path):
     (tmp_path / 'file').write_text('kept')
+    os.mkfifo(tmp_path / 'pipe')
     check_writable(tmp_path / 'new', option='--to')
     check_writable(tmp_path / 'file', option='--to')
     for path, message in (
         (tmp_path / 'none/a', '--to=.*/none/a: there is no folder .*/none$'),
         (tmp_path / 'file/a', '--to=.*/file/a: there is no folder .*/file$'),
         (tmp_path, '--to=.* is a folder: name a file in it'),
+        (tmp_path / 'pipe', '--to=.*/pipe is a device or a pipe: name a file'),
         (tmp_path / ('x' * 300), 'cannot write .*: File name too long; choose another --to'),
     ):
         with pytest.raises(InputError, match=message):
             check_writable(path, option='--to')
-    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [('file', 'kept')]
+    with pytest.raises(InputError, match='is a device or a pipe'):  # not replaced by a file
+        write_file(tmp_path / 'pipe', 'x')
+    assert (tmp_path / 'pipe').is_fifo()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ['file', 'pipe']
+    assert (tmp_path / 'file').read_text() == 'kept'
 
 
 def write_features(path):
