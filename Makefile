@@ -49,7 +49,7 @@ lint: $(VENV)/installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/shellcheck .ci/run launch/*.sh launch/*.sbatch
+	PATH="$(BIN):$$PATH" shellcheck .ci/run launch/*.sh launch/*.sbatch
 	$(BIN)/hadolint Dockerfile
 
 # The environment is made anew whenever what is to be in it has changed; the other two tiers are added to it.

@@ -35,11 +35,9 @@ def main() -> None:
         elif verb == '--version':
             print(f'alexnet_jax {alexnet_jax.__version__}')
         else:
-            import difflib
+            from alexnet_jax.console import suggest
 
-            near = difflib.get_close_matches(verb, VERBS, n=1)
-            hint = f'did you mean {near[0]}?' if near else f'known are {", ".join(VERBS)}'
-            sys.exit(f'error: unknown verb {verb!r}: {hint}')
+            sys.exit(f'error: unknown verb {verb!r}: {suggest(verb, VERBS)}')
 
 
 def _print_help() -> None:

@@ -12,7 +12,7 @@ from alexnet_jax.checkpoints.manifest import FOLDER, SET_ASIDE, DamagedError, li
 from alexnet_jax.checkpoints.orbax_io import load_arrays
 from alexnet_jax.console import align_columns
 from alexnet_jax.errors import InputError
-from alexnet_jax.files import replacing
+from alexnet_jax.files import check_writable, is_litter, replacing
 
 
 def format_checkpoints(workdir: pathlib.Path, *, verify: bool) -> tuple[str, bool]:
@@ -27,7 +27,7 @@ def format_checkpoints(workdir: pathlib.Path, *, verify: bool) -> tuple[str, boo
       InputError: there is no checkpoint.
     """
     paths = [workdir / FOLDER / str(step) for step in list_steps(workdir)]
-    aside = sorted((workdir / SET_ASIDE).glob('*'))
+    aside = sorted(path for path in (workdir / SET_ASIDE).glob('*') if not is_litter(path.name))
     if not paths and not aside:
         raise InputError(f'{workdir} has no checkpoints: give the folder of a run, --workdir=runs/NAME')
     rows, whole = [['step', 'saved', 'MB', 'top-1 error', 'state']], True
@@ -71,6 +71,7 @@ def export_npz(workdir: pathlib.Path, *, step: int | None, to: pathlib.Path) -> 
       InputError: there is no such checkpoint, it is damaged, or the file cannot be written.
     """
     path = find_checkpoint(workdir, step)
+    check_writable(to, option='--to')
     tree = load_arrays(path)
     config, run = workdir / 'config.json', workdir / 'run.json'
     about = {

@@ -36,7 +36,10 @@ def load_network(workdir: pathlib.Path, *, step: int | None = None) -> Network:
     try:
         tree = load_arrays(path)
     except DamagedError as error:
-        raise InputError(f'checkpoint {path} is damaged: {error}; name another with --step') from error
+        raise InputError(
+            f'checkpoint {path} is damaged: {error}; name another with --step, or start the run again, which goes back '
+            f'to one that is whole'
+        ) from error
     params = jax.tree.map(np.asarray, tree['params'])
     name = NetworkName(config.variant, config.width, tuple(sorted({*config.without} - {'lighting', 'crops', 'flips'})))
     outputs = params['fc8']['bias'].size

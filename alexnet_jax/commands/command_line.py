@@ -16,6 +16,7 @@ from types import ModuleType
 
 from absl import app, flags
 
+from alexnet_jax.console import suggest
 from alexnet_jax.errors import FAILED, InputError
 
 _OVERRIDE = re.compile(r'--?(no)?config\.')
@@ -95,8 +96,10 @@ def parse_config_flags(argv: list[str]) -> list[str]:
     except AttributeError as error:
         if not isinstance(error.args[0], KeyError):  # what ml_collections makes of a key that the config has not
             raise
-        key, *hint = error.args[0].args[0].splitlines()
-        sys.exit(f'error: unknown config key {key}: {"".join(hint) or "alexnet_jax/training/config.py has them all"}')
+        from alexnet_jax.training.config import KEYS
+
+        key = error.args[0].args[0].splitlines()[0]  # behind it a name that is alike, of whatever meaning
+        sys.exit(f'error: unknown config key {key}: {suggest(key.strip(chr(39)), KEYS)}')
     except OSError as error:
         sys.exit(f'error: no such config file: {str(error).splitlines()[-1].strip()}')
     return argv[:1]
@@ -114,11 +117,23 @@ def parse_arguments(argv: list[str]) -> list[str]:
     """Parses the flags of a command; returns the program's name and the arguments. Exits where that fails."""
     try:
         return flags.FLAGS(argv)
+    except flags.UnrecognizedFlagError as error:
+        sys.exit(f'error: Unknown command line flag {error.flagname!r}: {_suggest_option(error.flagname)}')
     except (flags.Error, ValueError) as error:
         # ValueError is what absl makes of --noFLAG=VALUE.
         if not isinstance(error, flags.Error) and not str(error).endswith('does not take an argument'):
             raise
         sys.exit(f'error: {" ".join(str(error).split())}; --help lists the options')
+
+
+def _suggest_option(name: str) -> str:
+    """Says which option is meant by one that does not exist; absl names any that is half alike."""
+    from alexnet_jax.training.config import KEYS
+
+    if 'config' in flags.FLAGS and name in KEYS:
+        return f'did you mean {"--config." + name!r}?'
+    hint = suggest(name, flags.FLAGS, prefix='--')
+    return hint if hint.startswith('did') else '--help lists the options'
 
 
 def split_paths(values: Iterable[str]) -> list[str]:

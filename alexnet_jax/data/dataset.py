@@ -8,6 +8,7 @@ import hashlib
 import json
 import os
 import pathlib
+import shlex
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Self
@@ -45,10 +46,15 @@ class DataSource:
         class_count: int,
         photos: bool = False,
         excluded: Sequence[int] = (),
+        data_dir: pathlib.Path | None = None,
     ) -> None:
-        """Wraps a TFDS data source of {'image': bytes, 'label': int}, without the records `excluded`."""
+        """Wraps a TFDS data source of {'image': bytes, 'label': int}, without the records `excluded`.
+
+        `data_dir` is where the dataset is, for messages; None: at its default.
+        """
         self._name, self._split, self._class_count = name, split, class_count
         self._data_source, self.photos = data_source, photos
+        self._where = '' if data_dir is None else f' --data_dir={shlex.quote(str(data_dir))}'
         self._indices = np.delete(np.arange(len(data_source)), list(excluded))
 
     def __len__(self) -> int:
@@ -64,7 +70,7 @@ class DataSource:
         except (RuntimeError, ValueError, OSError) as error:  # what ArrayRecord makes of a damaged or missing shard
             raise InputError(
                 f'{record_name} cannot be read: {str(error).splitlines()[0][:200]}; look at all of it with '
-                f'`alexnet prepare --verify={self._name}`'
+                f'`alexnet prepare --verify={self._name}{self._where}`'
             ) from error
         label, count = int(record['label']), self._class_count
         if not 0 <= label < count:
@@ -127,6 +133,7 @@ class Dataset:
             class_count=len(self.classes),
             photos=self.photos,
             excluded=stored['excluded'],
+            data_dir=self.directory.parent.parent,
         )
 
 
@@ -141,7 +148,7 @@ def open_dataset(name: str, *, data_dir: str | os.PathLike[str]) -> Dataset:
     check_utf8(data_dir, option='--data_dir')
     root = pathlib.Path(data_dir)
     directory = root / name / VERSION
-    prepare = f'alexnet prepare --dataset={name} --data_dir={root}'
+    prepare = f'alexnet prepare --dataset={name} --data_dir={shlex.quote(str(root))}'
     try:
         exists = bool(name) and (root / name).is_dir()
     except OSError as error:  # too long a name, a folder that may not be entered

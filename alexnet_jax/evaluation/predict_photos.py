@@ -14,6 +14,7 @@ from alexnet_jax.data.pipeline import read_whole_image
 from alexnet_jax.errors import InputError
 from alexnet_jax.evaluation.features import find_stage, iter_features
 from alexnet_jax.evaluation.open_networks import NetworkArgs, get_batch_size, make_predictor, open_dataset_for
+from alexnet_jax.files import check_writable
 from alexnet_jax.logs.progress import show_progress
 from alexnet_jax.model.network import Network
 from alexnet_jax.sharding.backend import prepare_backend
@@ -54,8 +55,8 @@ def predict_photos(
     """
     if not names:
         raise InputError('no image is named: give one or more files')
-    if figure is not None and not pathlib.Path(figure).parent.is_dir():
-        raise InputError(f'--figure={figure}: there is no folder {pathlib.Path(figure).parent}')
+    if figure is not None:
+        check_writable(pathlib.Path(figure), option='--figure')
     if figure is not None and len(names) > _MOST_DRAWN:
         raise InputError(f'--figure draws at most {_MOST_DRAWN} images, and {len(names)} are named: leave some out')
     prepare_backend((1, 1))

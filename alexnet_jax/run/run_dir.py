@@ -14,10 +14,11 @@ from typing import Any
 import jax
 from jax.sharding import Mesh
 
+from alexnet_jax.checkpoints.inspect import list_steps
 from alexnet_jax.console import info
 from alexnet_jax.data.dataset import Dataset, list_datasets, open_dataset
 from alexnet_jax.errors import InputError
-from alexnet_jax.files import HALF, hold_lock, write_json
+from alexnet_jax.files import HALF, hold_lock, is_litter, write_json
 from alexnet_jax.training.build import Run
 from alexnet_jax.training.config import DEMO
 
@@ -74,14 +75,16 @@ def check_run_dir(workdir: pathlib.Path, run: Run, dataset: Dataset) -> None:
     """Checks that `workdir` is this run's or free, and touches nothing.
 
     Raises:
-      InputError: it holds another run (see IDENTITY), or something else.
+      InputError: it holds another run (see IDENTITY), one that has made more steps than `run` has, or something else.
     """
     identity, path = _make_identity(run, dataset), workdir / 'run.json'
     try:
         if not path.exists():
             files = workdir.iterdir() if workdir.is_dir() else ()
-            if any(file.name != LOCK and file.suffix != HALF for file in files):
-                raise InputError(f'{workdir} is not empty and holds no run: choose another --workdir')
+            if found := [file.name for file in files if file.name != LOCK and not _is_leftover(file.name)]:
+                raise InputError(
+                    f'{workdir} is not empty ({min(found)}) and holds no run: empty it, or choose another --workdir'
+                )
             return
         before = IDENTITY_BEFORE | json.loads(path.read_text())['identity']
     except OSError as error:
@@ -89,7 +92,15 @@ def check_run_dir(workdir: pathlib.Path, run: Run, dataset: Dataset) -> None:
     except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
         raise InputError(f'{path} is damaged, so whose run this is is not known: choose another --workdir') from error
     if other := _list_changes(before, identity, 'not'):
-        raise InputError(f'{workdir} holds another run ({other}): choose another --workdir, or delete it')
+        raise InputError(
+            f'{workdir} holds another run ({other}): choose another --workdir, or delete it'
+            f'{_describe_ways_on(workdir, before, identity)}'
+        )
+    if (made := max(list_steps(workdir), default=0)) > run.steps:
+        raise InputError(
+            f'{workdir} has made {made} steps, and this config has {run.steps}: give --config.steps={made} or more to '
+            f'go on with it, or choose another --workdir'
+        )
 
 
 def claim_run_dir(workdir: pathlib.Path, run: Run, dataset: Dataset) -> None:
@@ -114,6 +125,24 @@ def claim_run_dir(workdir: pathlib.Path, run: Run, dataset: Dataset) -> None:
         write_json(path, settings)
     except OSError as error:
         raise InputError(f'cannot write to {workdir}: {error.strerror}; choose another --workdir') from error
+
+
+def _is_leftover(name: str) -> bool:
+    return name.endswith(HALF) or is_litter(name)
+
+
+def _describe_ways_on(workdir: pathlib.Path, before: dict[str, Any], identity: dict[str, Any]) -> str:
+    """Describes the options that go on with the run in `workdir`, where options do, and how its weights are taken."""
+    changed = [key for key in IDENTITY if key != 'dataset' and before.get(key) != identity[key]]
+    follows = {'lighting', 'images_per_crop'} if 'variant' in changed else set()  # unless the config sets them
+    others = {key for key in identity if before.get(key) != identity[key]} - {*changed} - follows
+    if not changed or others:
+        return ''
+    options = ' '.join(f'--config.{key}={before.get(key)}' for key in changed)
+    weights = ''
+    if changed == ['batch_size']:  # the network is the same one
+        weights = f'; its weights as a file: alexnet convert --workdir={workdir} --to=safetensors --output=FILE'
+    return f', or go on with it: {options}{weights}'
 
 
 def _make_identity(run: Run, dataset: Dataset) -> dict[str, Any]:

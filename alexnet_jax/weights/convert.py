@@ -6,6 +6,7 @@ import pathlib
 from alexnet_jax.checkpoints.hashes import hash_tree
 from alexnet_jax.checkpoints.load import load_network
 from alexnet_jax.errors import InputError
+from alexnet_jax.files import check_writable
 from alexnet_jax.model.network import Network
 from alexnet_jax.weights import onnx_write, safetensors_file, stablehlo, torchvision
 from alexnet_jax.weights.class_names import name_classes
@@ -48,6 +49,9 @@ def convert(network: Network, *, to: str, output: pathlib.Path) -> str:
     Raises:
       InputError: that format has no such network, or the file cannot be written.
     """
+    if to not in FORMATS:
+        raise InputError(f'--to={to}: give one of {", ".join(FORMATS)}')
+    check_writable(output, option='--output')
     notes, size = [], network.variant.input_size
     match to:
         case 'safetensors':
@@ -60,8 +64,6 @@ def convert(network: Network, *, to: str, output: pathlib.Path) -> str:
         case 'stablehlo':
             output = stablehlo.save_stablehlo(network, output, today=datetime.date.today())
             notes = [f'opens for about {stablehlo.MONTHS} months; its metadata is in {output.name}.json']
-        case _:
-            raise InputError(f'--to={to}: give one of {", ".join(FORMATS)}')
     count = sum(array.size for array in flatten(network.params).values())
     first = f'{format_name(network.name)} from {network.source}: {count:,} parameters, {len(network.classes)} classes'
     second = f'{output}: {output.stat().st_size / 1e6:.1f} MB, params_sha256 {hash_tree(network.params)}'

@@ -72,7 +72,7 @@ def test_audit_on_2x2_finds_the_four_exchanges_and_one_mean(program_cache):
 def test_audit_refuses_a_wrong_option_in_one_line(program_cache):
     process = cli.run('audit', '--config=configs/two_device.py', '--config.widht=1', cache=program_cache)
     assert process.returncode == 1
-    assert process.stderr == 'error: unknown config key \'widht\': Did you mean "width" instead of "widht"?\n'
+    assert process.stderr == "error: unknown config key 'widht': did you mean 'width'?\n"
 
 
 def test_audit_refuses_unknown_hardware_in_one_line(program_cache):

@@ -63,9 +63,8 @@ def test_open_source_refuses_what_is_no_source(given, says):
 
 @pytest.mark.parametrize('to', ['safetensors', 'onnx', 'torchvision', 'stablehlo', 'vhs'])
 def test_convert_refuses_what_cannot_be_written(to, tmp_path):
-    with pytest.raises(
-        InputError, match=r'cannot write .*: No such file or directory|--to=vhs: give one of safetensors'
-    ):
+    says = '--to=vhs: give one of safetensors' if to == 'vhs' else '--output=.*: there is no folder '
+    with pytest.raises(InputError, match=says):
         convert(network('one_weird_trick'), to=to, output=tmp_path / 'nowhere' / 'w')
 
 
