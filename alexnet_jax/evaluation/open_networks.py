@@ -17,7 +17,7 @@ from alexnet_jax.evaluation.evaluator import Evaluator, Predictions
 from alexnet_jax.model.network import Network
 from alexnet_jax.sharding.mesh import TOWER, batch_axes, parameter_specs, place, replicate
 from alexnet_jax.training.build import get_model_dtype
-from alexnet_jax.weights.class_names import IMAGENET, find_classes, is_unnamed, name_classes
+from alexnet_jax.weights.class_names import IMAGENET, find_classes, is_unnamed, name_classes, share_names
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -147,7 +147,7 @@ def match_classes(network: Network, dataset: Dataset) -> list[int] | None:
     found = None if unnamed else find_classes(others, own)
     if found is not None:
         return None if found == list(range(len(own))) else found
-    if len(own) == len(others) and not set(own) & set(others):
+    if len(own) == len(others) and not share_names(others, own):
         return None
     if unnamed:
         raise InputError(

@@ -121,6 +121,8 @@ def list_layers(layers: Sequence[Any]) -> list[Layer]:
     current: set[str] = set()  # names of the value so far; none where the file does not say
     for layer in layers:
         kind, title = _get_type(layer), str(layer.name)
+        if kind == 'None':
+            raise MalformedError("it is of Caffe's oldest form: upgrade it with Caffe's upgrade_net_proto_binary")
         if layer.transform_param.HasField('scale') and layer.transform_param.scale != 1:
             scale = layer.transform_param.scale
             raise MalformedError(f'its layer {title[:60]} multiplies pixels by {scale:g}, and its kind reads 0..255')

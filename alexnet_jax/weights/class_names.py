@@ -16,7 +16,7 @@ from alexnet_jax.model.network import Network
 IMAGENET = 'imagenet2012'  # --classes: the 1000 synsets in the order of TFDS, torchvision and Caffe
 _LABELS = 'datasets/imagenet2012/labels.txt'  # in TFDS's package, which is installed: no network is needed
 MAX_BYTES = 2**24
-_SYNSET = re.compile(r'n\d{8}\b')
+_SYNSET = re.compile(r'n\d{8}(?!\d)')
 _FORMS = (
     'give one name a line, as synset_words.txt ("n01440764 tench, Tinca tinca"), JSON (a list, {index: name} or '
     '{index: [synset, name]}), or imagenet2012'
@@ -34,8 +34,8 @@ def name_classes(network: Network, source: str | None) -> Network:
     names, outputs = read_class_names(source), len(network.classes)
     if len(names) != outputs:
         raise InputError(
-            f'--classes={source} names {len(names):,} classes, and {network.source} has {outputs:,} outputs: {_FORMS}, '
-            'a name for each output in its order'
+            f'--classes={source} names {len(names):,} classes, and {network.source} has {outputs:,} outputs: give a '
+            'file with a name for each, in their order'
         )
     return dataclasses.replace(network, classes=names)
 
@@ -126,6 +126,12 @@ def find_classes(wanted: Sequence[str], classes: Sequence[str]) -> list[int] | N
             return None
         found += indices
     return found if len(set(found)) == len(found) else None
+
+
+def share_names(wanted: Sequence[str], classes: Sequence[str]) -> bool:
+    """Tells whether any of `wanted` may be one of `classes`, under the same name, synset or synonym."""
+    keys = {key for name in classes for key in _list_keys(name)}
+    return any(key in keys for name in wanted for key in _list_keys(name))
 
 
 def _list_keys(name: str) -> list[str]:

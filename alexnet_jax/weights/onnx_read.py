@@ -181,6 +181,9 @@ def _load_own(model: Model, path: pathlib.Path) -> Network:
 
 
 def _load_foreign(model: Model, path: pathlib.Path) -> Network:
+    kinds = [node.op_type for node in model.nodes if node.op_type in ('Conv', 'Gemm')]
+    if kinds.count('Conv') != 5:
+        raise MalformedError(f'{len(kinds)} Conv and Gemm, not five and three')
     traced = trace_layers(model)
     layers = [layer for layer, _ in traced]
     kinds = [layer.kind for layer in layers]

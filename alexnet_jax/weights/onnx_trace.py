@@ -23,7 +23,7 @@ def trace_layers(model: Any) -> list[tuple[Layer, Any]]:
     shapes: set[str] = set()  # names of numbers that are computed from shapes alone
     softmax = ''
     for node in model.nodes:
-        kind, title = str(node.op_type), str(node.name or node.output[0])
+        kind, title = str(node.op_type), str(node.output[0])
         computed = [name for name in node.input if name and not model.is_constant(name)]
         if node.domain not in ('', 'ai.onnx'):
             raise MalformedError(f'its operator {kind} {title[:60]} is of {node.domain[:40]}, and ONNX has none such')
@@ -62,7 +62,7 @@ def trace_layers(model: Any) -> list[tuple[Layer, Any]]:
         layers.append((Layer(kind, title, stated), node))
     if model.outputs and not current.intersection(model.outputs):
         raise MalformedError('what its last operator gives is not its output')
-    if softmax and layers[-1][0].kind != 'Gemm':
+    if softmax and layers[-1][0].kind != 'Gemm':  # some there are: a graph without a Conv is not followed
         raise MalformedError(f'its Softmax {softmax[:60]} does not follow a Gemm')
     return layers
 

@@ -86,6 +86,8 @@ def _find_state_dict(values: Any, path: pathlib.Path) -> dict[str, Any]:
         found[()] = values
     if not found:
         raise RefusedError(*_describe(values, path))
+    # Where there are tensors, objects of other libraries under such names are no choice.
+    found = {where: part for where, part in found.items() if any(isinstance(x, Tensor) for x in part.values())} or found
     originals = [where for where in found if not any(copy in _join(where).lower() for copy in _COPIES)]
     named = [where for where in ((), ('state_dict',), ('model',)) if where in originals]
     chosen = [*named, *originals, *found][0]
@@ -101,7 +103,8 @@ def _find_state_dict(values: Any, path: pathlib.Path) -> dict[str, Any]:
     return {
         name: value
         for name, value in found[chosen].items()
-        if isinstance(value, Tensor) or (isinstance(value, Unread) and str(name).endswith(('.weight', '.bias')))
+        if type(name) is str
+        and (isinstance(value, Tensor) or (isinstance(value, Unread) and name.endswith(('.weight', '.bias'))))
     }
 
 

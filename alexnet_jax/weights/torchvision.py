@@ -40,7 +40,8 @@ NAMES = {
 }
 
 
-_WRAPPERS = ('module', '_orig_mod')  # what DataParallel and torch.compile put before a module's names, anywhere
+# What DataParallel, torch.compile, FSDP and activation checkpointing put before a module's names, anywhere.
+_WRAPPERS = ('module', '_orig_mod', '_fsdp_wrapped_module', '_checkpoint_wrapped_module')
 _BESIDE = ('criterion', 'loss', 'metric')  # begin names of what a trainer keeps beside the network
 _COPIES = ('ema', 'averag', 'swa', 'teacher')  # are in names of copies of the network
 
@@ -82,7 +83,9 @@ def _find_prefixes(names: Iterable[str]) -> list[str]:
 def _select(tensors: Mapping[str, np.ndarray], path: pathlib.Path) -> dict[str, np.ndarray]:
     """Selects the network's tensors, by torchvision's names; nothing that belongs to a network is left out."""
     unwrapped = {_unwrap(name): tensor for name, tensor in tensors.items()}
-    prefixes = _find_prefixes(map(_unwrap, tensors))
+    if len(unwrapped) < len(tensors):
+        raise InputError(f'{path} holds a name twice, with and without module.: save the state dict of one network')
+    prefixes = _find_prefixes(unwrapped)
     originals = [prefix for prefix in prefixes if not any(copy in prefix.lower() for copy in _COPIES)] or prefixes
     if len(originals) > 1:
         raise InputError(

@@ -168,7 +168,12 @@ def test_evaluate_networks_refuses_non_finite_probabilities(evaluate, runs, tiny
 def test_open_test_dataset_checks_the_classes(tiny, tiny_dir):
     given = {'name': 'tiny', 'data_dir': str(tiny_dir)}
     assert list_remarks([network_of()], open_test_dataset([network_of()], **given)) == []
-    for classes in (('blue', 'green'), ('blue', 'green', 'yellow'), ('blue', 'green', 'yellow', 'pink')):
+    for classes in (
+        ('blue', 'green'),
+        ('blue', 'green', 'yellow'),
+        ('blue', 'green', 'yellow', 'pink'),
+        ('n00000001 blue', 'b', 'c'),
+    ):
         with pytest.raises(InputError, match='which are not the same'):
             open_test_dataset([network_of(classes=classes)], **given)
     others = [network_of(classes=('n01', 'n02', 'n03'))]  # the same by other names: WordNet's of ImageNet

@@ -159,6 +159,13 @@ def test_load_caffe_refuses_another_layer_by_name(tmp_path, change, says, v1):
         open_weights(tmp_path / 'm')
 
 
+def test_load_caffe_says_how_to_upgrade_its_oldest_form(tmp_path):
+    """V0: the layer is in a message of its own, field 1 of V1LayerParameter."""
+    (tmp_path / 'm').write_bytes(field(1, 'CaffeNet') + field(2, field(1, field(1, 'conv1') + field(2, 'conv'))))
+    with pytest.raises(InputError, match=r"upgrade it with Caffe's upgrade_net_proto_binary"):
+        open_weights(tmp_path / 'm')
+
+
 def test_load_caffe_refuses_scaled_pixels(tmp_path):
     weights = caffe_weights(network('caffe_alexnet', width=0.03125).params)
     scaled = field(100, b'\x0d' + np.float32(1 / 256).tobytes())  # transform_param { scale }

@@ -8,7 +8,7 @@ import tensorflow_datasets
 from weights.networks import network
 
 from alexnet_jax.errors import InputError
-from alexnet_jax.weights.class_names import find_classes, is_unnamed, name_classes, read_class_names
+from alexnet_jax.weights.class_names import find_classes, is_unnamed, name_classes, read_class_names, share_names
 
 THREE = ['n01440764 tench, Tinca tinca', 'n01443537 goldfish, Carassius auratus', 'n01484850 great white shark']
 
@@ -84,6 +84,8 @@ def test_find_classes_goes_by_name_synset_and_synonym():
     assert find_classes(imagenette, read_class_names('imagenet2012')) == expected
     assert find_classes(['goldfish', 'Tinca_tinca'], THREE) == [1, 0]
     assert find_classes(['n01484850', 'n01440764 something'], THREE) == [2, 0]
+    assert find_classes(['n01443537_goldfish', 'Great white shark'], THREE) == [1, 2]
+    assert share_names(['cat', 'Tinca_tinca'], THREE) and not share_names(['cat', 'n014407640'], THREE)
     assert find_classes(['airfield'], ['/a/alley', '/a/airfield']) == [1]
     assert find_classes(['cat'], THREE) is None
     assert find_classes(['tench', 'n01440764'], THREE) is None  # both the same one

@@ -86,7 +86,7 @@ def bvlc(*constants):
 @pytest.mark.parametrize(
     ('data', 'says'),
     [
-        (graph(node('Conv', ['x'], 'y')), 'its operator Conv y does not read what the one before it gives'),
+        (graph(node('Conv', ['x'], 'y')), '1 Conv and Gemm, not five and three'),
         (graph(field(1, field(4, 'Conv'))), 'an operator without a result'),
         (bvlc(), 'its operator Conv y0 does not read what the one before it gives'),
         (graph(filled('w', [2, 2]), filled('w_shape', [2])), 'a constant whose shape is filled itself'),

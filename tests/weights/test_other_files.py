@@ -1,16 +1,14 @@
 """Files that people take for weights: each is called by its name, with what to do; and the export of a checkpoint."""
 
 import io
-import json
 import pathlib
 import tarfile
 import zipfile
 
 import numpy as np
 import pytest
-from weights.networks import assert_same_params, network
+from weights.networks import assert_same_params, network, write_npz
 
-from alexnet_jax.checkpoints.hashes import hash_tree
 from alexnet_jax.errors import InputError
 from alexnet_jax.weights.open_weights import open_weights
 
@@ -74,12 +72,6 @@ def test_open_weights_says_what_a_folder_is(tmp_path):
     (tmp_path / 'w.pth').touch()
     with pytest.raises(InputError, match=f'give a file of it, such as --weights={tmp_path}/w.pth'):
         open_weights(tmp_path)
-
-
-def write_npz(path, net, about, write=np.savez):
-    arrays = {f'{layer}/{part}': x for layer, parts in net.params.items() for part, x in parts.items()}
-    about = {'step': 7, 'params_sha256': hash_tree(net.params)} | about
-    write(path, **arrays, mean_image=net.mean_image, about=np.array(json.dumps(about)))
 
 
 def test_load_npz_reads_an_exported_checkpoint(tmp_path):

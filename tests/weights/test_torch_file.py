@@ -50,6 +50,7 @@ COUNTER = np.array(7)
         (lambda name: f'_orig_mod.module.{name}', {'n_averaged': COUNTER}),
         (lambda name: f'model.{name}', {'criterion.weight': np.ones(3, '<f4')}),
         (lambda name: f'net.alexnet.module.{name}', {}),
+        (lambda name: name.replace('classifier.', '_fsdp_wrapped_module.classifier._checkpoint_wrapped_module.'), {}),
     ],
 )
 def test_load_state_dict_reads_names_of_trainers(tmp_path, original, tensors, rename, more):
@@ -58,6 +59,12 @@ def test_load_state_dict_reads_names_of_trainers(tmp_path, original, tensors, re
     assert_same_params(open_weights(tmp_path / 'w').params, original.params)
     safetensors.numpy.save_file(renamed, tmp_path / 's')
     assert_same_params(open_weights(tmp_path / 's').params, original.params)
+
+
+def test_load_state_dict_refuses_a_name_that_is_there_twice(tmp_path, tensors):
+    safetensors.numpy.save_file(tensors | {'module.features.3.bias': tensors['features.3.bias'] + 1}, tmp_path / 's')
+    with pytest.raises(InputError, match='holds a name twice'):
+        open_weights(tmp_path / 's')
 
 
 def test_load_state_dict_leaves_out_a_copy_and_says_so(tmp_path, original, tensors, capsys):
@@ -94,6 +101,7 @@ BESIDE = {
     'frozen': b'(K\x01\x91',
     'by pair': b'}K\x01K\x02\x86K\x03s',
     'hook': b'cos\nsystem\n' + text('touch RAN') + b'\x85R',
+    'arrays': items({'features.0.weight': b'cnumpy\nndarray\n)R'}),
     'list': b'ccollections\ndeque\n)RK\x01a',
 }
 
@@ -101,7 +109,8 @@ BESIDE = {
 @pytest.mark.parametrize('key', ['state_dict', 'model', 'net', 'model_state_dict'])
 def test_read_torch_takes_the_only_state_dict_and_runs_nothing(tmp_path, original, tensors, monkeypatch, key):
     monkeypatch.chdir(tmp_path)
-    write(tmp_path / 'w', items(BESIDE | {key: items(build(tensors))}), tensors)
+    found = items(build(tensors))[:-1] + b'K\x07K\x08u'  # and a number under a number
+    write(tmp_path / 'w', items(BESIDE | {key: found}), tensors)
     assert_same_params(open_weights(tmp_path / 'w').params, original.params)
     assert [path.name for path in tmp_path.iterdir()] == ['w'] and 'argparse.Namespace' not in sys.modules
 
