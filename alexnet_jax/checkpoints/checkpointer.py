@@ -5,15 +5,13 @@ processes opens on one, or on four. Orbax by itself restores a flipped bit witho
 the checkpoint's manifest, the manifest has one of itself, and a checkpoint that does not match is set aside.
 """
 
-from __future__ import annotations
-
 import contextlib
 import dataclasses
 import pathlib
 import shutil
 import time
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, Self
 
 import jax
 import numpy as np
@@ -53,7 +51,6 @@ class Checkpointer:
         """Opens the checkpoints in `workdir`.
 
         Args:
-          workdir: the run folder.
           keep: how many of the latest checkpoints stay, besides the one with the lowest validation error.
           is_permanent: says of a step whether its checkpoint stays besides, for good.
           on_failed_save: 'stop' has `save` and `wait` raise what the disk refuses; 'continue' has them warn.
@@ -69,7 +66,7 @@ class Checkpointer:
         sync_hosts('checkpoints')
         self._writer = AsyncWriter()
 
-    def __enter__(self) -> Checkpointer:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, failed: type[BaseException] | None, *exception: object) -> None:

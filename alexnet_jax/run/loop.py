@@ -10,6 +10,7 @@ A signal stops the run between two steps or within a test; a non-finite loss goe
 """
 
 import dataclasses
+import functools
 import pathlib
 import time
 from collections.abc import Callable, Iterator
@@ -23,7 +24,6 @@ from alexnet_jax.distributed.phases import PROGRESS
 from alexnet_jax.distributed.preemption import Preemption
 from alexnet_jax.errors import Interrupted
 from alexnet_jax.evaluation.evaluator import Result
-from alexnet_jax.files import write_json
 from alexnet_jax.logs.logger import RunLogger
 from alexnet_jax.logs.metrics_reader import MetricsReader
 from alexnet_jax.logs.monitors import NonFiniteError, StepMonitor
@@ -61,11 +61,9 @@ class Trainer:
 
         `tested` is False where the run that made the checkpoint was told to stop before the test of that step.
         """
-        PROGRESS.enter('first batch')
         batches = self.batches(int(self.state.step))
         batch = next(batches)
         self.startup.lap('data')
-        PROGRESS.enter('compilation')
         update = self.startup.compile(self.run.make_train_step().lower(self.state, batch))
         release_free_memory()  # what compiling took
         sync_hosts('compiled')  # else Gloo fails where the first message between CPUs is waited for longer than 30 s
@@ -74,7 +72,8 @@ class Trainer:
             self._test_and_save(at_test=True, at_save=False)
         with StepMonitor(self.logger.info) as monitor:
             for left in reversed(range(self.run.config.max_non_finite + 1)):
-                reader = MetricsReader(self.run, self.logger, monitor, self.stopwatch, self._log_startup)
+                on_first = functools.partial(self.startup.log, self.workdir / 'startup.json', self.logger.info)
+                reader = MetricsReader(self.run, self.logger, monitor, self.stopwatch, on_first)
                 try:
                     return self._make_steps(update, batches, batch, reader)
                 except NonFiniteError as error:
@@ -129,7 +128,6 @@ class Trainer:
     def _test_and_save(self, *, at_test: bool, at_save: bool) -> Result | None:
         centre = error = None
         if at_test:
-            PROGRESS.enter(f'test after step {int(self.state.step)}')
             try:
                 centre = self.tester.test(self.state, 'centre')
             except TestStoppedError:
@@ -149,10 +147,3 @@ class Trainer:
         PROGRESS.enter(f'checkpoint {int(self.state.step)}')
         self.checkpointer.save_now(self.state, tested=tested, data_order=self.history.data_order)
         raise Interrupted(f'saved step {int(self.state.step)}')
-
-    def _log_startup(self) -> None:
-        if 'step' not in self.startup.to_json()['parts']:  # not after a recovery
-            self.startup.lap('step')
-            self.logger.info(self.startup.format_line())
-            if jax.process_index() == 0:
-                write_json(self.workdir / 'startup.json', self.startup.to_json())

@@ -150,7 +150,6 @@ def train_run(
             centre = trainer.train(tested=tested) if start < run.steps else None
             PROGRESS.enter('last checkpoint')
             checkpointer.wait()
-            PROGRESS.enter('last test')
             stopwatch = trainer.stopwatch
             try:
                 result = tester.make_result(trainer.state, centre, stopwatch)
