@@ -65,7 +65,8 @@ def _suggest_mesh(data: int, tower: int, devices: int) -> str:
     for second in (tower, min(tower, 2), 1):
         for first in range(min(data, devices // second), 0, -1):
             if data % first == 0 and devices % (first * second) == 0:
-                return f'a mesh of {first},{second}' + ' (configs/one_device.py)' * (first * second == 1)
+                named = f'a mesh of {first},{second}'
+                return named if first * second > 1 else f'configs/one_device.py (or {named})'
     raise AssertionError('1,1 fits always')
 
 
