@@ -54,3 +54,15 @@ def test_exit_without_reader_leaves_no_traceback(command):
 def test_exit_without_reader_keeps_the_error_of_another_pipe():
     with pytest.raises(BrokenPipeError), exit_without_reader():
         raise BrokenPipeError
+
+
+def test_run_command_prints_names_that_are_not_text():
+    program = r"""
+import types
+from alexnet_jax.commands.command_line import parse_options, run_command
+module = types.ModuleType('verb')
+module.parse, module.main = parse_options, lambda argv: print('caf\udce9')
+run_command(module)
+"""
+    run = subprocess.run([sys.executable, '-c', program], capture_output=True, text=True, check=False)
+    assert (run.returncode, run.stdout, run.stderr) == (0, 'caf\\udce9\n', '')

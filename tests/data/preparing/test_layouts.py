@@ -233,6 +233,13 @@ def test_folder_spec_refuses_tables_that_contradict_each_other(tmp_path):
     assert 'give images different classes: move one of them elsewhere' in message
 
 
+def test_folder_spec_does_not_take_a_form_for_answers(tmp_path):
+    form = 'sampleSubmission.csv=id,label\n1,cat\n2,dog\n'
+    spec = spec_of(write(tmp_path, *classes('train'), *classes('val'), 'test/1.jpg', 'test/2.jpg', form))
+    assert list(spec.splits) == ['train', 'validation']
+    assert 'test/ has no class folders and no labels: left out' in spec.notes
+
+
 def test_folder_spec_reads_the_oxford_pets(tmp_path):
     lists = {
         'trainval': ['Abyssinian_1', 'Abyssinian_2', 'great_pyrenees_1', 'great_pyrenees_2'],

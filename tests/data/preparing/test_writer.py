@@ -416,15 +416,16 @@ def test_prepare_refuses_second_process_on_the_same_dataset(folder, tmp_path):
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason='only root can become another user')
-@pytest.mark.parametrize('stranger', ['dataset', 'version folder', 'lock', 'unfinished work'])
+@pytest.mark.parametrize('stranger', ['dataset', 'version folder', 'sticky folder', 'lock', 'unfinished work'])
 def test_prepare_of_another_users_dataset_is_refused_before_it_begins(images, stranger, request):
     data_dir = pathlib.Path(tempfile.mkdtemp())  # pytest keeps its own folders to one user
     request.addfinalizer(lambda: shutil.rmtree(data_dir))
     data_dir.chmod(0o1777)
     spec = folder_source.make_folder_spec(images, name='pets', record_size=32)
-    if stranger in ('dataset', 'version folder'):
+    if stranger.endswith(('dataset', 'folder')):
         first = writer.prepare(spec, data_dir=data_dir, workers=1)
-        (data_dir / 'pets').chmod(0o777 if stranger == 'version folder' else 0o755)
+        (data_dir / 'pets').chmod({'dataset': 0o755, 'version folder': 0o777, 'sticky folder': 0o1777}[stranger])
+        first.directory.chmod(0o777 if stranger == 'sticky folder' else 0o755)
     else:
         path = data_dir / ('.pets.lock' if stranger == 'lock' else '.pets.partial')
         path.touch() if stranger == 'lock' else path.mkdir()
