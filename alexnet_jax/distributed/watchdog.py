@@ -133,8 +133,8 @@ class PeerWatchdog:
 
     def _exit_when_heard(self, line: str) -> NoReturn:
         self.announce_exit(line.removeprefix('error: '), LOST)
-        alive = sum(heard > time.monotonic() - _SILENCE for heard in self._heard.values())
-        self._wait_for_exits(1 + alive)
+        own, latest = self._group.index, time.monotonic() - _SILENCE
+        self._wait_for_exits(1 + sum(heard > latest for index, heard in self._heard.items() if index != own))
         exit_now(line, LOST)
 
     def _name(self, index: int) -> str:
