@@ -46,7 +46,7 @@ class Peer:
 
 @pytest.fixture
 def watch(monkeypatch):
-    """Makes the watchdog of process 1 of three; gives the others, 0 and 2, and lets time pass."""
+    """Makes the watchdog of one of three processes; gives the others, and lets time pass."""
     store, ended, watchdogs = Store(), [], []
 
     def exit_now(line, code):
@@ -57,10 +57,11 @@ def watch(monkeypatch):
     monkeypatch.setattr(watchdog, 'exit_now', exit_now)
     monkeypatch.setattr(watchdog, '_BEAT', 0.02)
     monkeypatch.setattr(watchdog, 'PROGRESS', Progress())
-    peers = {index: Peer(store, index) for index in (0, 2)}
+    peers = {index: Peer(store, index) for index in range(3)}
 
-    def start():
-        group = ProcessGroup(index=1, count=3)
+    def start(index=1):
+        del peers[index]
+        group = ProcessGroup(index=index, count=3)
         watchdogs.append(PeerWatchdog(group, heartbeat=20, stuck_after=0.3))
         return peers, watchdog.PROGRESS
 
@@ -133,6 +134,21 @@ def test_watchdog_waits_for_whom_passes_marks_however_late(watch):
     for _ in range(99):
         own.advance()
     assert wait(1.5, creep) is None
+
+
+def test_watchdog_of_process_0_which_holds_the_store_leaves_when_those_alive_have(watch, monkeypatch):
+    monkeypatch.setattr(watchdog, '_SILENCE', 0.1)
+    start, wait = watch
+    peers, own = start(0)
+    own.enter('step 10', slow=False)
+    own.enter('step 11', slow=False)
+    peers[1].place = (2, 0.3, 'step 11')
+    assert wait(0.2) is None
+    peers.pop(2)  # its last sign was that it is where it was
+    assert wait(0.5) is None  # it is lost, and process 1 has not heard of it
+    line = '75 lost process 2'
+    peers[1].store.values['left/1'] = line
+    assert wait(1)[1] == 75
 
 
 def test_watchdog_takes_over_what_another_has_found(watch):
