@@ -46,7 +46,7 @@ def load_onnx(path: pathlib.Path) -> Network:
     except MalformedError as error:
         raise InputError(
             f'{path} is no ONNX graph of an AlexNet that is known here, or damaged: {error}. Read are the graphs of '
-            "torchvision's alexnet, of Caffe's two and of alexnet convert --to=onnx"
+            "torchvision's alexnet, of Caffe's two and those that --to=onnx writes"
         ) from error
 
 

@@ -78,6 +78,8 @@ def command(capsys, **options):
             prepare.main(['prepare'])
         except SystemExit as exit_:
             code = exit_.code
+        except InputError as error:
+            code = f'error: {error}'  # as command_line.run_command prints it
     captured = capsys.readouterr()
     return code, captured.out, captured.err
 
