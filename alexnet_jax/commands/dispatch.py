@@ -19,8 +19,20 @@ def run_verb(verb: str, arguments: Sequence[str], interrupts: Interrupts) -> Non
 
     sys.argv = [f'alexnet {verb}', *arguments]  # ml_collections looks for overrides of the config there
     name = 'alexnet_jax.main' if verb == 'train' else f'alexnet_jax.commands.{verb}'
-    with flagsaver.flagsaver():
-        sys.modules.pop(name, None)
+    imported, before = name in sys.modules, flagsaver.save_flag_values()
+    try:
         module = importlib.import_module(name)
         interrupts.describe = getattr(module, 'describe_interrupt', interrupts.describe)
         run_command(module)
+    finally:
+        defined = {flag: values for flag, values in flagsaver.save_flag_values().items() if not _is_of(name, flag)}
+        flagsaver.restore_flag_values(defined | before)  # without those of Grain it would not work a second time
+        if not imported:
+            sys.modules.pop(name, None)
+
+
+def _is_of(module: str, flag: str) -> bool:
+    """Returns whether `module` has defined `flag`, or ml_collections has for its config."""
+    from absl import flags
+
+    return flags.FLAGS.find_module_defining_flag(flag) == module or flag.startswith('config.')
