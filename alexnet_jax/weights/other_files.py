@@ -27,9 +27,9 @@ _STARTS = (
     (0, b"7z\xbc\xaf'\x1c", 'a 7z archive', _UNPACK),
     (0, b'Rar!', 'a RAR archive', _UNPACK),
     (257, b'ustar', 'a tar archive', _UNPACK),
-    (0, b'%PDF', 'a PDF', 'give a file of weights'),
-    (0, b'\x89PNG', 'a picture', 'give a file of weights'),
-    (0, b'\xff\xd8\xff', 'a picture', 'give a file of weights'),
+    (0, b'%PDF', 'no file of weights but a PDF', 'give another'),
+    (0, b'\x89PNG', 'no file of weights but a picture', 'give another'),
+    (0, b'\xff\xd8\xff', 'no file of weights but a picture', 'give another'),
     (0, b'version https://git-lfs.github.com', 'a pointer of Git LFS, without the content', 'fetch it: git lfs pull'),
     (0, b'version https://hawser', 'a pointer of Git LFS, without the content', 'fetch it: git lfs pull'),
 )
