@@ -4,6 +4,7 @@ import json
 import math
 import re
 import shutil
+import signal
 import subprocess
 import time
 
@@ -126,9 +127,17 @@ def resumed(train, tmp_path_factory):
     first = train(workdir=workdir, start=True)
     while f'pid {first.pid}' not in (workdir / '.run.lock').read_text() and first.poll() is None:
         time.sleep(0.01)
-    second = train('--json', workdir=workdir)
-    out, err = first.communicate(timeout=60)
-    return workdir, subprocess.CompletedProcess((first.pid,), first.returncode, out, err), second
+    first.send_signal(signal.SIGSTOP)  # so that it does not end before the second has come to the lock
+    second = train('--json', workdir=workdir, start=True)
+    seen = []
+    while 'waiting' not in ''.join(seen[-1:]) and (line := second.stderr.readline()):
+        seen.append(line)
+    first.send_signal(signal.SIGCONT)
+    processes = []
+    for process, said in ((first, ''), (second, ''.join(seen))):
+        out, err = process.communicate(timeout=120)
+        processes.append(subprocess.CompletedProcess((process.pid,), process.returncode, out, said + err))
+    return workdir, *processes
 
 
 @pytest.mark.slow
