@@ -9,25 +9,16 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from alexnet_jax.data.dataset import open_dataset
-    from alexnet_jax.library import load
-    from alexnet_jax.model.alexnet import AlexNet, init_parameters
-    from alexnet_jax.model.zoo import NETWORKS
-    from alexnet_jax.sharding.mesh import make_mesh
-    from alexnet_jax.training.step import make_train_step
+    from alexnet_jax.data.dataset import open_dataset as open_dataset
+    from alexnet_jax.library import load as load
+    from alexnet_jax.model.alexnet import AlexNet as AlexNet
+    from alexnet_jax.model.alexnet import init_parameters as init_parameters
+    from alexnet_jax.model.zoo import NETWORKS as NETWORKS
+    from alexnet_jax.sharding.mesh import make_mesh as make_mesh
+    from alexnet_jax.training.step import make_train_step as make_train_step
 
     __version__: str
 
-__all__ = [
-    'NETWORKS',
-    'AlexNet',
-    '__version__',
-    'init_parameters',
-    'load',
-    'make_mesh',
-    'make_train_step',
-    'open_dataset',
-]
 _MODULES = {
     'NETWORKS': 'model.zoo',
     'AlexNet': 'model.alexnet',
@@ -37,6 +28,7 @@ _MODULES = {
     'make_train_step': 'training.step',
     'open_dataset': 'data.dataset',
 }
+__all__ = ['__version__', *_MODULES]
 
 
 def __getattr__(name: str) -> Any:
@@ -44,7 +36,10 @@ def __getattr__(name: str) -> Any:
     if name == '__version__':
         from importlib import metadata
 
-        return metadata.version('alexnet-jax')
+        try:
+            return metadata.version('alexnet-jax')
+        except metadata.PackageNotFoundError:
+            return '0+not.installed'  # a checkout that is only on the path
     if name not in _MODULES:
         raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
     value = globals()[name] = getattr(importlib.import_module(f'{__name__}.{_MODULES[name]}'), name)

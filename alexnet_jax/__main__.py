@@ -1,10 +1,11 @@
 """`alexnet VERB ...`, and equally `python -m alexnet_jax VERB ...`: a table of verbs."""
 
-from __future__ import annotations
-
 import difflib
 import importlib
 import sys
+
+import alexnet_jax
+from alexnet_jax.commands.command_line import exit_without_reader, run_command
 
 VERBS = {
     'train': 'train a network: --config=configs/two_device.py',
@@ -28,24 +29,18 @@ def main() -> None:
     """Runs the verb that the command line names, in this process."""
     verb, rest = (sys.argv[1:2] or ['--help'])[0], sys.argv[2:]
     if verb in ('--help', '-h', 'help'):
-        print('usage: alexnet VERB [--OPTION=VALUE ...]; alexnet VERB --help explains a verb\n')
-        print('\n'.join(f'  {name:12}{text}' for name, text in VERBS.items()))
-        return
-    if verb == '--version':
-        from alexnet_jax import __version__
-
-        print(f'alexnet_jax {__version__}')
-        return
-    if verb not in VERBS:
+        with exit_without_reader():
+            print('usage: alexnet VERB [--OPTION=VALUE ...]; alexnet VERB --help explains a verb\n')
+            print('\n'.join(f'  {name:12}{text}' for name, text in VERBS.items()))
+    elif verb == '--version':
+        print(f'alexnet_jax {alexnet_jax.__version__}')
+    elif verb in VERBS:
+        sys.argv = [f'alexnet {verb}', *rest]  # ml_collections looks for overrides of the config there
+        run_command(importlib.import_module('alexnet_jax.main' if verb == 'train' else f'alexnet_jax.commands.{verb}'))
+    else:
         near = difflib.get_close_matches(verb, VERBS, n=1)
         hint = f'did you mean {near[0]}?' if near else f'known are {", ".join(VERBS)}'
         sys.exit(f'error: unknown verb {verb!r}: {hint}')
-    # ml_collections looks for overrides of the config in sys.argv.
-    sys.argv = [f'alexnet {verb}', *rest]
-    module = importlib.import_module('alexnet_jax.main' if verb == 'train' else f'alexnet_jax.commands.{verb}')
-    from alexnet_jax.commands.command_line import run_command
-
-    run_command(module)
 
 
 if __name__ == '__main__':

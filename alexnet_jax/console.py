@@ -1,7 +1,5 @@
 """Text for the person who watches: lines on standard error, durations, aligned columns."""
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Sequence
 

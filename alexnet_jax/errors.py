@@ -17,5 +17,10 @@ class Interrupted(Exception):
     """A run was told to stop, and did; the text says what was saved."""
 
 
+def get_first_line(error: Exception) -> str:
+    """Returns what an error of a library says, as one line of at most 200 characters."""
+    return (str(error).splitlines() or [repr(error)])[0][:200]
+
+
 # Exit codes, for launchers; alexnet_jax/distributed/exit.py says what each asks for.
 FAILED, LOST, INTERRUPTED = 1, 75, 76

@@ -1,7 +1,5 @@
 """Files as a whole: written so that half of one never has its name, mapped, hashed, and locked between processes."""
 
-from __future__ import annotations
-
 import contextlib
 import fcntl
 import hashlib
@@ -25,9 +23,7 @@ HALF = '.half'  # ends the names of files that are being written, and of what a 
 def replacing(path: pathlib.Path, *, durable: bool = False) -> Iterator[BinaryIO]:
     """Gives a new file that takes `path`'s name once all is written; until then whatever was there stays.
 
-    Args:
-      path: the file, in a folder that exists.
-      durable: whether the content survives a power cut once this returns.
+    `durable`: the content survives a power cut once this returns.
 
     Raises:
       InputError: the file cannot be written.
@@ -94,8 +90,8 @@ def try_lock(path: pathlib.Path) -> IO[str] | None:
     except BlockingIOError:
         file.close()
         return None
-    except OSError:  # no locks here
-        return file
+    except OSError:
+        pass  # no locks here
     return file
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import os
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
@@ -33,11 +33,10 @@ def load(path: Path, *, step: int | None = None) -> TrainedNetwork:
     Args:
       path: a run folder, such as 'runs/NAME', or a file of weights: what `alexnet convert` writes as safetensors or
         ONNX, and the foreign files that `weights.open_weights.open_weights` knows.
-      step: which checkpoint of a run folder; None: the newest, as `alexnet evaluate` takes.
+      step: which checkpoint of a run folder; None: the newest.
 
     Raises:
-      InputError: there is nothing at `path`, it holds no network or checkpoint, is damaged, or is a file and `step` is
-        given; one line that says what to do.
+      InputError: `path` holds no network or no such checkpoint, is damaged, or is a file and `step` is given.
     """
     path = pathlib.Path(path)
     if not path.exists():
@@ -82,16 +81,10 @@ class TrainedNetwork:
         return get_stage_shapes(self._variant, num_classes=len(self.classes))
 
     def logits(self, images: Images) -> Array:
-        """Computes the logits, before softmax, without dropout.
-
-        Args:
-          images: (side, side, 3) or (n, side, side, 3), RGB, uint8 or float, 0..255 (see the class).
-
-        Returns:
-          float32 (classes,) of one image, (n, classes) of a batch.
+        """Computes the logits, before softmax, without dropout: float32 (classes,), of a batch (n, classes).
 
         Raises:
-          InputError: the images have another shape or dtype.
+          InputError: the images have another shape or dtype than the class takes.
         """
         return self.features(images, list_stages(self._variant)[-1])
 
@@ -100,8 +93,7 @@ class TrainedNetwork:
 
         Args:
           images: as of `logits`.
-          layer: a layer, such as 'conv5' or 'fc7', whose last stage is meant, or a stage, such as 'conv1/norm';
-            `layers` has all stages.
+          layer: such as 'conv5' or 'fc7', whose last stage is meant, or a stage of `layers`, such as 'conv1/norm'.
 
         Returns:
           float32 (height, width, channels) of a convolution, both towers, or (units,); of a batch with n in front.
@@ -137,38 +129,35 @@ class TrainedNetwork:
           (class name, probability 0..1), the most probable first.
 
         Raises:
-          InputError: a file cannot be read or is no photograph, there is no image, the images have another shape or
-            dtype, there is no such protocol, or the network's probabilities are not finite.
+          InputError: no image or protocol, not a photograph, another shape or dtype, or probabilities not finite.
         """
         if protocol not in PROTOCOLS:
             raise InputError(f'there is no protocol {protocol!r}: give one of {", ".join(PROTOCOLS)}')
         if isinstance(images, str | os.PathLike):
             images = [images]
         if isinstance(images, Sequence):
-            return self._predict_files([os.fspath(path) for path in images], protocol)
-        batch = self._make_batch(images)
-        starts = range(0, len(batch), MAX_BATCH)
-        rows = np.concatenate([self._probabilities(batch[i : i + MAX_BATCH], protocol) for i in starts])
-        return [self._rank(row, f'image {index}') for index, row in enumerate(rows)]
+            names = [os.fspath(path) for path in images]
+            batches = self._iter_photos(names)
+        else:
+            batch = self._make_batch(images)
+            names = [f'image {index}' for index in range(len(batch))]
+            batches = (batch[start : start + MAX_BATCH] for start in range(0, len(batch), MAX_BATCH))
+        rows = (row for part in batches for row in self._compute_probabilities(part, protocol))
+        ranked = [rank_classes(self.network, row, name=name) for row, name in zip(rows, names, strict=True)]
+        return [[(one['class'], one['probability']) for one in best] for best in ranked]
 
-    def _predict_files(self, names: list[str], protocol: str) -> list[list[tuple[str, float]]]:
+    def _iter_photos(self, names: list[str]) -> Iterator[Array]:
+        """Yields batches (n, side, side, 3) of the centre squares of files."""
         if not names:
             raise InputError('no image is named: give one path or more')
         photos, side = open_photos(names, self.classes), self._variant.record_size
         if photos.unusable:
             raise InputError('; '.join(photos.unusable))
-        ranked = []
         for start in range(0, len(names), MAX_BATCH):
-            part = range(start, min(start + MAX_BATCH, len(names)))
-            squares = np.stack([read_whole_image(photos.records, index, record_size=side) for index in part])
-            rows = self._probabilities(jnp.asarray(squares), protocol)
-            ranked += [self._rank(row, names[index]) for index, row in zip(part, rows, strict=True)]
-        return ranked
+            part = range(len(names))[start : start + MAX_BATCH]
+            yield jnp.stack([read_whole_image(photos.records, index, record_size=side) for index in part])
 
-    def _rank(self, row: np.ndarray, name: str) -> list[tuple[str, float]]:
-        return [(one['class'], one['probability']) for one in rank_classes(self.network, row, name=name)]
-
-    def _probabilities(self, batch: Array, protocol: str) -> np.ndarray:
+    def _compute_probabilities(self, batch: Array, protocol: str) -> np.ndarray:
         """Averages the softmax over the views of a batch (n, side, side, 3); (n, classes) on the host."""
         size, side, last = self._variant.input_size, batch.shape[1], list_stages(self._variant)[-1]
         if protocol != 'centre' and side != self._variant.record_size:

@@ -50,7 +50,7 @@ class Lab:
     @functools.cached_property
     def instruments(self) -> Instruments:
         """Makes the programs of the healthy case."""
-        return Instruments(self.healthy)
+        return Instruments(self.healthy.run)
 
     def make_snapshot(self, *, dataset: Dataset | None = None, **settings: Any) -> Snapshot:
         """Makes what the recipe would train with other `settings`, or on another `dataset`."""
@@ -158,7 +158,7 @@ def keep_one_class(lab: Lab) -> Diagnosis:
 def sort_classes(lab: Lab) -> Diagnosis:
     """Batches as of a folder read in its order: those of one class, then those of the next."""
     snapshot = lab.make_snapshot()
-    size, examples = snapshot.config.batch_size, min(snapshot.examples, 2000)
+    size, examples = snapshot.run.config.batch_size, min(snapshot.run.examples, 2000)
 
     def batches(step: int) -> Iterator[HostBatch]:
         epoch = [batch for batch, _ in zip(snapshot.batches(0), range(examples // size), strict=False)]

@@ -25,11 +25,12 @@ import jax.numpy as jnp  # noqa: E402
 from jax import Array  # noqa: E402
 
 from alexnet_jax.model import ops, ops_cpu  # noqa: E402
+from alexnet_jax.model.spec import ChannelNorm, MaxPool  # noqa: E402
 from alexnet_jax.sharding.backend import CPU_COMPILER_OPTIONS  # noqa: E402
 
 ROUNDS = 5
-_NORM = {'towers': 2, 'size': 5, 'k': 2.0, 'alpha': 1e-4, 'beta': 0.75}
-_POOL = {'window': 3, 'stride': 2}
+_NORM = {'towers': 2, 'norm': ChannelNorm(size=5, k=2.0, alpha=1e-4, beta=0.75)}
+_POOL = {'pool': MaxPool(window=3, stride=2)}
 _SAME5 = {'stride': 1, 'padding': ((2, 2), (2, 2)), 'groups': 2}
 _SAME3 = {'stride': 1, 'padding': ((1, 1), (1, 1))}
 # {block: (operation, shapes of its operands for one image, the parameters apart, options)}

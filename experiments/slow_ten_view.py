@@ -19,7 +19,7 @@ from PIL import Image
 
 from alexnet_jax.checkpoints.load import load_network
 from alexnet_jax.data.dataset import open_dataset
-from alexnet_jax.evaluation.predictions import Predictor
+from alexnet_jax.evaluation.open_networks import make_predictor
 from alexnet_jax.sharding.backend import prepare_backend
 from alexnet_jax.sharding.mesh import make_mesh
 
@@ -76,9 +76,9 @@ def main(workdir, count=200):
     with jax.enable_x64(True):
         expected = slowly(network, records)
     for data, tower in MESHES:
-        predictor = Predictor(network, make_mesh(data, tower), records, batch_size=config['batch_size'])
+        predict = make_predictor(network, make_mesh(data, tower), records, batch_size=config['batch_size'])
         for protocol, rows in expected.items():
-            found = predictor.predict(protocol).probabilities
+            found = predict(protocol=protocol).probabilities
             own, others = ((values.argmax(axis=1) != labels).sum() for values in (found, rows))
             difference = np.abs(found - rows).max()
             print(f'{data}x{tower} {protocol:8}: at most {difference:.1e} apart; wrong {own} and {others} of {count}')

@@ -1,5 +1,6 @@
 """Copies of this checkout as launchers find one elsewhere, and the commands that files for launchers hold."""
 
+import fnmatch
 import json
 import os
 import re
@@ -9,9 +10,9 @@ import sys
 
 import cli
 
-# Appended to such a command: a run of two steps of the small prepared dataset.
+# Appended to such a command: two steps of the small prepared dataset, without norms, which take most of compiling.
 TINY = (
-    *('--config.dataset=tiny', '--config.variant=released', '--config.width=0.01', '--config.batch_size=8'),
+    *('--config.dataset=tiny', '--config.variant=no_norm', '--config.width=0.01', '--config.batch_size=8'),
     *('--config.steps=2', '--config.evaluate_every=2'),
 )
 
@@ -26,6 +27,17 @@ def copy(folder, *, parts=('alexnet_jax', 'configs', 'launch')):
             shutil.copy(source, folder / part)
     (folder / '.venv').symlink_to(sys.prefix)
     return folder
+
+
+def copy_context(folder):
+    """Copies what .dockerignore leaves of the checkout, which is what the image holds: `COPY . .`; returns `folder`."""
+    lines = (cli.ROOT / '.dockerignore').read_text().splitlines()
+    assert '*' in lines  # everything is out but
+    kept = [line[1:] for line in lines if line.startswith('!')]
+    names = [path.name for path in cli.ROOT.iterdir()]
+    parts = [name for name in names if any(fnmatch.fnmatch(name, pattern) for pattern in kept)]
+    assert '.git' not in parts and 'data' not in parts
+    return copy(folder, parts=parts)
 
 
 def get_entrypoint():

@@ -7,9 +7,9 @@ import jax
 import numpy as np
 import oracle
 from builders import run_with
+from simplejpeg import decode_jpeg
 
 from alexnet_jax.checkpoints.checkpointer import Checkpointer
-from alexnet_jax.data.decode import decode_record
 from alexnet_jax.model.alexnet import init_parameters
 from alexnet_jax.model.network import Network, NetworkName
 from alexnet_jax.run.run_dir import claim_run_dir
@@ -60,7 +60,7 @@ def slow_probabilities(network, records, protocol, *, decoded=False):
         params = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), network.params)
         rows = []
         for image, _ in records:
-            image, found = (image if decoded else decode_record(image)).astype(np.float64), []
+            image, found = (image if decoded else decode_jpeg(image)).astype(np.float64), []
             for top, left in [middle] if protocol == 'centre' else corners:
                 view = image[top : top + side, left : left + side]
                 for x in [view] if protocol == 'centre' else [view, view[:, ::-1]]:

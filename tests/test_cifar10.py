@@ -7,11 +7,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from builders import draw_parameters
 from PIL import Image
 
 from alexnet_jax.data.preparing import folder
 from alexnet_jax.data.preparing.writer import prepare
-from alexnet_jax.model.alexnet import init_parameters
 from alexnet_jax.model.cifar10 import CIFAR10
 from alexnet_jax.sharding.mesh import make_mesh, place_batch
 from alexnet_jax.training.step import Batch, make_gradients
@@ -41,10 +41,16 @@ def train(data_dir, workdir, cache, network, *more):
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def test_a_run_learns_goes_on_and_finds_neighbours_without_a_hidden_layer(data_dir, tmp_path, program_cache):
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    'goes_on', [False, pytest.param(True, marks=pytest.mark.repeats)], ids=['from the start', 'from one device']
+)
+def test_train_learns_and_predict_finds_neighbours_without_a_hidden_layer(goes_on, data_dir, tmp_path, program_cache):
     rates = ('--config.learning_rate=0.01', '--config.drop_epochs=(400.0,)')
-    train(data_dir, tmp_path, program_cache, '13pct', '--config.epochs=2.0', *rates)
+    if goes_on:
+        train(data_dir, tmp_path, program_cache, '13pct', '--config.epochs=2.0', *rates)
     two = ('--config.parallelism=data_parallel', '--config.mesh=2,1')
+    rates += ('--config.evaluate_every=30', '--config.checkpoint_every=30')
     result = train(data_dir, tmp_path, program_cache, '13pct', '--config.epochs=12.0', *two, *rates)
     assert (result['steps'], result['centre']['examples'], result['ten_view']['examples']) == (60, 12, 12)
     assert result['centre']['top1_error'] == 0  # three colours are easy; chance would be 2 in 3
@@ -58,18 +64,16 @@ def test_a_run_learns_goes_on_and_finds_neighbours_without_a_hidden_layer(data_d
     assert {near['class'] for near in found['neighbours']} == {'green'}
 
 
-@pytest.mark.parametrize('name', ['cifar10_80sec', 'cifar10_11pct'])
-def test_gradients_are_the_same_on_one_device_and_with_the_batch_on_two(name):
+@pytest.mark.slow
+@pytest.mark.parametrize('name', [pytest.param('cifar10_80sec', marks=pytest.mark.repeats), 'cifar10_11pct'])
+def test_make_gradients_is_the_same_on_one_device_and_with_the_batch_on_two(name):
     variant, random = CIFAR10[name], np.random.default_rng(1)
     size = variant.input_size
     images = random.integers(0, 256, (4, size, size, 3), dtype=np.uint8)
     batch = Batch(images, random.integers(0, 10, 4).astype(np.int32), np.zeros((4, 3)))
-    found = []
+    drawn, found = draw_parameters(variant, num_classes=10, factor=3), []
     with jax.enable_x64(True):
-        params = jax.tree.map(
-            lambda p: jnp.asarray(np.asarray(p, np.float64) * 3),
-            init_parameters(variant, jax.random.key(0), num_classes=10),
-        )
+        params = jax.tree.map(jnp.asarray, drawn)
         for shape in ((1, 1), (2, 1)):
             mesh = make_mesh(*shape, devices=jax.devices()[: shape[0]])
             gradients = jax.jit(make_gradients(variant, mesh, num_classes=10))

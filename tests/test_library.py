@@ -2,9 +2,11 @@
 
 import json
 import os
+import pathlib
 import re
 import subprocess
 import sys
+from importlib import metadata
 
 import cli
 import jax
@@ -82,11 +84,22 @@ def test_import_loads_no_jax(tmp_path):
 def test_exports_are_all_there():
     assert all(getattr(alexnet_jax, name) is not None for name in alexnet_jax.__all__)
     assert set(alexnet_jax.__all__) <= set(dir(alexnet_jax))
-    assert set(alexnet_jax._MODULES) == set(alexnet_jax.__all__) - {'__version__'}
+    source = pathlib.Path(alexnet_jax.__file__).read_text()
+    typed = re.findall(r'from alexnet_jax\.(\S+) import \w+ as (\w+)', source)  # for type checkers
+    assert {name: module for module, name in typed} == alexnet_jax._MODULES
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         _ = alexnet_jax.nothing
 
 
+def test_version_of_a_checkout_that_is_not_installed_says_so(monkeypatch):
+    def version(name):
+        raise metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(metadata, 'version', version)
+    assert alexnet_jax.__version__ == '0+not.installed'
+
+
+@pytest.mark.slow
 def test_readme_snippet_runs_outside_the_checkout(net, folder, program_cache):
     readme = (cli.ROOT / 'README.md').read_text()
     (snippet,) = re.findall(r'## As a library\n```python\n(.*?)```', readme, re.DOTALL)
@@ -98,13 +111,18 @@ def test_readme_snippet_runs_outside_the_checkout(net, folder, program_cache):
     assert printed[0].startswith(f'[[({first[0]!r}, {first[1]:.3f}')
 
 
-@pytest.mark.parametrize('convert', [str, lambda path: path])
-def test_load_takes_run_folders_and_weights_files(network, folder, crops, convert):
-    nets = [alexnet_jax.load(convert(folder / name)) for name in ('runs/two_device_demo', 'weights.safetensors')]
-    assert [net.classes for net in nets] == [CLASSES] * 2
-    for net in nets:
-        np.testing.assert_allclose(net.logits(crops), plain_logits(network, crops), rtol=0, atol=2e-4)
-    assert 'released, 3 classes' in repr(nets[0])
+@pytest.mark.slow
+def test_load_takes_run_folders_and_weights_files(network, folder, crops, net):
+    nets = [
+        net,
+        alexnet_jax.load(str(folder / 'runs/two_device_demo')),
+        alexnet_jax.load(folder / 'weights.safetensors'),
+    ]
+    expected = plain_logits(network, crops)
+    for one in nets:
+        assert one.classes == CLASSES
+        np.testing.assert_allclose(one.logits(crops), expected, rtol=0, atol=2e-4)
+    assert 'released, 3 classes' in repr(net)
 
 
 def test_load_takes_what_was_trained_on_two_devices(tiny, tiny_dir, crops, tmp_path, net, network):
@@ -130,6 +148,7 @@ def test_load_refuses_what_is_no_network(folder, name, step, message):
         alexnet_jax.load(folder / name, step=step)
 
 
+@pytest.mark.slow
 def test_predict_equals_the_command(net, folder, program_cache):
     options = [f'--workdir={folder / "runs/two_device_demo"}', '--json']
     done = cli.run('predict', str(folder / 'photo.jpg'), *options, cache=program_cache)
@@ -169,11 +188,11 @@ def test_predict_refuses_what_it_cannot_read(net, folder, crops):
         net.predict(crops)
 
 
-@pytest.mark.parametrize('layer', ['conv2', 'fc7', 'fc8'])
+@pytest.mark.parametrize('layer', ['conv2', 'fc7', pytest.param('fc8', marks=pytest.mark.repeats)])
 def test_features_equal_the_command(prepared_backend, net, folder, layer, tmp_path):
     source = NetworkArgs(workdir=[str(folder / 'runs/two_device_demo')])
-    settings = extract_features.Settings(layer=layer, output=str(tmp_path / 'f.npz'))
-    extract_features.write([str(folder / 'photo.jpg')], source, settings)
+    options = {'layer': layer, 'output': str(tmp_path / 'f.npz')}
+    extract_features.extract_features([str(folder / 'photo.jpg')], source, **options)
     with np.load(tmp_path / 'f.npz') as file:
         expected = file['features']
     square = square_image((folder / 'photo.jpg').read_bytes())
@@ -184,8 +203,9 @@ def test_features_equal_the_command(prepared_backend, net, folder, layer, tmp_pa
 
 def test_layers_are_the_stages_with_their_shapes(net, crops):
     assert list(net.layers)[-1] == 'fc8/linear'
-    shapes = {stage: jax.eval_shape(lambda x, stage=stage: net.features(x, stage), crops) for stage in net.layers}
-    assert {stage: found.shape[1:] for stage, found in shapes.items()} == net.layers
+    some = [*net.layers][::4]
+    shapes = {stage: jax.eval_shape(lambda x, stage=stage: net.features(x, stage), crops) for stage in some}
+    assert all(found.shape[1:] == net.layers[stage] for stage, found in shapes.items())
 
 
 def test_logits_take_every_kind_of_image(net, crops):
@@ -198,6 +218,7 @@ def test_logits_take_every_kind_of_image(net, crops):
     assert net.logits(whole[0]).shape == (3,) and expected.shape == (3, 3)
 
 
+@pytest.mark.slow
 def test_logits_under_jit_and_vmap_equal_a_loop(net, crops):
     loop = np.stack([net.logits(crop) for crop in crops])
     for function in (jax.jit(net.logits), jax.vmap(net.logits), jax.jit(jax.vmap(net.logits))):
@@ -206,6 +227,7 @@ def test_logits_under_jit_and_vmap_equal_a_loop(net, crops):
     np.testing.assert_allclose(features, net.features(crops, 'conv5'), rtol=1e-4, atol=1e-3)
 
 
+@pytest.mark.slow
 def test_logits_gradient_equals_finite_differences_of_the_plain_network(net, network, crops):
     direction = np.random.default_rng(2).standard_normal(crops[0].shape)
     slope = jax.grad(lambda crop: net.logits(crop)[1])(crops[0])

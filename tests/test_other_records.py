@@ -43,12 +43,14 @@ def workdir(tmp_path_factory, tiny, data_dir):
 
 
 def neighbours(workdir, data_dir, tmp_path):
-    predict_photos.predict(['photo.jpg'], NetworkArgs(workdir=[str(workdir)]), protocol='centre', neighbours='tiny')
+    predict_photos.predict_photos(
+        ['photo.jpg'], NetworkArgs(workdir=[str(workdir)]), protocol='centre', neighbours='tiny'
+    )
 
 
 def features_of(workdir, data_dir, tmp_path):
-    settings = extract_features.Settings(layer='fc7', output=str(tmp_path / 'f.npz'), dataset='tiny')
-    extract_features.write([], NetworkArgs(workdir=[str(workdir)]), settings)
+    options = {'layer': 'fc7', 'output': str(tmp_path / 'f.npz'), 'dataset': 'tiny'}
+    extract_features.extract_features([], NetworkArgs(workdir=[str(workdir)]), **options)
 
 
 WAYS = {
@@ -61,7 +63,7 @@ WAYS = {
 
 
 @pytest.mark.parametrize('way', WAYS)
-def test_it_is_refused_by(way, workdir, data_dir, tmp_path, monkeypatch):
+def test_record_size_is_refused_by(way, workdir, data_dir, tmp_path, monkeypatch):
     for module in (examine, extract_features, predict_photos):
         monkeypatch.setattr(module, 'prepare_backend', lambda *_, **__: None)
     with pytest.raises(InputError, match=LINE.format('released')):
@@ -69,20 +71,22 @@ def test_it_is_refused_by(way, workdir, data_dir, tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_input_benchmark_refuses_what_it_cannot_crop(data_dir):
+def test_input_benchmark_refuses_records_that_it_cannot_crop(data_dir):
     setting = Setting(batch=4, width=1.0, classes=3, allocator='tuned', dataset='tiny', data_dir=str(data_dir))
     options = {'images': None, 'tf': False, 'appetite': 1.0}
     with pytest.raises(InputError, match=LINE.format('paper')):
         measure_input_pipeline(setting, Turns(1, 0.0), **options)
 
 
-def test_a_report_leaves_out_what_needs_the_images_and_says_why(workdir, tmp_path, monkeypatch):
+@pytest.mark.slow
+def test_report_leaves_out_what_needs_the_images_and_says_why(workdir, tmp_path, monkeypatch):
     monkeypatch.setattr(write_report, 'prepare_backend', lambda mesh: None)
     write_report.write_report([workdir], output=tmp_path / 'r.html')
     assert LINE.format('released') in (tmp_path / 'r.html').read_text()
 
 
-def test_a_run_is_refused_before_it_has_a_folder(data_dir, tmp_path, program_cache):
+@pytest.mark.slow
+def test_run_is_refused_before_it_has_a_folder(data_dir, tmp_path, program_cache):
     given = ['--config=configs/one_device.py:tiny', f'--config.data_dir={data_dir}', f'--workdir={tmp_path / "run"}']
     done = cli.run('train', *given, cache=program_cache)
     assert done.returncode == 1

@@ -71,6 +71,7 @@ def test_requirements_give_plugins_the_version_of_jax(pins):
     assert set(plugins.values()) == {pins['jax']}
 
 
+@pytest.mark.slow
 def test_package_imports_only_declared_dependencies():
     modules = set()
     for path in PACKAGE.rglob('*.py'):

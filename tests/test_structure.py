@@ -7,6 +7,7 @@ import pytest
 
 import alexnet_jax
 from alexnet_jax.__main__ import VERBS
+from alexnet_jax.training.config import TRACKING
 
 PACKAGE = pathlib.Path(alexnet_jax.__file__).parent
 SOURCES = {path.relative_to(PACKAGE).as_posix(): path.read_text() for path in PACKAGE.rglob('*.py')}
@@ -101,9 +102,9 @@ def test_verbs_are_imported_by_the_dispatcher_only():
         ('flax', 'model/alexnet.py'),
         ('orbax', 'checkpoints/orbax_io.py'),
         ('tensorboardX', 'logs/writers.py'),
-        *((tracker, 'logs/trackers.py') for tracker in ('wandb', 'mlflow', 'trackio')),
+        *((tracker, 'logs/trackers.py') for tracker in TRACKING),
         ('optuna', 'sweep/search.py'),
-        ('sklearn', 'evaluation/neighbours.py'),
+        ('sklearn', 'evaluation/predict_photos.py'),
     ],
 )
 def test_a_library_stays_behind_one_file(library, home):

@@ -1,7 +1,5 @@
 """The input pipeline's figures from its samples: the object that `bench input --json` prints, and its tables."""
 
-from __future__ import annotations
-
 import dataclasses
 import pathlib
 import tempfile

@@ -1,7 +1,5 @@
 """The programs of the input benchmark: each stage alone on one thread, and the whole with one thread and more."""
 
-from __future__ import annotations
-
 import collections
 import itertools
 import os

@@ -1,7 +1,5 @@
 """Runs the measured processes in turn: A B C A B C, one working at a time, so that noise meets all of them alike."""
 
-from __future__ import annotations
-
 import contextlib
 import dataclasses
 import importlib.util
@@ -45,33 +43,21 @@ Samples = dict[tuple[str, str], Measurement]  # by (process, program)
 
 @dataclasses.dataclass(frozen=True)
 class Turns:
-    """How processes take turns.
+    """How processes take turns."""
 
-    Attributes:
-      rounds: samples of each program, at least 2.
-      seconds: of a sample, at least.
-      progress: called with lines for the person who waits.
-    """
-
-    rounds: int
-    seconds: float
-    progress: Callable[[str], None] = info
+    rounds: int  # samples of each program, at least 2
+    seconds: float  # of a sample, at least
+    progress: Callable[[str], None] = info  # called with lines for the person who waits
 
 
 @dataclasses.dataclass(frozen=True)
 class Results:
-    """Measurements with one batch size.
-
-    Attributes:
-      network: of the rounds in which whole networks and ceilings took turns.
-      versions: {library: version}.
-      layers: of later rounds, with each layer, the whole training step and the ceilings; or empty.
-    """
+    """Measurements with one batch size."""
 
     setting: Setting
-    network: Samples
-    versions: dict[str, str]
-    layers: Samples = dataclasses.field(default_factory=dict)
+    network: Samples  # of the rounds in which whole networks and ceilings took turns
+    versions: dict[str, str]  # by library
+    layers: Samples = dataclasses.field(default_factory=dict)  # of later rounds: each layer, 'train', the ceilings
 
 
 def _check_machine(setting: Setting, *, torch: bool = False, tf: bool = False) -> None:

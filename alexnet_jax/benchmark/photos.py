@@ -1,7 +1,5 @@
 """Photographs that the input benchmarks read: a folder of the user's, or artificial ones."""
 
-from __future__ import annotations
-
 import pathlib
 
 import numpy as np

@@ -7,8 +7,6 @@ The process builds and warms up everything before its first line, computes only 
 its standard input. Standard library only, so that a peer written in anything can be measured the same way.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import json
 import os
@@ -24,27 +22,16 @@ from alexnet_jax.sharding.backend import release_free_memory, tune_allocator
 
 @dataclasses.dataclass(frozen=True)
 class Setting:
-    """Parameters that all measured processes have in common.
+    """Parameters that all measured processes have in common."""
 
-    Attributes:
-      batch: images of one call.
-      width: of the network, as a fraction of the paper's.
-      classes: outputs of fc8.
-      allocator: 'tuned' (sharding.backend) or 'default', the C library's own settings.
-      dataset: the prepared dataset whose reading is measured, '' where none is.
-      data_dir: the folder of that dataset.
-      photos: a folder of photographs of any size, whose reading is measured likewise.
-      scratch: a folder for the processes' own files, deleted after they have ended.
-    """
-
-    batch: int
-    width: float
-    classes: int
-    allocator: Literal['tuned', 'default']
-    dataset: str = ''
-    data_dir: str = ''
-    photos: str = ''
-    scratch: str = ''
+    batch: int  # images of one call
+    width: float  # of the network, as a fraction of the paper's
+    classes: int  # outputs of fc8
+    allocator: Literal['tuned', 'default']  # as sharding.backend does, or the C library's own settings
+    dataset: str = ''  # the prepared dataset whose reading is measured, '' where none is
+    data_dir: str = ''  # the folder of that dataset
+    photos: str = ''  # a folder of photographs of any size, whose reading is measured likewise
+    scratch: str = ''  # a folder for the processes' own files, deleted after they have ended
 
 
 def run_worker(make_programs: Callable[[str, Setting], tuple[Mapping[str, Program], Mapping[str, str]]]) -> None:
@@ -76,12 +63,7 @@ def run_worker(make_programs: Callable[[str, Setting], tuple[Mapping[str, Progra
 
 
 class Worker:
-    """A process that is measured, as the benchmark sees it.
-
-    Attributes:
-      name: its name in figures.
-      programs, versions: {program: {'flop', 'moved'} of a call} and {library: version}, after `wait_until_ready`.
-    """
+    """A process that is measured, as the benchmark sees it."""
 
     def __init__(self, name: str, command: list[str], setting: Setting, *, environment: Mapping[str, str]) -> None:
         self.name = name
@@ -93,8 +75,8 @@ class Worker:
     def wait_until_ready(self) -> None:
         """Waits until all programs are warm; raises RuntimeError, with the end of its output, if the process ended."""
         ready = self._read_answer()
-        self.programs: dict[str, dict[str, int]] = ready['programs']
-        self.versions: dict[str, str] = ready['versions']
+        self.programs: dict[str, dict[str, int]] = ready['programs']  # by name: {'flop', 'moved'} of a call
+        self.versions: dict[str, str] = ready['versions']  # by library
 
     def sample(self, program: str, *, seconds: float) -> Sample:
         """Measures one of `programs` for at least `seconds`; raises as `wait_until_ready` does."""

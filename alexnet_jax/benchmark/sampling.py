@@ -3,8 +3,6 @@
 Standard library only; the counters are Linux's, and None elsewhere.
 """
 
-from __future__ import annotations
-
 import collections
 import dataclasses
 import itertools
@@ -18,38 +16,23 @@ _STAT, _STATUS, _CLEAR = (pathlib.Path('/proc', name) for name in ('stat', 'self
 
 @dataclasses.dataclass(frozen=True)
 class Program:
-    """A function that is timed, and the work that one call of it does.
+    """A function that is timed, and the work that one call of it does; 0 where that does not matter."""
 
-    Attributes:
-      call: returns when its result is computed.
-      flop: floating-point operations of one call, a multiply-accumulate counting as two; 0 where they do not matter.
-      moved: bytes that one call must at least read and write, 0 where they do not matter.
-      settle: called before the clock starts, so that work done beforehand is not counted.
-    """
-
-    call: Callable[[], object]
-    flop: int = 0
-    moved: int = 0
-    settle: Callable[[], object] = lambda: None
+    call: Callable[[], object]  # returns when its result is computed
+    flop: int = 0  # floating-point operations, a multiply-accumulate counting as two
+    moved: int = 0  # bytes that must at least be read and written
+    settle: Callable[[], object] = lambda: None  # called before the clock starts: work done beforehand is not counted
 
 
 @dataclasses.dataclass(frozen=True)
 class Sample:
-    """Measurements of calls of one program, one after the other.
+    """Measurements of calls of one program, one after the other; None where the system does not count."""
 
-    Attributes:
-      calls: number of calls, at least 1.
-      seconds: wall-clock time of one call, the mean.
-      cpu_seconds: CPU time of all threads of this process in one call, the mean.
-      foreign: 0..1, the share of the machine's cores that others used meanwhile (the hypervisor's other guests too).
-      peak_bytes: the largest resident set during the calls: all that the process holds, not only what they added.
-    """
-
-    calls: int
-    seconds: float
-    cpu_seconds: float
-    foreign: float | None
-    peak_bytes: int | None
+    calls: int  # at least 1
+    seconds: float  # wall-clock time of one call, the mean
+    cpu_seconds: float  # CPU time of all threads of this process in one call, the mean
+    foreign: float | None  # 0..1, share of the cores that others used meanwhile (other guests of the hypervisor too)
+    peak_bytes: int | None  # the largest resident set during the calls: all that the process holds
 
 
 def make_iterator_program(iterator: Iterator[object], *, skip: int) -> Program:

@@ -1,7 +1,5 @@
 """The training step's figures from its samples: the object that `bench step --json` prints, and its tables."""
 
-from __future__ import annotations
-
 import statistics
 from collections.abc import Iterable
 
@@ -156,11 +154,11 @@ def _format_batch(figures: Figures) -> list[str]:
     moves = [f'{key} {x:.1f}' for key, x in figures['ceilings'].items() if 'gemm_' not in key]
     lines += ['', f'ceilings: matrix products {", ".join(products)} GFLOP/s; memory {", ".join(moves)} GB/s']
     if figures['layers']:
-        lines += ['', *_format_layers(figures['layers'])]
+        lines += ['', *_format_layer_costs(figures['layers'])]
     return [*lines, summary.format_foreign(figures['foreign'])]
 
 
-def _format_layers(layers: Figures) -> list[str]:
+def _format_layer_costs(layers: Figures) -> list[str]:
     ceilings = f'{layers["gemm_gflops"]:.0f} GFLOP/s or {layers["memory_gb_per_second"]:.1f} GB/s'
     lines = [
         f'each layer alone; its bound is {ceilings}, whichever takes longer',

@@ -5,8 +5,6 @@ was computed before, and the compiler drops what is not asked for. The bytes tha
 of its operands and its results, each once.
 """
 
-from __future__ import annotations
-
 import functools
 import os
 from collections.abc import Callable
@@ -187,12 +185,11 @@ class _LayerTable:
         x = self.add(f'{name} bias, ReLU', lambda x, b: ops.relu(ops.add_bias(x, b)), (x, params['bias']), _BIAS_RELU)
         for operation in conv.then[1:]:
             match operation:
-                case ChannelNorm(size, k, alpha, beta):
-                    norm = functools.partial(ops.channel_norm, towers=TOWERS, size=size, k=k, alpha=alpha, beta=beta)
+                case ChannelNorm():
+                    norm = functools.partial(ops.channel_norm, norm=operation, towers=TOWERS)
                     x = self.add(f'{name} LRN', norm, (x,), _NORM)
-                case MaxPool(window, stride):
-                    pool = functools.partial(ops.max_pool, window=window, stride=stride)
-                    x = self.add(f'{name} pooling', pool, (x,), _POOL)
+                case MaxPool():
+                    x = self.add(f'{name} pooling', functools.partial(ops.max_pool, pool=operation), (x,), _POOL)
                 case _:
                     raise ValueError(f'{name}: {operation} is not in the table')
         return x

@@ -1,7 +1,5 @@
 """What the figures of every benchmark share: medians and quartiles, the machine, its noise, and their text."""
 
-from __future__ import annotations
-
 import os
 import pathlib
 import platform

@@ -1,7 +1,5 @@
 """A measured process: python -m alexnet_jax.benchmark.worker NAME SETTING, see protocol."""
 
-from __future__ import annotations
-
 from alexnet_jax.benchmark.protocol import Setting, run_worker
 from alexnet_jax.benchmark.sampling import Program
 

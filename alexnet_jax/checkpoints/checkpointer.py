@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import math
 import pathlib
 import shutil
 import time
@@ -19,21 +18,17 @@ from typing import Any
 import jax
 import numpy as np
 import optax
-from jax.sharding import Mesh
 
-from alexnet_jax.checkpoints.hashes import find_differing, get_shapes, iter_pieces
-from alexnet_jax.checkpoints.manifest import MANIFEST, DamagedError, Manifest, read_manifest
-from alexnet_jax.checkpoints.orbax_io import TEMPORARY, AsyncWriter, get_first_line, read_arrays
+from alexnet_jax.checkpoints.hashes import list_shapes
+from alexnet_jax.checkpoints.manifest import FOLDER, SET_ASIDE, DamagedError, Manifest, list_steps, read_manifest
+from alexnet_jax.checkpoints.orbax_io import TEMPORARY, AsyncWriter, read_arrays
 from alexnet_jax.console import info
-from alexnet_jax.distributed.hosts import allgather_str
-from alexnet_jax.errors import InputError
-from alexnet_jax.files import write_file
-from alexnet_jax.sharding.mesh import abstract, parameter_specs
+from alexnet_jax.distributed.hosts import allgather_str, sync_hosts
+from alexnet_jax.errors import InputError, get_first_line
 from alexnet_jax.training.build import Run
 from alexnet_jax.training.schedule import Plateau
 from alexnet_jax.training.state import TrainState
 
-FOLDER, SET_ASIDE = 'checkpoints', 'damaged_checkpoints'  # in the run folder
 _DELETED = '.deleted_'  # begins the names of folders that are being deleted
 _MARGIN = 1.1  # free space that a save must find, in multiples of the state's bytes
 
@@ -41,14 +36,11 @@ _MARGIN = 1.1  # free space that a save must find, in multiples of the state's b
 class SaveError(InputError):
     """A checkpoint could not be written; those before it are as they were."""
 
-    perhaps_by_a_peer = True
+    may_be_lost_peer = True  # a peer's end fails the saves of all
 
 
 class Checkpointer:
-    """The checkpoints of a run folder, for all its processes together.
-
-    Use as a context manager: leaving it waits for what is still being written.
-    """
+    """The checkpoints of a run folder, for all its processes; a context manager, which waits for the last save."""
 
     def __init__(self, workdir: pathlib.Path, *, keep: int, on_failed_save: str = 'stop') -> None:
         """Opens the checkpoints in `workdir`.
@@ -60,13 +52,13 @@ class Checkpointer:
         """
         self.info: Callable[[str], None] = info
         self._patient = on_failed_save == 'continue'
-        self._folder = workdir.resolve() / FOLDER
-        self._aside = workdir.resolve() / SET_ASIDE
+        self._workdir = workdir.resolve()
+        self._folder = self._workdir / FOLDER
         self._keep = keep
         if jax.process_index() == 0:
             self._folder.mkdir(parents=True, exist_ok=True)
-            self._clean()
-        allgather_str('checkpoints', 'ready')
+        self._delete_leftovers()
+        sync_hosts('checkpoints')
         self._writer = AsyncWriter()
 
     def __enter__(self) -> Checkpointer:
@@ -84,31 +76,26 @@ class Checkpointer:
         finally:
             self._writer.close()
 
-    def steps(self) -> list[int]:
-        """The steps of all checkpoints, whatever is in them, oldest first."""
-        return sorted(int(path.name) for path in self._folder.iterdir() if path.name.isdigit())
-
     def save(
         self, state: TrainState, *, top1_error: float | None = None, tested: bool = True, data_order: int = 0
     ) -> None:
-        """Begins to write `state`, of which it takes a copy; the rest happens in the background.
+        """Copies `state` and begins to write it in the background, after the save before.
 
         Args:
-          state: to be written.
+          state: to be copied.
           top1_error: of the validation split, 0..1; None: not tested.
           tested: False where the run was told to stop before the test of this step.
           data_order: how often the run was rolled back.
 
         Raises:
-          SaveError: this one or the one before could not be written, and the run is to stop then; older ones are as
-            they were.
+          SaveError: this checkpoint or the one before could not be written, and `on_failed_save` is 'stop'.
         """
-        self.wait()  # for the one before, whose failure shows here
+        self.wait()
         with self._tolerating_failure():
             self._begin(state, top1_error, tested, data_order)
 
     def wait(self) -> None:
-        """Waits until what is being written is there, and what is no longer kept is gone; `SaveError` as `save`."""
+        """Waits for the save in the background and deletes the checkpoints no longer kept; `SaveError` as `save`."""
         with self._tolerating_failure():
             self._finish()
 
@@ -125,109 +112,94 @@ class Checkpointer:
         except SaveError as error:
             if not self._patient:
                 raise
-            self.info(f'WARNING: {error}. Training goes on, and what is safe is step {max(self.steps(), default=0)}')
+            safe = max(list_steps(self._workdir), default=0)
+            self.info(f'WARNING: {error}. Training goes on, and what is safe is step {safe}')
 
     def _finish(self) -> None:
         try:
-            self._writer.wait()
+            self._writer.wait_until_finished()
         except Exception as error:  # Orbax documents no class for what a disk refuses
-            self._clean()
+            self._delete_leftovers()
             raise SaveError(f'checkpoint not written: {get_first_line(error)}') from error
+        self._delete_leftovers()
         if jax.process_index() == 0:
-            self._clean()
-            self._forget()
+            self._delete_old()
 
     def _begin(self, state: TrainState, top1_error: float | None, tested: bool, data_order: int) -> None:
-        self._finish()
-        step, tree = int(state.step), _tree(state)
+        step, tree = int(state.step), _make_tree(state)
         self._check_space(tree)
         if (self._folder / str(step)).exists():  # a resumed run saves again what it went on from
             if top1_error is not None and jax.process_index() == 0:
-                self._note(step, top1_error)
+                self._add_error(self._folder / str(step), top1_error)
             return
-        manifest = Manifest(step, time.time(), get_shapes(tree), {}, top1_error, tested, data_order)
+        manifest = Manifest(step, time.time(), list_shapes(tree), {}, top1_error, tested, data_order)
         try:
             self._writer.begin(self._folder / str(step), tree, manifest)
         except Exception as error:  # as in `_finish`
-            self._clean()
+            self._delete_leftovers()
             raise SaveError(f'checkpoint {step} not written: {get_first_line(error)}') from error
 
-    def _note(self, step: int, top1_error: float) -> None:
-        """Writes into a manifest what the test found that the run was told to stop before.
+    def _add_error(self, path: pathlib.Path, top1_error: float) -> None:
+        """Adds to a manifest the error of the test that the run was told to stop before.
 
-        `tested` stays False: the rule for the rate has not learned of it in this checkpoint.
+        `tested` stays False: in this checkpoint the learning-rate rule has not learned of the error.
         """
-        path = self._folder / str(step) / MANIFEST
-        manifest = read_manifest(self._folder / str(step))
-        if manifest.top1_error is not None:
-            return
-        try:
-            write_file(path, dataclasses.replace(manifest, top1_error=top1_error).text())
-        except InputError as error:
-            raise SaveError(f'the error of checkpoint {step} not noted in it: {error}') from error
+        manifest = read_manifest(path)
+        if manifest.top1_error is None:
+            try:
+                dataclasses.replace(manifest, top1_error=top1_error).write(path / 'hashes')
+            except InputError as error:
+                raise SaveError(f'the error of checkpoint {path.name} not noted in it: {error}') from error
 
-    def restore_newest(self, like: TrainState, mesh: Mesh) -> tuple[TrainState, Manifest] | None:
-        """Restores the newest checkpoint that is whole, placed on `mesh`, with its manifest; None where there is none.
+    def restore_newest(self, like: TrainState) -> tuple[TrainState, Manifest] | None:
+        """Restores the newest checkpoint that is whole, with its manifest; None where there is none.
 
-        Damaged ones that are newer are moved to WORKDIR/damaged_checkpoints, with a warning that says what was lost.
-
-        Args:
-          like: gives shapes; its values are dropped.
-          mesh: of the devices to restore to.
+        Moves the damaged ones that are newer to WORKDIR/damaged_checkpoints, with a warning that says what was lost.
+        `like` holds shapes, dtypes and shardings, as jax.ShapeDtypeStruct.
 
         Raises:
           InputError: the checkpoint belongs to another network, or all are damaged.
         """
         damaged: list[tuple[int, str, float]] = []
-        for step in reversed(self.steps()):
-            restored, manifest, problem = None, None, ''
-            when = (self._folder / str(step)).stat().st_mtime
+        for step in reversed(list_steps(self._workdir)):
+            path, problem = self._folder / str(step), ''
+            saved_at = path.stat().st_mtime
             try:
-                manifest = read_manifest(self._folder / str(step))
-                when = manifest.saved_at
-                restored = self._restore(like, mesh, manifest)
+                manifest = read_manifest(path)
+                saved_at = manifest.saved_at
+                restored = self.restore(like, manifest)
             except DamagedError as error:
                 problem = str(error)
             # All take the same one: what one process cannot read, the others do not use.
             problem = next(filter(None, allgather_str('restored', problem)), '')
             if not problem:
                 if damaged and jax.process_index() == 0:
-                    self.info(_format_loss(damaged, step, when, self._aside))
-                return restored, manifest  # type: ignore[return-value]
-            damaged.append((step, problem, when))
-            self._set_aside(step)
+                    self.info(self._format_loss(damaged, step, saved_at))
+                return restored, manifest
+            damaged.append((step, problem, saved_at))
+            self._set_aside(path)
         if damaged:
             raise InputError(
-                f'every checkpoint of this run is damaged ({damaged[0][0]}: {damaged[0][1]}) and now in {self._aside}: '
-                f'the same command starts from the beginning'
+                f'every checkpoint of this run is damaged ({damaged[0][0]}: {damaged[0][1]}) and now in '
+                f'{self._workdir / SET_ASIDE}: the same command starts from the beginning'
             )
         return None
 
-    def restore(self, like: TrainState, mesh: Mesh, *, step: int) -> tuple[TrainState, Manifest]:
-        """The checkpoint of `step`, placed on `mesh`, and its manifest.
+    def restore(self, like: TrainState, manifest: Manifest) -> TrainState:
+        """Restores the checkpoint that `manifest` is of, to the devices that `like` names.
 
         Raises:
-          Damaged: it is not what was saved.
+          DamagedError: it is not what was saved.
           InputError: it belongs to another network.
         """
-        manifest = read_manifest(self._folder / str(step))
-        return self._restore(like, mesh, manifest), manifest
-
-    def _restore(self, like: TrainState, mesh: Mesh, manifest: Manifest) -> TrainState:
-        path = self._folder / str(manifest.step)
-        shapes = jax.eval_shape(_tree, like)
-        wanted = get_shapes(shapes)
-        found = manifest.shapes
+        path, target = self._folder / str(manifest.step), _make_tree(like)
+        wanted, found = list_shapes(target), manifest.shapes
         if found != wanted:
             other = next(name for name in found | wanted if found.get(name) != wanted.get(name))
             raise InputError(
                 f'checkpoint {path} is of another network: {other} is {found.get(other)}, not {wanted.get(other)}'
             )
-        target = abstract(mesh, shapes, parameter_specs(mesh, shapes))
-        tree = read_arrays(path, target)
-        wrong = find_differing(iter_pieces(tree, every_copy=True), manifest.pieces)
-        if wrong:
-            raise DamagedError(f'{", ".join(wrong)} not as saved')
+        tree = read_arrays(path, target, manifest)
         return dataclasses.replace(
             like,
             step=tree['step'],
@@ -239,7 +211,7 @@ class Checkpointer:
 
     def _check_space(self, tree: Any) -> None:
         """Refuses, on all processes alike, what the disk has no room for: a half-written save would fill it."""
-        needed = _MARGIN * sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
+        needed = _MARGIN * sum(leaf.nbytes for leaf in jax.tree.leaves(tree))
         problem = ''
         try:
             probe = self._folder / f'.writable{jax.process_index()}'
@@ -250,63 +222,56 @@ class Checkpointer:
                 problem = f'{free / 1e6:.0f} MB are free in {self._folder}, {needed / 1e6:.0f} MB are needed'
         except OSError as error:
             problem = f'cannot write to {self._folder}: {error.strerror}'
-        problem = next(filter(None, allgather_str('space', problem)), '')
-        if problem:
+        if problem := next(filter(None, allgather_str('space', problem)), ''):
             raise SaveError(f'checkpoint not written: {problem}')
 
-    def _set_aside(self, step: int) -> None:
+    def _set_aside(self, path: pathlib.Path) -> None:
         if jax.process_index() == 0:
-            self._aside.mkdir(exist_ok=True)
-            target = self._aside / f'{step}_{time.strftime("%Y%m%dT%H%M%S")}'
+            target = self._workdir / SET_ASIDE / f'{path.name}_{time.strftime("%Y%m%dT%H%M%S")}'
+            target.parent.mkdir(exist_ok=True)
             while target.exists():  # of another of this step, in the same second
                 target = target.with_name(f'{target.name}_')
-            (self._folder / str(step)).rename(target)
-        allgather_str('set aside', str(step))
+            path.rename(target)
+        sync_hosts('set aside')
 
-    def _forget(self) -> None:
-        """Deletes what is neither one of the latest nor the best; what is damaged does not count, and stays."""
-        steps, errors = self.steps(), {}
-        if len(steps) <= self._keep:
-            return
-        for step in list(steps):
-            try:
-                error = read_manifest(self._folder / str(step)).top1_error
-            except DamagedError:
-                steps.remove(step)
-                continue
-            if error is not None:
-                errors[step] = error
-        best = {min(errors, key=lambda step: errors[step])} if errors else set()
-        for step in set(steps[: -self._keep]) - best:
-            doomed = self._folder / f'{_DELETED}{step}'  # renamed first: half a checkpoint never has a step's name
-            with contextlib.suppress(OSError):  # shared storage may refuse while somebody reads it: the next time then
-                (self._folder / str(step)).rename(doomed)
-            shutil.rmtree(doomed, ignore_errors=True)
+    def _format_loss(self, damaged: list[tuple[int, str, float]], good: int, saved_at: float) -> str:
+        newest, problem, when = damaged[0]
+        which = ', '.join(str(step) for step, _, _ in damaged)
+        return (
+            f'warning: checkpoint {which} is damaged ({problem}) and now in {self._workdir / SET_ASIDE}; the run goes '
+            f'on from step {good}: {newest - good} steps, {max(0.0, when - saved_at) / 60:.0f} minutes, are made again'
+        )
 
-    def _clean(self) -> None:
-        """Deletes what saves and deletions that failed or were killed have left; what is in use yet, the next time."""
+    def _delete_old(self) -> None:
+        """Deletes all but the latest and the best; damaged checkpoints do not count, and stay."""
+        errors: dict[int, float | None] = {}
+        for step in list_steps(self._workdir):
+            with contextlib.suppress(DamagedError):
+                errors[step] = read_manifest(self._folder / str(step)).top1_error
+        tested = {step: error for step, error in errors.items() if error is not None}
+        best = min(tested, key=tested.__getitem__, default=None)
+        for step in [*errors][: -self._keep]:
+            if step != best:
+                doomed = self._folder / f'{_DELETED}{step}'  # renamed first: half a checkpoint never has a step's name
+                with contextlib.suppress(OSError):  # shared storage may refuse while somebody reads it: next time then
+                    (self._folder / str(step)).rename(doomed)
+                shutil.rmtree(doomed, ignore_errors=True)
+
+    def _delete_leftovers(self) -> None:
+        """Deletes what failed or killed saves and deletions have left; what is still in use, the next time."""
         if jax.process_index() == 0:
             for path in self._folder.iterdir():
                 if path.name.startswith(_DELETED) or TEMPORARY in path.name:
                     shutil.rmtree(path, ignore_errors=True)
 
 
-def _format_loss(damaged: list[tuple[int, str, float]], good: int, saved_at: float, aside: pathlib.Path) -> str:
-    newest, problem, when = damaged[0]
-    which = ', '.join(str(step) for step, _, _ in damaged)
-    return (
-        f'warning: checkpoint {which} is damaged ({problem}) and now in {aside}; the run goes on from step {good}: '
-        f'{newest - good} steps, {max(0.0, when - saved_at) / 60:.0f} minutes, are made again'
-    )
-
-
-def _tree(state: TrainState) -> dict[str, Any]:
-    """What is written: named by meaning, not by how Optax happens to nest it."""
+def _make_tree(state: TrainState) -> dict[str, Any]:
+    """Makes the tree that is written: named by meaning, not by how Optax happens to nest it."""
     return {
         'step': state.step,
         'params': state.params,
         'momentum': optax.tree_utils.tree_get(state.opt_state, 'trace'),
-        'plateau': {field.name: getattr(state.plateau, field.name) for field in dataclasses.fields(Plateau)},
+        'plateau': vars(state.plateau),
         'mean_image': state.mean_image,
     }
 
@@ -314,18 +279,15 @@ def _tree(state: TrainState) -> dict[str, Any]:
 def restore_or_init(run: Run, mean_image: np.ndarray, checkpointer: Checkpointer) -> tuple[TrainState, int, bool]:
     """Restores the newest whole checkpoint's state, or creates the one before the first update.
 
-    Args:
-      run: whose network, update rule and mesh the state is of.
-      mean_image: float32 (input_size, input_size, 3), 0..255; of a fresh state.
-      checkpointer: of the run folder.
+    A fresh state gets `mean_image`, float32 (input_size, input_size, 3), 0..255.
 
     Returns:
-      The state, how often the run was rolled back (its data order), and whether the step was tested.
+      (the state, its data order, see `Manifest`, whether it was tested).
 
     Raises:
       InputError: there are checkpoints, and all are damaged; they are set aside now.
     """
-    if found := checkpointer.restore_newest(run.abstract_state(), run.mesh):
+    if found := checkpointer.restore_newest(run.abstract_state()):
         state, manifest = found
         return state, manifest.data_order, manifest.tested
     return run.create_state(mean_image), 0, True

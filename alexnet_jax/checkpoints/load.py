@@ -1,6 +1,4 @@
-"""The network that a run has trained, read from its folder."""
-
-from __future__ import annotations
+"""Loads the network that a run has trained, and its settings, from its folder."""
 
 import json
 import pathlib
@@ -10,8 +8,9 @@ import jax
 import numpy as np
 
 from alexnet_jax.checkpoints.hashes import hash_tree
-from alexnet_jax.checkpoints.inspect import find_checkpoint, load_arrays
+from alexnet_jax.checkpoints.inspect import find_checkpoint
 from alexnet_jax.checkpoints.manifest import DamagedError
+from alexnet_jax.checkpoints.orbax_io import load_arrays
 from alexnet_jax.data.dataset import open_dataset
 from alexnet_jax.errors import InputError
 from alexnet_jax.model.alexnet import get_parameter_shapes
@@ -19,13 +18,13 @@ from alexnet_jax.model.network import Network, NetworkName
 from alexnet_jax.training.config import Config, make_config
 from alexnet_jax.training.validation import validate_config
 
+_RENAMED = {'on_bad_numbers': 'on_non_finite', 'max_bad_numbers': 'max_non_finite'}  # settings of earlier versions
+
 
 def load_network(workdir: pathlib.Path, *, step: int | None = None) -> Network:
-    """The network of a run folder, verified against its hashes; `about` holds 'step', 'params_sha256' and 'config'.
+    """Loads the network of checkpoint `step` of a run folder, None: of the newest, verified.
 
-    Args:
-      workdir: the run folder.
-      step: which checkpoint; None: the newest.
+    Its `about` holds 'step', 'params_sha256' and 'config'.
 
     Raises:
       InputError: there is no such checkpoint, or it is damaged.
@@ -39,26 +38,17 @@ def load_network(workdir: pathlib.Path, *, step: int | None = None) -> Network:
     params = jax.tree.map(np.asarray, tree['params'])
     name = NetworkName(config.variant, config.width, tuple(sorted({*config.without} - {'lighting', 'crops', 'flips'})))
     outputs = params['fc8']['bias'].size
-    wanted = jax.tree.map(lambda leaf: leaf.shape, get_parameter_shapes(name.build(), num_classes=outputs))
-    found = jax.tree.map(lambda leaf: leaf.shape, params)
-    if found != wanted:
+    wanted = get_parameter_shapes(name.build(), num_classes=outputs)
+    if jax.tree.map(np.shape, params) != jax.tree.map(np.shape, wanted):
         raise InputError(f'{path} does not hold the network that {workdir / "config.json"} names')
     return Network(
         name=name,
         params=params,
         mean_image=np.asarray(tree['mean_image']),
-        classes=_classes(workdir, config, outputs),
+        classes=_load_classes(workdir, config, outputs),
         source=f'{workdir}, step {path.name}',
-        about={
-            'step': int(path.name),
-            'params_sha256': hash_tree(tree['params']),
-            'config': config.to_json(),
-        },
+        about={'step': int(path.name), 'params_sha256': hash_tree(tree['params']), 'config': config.to_json()},
     )
-
-
-# What runs of earlier versions call otherwise.
-_RENAMED = {'on_bad_numbers': 'on_non_finite', 'max_bad_numbers': 'max_non_finite'}
 
 
 def load_config(workdir: pathlib.Path) -> Config:
@@ -76,20 +66,18 @@ def load_config(workdir: pathlib.Path) -> Config:
             if key in config:
                 with config.ignore_type():
                     config[key] = tuple(value) if isinstance(value, list) else value
-    except OSError as error:
-        raise InputError(
-            f'{workdir} is no run folder ({path.name}: {error.strerror}): give --workdir=runs/NAME'
-        ) from error
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise InputError(f'{path} is damaged: {type(error).__name__} {error}') from error
-    try:
         return validate_config(config)
+    except OSError as error:
+        reason = f'{path.name}: {error.strerror}'
+        raise InputError(f'{workdir} is no run folder ({reason}): give --workdir=runs/NAME') from error
     except InputError as error:
         raise InputError(f'{path} is damaged: {error}') from error
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise InputError(f'{path} is damaged: {type(error).__name__} {error}') from error
 
 
-def _classes(workdir: pathlib.Path, config: Config, outputs: int) -> tuple[str, ...]:
-    """Names of the outputs: from the run, or for one of an earlier version from its dataset, if that is still there."""
+def _load_classes(workdir: pathlib.Path, config: Config, outputs: int) -> tuple[str, ...]:
+    """Loads the outputs' names: from the run, or for one of an earlier version from its dataset where that is there."""
     path = workdir / 'run.json'
     try:
         classes: Any = json.loads(path.read_text()).get('classes') if path.exists() else None

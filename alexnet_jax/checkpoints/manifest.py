@@ -1,6 +1,4 @@
-"""The manifest of a checkpoint: what it holds, hash by hash, in a file with a hash of itself."""
-
-from __future__ import annotations
+"""Where a run's checkpoints are, and the manifest of each: what it holds, hash by hash, with a hash of itself."""
 
 import dataclasses
 import json
@@ -8,8 +6,9 @@ import pathlib
 import re
 
 from alexnet_jax.errors import InputError
-from alexnet_jax.files import hash_json
+from alexnet_jax.files import hash_json, write_file
 
+FOLDER, SET_ASIDE = 'checkpoints', 'damaged_checkpoints'  # in the run folder
 MANIFEST = pathlib.Path('hashes', 'metadata')  # in a checkpoint; Orbax's name for a JSON item
 _SHA256 = re.compile('[0-9a-f]{64}')
 NON_FINITE = 'no numbers'  # in place of a hash: values that are NaN or infinite
@@ -27,7 +26,7 @@ class Manifest:
       step: updates made.
       saved_at: seconds since 1970.
       shapes: {leaf: its shape}.
-      pieces: {name: sha256} of `hashes.iter_pieces`, or NON_FINITE.
+      pieces: {name: sha256, or NON_FINITE} of `hashes.iter_pieces`.
       top1_error: of the validation images at this step, 0..1; None: not tested.
       tested: False where the run was told to stop before the test of this step; that may have come later.
       data_order: how often the run was rolled back; each time, its images come in another order.
@@ -41,10 +40,15 @@ class Manifest:
     tested: bool = True
     data_order: int = 0
 
-    def text(self) -> str:
-        """What is written: JSON, with a hash of all else in it."""
+    def write(self, folder: pathlib.Path) -> None:
+        """Writes JSON with a hash of all else in it to CHECKPOINT/hashes, `folder`; `InputError` where that fails."""
         content = dataclasses.asdict(self)
-        return json.dumps(content | {'whole': hash_json(content)}, indent=1)
+        write_file(folder / MANIFEST.name, json.dumps(content | {'whole': hash_json(content)}, indent=1))
+
+
+def list_steps(workdir: pathlib.Path) -> list[int]:
+    """Lists the steps of all checkpoints of a run folder, whatever is in them, oldest first."""
+    return sorted(int(path.name) for path in (workdir / FOLDER).glob('*') if path.name.isdigit())
 
 
 def read_manifest(checkpoint: pathlib.Path) -> Manifest:

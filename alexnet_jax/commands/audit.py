@@ -13,13 +13,11 @@ Nothing is trained and no data is read: only shapes are needed.
 """
 
 import json
-import sys
 
 from absl import flags, logging
 from ml_collections import config_flags
 
 from alexnet_jax.commands.command_line import parse_config_flags
-from alexnet_jax.errors import InputError
 
 _CONFIG = config_flags.DEFINE_config_file('config', None, 'Config file, FILE.py or FILE.py:DATASET.')
 _CLASSES = flags.DEFINE_integer('classes', 1000, 'Outputs of fc8.', lower_bound=1)
@@ -33,14 +31,10 @@ flags.mark_flag_as_required('config')
 parse = parse_config_flags
 
 
-def main(argv: list[str]) -> None:
-    """Reads the schedule of the config's training step and prints it."""
-    del argv
+def main(_: list[str]) -> None:
+    """Prints the schedule of the config's training step."""
     logging.set_verbosity(logging.WARNING)
-    try:
-        report, text = _audit()
-    except InputError as error:
-        sys.exit(f'error: {error}')
+    report, text = _audit()
     print(text)
     if _JSON.value:
         print(json.dumps(report))
@@ -48,14 +42,13 @@ def main(argv: list[str]) -> None:
 
 def _audit() -> tuple[dict, str]:
     from alexnet_jax.communication import audit, cost_model, scaling
-    from alexnet_jax.console import info
     from alexnet_jax.sharding.backend import prepare_backend
     from alexnet_jax.training.build import build_run
     from alexnet_jax.training.validation import validate_config
 
     config, classes, topology = validate_config(_CONFIG.value), _CLASSES.value, _TOPOLOGY.value
     if _CHIPS.value:
-        options = {'scaling': _SCALING.value, 'output': _OUTPUT.value, 'info': info}
+        options = {'scaling': _SCALING.value, 'output': _OUTPUT.value}
         return scaling.report_scaling(config, topology, _CHIPS.value, num_classes=classes, **options)
     report, text = audit.size_report(config, num_classes=classes)
     if _PARAMETERS.value:

@@ -9,7 +9,6 @@ On 2 cores `step` takes four minutes, a quarter of an hour against PyTorch; `inp
 """
 
 import json
-import sys
 from typing import Any
 
 from absl import flags
@@ -35,15 +34,12 @@ parse = parse_arguments
 
 def main(argv: list[str]) -> None:
     """Measures and prints."""
-    try:
-        what, peer = ' '.join(argv[1:]), {'step': 'torch', 'input': 'tf'}
-        if what not in peer:
-            raise InputError(f'{what or "nothing"} cannot be measured: alexnet bench step, or input')
-        if _AGAINST.value not in (None, peer[what]):
-            raise InputError(f'--against={_AGAINST.value} does not go with {what}: give --against={peer[what]}')
-        figures, text = _bench_step() if what == 'step' else _bench_input()
-    except InputError as error:
-        sys.exit(f'error: {error}')
+    what, peer = ' '.join(argv[1:]), {'step': 'torch', 'input': 'tf'}
+    if what not in peer:
+        raise InputError(f'{what or "nothing"} cannot be measured: alexnet bench step, or input')
+    if _AGAINST.value not in (None, peer[what]):
+        raise InputError(f'--against={_AGAINST.value} does not go with {what}: give --against={peer[what]}')
+    figures, text = _bench_step() if what == 'step' else _bench_input()
     print(text)
     if _JSON.value:
         print(json.dumps(figures))

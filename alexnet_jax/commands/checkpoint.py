@@ -26,24 +26,16 @@ parse = parse_arguments
 def main(argv: list[str]) -> None:
     """Does one of the three."""
     logging.set_verbosity(logging.ERROR)
-    what = ' '.join(argv[1:])
-    try:
-        if what not in ('list', 'verify', 'export'):
-            raise InputError(f'{what or "nothing"} cannot be done: give list, verify or export')
-        if what == 'export' and not (_TO.value or '').endswith('.npz'):
-            raise InputError(f'--to={_TO.value}: name the file to write, --to=FILE.npz')
-        whole = _run(what, pathlib.Path(_WORKDIR.value))
-    except InputError as error:
-        sys.exit(f'error: {error}')
-    sys.exit(0 if whole else 1)
-
-
-def _run(what: str, workdir: pathlib.Path) -> bool:
+    what, workdir = ' '.join(argv[1:]), pathlib.Path(_WORKDIR.value)
+    if what not in ('list', 'verify', 'export'):
+        raise InputError(f'{what or "nothing"} cannot be done: give list, verify or export')
+    if what == 'export' and not (_TO.value or '').endswith('.npz'):
+        raise InputError(f'--to={_TO.value}: name the file to write, --to=FILE.npz')
     from alexnet_jax.checkpoints import inspect
 
     if what == 'export':
         print(inspect.export_npz(workdir, step=_STEP.value, to=pathlib.Path(_TO.value)))
-        return True
-    found = list(inspect.iter_checkpoints(workdir, whole=what == 'verify'))
-    print(inspect.format_checkpoints([checkpoint.row() for checkpoint in found]))
-    return not any(checkpoint.problem.startswith('damaged') for checkpoint in found)
+        return
+    table, whole = inspect.format_checkpoints(workdir, verify=what == 'verify')
+    print(table)
+    sys.exit(not whole)

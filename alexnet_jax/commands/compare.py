@@ -12,7 +12,6 @@ import sys
 from absl import flags, logging
 
 from alexnet_jax.commands.command_line import parse_options
-from alexnet_jax.errors import InputError
 
 _WORKDIR = flags.DEFINE_string('workdir', None, 'The run folder.')
 flags.mark_flag_as_required('workdir')
@@ -23,11 +22,8 @@ def main(argv: list[str]) -> None:
     """Prints the landmarks."""
     del argv
     logging.set_verbosity(logging.ERROR)
-    from alexnet_jax.evaluation.compare_run import compare
+    from alexnet_jax.evaluation.landmarks import compare_run
 
-    try:
-        text, good = compare(pathlib.Path(_WORKDIR.value))
-    except InputError as error:
-        sys.exit(f'error: {error}')
+    text, good = compare_run(pathlib.Path(_WORKDIR.value))
     print(text)
     sys.exit(0 if good else 1)

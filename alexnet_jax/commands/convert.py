@@ -10,12 +10,10 @@ inside the file: mean, geometry, classes. docs/weights.md has the table of what 
 """
 
 import pathlib
-import sys
 
 from absl import flags, logging
 
 from alexnet_jax.commands.command_line import parse_options
-from alexnet_jax.errors import InputError
 
 _WORKDIR = flags.DEFINE_string('workdir', None, 'A run folder: the weights of its newest checkpoint.')
 _STEP = flags.DEFINE_integer('step', None, '--workdir: of this checkpoint instead.', lower_bound=0)
@@ -32,21 +30,12 @@ flags.mark_flags_as_required(['to', 'output'])
 parse = parse_options
 
 
-def main(argv: list[str]) -> None:
+def main(_: list[str]) -> None:
     """Opens one, writes the other."""
     logging.set_verbosity(logging.ERROR)
-    try:
-        if argv[1:]:
-            raise InputError(f'{argv[1]} is no option: give --weights=FILE or --workdir=RUN')
-        print(_run())
-    except InputError as error:
-        sys.exit(f'error: {error}')
-
-
-def _run() -> str:
     from alexnet_jax.weights.convert import convert, open_source
 
     network = open_source(
         workdir=_WORKDIR.value, step=_STEP.value, weights=_WEIGHTS.value, variant=_VARIANT.value, mean=_MEAN.value
     )
-    return convert(network, to=_TO.value, output=pathlib.Path(_OUTPUT.value))
+    print(convert(network, to=_TO.value, output=pathlib.Path(_OUTPUT.value)))

@@ -27,21 +27,9 @@ _FOUND = 3  # exit code
 parse = parse_config_flags
 
 
-def main(argv: list[str]) -> None:
+def main(_: list[str]) -> None:
     """Diagnoses what the flags name."""
-    del argv
     logging.set_verbosity(logging.ERROR)
-    try:
-        diagnosis, text, report = _examine()
-    except InputError as error:
-        sys.exit(f'error: {error}')
-    print(text)
-    if _JSON.value:
-        print(json.dumps(report))
-    sys.exit(_FOUND if diagnosis.findings else 0)
-
-
-def _examine() -> tuple:
     if (_CONFIG.value is None) == (_WORKDIR.value is None):
         raise InputError('give --config=FILE.py, or --workdir=runs/NAME, one of them')
     from alexnet_jax.sharding.backend import tune_allocator
@@ -55,4 +43,7 @@ def _examine() -> tuple:
     else:
         name = config_flags.get_config_filename(flags.FLAGS['config'])
         diagnosis = examine.examine_config(validate_config(_CONFIG.value), name=name, steps=_STEPS.value, info=info)
-    return diagnosis, screen.format_screen(diagnosis), screen.make_json(diagnosis)
+    print(screen.format_screen(diagnosis))
+    if _JSON.value:
+        print(json.dumps(screen.make_json(diagnosis)))
+    sys.exit(_FOUND if diagnosis.findings else 0)

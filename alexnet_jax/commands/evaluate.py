@@ -48,10 +48,10 @@ def main(argv: list[str]) -> None:
 
 def _run(exit_handler: ExitHandler) -> tuple[dict, str]:
     tune_allocator()  # before anything imports jax
-    from alexnet_jax.evaluation.evaluate_networks import Settings, evaluate
+    from alexnet_jax.evaluation.evaluate_networks import EvaluationSettings, evaluate_networks
     from alexnet_jax.evaluation.open_networks import NetworkArgs
     from alexnet_jax.sharding.mesh import parse_mesh
 
-    settings = Settings(mesh=parse_mesh(_MESH.value), **{flag.name: flag.value for flag in _TEST})
+    settings = EvaluationSettings(mesh=parse_mesh(_MESH.value), **{flag.name: flag.value for flag in _TEST})
     source = NetworkArgs(workdir=split_paths(_WORKDIR.value), weights=split_paths(_WEIGHTS.value), step=_STEP.value)
-    return evaluate(source, settings, group=_GROUP(), exit_handler=exit_handler, **_TIMES())
+    return evaluate_networks(source, settings, group=_GROUP(), exit_handler=exit_handler, **_TIMES())

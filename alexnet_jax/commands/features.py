@@ -19,7 +19,7 @@ from alexnet_jax.sharding.backend import tune_allocator
 _WORKDIR = flags.DEFINE_multi_string('workdir', [], 'Run folder.')
 _WEIGHTS = flags.DEFINE_multi_string('weights', [], 'File of weights.')
 _STEP = flags.DEFINE_integer('step', None, 'Which checkpoint of the run. Default: the newest.', lower_bound=0)
-_SETTINGS = (
+_OPTIONS = (
     flags.DEFINE_string('layer', None, 'A layer or a stage of one, or help.', required=True),
     flags.DEFINE_string('output', None, 'FILE.npz or FILE.parquet.'),
     flags.DEFINE_string('dataset', None, 'A prepared dataset, in place of image files.'),
@@ -35,16 +35,13 @@ def main(argv: list[str]) -> None:
     """Writes the file and says what is in it."""
     logging.set_verbosity(logging.ERROR)
     tune_allocator()  # before anything imports jax
-    from alexnet_jax.evaluation.extract_features import Settings, write
+    from alexnet_jax.evaluation.extract_features import extract_features
     from alexnet_jax.evaluation.open_networks import NetworkArgs
     from alexnet_jax.sharding.mesh import parse_mesh
 
     source = NetworkArgs(workdir=split_paths(_WORKDIR.value), weights=split_paths(_WEIGHTS.value), step=_STEP.value)
-    try:
-        settings = Settings(mesh=parse_mesh(_MESH.value), **{flag.name: flag.value for flag in _SETTINGS})
-        text, unusable = write(argv[1:], source, settings)
-    except InputError as error:
-        sys.exit(f'error: {error}')
+    options = {flag.name: flag.value for flag in _OPTIONS}
+    text, unusable = extract_features(argv[1:], source, mesh=parse_mesh(_MESH.value), **options)
     if text:
         print(text)
     for line in unusable:

@@ -21,7 +21,7 @@ import time
 from absl import flags
 
 from alexnet_jax.commands.command_line import parse_arguments
-from alexnet_jax.errors import INTERRUPTED, LOST
+from alexnet_jax.errors import INTERRUPTED, LOST, InputError
 
 _PROCESSES = flags.DEFINE_list('processes', ['2'], 'How many; after a restart the next number of the list.')
 _RESTARTS = flags.DEFINE_integer('restarts', 0, 'How often to start again after a loss.', lower_bound=0)
@@ -37,8 +37,9 @@ class Run:
     """All processes of one start."""
 
     def __init__(self, count: int, arguments: list[str]) -> None:
-        port = _free_port()
-        self.told = False  # whether a signal was handed on
+        with socket.create_server(('127.0.0.1', 0)) as probe:
+            port = probe.getsockname()[1]
+        self.signalled = False
         what = [_MODULE.value] if _MODULE.value else ['alexnet_jax', _VERB.value]
         command = [sys.executable, '-m', *what, *arguments, f'--coordinator=127.0.0.1:{port}']
         self.processes = [
@@ -47,15 +48,14 @@ class Run:
             for index in range(count)
         ]
 
-    def tell(self, number: int) -> None:
-        """Hands a signal on."""
-        self.told = True
+    def send_signal(self, number: int) -> None:
+        """Sends a signal to the processes that have not ended."""
+        self.signalled = True
         for process in self.processes:
-            if process.poll() is None:
-                process.send_signal(number)
+            process.send_signal(number)
 
-    def end(self) -> int:
-        """Waits for all; the run's exit code: 0 if all are well, else that of the process that failed by itself."""
+    def wait(self) -> int:
+        """Waits for all; returns 0 if all are well, else the exit code of the process that failed by itself."""
         first: float | None = None
         while any(process.poll() is None for process in self.processes):
             time.sleep(0.05)
@@ -63,7 +63,9 @@ class Run:
                 first = time.monotonic()
             if first is not None and time.monotonic() - first > _PATIENCE:
                 print(f'alexnet launch: {_PATIENCE} s after the first had left, the others are killed', file=sys.stderr)
-                self.kill()
+                for process in self.processes:
+                    process.kill()
+                    process.wait()
         codes = [process.returncode for process in self.processes]
         if INTERRUPTED in codes:
             return INTERRUPTED
@@ -71,59 +73,43 @@ class Run:
         if not own:
             return LOST if LOST in codes else 0
         # A signal (-9: killed, by a person or for want of memory) is a loss; an error of its own is for a person.
-        return next((code for code in own if code > 0 and code < 128), LOST)
-
-    def kill(self) -> None:
-        """Ends what is left, also what is stopped."""
-        for process in self.processes:
-            if process.poll() is None:
-                process.kill()
-                process.wait()
+        return next((code for code in own if 0 < code < 128), LOST)
 
 
 def main(argv: list[str]) -> None:
     """Starts, waits, and starts again as often as it may."""
     os.environ.setdefault('PYTHONUNBUFFERED', '1')
-    try:
-        counts = [int(count) for count in _PROCESSES.value]
-    except ValueError:
-        counts = []
-    if not counts or min(counts) < 1:
-        sys.exit(f'error: --processes={",".join(_PROCESSES.value)}: it must be a number, or several with commas')
+    if not _PROCESSES.value or not all(count.isdecimal() and int(count) for count in _PROCESSES.value):
+        raise InputError(f'--processes={",".join(_PROCESSES.value)}: it must be a number, or several with commas')
     if not argv[1:]:
-        sys.exit('error: nothing to run: put the options of alexnet_jax.main after --')
+        raise InputError('nothing to run: put the options of alexnet_jax.main after --')
+    counts = list(map(int, _PROCESSES.value))
     run: Run | None = None
-    told: list[int] = []  # the signals that came
+    received: list[int] = []  # signals
 
-    def hand_on(number: int, _: object) -> None:
-        told.append(signal.SIGTERM if number == signal.SIGHUP else number)
+    def forward(number: int, _: object) -> None:
+        received.append(signal.SIGTERM if number == signal.SIGHUP else number)
         if run:
-            run.tell(told[-1])
+            run.send_signal(received[-1])
 
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         if signal.getsignal(number) is not signal.SIG_IGN:
-            signal.signal(number, hand_on)
+            signal.signal(number, forward)
     for start in range(_RESTARTS.value + 1):
         count = counts[min(start, len(counts) - 1)]
         run = Run(count, argv[1:])
-        if told and not run.told:  # it came while the processes were being started
-            run.tell(told[-1])
-        code = run.end()
-        if code == LOST and told:  # in the first seconds a signal ends a process before it can answer with a code
+        if received and not run.signalled:  # it came while the processes were being started
+            run.send_signal(received[-1])
+        code = run.wait()
+        if code == LOST and received:  # in the first seconds a signal ends a process before it can answer with a code
             code = INTERRUPTED
-        if code != LOST or told or start == _RESTARTS.value:
+        if code != LOST or received or start == _RESTARTS.value:
             sys.exit(code)
         left = _RESTARTS.value - start - 1
         again = counts[min(start + 1, len(counts) - 1)]
         print(f'alexnet launch: a process was lost; starting {again} again ({left} restarts left)', file=sys.stderr)
         until = time.monotonic() + _PAUSE.value
-        while time.monotonic() < until and not told:
+        while time.monotonic() < until and not received:
             time.sleep(0.05)
-        if told:  # nothing runs, and the last checkpoint is whole
+        if received:  # nothing runs, and the last checkpoint is whole
             sys.exit(INTERRUPTED)
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(('127.0.0.1', 0))
-        return probe.getsockname()[1]

@@ -21,11 +21,13 @@ from alexnet_jax.sharding.backend import tune_allocator
 _WORKDIR = flags.DEFINE_multi_string('workdir', [], 'Run folder.')
 _WEIGHTS = flags.DEFINE_multi_string('weights', [], 'File of weights.')
 _STEP = flags.DEFINE_integer('step', None, 'Which checkpoint of the run. Default: the newest.', lower_bound=0)
-_PROTOCOL = flags.DEFINE_enum('protocol', 'ten_view', ['centre', 'ten_view'], 'What is averaged: one view, or ten.')
+_OPTIONS = (
+    flags.DEFINE_enum('protocol', 'ten_view', ['centre', 'ten_view'], 'What is averaged: one view, or ten.'),
+    flags.DEFINE_string('figure', None, 'A PNG to draw.'),
+    flags.DEFINE_string('neighbours', None, 'A prepared dataset: its nearest training images are shown.'),
+    flags.DEFINE_string('data_dir', None, 'Prepared datasets. Default: that of the run, or data.'),
+)
 _JSON = flags.DEFINE_bool('json', False, 'Print JSON and nothing else.')
-_FIGURE = flags.DEFINE_string('figure', None, 'A PNG to draw.')
-_NEIGHBOURS = flags.DEFINE_string('neighbours', None, 'A prepared dataset: its nearest training images are shown.')
-_DATA_DIR = flags.DEFINE_string('data_dir', None, 'Prepared datasets. Default: that of the run, or data.')
 parse = parse_arguments
 
 
@@ -34,18 +36,14 @@ def main(argv: list[str]) -> None:
     logging.set_verbosity(logging.ERROR)
     tune_allocator()  # before anything imports jax
     from alexnet_jax.evaluation.open_networks import NetworkArgs
-    from alexnet_jax.evaluation.predict_photos import predict
+    from alexnet_jax.evaluation.predict_photos import predict_photos
 
     source = NetworkArgs(workdir=split_paths(_WORKDIR.value), weights=split_paths(_WEIGHTS.value), step=_STEP.value)
-    options = {'neighbours': _NEIGHBOURS.value, 'data_dir': _DATA_DIR.value, 'figure': _FIGURE.value}
-    try:
-        outcome = predict(argv[1:], source, protocol=_PROTOCOL.value, **options)
-    except InputError as error:
-        sys.exit(f'error: {error}')
+    found, text, unusable = predict_photos(argv[1:], source, **{flag.name: flag.value for flag in _OPTIONS})
     if _JSON.value:
-        print(json.dumps(outcome.fields))
-    elif outcome.text:
-        print(outcome.text)
-    for line in outcome.unusable:
+        print(json.dumps(found))
+    elif text:
+        print(text)
+    for line in unusable:
         print(f'error: {InputError(line)}', file=sys.stderr)
-    sys.exit(1 if outcome.unusable else 0)
+    sys.exit(1 if unusable else 0)

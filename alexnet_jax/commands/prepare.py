@@ -42,8 +42,6 @@ parse = parse_options
 
 def main(argv: list[str]) -> None:
     """Prepares, checks, verifies or draws one dataset and prints the result."""
-    if argv[1:]:
-        sys.exit(f'error: unexpected argument {argv[1]!r}: options look like --images=DIR')
     logging.set_verbosity(logging.ERROR)  # TFDS reports every file that it opens
     try:
         fields, text = _run()
@@ -58,19 +56,22 @@ def main(argv: list[str]) -> None:
 
 def _run() -> tuple[dict[str, Any], str]:
     from alexnet_jax.data import dataset  # here: --help stays quick
-    from alexnet_jax.data.preparing import contact_sheet, estimate, sources, writer
+    from alexnet_jax.data.preparing import contact_sheet, sources, writer
     from alexnet_jax.logs import progress
 
     data_dir = _DATA_DIR.value
     if _SHOW.value is not None:
-        return contact_sheet.draw_dataset(_SHOW.value, data_dir=data_dir)
+        shown = dataset.open_dataset(_SHOW.value, data_dir=data_dir)
+        path = shown.directory.with_name('contact_sheet.png')
+        contact_sheet.write_contact_sheet(shown, path)
+        return {'path': str(path)}, f'drawn: {path}'
     with progress.show_progress('files' if _VERIFY.value else 'images') as report:
         if _VERIFY.value is not None:
             found = dataset.verify_dataset(_VERIFY.value, data_dir=data_dir, progress=report)
             return {'fingerprint': found.fingerprint}, f'{found.directory} is whole; fingerprint {found.fingerprint}'
         args = sources.SourceArgs(**{flag.name: flag.value for flag in _SOURCE_ARGS})
         if _CHECK.value:
-            done: Any = estimate.estimate_preparation(sources.make_spec(args, make=False), data_dir=data_dir)
+            done: Any = writer.estimate_preparation(sources.make_spec(args, make=False), data_dir=data_dir)
         else:
             choices = {'overwrite': _OVERWRITE.value, 'skip_unusable': _ON_ERROR.value == 'skip'}
             writer.check_name(sources.get_dataset_name(args), data_dir=data_dir, overwrite=_OVERWRITE.value)

@@ -29,9 +29,7 @@ def define() -> tuple[Callable[[], ProcessGroup], Callable[[], dict[str, int]]]:
     )
 
     def group() -> ProcessGroup:
-        from alexnet_jax.distributed.hosts import (
-            find_process_group,  # imports jax, which the command prepares for first
-        )
+        from alexnet_jax.distributed.hosts import find_process_group  # imports jax: not before the command is ready
 
         given = {'processes': processes.value, 'process_id': process_id.value}
         return find_process_group(cluster.value, coordinator=coordinator.value, **given)

@@ -9,12 +9,10 @@ confusion matrix, the errors beside the paper's, the messages between devices, a
 """
 
 import pathlib
-import sys
 
 from absl import flags, logging
 
 from alexnet_jax.commands.command_line import parse_options, split_paths
-from alexnet_jax.errors import InputError
 
 _WORKDIR = flags.DEFINE_multi_string('workdir', None, 'Run folder, or several: A,B or a flag for each.')
 _OUTPUT = flags.DEFINE_string('output', 'report.html', 'The file to write.')
@@ -22,30 +20,23 @@ _FIGURES = flags.DEFINE_string('figures', None, 'A folder for the pictures as PN
 _IMAGE = flags.DEFINE_string('image', None, 'A photograph for the feature maps. Default: a validation image.')
 _DATA_DIR = flags.DEFINE_string('data_dir', None, 'Where prepared datasets are. Default: where the run had them.')
 _PROTOCOL = flags.DEFINE_enum(
-    'protocol',
-    'centre',
-    ['centre', 'ten_view'],
-    'Protocol under which mistakes are counted; ten_view takes ten times as long.',
+    'protocol', 'centre', ['centre', 'ten_view'], 'How mistakes are counted; ten_view takes ten times as long.'
 )
 flags.mark_flag_as_required('workdir')
 parse = parse_options
 
 
-def main(argv: list[str]) -> None:
+def main(_: list[str]) -> None:
     """Writes the report; prints its size."""
-    del argv
     logging.set_verbosity(logging.ERROR)
     from alexnet_jax.report.write_report import write_report
 
-    try:
-        line = write_report(
-            [pathlib.Path(workdir) for workdir in split_paths(_WORKDIR.value)],
-            output=pathlib.Path(_OUTPUT.value),
-            figures=pathlib.Path(_FIGURES.value) if _FIGURES.value else None,
-            image=pathlib.Path(_IMAGE.value) if _IMAGE.value else None,
-            data_dir=_DATA_DIR.value,
-            protocol=_PROTOCOL.value,
-        )
-    except InputError as error:
-        sys.exit(f'error: {error}')
+    line = write_report(
+        [pathlib.Path(workdir) for workdir in split_paths(_WORKDIR.value)],
+        output=pathlib.Path(_OUTPUT.value),
+        figures=pathlib.Path(_FIGURES.value) if _FIGURES.value else None,
+        image=pathlib.Path(_IMAGE.value) if _IMAGE.value else None,
+        data_dir=_DATA_DIR.value,
+        protocol=_PROTOCOL.value,
+    )
     print(line)

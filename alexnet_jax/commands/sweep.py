@@ -47,25 +47,14 @@ _sweep_options: dict[str, str] = {}  # {KEY: VALUES} of --sweep.KEY=VALUES
 
 def parse(argv: list[str]) -> list[str]:
     """Takes out the options --sweep.KEY=VALUES, which absl does not know, and parses the rest."""
-    try:
-        rest, options = split_options(argv)
-    except InputError as error:
-        sys.exit(f'error: {error}')
+    rest, options = split_options(argv)
     _sweep_options.update(options)
     return parse_config_flags(rest)
 
 
-def main(argv: list[str]) -> None:
-    """Checks the points, then runs, lists or tabulates them as the flags say."""
-    del argv
+def main(_: list[str]) -> int:
+    """Checks the points, then runs, lists or tabulates them as the flags say; returns the exit code."""
     logging.set_verbosity(logging.WARNING)  # TFDS logs every step it takes
-    try:
-        sys.exit(_main(_sweep_options))
-    except InputError as error:
-        sys.exit(f'error: {error}')
-
-
-def _main(options: dict[str, str]) -> int:
     flag, root = flags.FLAGS['config'], pathlib.Path(_WORKDIR.value or '')
     common = format_options(config_flags.get_override_values(flag))
     plan = Plan(root, config_flags.get_config_filename(flag), common, _CONFIG.value, _MODULE.value)
@@ -74,7 +63,7 @@ def _main(options: dict[str, str]) -> int:
             raise InputError('--search makes its points up as it goes: no --count, --dry_run or --index')
         points = []
     else:
-        axes = (each(key, parse_values(plan.base, key, text)) for key, text in options.items())
+        axes = (each(key, parse_values(plan.base, key, text)) for key, text in _sweep_options.items())
         points = check_points(plan.base, product(load_sweep(plan.file) or [{}], *axes))
     if _COUNT.value:
         print(len(points))
@@ -88,7 +77,7 @@ def _main(options: dict[str, str]) -> int:
         return 0
     if _INDEX.value is not None and _INDEX.value >= len(points):
         raise InputError(f'--index={_INDEX.value}: there are {len(points)} points, the last is {len(points) - 1}')
-    space = parse_space(plan.base, options) if _SEARCH.value else None
+    space = parse_space(plan.base, _sweep_options) if _SEARCH.value else None
     record = SweepRecord(plan, points, search=None if space is None else format_space(space))
     if _INDEX.value is not None:
         exec_point(plan, points[_INDEX.value])
@@ -101,7 +90,7 @@ def _main(options: dict[str, str]) -> int:
     command = shlex.join(['alexnet', 'sweep', *(arg for arg in sys.argv[1:] if arg != '--table')])
     print(execute.write_results(record, title=root.name, command=command), flush=True)
     if _REPORT.value and code != INTERRUPTED:
-        execute.write_report(record)
+        execute.write_best_runs_report(record)
     if code == INTERRUPTED:
         print('interrupted: the same command goes on', file=sys.stderr)
     return code

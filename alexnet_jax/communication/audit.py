@@ -1,6 +1,4 @@
-"""The audit's library: schedules of the real training step, of the automatic one, and their tables."""
-
-from __future__ import annotations
+"""Reports what a training step sends between devices, and the size of its network."""
 
 import dataclasses
 import itertools
@@ -18,94 +16,34 @@ from alexnet_jax.model.alexnet import AlexNet
 from alexnet_jax.model.ops import DropoutStream
 from alexnet_jax.model.spec import LayerSize, Variant, get_layer_sizes
 from alexnet_jax.sharding.backend import compiler_options
-from alexnet_jax.sharding.mesh import (
-    DATA,
-    MODEL,
-    REPLICATED,
-    TOWER,
-    abstract,
-    batch_axes,
-    batch_spec,
-    parameter_specs,
-    shardings,
-)
+from alexnet_jax.sharding.mesh import DATA, MODEL, REPLICATED, TOWER, batch_axes, batch_spec, parameter_specs, shardings
 from alexnet_jax.training.build import Run, make_variant
 from alexnet_jax.training.config import Config
 from alexnet_jax.training.schedule import fixed_drops
 from alexnet_jax.training.step import Batch, cross_entropy
 
 
-@dataclasses.dataclass(frozen=True)
-class Schedules:
-    """Three readings of one training step and what the design says.
-
-    Attributes:
-      mesh: the mesh.
-      traced, compiled: of this project's step.
-      automatic: of the plain network left to the compiler's partitioner, with the same sharding of parameters; None
-        where that was not asked for.
-      exchange_bytes: {layer: bytes that a device receives in that exchange's forward pass}, by `exchange_bytes`.
-      gradient_bytes: {axes: bytes that a device receives when gradients are averaged over them}, by `gradient_bytes`.
-    """
-
-    mesh: Mesh
-    traced: list[Message]
-    compiled: list[Message]
-    automatic: list[Message] | None
-    exchange_bytes: dict[str, int]
-    gradient_bytes: dict[str, int]
-
-
-def size_report(config: Config, *, num_classes: int) -> tuple[dict[str, Any], str]:
+def size_report(config: Config, *, num_classes: int) -> tuple[dict[str, int], str]:
     """Counts parameters and arithmetic of the config's network, as {name: value} for JSON and as text."""
     rows = get_layer_sizes(make_variant(config), num_classes=num_classes)
-    figures = {
-        'devices': math.prod(config.mesh),
-        'parameters': sum(row.weights + row.biases for row in rows),
-        'macs': sum(row.macs for row in rows),
-    }
-    return figures, size_table(rows)
+    parameters, macs = sum(row.weights + row.biases for row in rows), sum(row.macs for row in rows)
+    return {'devices': math.prod(config.mesh), 'parameters': parameters, 'macs': macs}, size_table(rows)
 
 
 def schedule_report(run: Run) -> tuple[dict[str, Any], str]:
-    """`schedules`, as {name: value} for JSON and as text."""
-    found = read_schedules(run)
-    figures = {
-        name: [dataclasses.asdict(message) for message in getattr(found, name)]
-        for name in ('traced', 'compiled', 'automatic')
-    }
-    return figures, schedule_table(found)
+    """Reads what the run's training step sends, as {reading: its messages} for JSON and as text; computes nothing.
 
-
-def read_schedules(run: Run) -> Schedules:
-    """Traces and compiles the run's training step, on the devices that are here; computes nothing."""
+    Traces and compiles it, on the devices that are here. 'automatic' is the plain network left to the compiler's
+    partitioner, with the same sharding of parameters.
+    """
     traced = trace_step(run)
-    return make_schedules(
-        run,
-        traced=traced_schedule(traced.jaxpr, run.mesh),
-        compiled=compiled_schedule(get_program_text(traced.lower().compile()), run.mesh),
-        automatic=_compile_automatic(run),
-    )
-
-
-def make_schedules(
-    run: Run, *, traced: list[Message], compiled: list[Message], automatic: list[Message] | None = None
-) -> Schedules:
-    """Puts what was read of the run's step beside the formulas."""
-    return Schedules(
-        mesh=run.mesh,
-        traced=traced,
-        compiled=compiled,
-        automatic=automatic,
-        exchange_bytes=exchange_bytes(
-            run.variant,
-            run.mesh,
-            batch_size=run.config.batch_size,
-            num_classes=run.num_classes,
-            itemsize=jnp.dtype(run.config.precision).itemsize,
-        ),
-        gradient_bytes=gradient_bytes(run.mesh, run.abstract_state().params),
-    )
+    readings = {
+        'traced': traced_schedule(traced.jaxpr, run.mesh),
+        'compiled': compiled_schedule(traced.lower().compile().as_text(), run.mesh),
+        'automatic': _compile_automatic(run),
+    }
+    figures = {name: [dataclasses.asdict(message) for message in messages] for name, messages in readings.items()}
+    return figures, schedule_table(run, **readings)
 
 
 def trace_step(run: Run) -> jax.stages.Traced:
@@ -120,21 +58,20 @@ def trace_step(run: Run) -> jax.stages.Traced:
 
 
 def abstract_batch(mesh: Mesh, batch_size: int, *, crop_size: int = CROP) -> Batch:
-    """The shapes of a global batch, placed on `mesh`."""
-    shapes = jax.eval_shape(
-        lambda: Batch(
-            jnp.zeros((batch_size, crop_size, crop_size, 3), jnp.uint8),
-            jnp.zeros(batch_size, jnp.int32),
-            jnp.zeros((batch_size, 3), jnp.float32),
-        )
-    )
-    return abstract(mesh, shapes, jax.tree.map(lambda _: batch_spec(mesh), shapes))
+    """Returns the shapes of a global batch, placed on `mesh`."""
+    sharding = shardings(mesh, batch_spec(mesh))
+
+    def struct(*shape: int, dtype: Any) -> Any:
+        return jax.ShapeDtypeStruct(shape, dtype, sharding=sharding)
+
+    images = struct(batch_size, crop_size, crop_size, 3, dtype=jnp.uint8)
+    return Batch(images, struct(batch_size, dtype=jnp.int32), struct(batch_size, 3, dtype=jnp.float32))
 
 
 def exchange_bytes(
     variant: Variant, mesh: Mesh, *, batch_size: int, num_classes: int, itemsize: int = 4
 ) -> dict[str, int]:
-    """The formula of what a device receives in the forward pass: {layer: bytes}, of `itemsize` bytes a number.
+    """Calculates what a device receives in the forward pass, {layer: bytes}, of `itemsize` bytes a number.
 
     Of two towers, the other's channels, where each exchange finds them, of this device's images. With one weird trick,
     from each of the other devices as much as it has of its own images: what fc6 and fc7 read, and fc8's products, which
@@ -150,7 +87,7 @@ def exchange_bytes(
 
 
 def gradient_bytes(mesh: Mesh, params: Any) -> dict[str, int]:
-    """The formula of what averaging costs: {'data' or other axes: bytes received by a device}, float32.
+    """Calculates what averaging costs, {'data' or other axes: bytes received by a device}, in float32.
 
     Over the devices that have other images and a copy of the same parameters: twice all but one part of a ring's.
     """
@@ -180,18 +117,11 @@ def _compile_automatic(run: Run) -> list[Message]:
     )
     batch = abstract_batch(mesh, run.config.batch_size, crop_size=state.mean_image.shape[0])
     compiled = gradients.lower(state.params, batch, state.mean_image).compile()
-    return compiled_schedule(get_program_text(compiled), mesh)
-
-
-def get_program_text(compiled: jax.stages.Compiled) -> str:
-    """The program that the devices run, as the compiler writes it."""
-    text = compiled.as_text()
-    assert text, 'this backend does not show its compiled programs'
-    return text
+    return compiled_schedule(compiled.as_text(), mesh)
 
 
 def size_table(rows: list[LayerSize]) -> str:
-    """The layers, their parameters and arithmetic, as text."""
+    """Formats the layers, their parameters and arithmetic."""
     lines = [f'{"layer":8}{"output":>14}{"weights":>14}{"biases":>9}{"MACs/image":>14}']
     lines += [
         f'{row.name:8}{"x".join(map(str, row.output)):>14}{row.weights:>14,}{row.biases:>9,}{row.macs:>14,}'
@@ -202,28 +132,33 @@ def size_table(rows: list[LayerSize]) -> str:
     return '\n'.join(lines) + f'\n{weights + biases:,} parameters'
 
 
-def schedule_table(found: Schedules) -> str:
-    """The compiled step's messages beside the formula, then the same step by automatic partitioning, as text."""
-    shape = 'x'.join(str(n) for n in found.mesh.devices.shape)
-    second = found.mesh.axis_names[1]
-    exchanges = expected_schedule(found.exchange_bytes, found.mesh) if found.mesh.shape[second] > 1 else []
+def schedule_table(
+    run: Run, *, traced: list[Message], compiled: list[Message], automatic: list[Message] | None = None
+) -> str:
+    """Formats the compiled step's messages beside the formulas, then a line for each other reading."""
+    mesh, second = run.mesh, run.mesh.axis_names[1]
+    itemsize = jnp.dtype(run.config.precision).itemsize
+    sizes = {'batch_size': run.config.batch_size, 'num_classes': run.num_classes, 'itemsize': itemsize}
+    exchanged = exchange_bytes(run.variant, mesh, **sizes)
+    exchanges = expected_schedule(exchanged, mesh) if mesh.shape[second] > 1 else []
     formula = {(layer, direction, op): received for layer, direction, op, received in exchanges}
+    averaged = gradient_bytes(mesh, run.abstract_state().params)
     lines = [
-        f'the training step on a {shape} mesh (data x {second}), per device:',
+        f'the training step on a {"x".join(map(str, mesh.devices.shape))} mesh (data x {second}), per device:',
         f'{"axis":12}{"at":8}{"direction":10}{"collective":16}{"received":>14}{"formula":>14}  shape',
     ]
-    for message in found.compiled:
+    for message in compiled:
         expected = formula.get((message.layer, message.direction, message.op))
         if message.op == 'all-reduce' and message.direction == 'backward':
-            expected = found.gradient_bytes.get(message.axis)
+            expected = averaged.get(message.axis)
         lines.append(
             f'{message.axis:12}{message.layer or "all":8}{message.direction:10}{message.op:16}{message.bytes:>14,}'
-            f'{"-" if expected is None else f"{expected:,}":>14}  {_shape_text(message)}'
+            f'{"-" if expected is None else f"{expected:,}":>14}  {_describe_arrays(message)}'
         )
-    for axes in dict.fromkeys([second, DATA, *(m.axis for m in found.compiled)]):
-        own = [m for m in found.compiled if m.axis == axes]
+    for axes in dict.fromkeys([second, DATA, *(m.axis for m in compiled)]):
+        own = [m for m in compiled if m.axis == axes]
         lines.append(f'total over {axes!r}: {len(own)} collectives, {sum(m.bytes for m in own):,} bytes received')
-    for name, messages in (('traced program', found.traced), ('automatic partitioning', found.automatic)):
+    for name, messages in {'traced program': traced, 'automatic partitioning': automatic}.items():
         if messages is None:
             continue
         inner = [m for m in messages if second in m.axis]
@@ -236,7 +171,7 @@ def schedule_table(found: Schedules) -> str:
     return '\n'.join(lines)
 
 
-def _shape_text(message: Message) -> str:
+def _describe_arrays(message: Message) -> str:
     if message.shape and isinstance(message.shape[0], tuple):
         return f'{len(message.shape)} arrays of {message.dtype}'
     return f'{message.dtype}[{",".join(map(str, message.shape))}]'

@@ -1,6 +1,4 @@
-"""What Google publishes about its TPU chips, as data: what a prediction for them is calculated from."""
-
-from __future__ import annotations
+"""Lists what Google publishes about its TPU chips, from which predictions for them are calculated."""
 
 import dataclasses
 import math
@@ -8,10 +6,9 @@ import math
 
 @dataclasses.dataclass(frozen=True)
 class Chip:
-    """One kind of chip, as published.
+    """A kind of chip, as published.
 
     Attributes:
-      name: as topologies are named, 'v5e'.
       flops: bfloat16 operations a second, a multiplication and an addition being two.
       memory: bytes of HBM.
       memory_bandwidth: bytes a second between the chip and its HBM.
@@ -54,5 +51,5 @@ _SLICES = {
 
 
 def list_slices(chip: Chip) -> dict[int, str]:
-    """{number of chips: name of the topology}, from 1 to 256, 'v5e:4x4'."""
+    """Lists a chip's slices, {number of chips: name of the topology, 'v5e:4x4'}, from 1 to 256."""
     return {math.prod(map(int, shape.split('x'))): f'{chip.name}:{shape}' for shape in _SLICES[chip.dimensions]}

@@ -1,4 +1,4 @@
-"""What a training step would cost on TPU chips that are not here: the compiled program's figures, and a prediction.
+"""Predicts what a training step would cost on TPU chips that are not here, from the compiled program's figures.
 
 Nothing is run. The compiler of the real chips says how many operations the program does and how much memory it takes;
 its text says what the chips send each other and what each moves to and from its memory. Divided by what is published
@@ -13,12 +13,11 @@ A real step takes longer: no chip keeps up its peak, and nothing is added for wh
 moving overlap in the best case; the layers around a message wait for it, so messages are added.
 """
 
-from __future__ import annotations
-
 import collections
 import dataclasses
 import math
 from collections.abc import Iterable
+from typing import Any
 
 import jax
 from jax.sharding import Mesh
@@ -26,26 +25,27 @@ from jax.sharding import Mesh
 from alexnet_jax.communication import audit
 from alexnet_jax.communication.hlo import ProgramText
 from alexnet_jax.communication.messages import Message, compiled_schedule, traced_schedule
-from alexnet_jax.communication.topology import count_links, get_chip, make_topology_mesh, parse_topology
+from alexnet_jax.communication.topology import count_links, get_chip, make_topology_devices
 from alexnet_jax.errors import InputError
+from alexnet_jax.sharding.mesh import make_mesh
 from alexnet_jax.training.build import Run, build_run
 from alexnet_jax.training.config import ONE_WEIRD_TRICK, Config
 
 
-class TooLarge(InputError):
+class TooLargeError(InputError):
     """The step does not fit into a chip's memory."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Cost:
-    """What the compiler makes of the step, for one chip.
+    """What the compiler makes of the step, for one chip; all but `operations` in bytes.
 
     Attributes:
       operations: floating-point ones, of multiplications with padding none.
-      traffic: bytes moved to and from HBM.
-      arguments: bytes of the state and of the batch.
-      temporaries: bytes on top of that while it runs.
-      code: bytes of the program itself.
+      traffic: moved to and from HBM.
+      arguments: the state and the batch.
+      temporaries: on top of that while it runs.
+      code: the program itself.
     """
 
     operations: float
@@ -62,32 +62,25 @@ class Cost:
 
 @dataclasses.dataclass(frozen=True)
 class Prediction:
-    """The terms of a step; the module says how they are calculated.
+    """The terms of a step and the whole `step`, in seconds; the module says how they are calculated.
 
     Attributes:
-      compute, memory, links: seconds.
       link_bytes: {axes: bytes over each of a chip's links that messages along them take}.
+      bound: the name of the largest term.
     """
 
     compute: float
     memory: float
     links: float
     link_bytes: dict[str, float]
-
-    @property
-    def step(self) -> float:
-        """Seconds."""
-        return max(self.compute, self.memory) + self.links
-
-    @property
-    def bound(self) -> str:
-        """The name of the largest term."""
-        return max(('compute', 'memory', 'links'), key=lambda name: getattr(self, name))
+    step: float
+    bound: str
 
 
 def build_topology_run(config: Config, topology: str, *, num_classes: int) -> Run:
     """Builds the config's run on the first chips of `topology`; `InputError` where they cannot be had."""
-    mesh = make_topology_mesh(topology, *config.mesh, one_weird_trick=config.parallelism == ONE_WEIRD_TRICK)
+    weird, devices = config.parallelism == ONE_WEIRD_TRICK, make_topology_devices(topology)
+    mesh = make_mesh(*config.mesh, one_weird_trick=weird, devices=devices)
     return build_run(config, num_classes=num_classes, examples=1, mesh=mesh)  # no data is read
 
 
@@ -95,7 +88,7 @@ def compile_for(lowered: jax.stages.Lowered, mesh: Mesh) -> tuple[list[Message],
     """Compiles for the mesh's chips, which takes a minute, and reads what the compiler made of it.
 
     Raises:
-      TooLarge: it does not fit into a chip's memory.
+      TooLargeError: it does not fit into a chip's memory.
     """
     try:
         compiled = lowered.compile()
@@ -103,8 +96,8 @@ def compile_for(lowered: jax.stages.Lowered, mesh: Mesh) -> tuple[list[Message],
         if 'RESOURCE_EXHAUSTED' not in str(error):
             raise
         said = str(error).splitlines()[0]
-        raise TooLarge(f'the step does not fit into a chip ({said}): use more chips or fewer images') from error
-    used, counted, text = compiled.memory_analysis(), compiled.cost_analysis(), audit.get_program_text(compiled)
+        raise TooLargeError(f'the step does not fit into a chip ({said}): use more chips or fewer images') from error
+    used, counted, text = compiled.memory_analysis(), compiled.cost_analysis(), compiled.as_text()
     assert used and counted, 'this compiler does not say what its programs cost'
     return compiled_schedule(text, mesh), Cost(
         operations=counted['flops'],
@@ -116,45 +109,41 @@ def compile_for(lowered: jax.stages.Lowered, mesh: Mesh) -> tuple[list[Message],
 
 
 def predict(cost: Cost, messages: Iterable[Message], mesh: Mesh, topology: str) -> Prediction:
-    """The terms of a step of a program that was compiled for `mesh`, on the chips of `topology`."""
-    chip, shape = get_chip(topology), parse_topology(topology)
+    """Predicts the terms of a step of a program that was compiled for `mesh`, on the chips of `topology`."""
+    chip = get_chip(topology)
     link_bytes: dict[str, float] = collections.defaultdict(float)
     for message in messages:
-        lead = count_links(mesh, tuple(message.axis.split(',')), shape=shape, ring=chip.ring)
-        link_bytes[message.axis] += message.bytes / lead
-    return Prediction(
-        compute=cost.operations / chip.flops,
-        memory=cost.traffic / chip.memory_bandwidth,
-        links=math.fsum(link_bytes.values()) / chip.link_bandwidth,
-        link_bytes=dict(link_bytes),
-    )
+        link_bytes[message.axis] += message.bytes / count_links(mesh, tuple(message.axis.split(',')), topology)
+    terms = {
+        'compute': cost.operations / chip.flops,
+        'memory': cost.traffic / chip.memory_bandwidth,
+        'links': math.fsum(link_bytes.values()) / chip.link_bandwidth,
+    }
+    step = max(terms['compute'], terms['memory']) + terms['links']
+    return Prediction(**terms, link_bytes=dict(link_bytes), step=step, bound=max(terms, key=terms.__getitem__))
 
 
-def report_prediction(config: Config, topology: str, *, num_classes: int) -> tuple[dict, str]:
+def report_prediction(config: Config, topology: str, *, num_classes: int) -> tuple[dict[str, Any], str]:
     """Predicts the config's step on `topology`, as {name: value} for JSON and as text."""
     run = build_topology_run(config, topology, num_classes=num_classes)
-    mesh, traced = run.mesh, audit.trace_step(run)
-    messages, cost = compile_for(traced.lower(), mesh)
-    found = audit.make_schedules(run, traced=traced_schedule(traced.jaxpr, mesh), compiled=messages)
-    predicted = predict(cost, messages, mesh, topology)
+    traced_step = audit.trace_step(run)
+    compiled, cost = compile_for(traced_step.lower(), run.mesh)
+    traced = traced_schedule(traced_step.jaxpr, run.mesh)
+    predicted = predict(cost, compiled, run.mesh, topology)
     figures = {
         'topology': topology,
-        'traced': [dataclasses.asdict(message) for message in found.traced],
-        'compiled': [dataclasses.asdict(message) for message in messages],
+        'traced': [dataclasses.asdict(message) for message in traced],
+        'compiled': [dataclasses.asdict(message) for message in compiled],
         'chip': dataclasses.asdict(get_chip(topology)),
         'cost': dataclasses.asdict(cost),
-        'prediction': as_json(predicted),
+        'prediction': dataclasses.asdict(predicted),
     }
-    text = audit.schedule_table(found) + '\n\n' + _text(cost, predicted, topology, images=config.batch_size)
-    return figures, text
+    table = audit.schedule_table(run, traced=traced, compiled=compiled)
+    return figures, f'{table}\n\n{format_prediction(cost, predicted, topology, images=config.batch_size)}'
 
 
-def as_json(predicted: Prediction) -> dict:
-    """The prediction with what follows from it."""
-    return dataclasses.asdict(predicted) | {'step': predicted.step, 'bound': predicted.bound}
-
-
-def _text(cost: Cost, predicted: Prediction, topology: str, *, images: int) -> str:
+def format_prediction(cost: Cost, predicted: Prediction, topology: str, *, images: int) -> str:
+    """Formats a prediction for a step of `images` images, a line for each resource."""
     chip = get_chip(topology)
     lines = [
         f'one chip of {topology}, by its compiler and by what is published of it (a prediction: nothing was run):',
@@ -165,11 +154,9 @@ def _text(cost: Cost, predicted: Prediction, topology: str, *, images: int) -> s
         f'{"HBM":18}{cost.traffic / 1e9:8.2f} GB       at most {chip.memory_bandwidth / 1e9:4.0f} GB/s    '
         f'{predicted.memory * 1e3:9.3f} ms',
     ]
-    lines += [
-        f'link, {axes:12}{size / 1e6:8.2f} MB       at most {chip.link_bandwidth / 1e9:4.0f} GB/s    '
-        f'{size / chip.link_bandwidth * 1e3:9.3f} ms'
-        for axes, size in predicted.link_bytes.items()
-    ]
+    for axes, size in predicted.link_bytes.items():
+        rate, time = f'{chip.link_bandwidth / 1e9:4.0f} GB/s', size / chip.link_bandwidth * 1e3
+        lines.append(f'link, {axes:12}{size / 1e6:8.2f} MB       at most {rate}    {time:9.3f} ms')
     lines.append(
         f'predicted step: {predicted.step * 1e3:.3f} ms, bound by {predicted.bound}; '
         f'{images / predicted.step:,.0f} images/s. A real one takes longer.'

@@ -1,10 +1,8 @@
-"""Who talks to whom: the communication schedule, read from the program and not from what it is meant to be.
+"""Reads who talks to whom in a step: the communication schedule, from the program and not from what it is meant to be.
 
 Two readings, because either alone could be wrong: the traced program (what this code asks for, in order) and the
 compiled one (what the compiler made of it, merged and moved as it saw fit).
 """
-
-from __future__ import annotations
 
 import dataclasses
 import math
@@ -16,7 +14,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from alexnet_jax.communication.hlo import ProgramText, dtype_name
+from alexnet_jax.communication.hlo import ArrayType, ProgramText, parse_arrays
 from alexnet_jax.sharding.collectives import EXCHANGES, SCOPE
 from alexnet_jax.sharding.mesh import TOWER
 
@@ -62,14 +60,15 @@ _SILENT = {'pvary', 'pcast', 'axis_index', 'reshard'}
 
 
 def traced_schedule(jaxpr: Any, mesh: Mesh) -> list[Message]:
-    """The collectives of a traced program (`jax.jit(f).trace(...).jaxpr`) over axes larger than 1, in order.
+    """Reads the collectives of a traced program, `jax.jit(f).trace(...).jaxpr`, over axes larger than 1, in order.
 
     Raises:
       ValueError: an unknown primitive over a mesh axis: the schedule would not be whole.
     """
     messages: list[Message] = []
-    for equation, scope in _equations(getattr(jaxpr, 'jaxpr', jaxpr), ''):
-        axes = _named_axes(equation.params)
+    for equation, scope in _iter_equations(getattr(jaxpr, 'jaxpr', jaxpr), ''):
+        axes = equation.params.get('axis_name', equation.params.get('axes', ()))
+        axes = axes if isinstance(axes, tuple | list) else (axes,)
         moving = tuple(axis for axis in mesh.axis_names if axis in axes and mesh.shape[axis] > 1)
         name = equation.primitive.name
         if not moving or name in _SILENT:
@@ -77,32 +76,23 @@ def traced_schedule(jaxpr: Any, mesh: Mesh) -> list[Message]:
         if name not in _PRIMITIVES:
             raise ValueError(f'primitive {name!r} over {moving} is not known to the schedule')
         op = _PRIMITIVES[name]
-        values = [v.aval for v in (equation.outvars if op == 'all-gather' else equation.invars)]
         devices = math.prod(mesh.shape[axis] for axis in moving)
-        messages.extend(_message(scope, op, moving, [(value.dtype.name, value.shape)], devices) for value in values)
+        for value in equation.outvars if op == 'all-gather' else equation.invars:
+            array = ArrayType(value.aval.dtype.name, value.aval.shape)
+            messages.append(_make_message(scope, op, moving, [array], devices))
     return messages
 
 
-def _equations(jaxpr: Any, scope: str) -> Iterator[tuple[Any, str]]:
-    """Every equation without inner programs of its own, at any depth, with its scope."""
+def _iter_equations(jaxpr: Any, scope: str) -> Iterator[tuple[Any, str]]:
+    """Iterates over every equation without inner programs of its own, at any depth, with its scope."""
     for equation in jaxpr.eqns:
         inner_scope = '/'.join(filter(None, (scope, str(equation.source_info.name_stack))))
-        inner = [
-            getattr(value, 'jaxpr', value)
-            for parameter in equation.params.values()
-            for value in (parameter if isinstance(parameter, tuple | list) else (parameter,))
-            if hasattr(getattr(value, 'jaxpr', value), 'eqns')
-        ]
+        values = [getattr(value, 'jaxpr', value) for value in jax.tree.leaves(list(equation.params.values()))]
+        inner = [value for value in values if hasattr(value, 'eqns')]
         for program in inner:
-            yield from _equations(program, inner_scope)
+            yield from _iter_equations(program, inner_scope)
         if not inner:
             yield equation, inner_scope
-
-
-def _named_axes(params: dict[str, Any]) -> tuple[str, ...]:
-    axes = params.get('axis_name', params.get('axes', ()))
-    axes = axes if isinstance(axes, tuple | list) else (axes,)
-    return tuple(axis for axis in axes if isinstance(axis, str))
 
 
 _COLLECTIVE = re.compile(
@@ -115,43 +105,38 @@ _MESH_GROUPS = re.compile(
     r' \{(?P<joined>[^}]*)\}'
 )
 _LAYER = re.compile(r'(?:\b|_)((?:conv|fc)\d)\b')
-_ARRAY = re.compile(r'(\w+)\[([\d,]*)\]')
 
 
-def compiled_schedule(text: str, mesh: Mesh) -> list[Message]:
-    """The collectives of a compiled program (`.compile().as_text()`) that join at least two devices.
+def compiled_schedule(text: str | None, mesh: Mesh) -> list[Message]:
+    """Reads the collectives of a compiled program, `.compile().as_text()`, that join at least two devices.
 
     Raises:
       ValueError: a line that joins devices in a way that is not known here: the schedule would not be whole.
     """
     messages: list[Message] = []
     program = ProgramText(text)
-    for line, computation in program:
+    for line, computation in program.lines:
         found = _COLLECTIVE.search(line)
         if not found:
             if 'replica_groups=' in line or 'source_target_pairs=' in line:
                 raise ValueError(f'no collective that this program can read in: {line.strip()[:300]}')
             continue
         op = found['op']
-        groups = _groups(line, op, mesh.devices.size)
-        axes = _joined_axes(groups, mesh)
+        groups = _parse_groups(line, op, mesh.devices.size)
+        axes = _find_joined_axes(groups, mesh)
         if not axes:
             continue
-        arrays = [
-            (dtype_name(dtype), tuple(int(n) for n in shape.split(',') if n))
-            for dtype, shape in _ARRAY.findall(found['shape'])
-        ]
+        arrays = parse_arrays(found['shape'])
         devices = max(len(group) for group in groups)
         if found['start'] and op == 'all-gather':
             arrays = arrays[len(arrays) // 2 :]  # an asynchronous gather returns its operands, then its results
         if found['start'] and op == 'collective-permute':
             arrays = arrays[1:2]  # operand, result, and what the hardware keeps count with
         if op == 'reduce-scatter':
-            arrays = [(dtype, _unscatter(shape, devices, line)) for dtype, shape in arrays]
+            arrays = [array._replace(shape=_unscatter(array.shape, devices, line)) for array in arrays]
         if op == 'all-reduce' and computation.startswith('all-reduce-scatter'):
             op = 'reduce-scatter'  # as TPUs do it: one kernel, written as the sum of all and a slice of it
-        scope = program.scope(line, computation, _LAYER)
-        messages.append(_message(scope, op, axes, arrays, devices))
+        messages.append(_make_message(program.scope(line, computation, _LAYER), op, axes, arrays, devices))
     return messages
 
 
@@ -162,80 +147,70 @@ def _unscatter(shape: tuple[int, ...], devices: int, line: str) -> tuple[int, ..
     return tuple(n * devices if i == axis else n for i, n in enumerate(shape))
 
 
-def _groups(line: str, op: str, devices: int) -> list[tuple[int, ...]]:
-    """The groups of device positions that talk to each other, in any of the four notations of XLA's text."""
-    if op in ('collective-permute', 'send', 'recv'):
-        pairs = re.search(r'source_target_pairs=\{(.*?)\}\}', line)
-        return [tuple(map(int, p.split(','))) for p in re.findall(r'\{(\d+,\d+)', pairs[0] + '}' if pairs else '')]
-    listed = re.search(r'replica_groups=\{(\{[\d,{}]*\})\}', line)
+def _parse_groups(line: str, op: str, devices: int) -> list[list[int]]:
+    """Parses the groups of device positions that talk to each other, in any of the four notations of XLA's text."""
+    listed = re.search(r'(?:replica_groups|source_target_pairs)=\{(\{[\d,{} ]*\})\}', line)
     if listed:
-        return [tuple(map(int, group.split(','))) for group in re.findall(r'\{([\d,]+)\}', listed[1])]
+        return [_parse_numbers(group) for group in re.findall(r'\{([\d, ]+)\}', listed[1])]
+    if op in ('collective-permute', 'send', 'recv'):
+        return []
     iota = re.search(r'replica_groups=\[([\d,]+)\]<=\[([\d,]+)\](?:T\(([\d,]+)\))?', line)
     if iota:
-        shape, source = ([int(n) for n in part.split(',')] for part in iota.groups()[:2])
-        order = [int(n) for n in iota[3].split(',')] if iota[3] else None
-        positions = np.arange(math.prod(source)).reshape(source)
-        return [tuple(group) for group in positions.transpose(order).reshape(shape).tolist()]
+        return _arrange_positions(iota[2], iota[3]).reshape(_parse_numbers(iota[1])).tolist()
     named = _MESH_GROUPS.search(line)
     if named:
         sizes = {name: int(n) for name, n in re.findall(r"'(\w+)'=(\d+)", named['axes'])}
-        joined = re.findall(r"'(\w+)'", named['joined'])
-        positions = np.arange(math.prod(sizes.values()))
-        if named['source']:
-            order = [int(n) for n in named['order'].split(',')] if named['order'] else None
-            positions = positions.reshape([int(n) for n in named['source'].split(',')]).transpose(order)
-        axes = [i for i, name in enumerate(sizes) if name not in joined] + [list(sizes).index(n) for n in joined]
-        members = math.prod(sizes[name] for name in joined)
-        grouped = positions.reshape(tuple(sizes.values())).transpose(axes).reshape(-1, members)
-        return [tuple(group) for group in grouped.tolist()]
+        joined = [list(sizes).index(name) for name in re.findall(r"'(\w+)'", named['joined'])]
+        source = named['source'] or str(math.prod(sizes.values()))
+        grid = _arrange_positions(source, named['order']).reshape(list(sizes.values()))
+        last = np.moveaxis(grid, joined, range(-len(joined), 0))
+        return last.reshape(-1, math.prod(grid.shape[axis] for axis in joined)).tolist()
     if 'replica_groups={}' in line:
-        return [tuple(range(devices))]
+        return [list(range(devices))]
     raise ValueError(f'no replica groups that this program can read in: {line.strip()[:300]}')
 
 
-def _joined_axes(groups: list[tuple[int, ...]], mesh: Mesh) -> tuple[str, ...]:
-    """The mesh axes along which some group's members differ; a program numbers devices by place in the mesh."""
-    coordinates = np.stack(np.unravel_index(np.arange(mesh.devices.size), mesh.devices.shape), axis=1)
-    return tuple(
-        axis
-        for index, axis in enumerate(mesh.axis_names)
-        if any(len(set(coordinates[list(group), index])) > 1 for group in groups)
-    )
+def _parse_numbers(text: str) -> list[int]:
+    return [int(n) for n in text.split(',')]
 
 
-def _message(
-    scope: str, op: str, axes: tuple[str, ...], arrays: list[tuple[str, tuple[int, ...]]], devices: int
-) -> Message:
-    exchange = re.search(rf'{SCOPE}({"|".join(EXCHANGES)})\b', scope)
-    layer = exchange or _LAYER.search(scope)
-    size = sum(np.dtype(jax.numpy.dtype(dtype)).itemsize * math.prod(shape) for dtype, shape in arrays)
+def _arrange_positions(shape: str, order: str | None) -> np.ndarray:
+    """Arranges device positions as XLA writes it: [shape]T(order), counted up in `shape` and then transposed."""
+    sizes = _parse_numbers(shape)
+    return np.arange(math.prod(sizes)).reshape(sizes).transpose(_parse_numbers(order) if order else None)
+
+
+def _find_joined_axes(groups: list[list[int]], mesh: Mesh) -> tuple[str, ...]:
+    """Finds the mesh axes along which a group's members differ; a program numbers devices by place in the mesh."""
+    places = zip(mesh.axis_names, np.unravel_index(np.arange(mesh.devices.size), mesh.devices.shape), strict=True)
+    return tuple(axis for axis, place in places if any(len(set(place[group])) > 1 for group in groups))
+
+
+def _make_message(scope: str, op: str, axes: tuple[str, ...], arrays: list[ArrayType], devices: int) -> Message:
+    layer = re.search(rf'{SCOPE}({"|".join(EXCHANGES)})\b', scope) or _LAYER.search(scope)
+    size = sum(array.bytes for array in arrays)
     received = size if op == 'collective-permute' else round(size * (devices - 1) / devices)
     return Message(
         layer=layer[1] if layer and len(arrays) == 1 else '',
         op=op,
         axis=','.join(axes),
         direction='backward' if 'transpose(' in scope else 'forward',
-        shape=arrays[0][1] if len(arrays) == 1 else tuple(shape for _, shape in arrays),
-        dtype=arrays[0][0],
+        shape=arrays[0].shape if len(arrays) == 1 else tuple(array.shape for array in arrays),
+        dtype=arrays[0].dtype,
         bytes=received * (2 if op == 'all-reduce' else 1),
     )
 
 
 def expected_schedule(exchanged: dict[str, int], mesh: Mesh) -> list[tuple[str, str, str, int]]:
-    """The design, as (layer, direction, op, bytes a device receives), of what is said over 'tower' or 'model'.
+    """Returns the design, as (layer, direction, op, bytes a device receives), of what is said over 'tower' or 'model'.
 
-    Args:
-      exchanged: {layer: bytes that a device receives in the forward pass of that exchange}, in the network's order.
-      mesh: of more than one device along that axis.
+    `exchanged` is {layer: bytes that a device receives in that exchange's forward pass}, in the network's order, on a
+    `mesh` of more than one device along that axis.
     """
-    if TOWER not in mesh.axis_names:
-        ops = {'fc6': 'all-gather', 'fc7': 'all-gather', 'fc8': 'reduce-scatter'}
-        inverse = {'all-gather': 'reduce-scatter', 'reduce-scatter': 'all-gather'}
-        there = [(layer, 'forward', op, exchanged[layer]) for layer, op in ops.items()]
-        return there + [(layer, 'backward', inverse[op], size) for layer, _, op, size in reversed(there)]
-    forward = [(layer, 'forward', 'all-gather', exchanged[layer]) for layer in exchanged]
-    # Nothing comes back through fc8's gather: both devices compute fc8 and the loss whole, and so its gradient.
-    backward = [
-        (layer, 'backward', 'reduce-scatter', exchanged[layer]) for layer in reversed(exchanged) if layer != 'fc8'
-    ]
-    return forward + backward
+    towers = TOWER in mesh.axis_names
+    inverse = {'all-gather': 'reduce-scatter', 'reduce-scatter': 'all-gather'}
+    ops = {layer: 'reduce-scatter' if layer == 'fc8' and not towers else 'all-gather' for layer in exchanged}
+    forward = [(layer, 'forward', op, exchanged[layer]) for layer, op in ops.items()]
+    # Nothing comes back through the towers' gather: both devices compute fc8 and the loss whole, and so its gradient.
+    back = [layer for layer in reversed(ops) if not (towers and layer == 'fc8')]
+    return forward + [(layer, 'backward', inverse[ops[layer]], exchanged[layer]) for layer in back]

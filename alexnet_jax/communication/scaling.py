@@ -1,9 +1,7 @@
-"""One mode of parallelism on more and more chips that are not here: a table of predictions, and where it stops scaling.
+"""Predicts one mode of parallelism on more and more chips that are not here, and where it stops scaling.
 
 Compiling takes a minute for each number of chips, so what was compiled is kept in a file, by a hash of the program.
 """
-
-from __future__ import annotations
 
 import dataclasses
 import hashlib
@@ -12,20 +10,21 @@ import json
 import math
 import pathlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from alexnet_jax.communication import audit, cost_model
 from alexnet_jax.communication.chips import list_slices
 from alexnet_jax.communication.messages import Message
 from alexnet_jax.communication.topology import get_chip
+from alexnet_jax.console import info
 from alexnet_jax.errors import InputError
-from alexnet_jax.files import write_file
+from alexnet_jax.files import write_json
 from alexnet_jax.training.config import Config
 from alexnet_jax.training.validation import check_together
 
-_WORTH = 1.5  # times the images/s that twice the chips must give for a mode still to scale
-_NAMES = {'compute': 'arithmetic', 'memory': 'reading and writing memory', 'links': 'messages'}
+_MIN_GAIN = 1.5  # times the images/s that twice the chips must give for a mode still to scale
+_TERMS = {'compute': 'arithmetic', 'memory': 'reading and writing memory', 'links': 'messages'}
 
 
 def report_scaling(
@@ -36,62 +35,36 @@ def report_scaling(
     scaling: str,
     num_classes: int,
     output: str | None,
-    info: Callable[[str], None],
 ) -> tuple[dict[str, Any], str]:
-    """`table` of what a user wrote, as {name: value} for JSON and as text; `InputError` as there."""
-    wrong = [count for count in chips if not count.isdecimal()]
-    if wrong or not kind or ':' in kind:
-        raise InputError('--chips takes numbers and needs a kind of chips: --topology=v5e --chips=1,2,4')
-    rows = make_table(
-        config,
-        kind,
-        sorted({int(count) for count in chips}),
-        scaling=scaling,
-        num_classes=num_classes,
-        output=pathlib.Path(output) if output else None,
-        info=info,
-    )
-    return {'rows': rows}, format_scaling(rows)
-
-
-def make_table(
-    config: Config,
-    kind: str,
-    chips: Sequence[int],
-    *,
-    scaling: str,
-    num_classes: int,
-    output: pathlib.Path | None,
-    info: Callable[[str], None],
-) -> list[dict[str, Any]]:
-    """A row for each number of chips, ready for JSON: its mesh, what was compiled, and what is predicted.
+    """Makes a row for each number of chips: its mesh, what was compiled, and what is predicted; for JSON and as text.
 
     Args:
       config: of the mode; the second number of its mesh stays, as far as there are chips, and the first grows.
-      kind: of chips, 'v5e'.
-      chips: how many, increasing.
+      kind, chips: which, 'v5e', and how many, in digits.
       scaling: 'weak', config.batch_size images on each chip, or 'strong', on all together.
-      num_classes: outputs of fc8.
       output: a file of rows of earlier tables, which are not compiled again, and where new ones are kept.
-      info: takes a line of progress.
 
     Raises:
       InputError: chips, mesh or batch do not go together, or `output` is no such file.
     """
-    kept = _read(output)
+    if not kind or ':' in kind or not all(count.isdecimal() for count in chips):
+        raise InputError('--chips takes numbers and needs a kind of chips: --topology=v5e --chips=1,2,4')
+    path = pathlib.Path(output) if output else None
+    kept = _read_programs(path) if path else {}
+    slices = list_slices(get_chip(kind))
     rows = []
-    for point in [_point(config, kind, count, scaling=scaling) for count in chips]:  # all are checked before the first
-        topology = list_slices(get_chip(kind))[math.prod(point.mesh)]
+    # All are checked before the first is compiled.
+    for point in [_scale(config, slices, count, scaling=scaling) for count in sorted(set(map(int, chips)))]:
+        topology = slices[math.prod(point.mesh)]
         run = cost_model.build_topology_run(point, topology, num_classes=num_classes)
-        mesh = run.mesh
         lowered = audit.trace_step(run).lower()
         version = importlib.metadata.version('libtpu')
         program = hashlib.sha256(f'{topology} {version} {lowered.as_text()}'.encode()).hexdigest()
         if program not in kept:
             info(f'compiling for {topology}, mesh {point.mesh[0]}x{point.mesh[1]}, {point.batch_size} images ...')
-            kept[program] = _compile(lowered, mesh)
-            if output is not None:
-                _write(output, kept)
+            kept[program] = _compile_program(lowered, run.mesh)
+            if path:
+                write_json(path, kept)
         row = {
             'parallelism': config.parallelism,
             'precision': config.precision,
@@ -104,19 +77,18 @@ def make_table(
             **kept[program],
         }
         if 'cost' in row:
-            cost = cost_model.Cost(**row['cost'])
             messages = [Message(**message) for message in row['compiled']]
-            predicted = cost_model.predict(cost, messages, mesh, topology)
-            row['prediction'] = cost_model.as_json(predicted)
+            predicted = cost_model.predict(cost_model.Cost(**row['cost']), messages, run.mesh, topology)
+            row['prediction'] = dataclasses.asdict(predicted)
             row['images_per_second'] = point.batch_size / predicted.step
         rows.append(row)
-    return rows
+    return {'rows': rows}, format_scaling(rows)
 
 
-def _point(config: Config, kind: str, chips: int, *, scaling: str) -> Config:
-    """The config on so many chips."""
-    if chips not in list_slices(get_chip(kind)):
-        raise InputError(f'--chips={chips}: use some of {", ".join(map(str, list_slices(get_chip(kind))))}')
+def _scale(config: Config, slices: Mapping[int, str], chips: int, *, scaling: str) -> Config:
+    """Scales the config to so many chips."""
+    if chips not in slices:
+        raise InputError(f'--chips={chips}: use some of {", ".join(map(str, slices))}')
     second = min(config.mesh[1], chips)
     batch_size = config.batch_size * (chips if scaling == 'weak' else 1)
     point = dataclasses.replace(config, mesh=(chips // second, second), batch_size=batch_size)
@@ -124,11 +96,11 @@ def _point(config: Config, kind: str, chips: int, *, scaling: str) -> Config:
     return point
 
 
-def _compile(lowered: Any, mesh: Any) -> dict[str, Any]:
+def _compile_program(lowered: Any, mesh: Any) -> dict[str, Any]:
     start = time.monotonic()
     try:
         messages, cost = cost_model.compile_for(lowered, mesh)
-    except cost_model.TooLarge as error:
+    except cost_model.TooLargeError as error:
         return {'too_large': str(error)}
     return {
         'compiled': [dataclasses.asdict(message) for message in messages],
@@ -137,93 +109,79 @@ def _compile(lowered: Any, mesh: Any) -> dict[str, Any]:
     }
 
 
-def _read(output: pathlib.Path | None) -> dict[str, dict[str, Any]]:
-    if output is None:
-        return {}
+def _read_programs(output: pathlib.Path) -> dict[str, dict[str, Any]]:
     if not output.parent.is_dir():
         raise InputError(f'--output={output}: there is no folder {output.parent}')
     if not output.exists():
         return {}
     try:
         kept = json.loads(output.read_text())
-    except (OSError, ValueError):
-        kept = None
-    entries = list(kept.values()) if isinstance(kept, dict) else [None]
+        entries = list(kept.values())
+    except (OSError, ValueError, AttributeError):  # the last: JSON, but no object
+        entries = [None]
     if not all(
-        isinstance(entry, dict) and ('too_large' in entry or {'compiled', 'cost'} <= set(entry)) for entry in entries
+        isinstance(entry, dict) and ('too_large' in entry or {'compiled', 'cost'} <= {*entry}) for entry in entries
     ):
         raise InputError(f'--output={output} is there and holds no compiled programs: name another file')
     return kept
 
 
-def _write(output: pathlib.Path, kept: dict[str, dict[str, Any]]) -> None:
-    """As a whole: what is there is hours of compiling."""
-    write_file(output, json.dumps(kept, indent=1) + '\n')
-
-
 def format_scaling(rows: list[dict[str, Any]]) -> str:
-    """The table, in which efficiency is images/s a chip beside the first row, and `format_verdict`."""
+    """Formats the table, in which efficiency is images/s a chip beside the first row's, and the verdict."""
     first = rows[0]
-    many = 'on each chip' if first['scaling'] == 'weak' else 'on all chips together'
-    images = first['batch_size'] // (first['chips'] if first['scaling'] == 'weak' else 1)
+    fitting = [row for row in rows if 'prediction' in row]
+    many, chips = ('on each chip', first['chips']) if first['scaling'] == 'weak' else ('on all chips together', 1)
     lines = [
-        f'{first["parallelism"]}, {first["precision"]}, {images:,} images {many}; predicted, in ms a step:',
+        f'{first["parallelism"]}, {first["precision"]}, {first["batch_size"] // chips:,} images {many}; '
+        'predicted, in ms a step:',
         f'{"chips":>5} {"topology":12}{"mesh":>7}{"images":>8}{"compute":>9}{"memory":>8}{"links":>8}{"step":>8}'
         f'{"images/s":>12}{"efficiency":>12} {"bound":8}{"GB":>6}',
     ]
     for row in rows:
         shape = 'x'.join(map(str, row['mesh']))
-        start = f'{row["chips"]:>5} {row["topology"]:12}{shape:>7}{row["batch_size"]:>8}'
+        start = f'{row["chips"]:>5} {row["topology"]:12}{shape:>7}{row["batch_size"]:>8} '
         if 'too_large' in row:
-            lines.append(f'{start}  does not fit into the memory of a chip')
+            lines.append(f'{start} does not fit into the memory of a chip')
             continue
         found, cost = row['prediction'], cost_model.Cost(**row['cost'])
-        terms = ''.join(f'{found[name] * 1e3:>{width}.2f}' for name, width in (('compute', 9), ('memory', 8)))
-        terms += ''.join(f'{found[name] * 1e3:>8.2f}' for name in ('links', 'step'))
+        times = ''.join(f'{found[name] * 1e3:>8.2f}' for name in ('compute', 'memory', 'links', 'step'))
         lines.append(
-            f'{start}{terms}{row["images_per_second"]:>12,.0f}{_efficiency(row, rows):>12.0%} '
+            f'{start}{times}{row["images_per_second"]:>12,.0f}{_get_efficiency(row, fitting[0]):>12.0%} '
             f'{found["bound"]:8}{cost.memory / 1e9:>6.2f}'
         )
     return '\n'.join([*lines, format_verdict(rows)])
 
 
-def _fitting(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    return [row for row in rows if 'prediction' in row]
-
-
-def _efficiency(row: dict[str, Any], rows: list[dict[str, Any]]) -> float:
-    first = _fitting(rows)[0]
+def _get_efficiency(row: dict[str, Any], first: dict[str, Any]) -> float:
     return row['images_per_second'] / row['chips'] / (first['images_per_second'] / first['chips'])
 
 
 def format_verdict(rows: list[dict[str, Any]]) -> str:
-    """Where the mode stops scaling, and why: from there on, twice the chips never give 1.5 times the images/s again."""
-    rows = _fitting(rows)
+    """Says where a mode stops scaling, and why: beyond, twice the chips never give 1.5 times the images/s again."""
+    rows = [row for row in rows if 'prediction' in row]
     if not rows:
         return 'It fits nowhere.'
-    last = max([0] + [i for i in range(1, len(rows)) if _doubling(rows[i - 1], rows[i]) >= _WORTH])
+    last = max([0] + [i for i in range(1, len(rows)) if _get_gain(rows[i - 1], rows[i]) >= _MIN_GAIN])
     if last + 1 < len(rows):
         row = rows[last + 1]
         gain = row['images_per_second'] / rows[last]['images_per_second']
         what = f'It stops scaling at {rows[last]["chips"]}: with {row["chips"]} chips, {gain:.2f} times the images/s'
     else:
-        row = rows[last]
-        low = min(rows, key=lambda row: _efficiency(row, rows))
-        what = (
-            f'It scales up to {row["chips"]}, at {_efficiency(row, rows):.0%} of the efficiency of {rows[0]["chips"]}; '
-            f'the least is {_efficiency(low, rows):.0%}, at {low["chips"]}'
-        )
+        row, first = rows[last], rows[0]
+        least, fewest = min((_get_efficiency(row, first), row['chips']) for row in rows)
+        share = f'{_get_efficiency(row, first):.0%} of the efficiency of {first["chips"]}'
+        what = f'It scales up to {row["chips"]}, at {share}; the least is {least:.0%}, at {fewest}'
     found = row['prediction']
-    text = f'{what}. There {found[found["bound"]] / found["step"]:.0%} of a step are {_NAMES[found["bound"]]}'
+    text = f'{what}. There {found[found["bound"]] / found["step"]:.0%} of a step are {_TERMS[found["bound"]]}'
     if not found['link_bytes']:
         return f'{text}.'
     axes, size = max(found['link_bytes'].items(), key=lambda item: item[1])
     if found['bound'] != 'links':
-        text += f', {found["links"] / found["step"]:.0%} {_NAMES["links"]}'
+        text += f', {found["links"] / found["step"]:.0%} {_TERMS["links"]}'
     return f'{text}; most of what is said, {size / 1e6:,.0f} MB over each link, goes along {axes!r}.'
 
 
-def _doubling(before: dict[str, Any], row: dict[str, Any]) -> float:
-    """Times the images/s for twice the chips, whatever the two rows' numbers of chips."""
+def _get_gain(before: dict[str, Any], row: dict[str, Any]) -> float:
+    """Returns how many times the images/s twice the chips give, whatever the two rows' numbers of chips."""
     gain = row['images_per_second'] / before['images_per_second']
     return gain ** (math.log(2) / math.log(row['chips'] / before['chips']))

@@ -1,10 +1,8 @@
-"""Hardware that is not here: meshes of TPU chips for which programs can be compiled, by libtpu, and never run.
+"""Describes hardware that is not here: TPU chips for which libtpu compiles programs that are never run.
 
 The devices know where they are in the grid of chips, and so does the compiler: the program is the one that the real
 slice would run.
 """
-
-from __future__ import annotations
 
 import importlib.util
 import itertools
@@ -20,7 +18,6 @@ from jax.sharding import Mesh
 
 from alexnet_jax.communication.chips import CHIPS, Chip, list_slices
 from alexnet_jax.errors import InputError
-from alexnet_jax.sharding.mesh import make_mesh
 
 # Without these libtpu asks for the machine that it believes to be on, which takes minutes to fail, and refuses to be
 # loaded by a second process, which no chip can suffer from here.
@@ -33,7 +30,7 @@ _ENVIRONMENT = {
 
 
 def get_chip(topology: str) -> Chip:
-    """The chip of a topology, 'v5e:4x4', or of a kind, 'v5e'; `InputError` if it is unknown."""
+    """Returns the chip of a topology, 'v5e:4x4', or of a kind, 'v5e'; `InputError` if it is unknown."""
     kind = topology.partition(':')[0]
     if kind not in CHIPS:
         raise InputError(f'--topology={topology}: no chip {kind!r} is known, only {", ".join(CHIPS)}')
@@ -41,37 +38,30 @@ def get_chip(topology: str) -> Chip:
 
 
 def parse_topology(topology: str) -> tuple[int, ...]:
-    """The sides of a topology, in chips: (4, 4) of 'v5e:4x4'.
+    """Parses the sides of a topology, in chips: (4, 4) of 'v5e:4x4'.
 
     Raises:
       InputError: it is none, or too large for one slice of such chips.
     """
-    chip = get_chip(topology)
-    sides = topology.partition(':')[2]
+    chip, sides = get_chip(topology), topology.partition(':')[2]
     known = ', '.join(list_slices(chip).values())
     if not re.fullmatch(r'[1-9]\d{0,3}(x[1-9]\d{0,3})*', sides) or sides.count('x') != chip.dimensions - 1:
         raise InputError(f'--topology={topology} is no topology of {chip.name} chips: use one like {known}')
     shape = tuple(map(int, sides.split('x')))
     if math.prod(shape) > chip.pod:
-        raise InputError(
-            f'--topology={topology} has {math.prod(shape):,} chips, a slice of {chip.name} at most {chip.pod:,}: '
-            f'use one like {known}'
-        )
+        count = f'{math.prod(shape):,} chips, a slice of {chip.name} at most {chip.pod:,}'
+        raise InputError(f'--topology={topology} has {count}: use one like {known}')
     return shape
 
 
-def make_topology_mesh(topology: str, data: int, second: int, *, one_weird_trick: bool = False) -> Mesh:
-    """A mesh (data, tower or model) of the first devices of a topology, for compilation only.
+def make_topology_devices(topology: str) -> list[Any]:
+    """Describes a topology's devices, for compilation only.
 
     In the order that JAX has on the real slice, host after host: the towers of one replica are neighbouring chips.
 
     Raises:
-      InputError: libtpu is not installed, there is no such topology, or the mesh does not fit it.
+      InputError: libtpu is not installed, or there is no such topology.
     """
-    return make_mesh(data, second, one_weird_trick=one_weird_trick, devices=_devices(topology))
-
-
-def _devices(topology: str) -> list[Any]:
     chip, shape = get_chip(topology), parse_topology(topology)
     if importlib.util.find_spec('libtpu') is None:
         raise InputError("--topology needs the TPU compiler: pip install 'alexnet-jax[tpu]'")
@@ -91,26 +81,23 @@ def _devices(topology: str) -> list[Any]:
     return found.devices
 
 
-def count_links(mesh: Mesh, axes: tuple[str, ...], *, shape: tuple[int, ...], ring: int) -> float:
-    """Over how many links' worth of bandwidth a chip receives what its group along `axes` of `mesh` says, at best.
+def count_links(mesh: Mesh, axes: tuple[str, ...], topology: str) -> float:
+    """Counts the links' worth of bandwidth over which a chip receives what its group along `axes` says, at best.
+
+    `mesh` is of devices with coordinates in `topology`, and larger than 1 along `axes` together.
 
     A group reaches a chip along each side of the grid on which its members differ: from two neighbours where the side
     is a ring, from one where it has ends, because those at the ends have one and the others wait for them. Groups that
     are interleaved on a side share its links. At best a group uses all of its sides at once, and evenly.
-
-    Args:
-      mesh: of devices with coordinates.
-      axes: names of axes of the mesh, larger than 1 together.
-      shape: the sides of the slice, in chips.
-      ring: a side that is a multiple of this many chips is closed to a ring.
     """
+    shape, ring = parse_topology(topology), get_chip(topology).ring
     grid = np.moveaxis(mesh.devices, [mesh.axis_names.index(axis) for axis in axes], range(len(axes)))
     groups = grid.reshape(math.prod(mesh.shape[axis] for axis in axes), -1).T
-    return min(_reach([device.coords for device in group], shape=shape, ring=ring) for group in groups)
+    return min(_count_group_links([device.coords for device in group], shape, ring) for group in groups)
 
 
-def _reach(members: list[tuple[int, ...]], *, shape: tuple[int, ...], ring: int) -> float:
-    """`count_links` of one group of coordinates; they have three numbers, also where chips form a plane."""
+def _count_group_links(members: list[tuple[int, ...]], shape: tuple[int, ...], ring: int) -> float:
+    # Coordinates have three numbers, also where chips form a plane.
     total = 0.0
     for side, places in zip(shape, zip(*members, strict=True), strict=False):
         taken = sorted(set(places))

@@ -4,10 +4,9 @@ The host samples and crops; the device subtracts the mean and adds the lighting,
 floats per image cross between them.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import functools
+from collections.abc import Sequence
 
 import jax.numpy as jnp
 import numpy as np
@@ -37,30 +36,40 @@ class Augmentation:
 
 
 def sample_augmentation(
-    *, seed: int, epoch: int, record: int, crop_group: int | None = None, offset_count: int = OFFSET_COUNT
+    *,
+    seed: int,
+    epoch: int,
+    record: int,
+    crop_group: int | None = None,
+    offset_count: int = OFFSET_COUNT,
+    offsets: Sequence[tuple[int, int]] | None = None,
+    flips: bool = True,
 ) -> Augmentation:
     """Samples the augmentation of `record` in `epoch`: a pure function, the same on any host, for any worker count.
 
-    Images of one `crop_group` of an epoch share crop and flip, never the normals; None: each record has its own.
-    `offset_count` is that of the crop's size and the record's (`count_offsets`).
+    Images of one `crop_group` of an epoch share the crop and flip of the record whose number is the group's, never the
+    normals; None: each record has its own. `offset_count` is the crop's (`count_offsets`). `offsets` are the (top,
+    left) to choose from, None: all; few are equally likely; of many, which do not divide offset_count**2 evenly, some
+    are twice as likely as others. `flips` says whether images are mirrored at all.
     """
-    if crop_group is not None:
-        shared = _sample_for_group(seed=seed, epoch=epoch, group=crop_group, offset_count=offset_count)
-        own = sample_augmentation(seed=seed, epoch=epoch, record=record, offset_count=offset_count)
-        return dataclasses.replace(shared, normals=own.normals)
+    own = _sample(seed, epoch, record, offset_count)
+    shared = own if crop_group is None else _sample_for_group(seed, epoch, crop_group, offset_count)
+    top, left = shared.top, shared.left
+    if offsets is not None:
+        top, left = offsets[(top * offset_count + left) * len(offsets) // offset_count**2]
+    return Augmentation(top, left, shared.flip and flips, own.normals)
+
+
+def _sample(seed: int, epoch: int, record: int, offset_count: int) -> Augmentation:
     # Philox is counter-based: every (seed, epoch, record) is an independent stream, found without walking to it.
     random = np.random.Generator(np.random.Philox(key=[seed, epoch], counter=[0, 0, 0, record]))
     top, left, flip = random.integers(offset_count), random.integers(offset_count), random.integers(2)
     return Augmentation(int(top), int(left), bool(flip), random.standard_normal(3))
 
 
-@functools.lru_cache(maxsize=64)  # the images of a group come one after another
-def _sample_for_group(*, seed: int, epoch: int, group: int, offset_count: int) -> Augmentation:
-    """Samples what a group shares: the crop and flip of the record whose number is the group's."""
-    return sample_augmentation(seed=seed, epoch=epoch, record=group, offset_count=offset_count)
+_sample_for_group = functools.lru_cache(maxsize=64)(_sample)  # the images of a group come one after another
 
 
-@functools.lru_cache(maxsize=4)
 def choose_offsets(crops: int, *, seed: int, offset_count: int = OFFSET_COUNT) -> tuple[tuple[int, int], ...]:
     """Chooses (top, left) of `crops` different crops, or of all: the centre, and others, the same in all epochs."""
     centre = ((offset_count - 1) // 2,) * 2
@@ -70,38 +79,11 @@ def choose_offsets(crops: int, *, seed: int, offset_count: int = OFFSET_COUNT) -
     return (centre, *[offset for offset in offsets if offset != centre])[:crops]
 
 
-def restrict_augmentation(
-    augmentation: Augmentation,
-    *,
-    offsets: tuple[tuple[int, int], ...] | None,
-    flips: bool,
-    offset_count: int = OFFSET_COUNT,
-) -> Augmentation:
-    """Restricts the crop to one of `offsets` (None: any), and mirrors only where `flips`.
-
-    Few offsets are equally likely; of many, which do not divide offset_count**2 evenly, some are twice as likely as
-    others. What is not restricted stays as it was sampled.
-    """
-    if offsets is not None:
-        sampled = augmentation.top * offset_count + augmentation.left
-        top, left = offsets[sampled * len(offsets) // offset_count**2]
-        augmentation = dataclasses.replace(augmentation, top=top, left=left)
-    return augmentation if flips else dataclasses.replace(augmentation, flip=False)
-
-
-def crop(image: np.ndarray, augmentation: Augmentation, *, size: int = CROP) -> np.ndarray:
-    """Crops uint8 (h, w, 3) to (size, size, 3) at the sampled offset, and mirrors it left to right if `flip`."""
-    view = image[augmentation.top : augmentation.top + size, augmentation.left : augmentation.left + size]
-    return view[:, ::-1] if augmentation.flip else view
-
-
 def lighting_basis(rgb_covariance: np.ndarray, *, scale: str, strength: float) -> np.ndarray:
     """Returns float32 (3, 3) B: an image's lighting is B @ normals, in 0..255 units per RGB channel.
 
-    Args:
-      rgb_covariance: (3, 3), of training pixels in 0..255 units.
-      scale: 'standard_deviation' or 'eigenvalue', see model.spec.Lighting.
-      strength: standard deviation of the random numbers, 0.1 in the paper.
+    `rgb_covariance` is (3, 3), of training pixels in 0..255 units. `scale` is 'standard_deviation' or 'eigenvalue', and
+    `strength` the standard deviation of the random numbers (see model.spec.Lighting).
     """
     eigenvalues, vectors = np.linalg.eigh(rgb_covariance)
     eigenvalues = eigenvalues.clip(min=0)  # rounding may leave -1e-12 on greyscale data
@@ -135,8 +117,7 @@ def normalise(
       images: uint8 or any numeric, 0..255.
       mean: (size, size, 3), 0..255: the centre of the training set's mean image, for every crop (CHM
         convdata_jpeg.py).
-      lighting: (b, 3), added to all pixels of an image, 0..255 units; three zeros for an image that gets none, and
-        None in testing, where none does.
+      lighting: (b, 3), added to all pixels of an image, 0..255 units; three zeros, or None for all images: nothing.
       divisor: divides each image to which lighting was added, and no other (see model.spec.Lighting).
       std: divides each RGB channel (see model.spec.Variant.pixel_std).
     """

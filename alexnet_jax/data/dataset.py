@@ -3,25 +3,27 @@
 Reads a plain TFDS ArrayRecord dataset (docs/data.md has the layout) and never imports TensorFlow.
 """
 
-from __future__ import annotations
-
 import dataclasses
+import hashlib
+import json
 import os
 import pathlib
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import tensorflow_datasets as tfds
 
-from alexnet_jax.data.fingerprint import MANIFEST_FILE, compute_fingerprint, read_dataset_manifest
 from alexnet_jax.errors import InputError
 from alexnet_jax.files import hash_file
 from alexnet_jax.model.spec import Variant
 
 VERSION = '1.0.0'  # the version folder's name
-STATISTICS_FILE = 'statistics.npz'
+STATISTICS_FILE, MANIFEST_FILE = 'statistics.npz', 'manifest.json'
+# Raised when an older reader would misread a dataset. 2 is a dataset whose images stay where TFDS keeps them.
+FORMAT_VERSION, ORIGINALS_VERSION = 1, 2
+SMALL = 16_000_000  # bytes: what opening a dataset reads and hashes, a few milliseconds
 # What NumPy raises of a file that is no archive of arrays; the first three, of one array or none in place of several.
 _NOT_ARRAYS = (KeyError, TypeError, AttributeError, ValueError, OSError, EOFError, MemoryError, zipfile.BadZipFile)
 
@@ -29,11 +31,9 @@ _NOT_ARRAYS = (KeyError, TypeError, AttributeError, ValueError, OSError, EOFErro
 class DataSource:
     """Reads the records of one split by index: `len(records)`, `records[i] -> (jpeg, label)`.
 
-    `jpeg` is the bytes of a square RGB JPEG, or of an image of any size and format where `photos`; `label` an int in
-    [0, classes). Any number of threads may read; a pickled copy opens its own files.
-
-    Attributes:
-      photos: whether the images are as TFDS keeps them: training makes squares of them each time.
+    `jpeg` is the bytes of a square RGB JPEG, or where `photos` of an image of any size and format, which training makes
+    a square of each time; `label` an int in [0, classes). Any number of threads may read; a pickled copy opens its own
+    files.
     """
 
     def __init__(
@@ -48,13 +48,11 @@ class DataSource:
     ) -> None:
         """Wraps a TFDS data source of {'image': bytes, 'label': int}, without the records `excluded`."""
         self._name, self._split, self._class_count = name, split, class_count
-        self._data_source = data_source
-        self._usable = np.delete(np.arange(len(data_source)), excluded) if len(excluded) else None
-        self.photos = photos
+        self._data_source, self.photos = data_source, photos
+        self._indices = np.delete(np.arange(len(data_source)), list(excluded))
 
     def __len__(self) -> int:
-        """Counts the images of the split."""
-        return len(self._data_source if self._usable is None else self._usable)
+        return len(self._indices)
 
     def __getitem__(self, index: int) -> tuple[bytes, int]:
         """Reads JPEG bytes and label; `InputError` when the label is not one of the classes."""
@@ -62,51 +60,39 @@ class DataSource:
             raise IndexError(f'{self._name} {self._split} has {len(self)} records, asked for {index}')
         record_name = f'dataset {self._name}, split {self._split}, record {index}'
         try:
-            record = self._data_source[index if self._usable is None else int(self._usable[index])]
+            record = self._data_source[int(self._indices[index])]
         except (RuntimeError, ValueError, OSError) as error:  # what ArrayRecord makes of a damaged or missing shard
             raise InputError(
                 f'{record_name} cannot be read: {str(error).splitlines()[0][:200]}; look at all of it with '
                 f'`alexnet prepare --verify={self._name}`'
             ) from error
-        label = int(record['label'])
-        if not 0 <= label < self._class_count:
-            classes = f'the {self._class_count} classes'
-            raise InputError(f'{record_name}: label {label} is outside {classes}; prepare it again with --overwrite')
+        label, count = int(record['label']), self._class_count
+        if not 0 <= label < count:
+            outside = f'label {label} is outside the {count} classes'
+            raise InputError(f'{record_name}: {outside}; prepare it again with --overwrite')
         return record['image'], label
 
 
 @dataclasses.dataclass(frozen=True)
 class Dataset:
-    """A prepared dataset on disk.
-
-    Attributes:
-      name: its TFDS name.
-      directory: the version folder, such as data/demo/1.0.0.
-      classes: class names, in label order.
-      mean_image: float32 (record_size, record_size, 3), 0..255, the mean of the training split.
-      rgb_covariance: float64 (3, 3), units of 0..255 squared, over all pixels of the training split.
-      fingerprint: sha256 in hex of everything that training reads (see `fingerprint.compute_fingerprint`).
-      photos: whether the images stay where TFDS keeps them, of any size.
-      splits: for each split its name where the images are, the records there, and the indices of those excluded.
-      builder: of the TFDS dataset that holds the images.
-    """
+    """A prepared dataset on disk."""
 
     name: str
-    directory: pathlib.Path
-    classes: tuple[str, ...]
-    mean_image: np.ndarray
-    rgb_covariance: np.ndarray
-    fingerprint: str
-    photos: bool
-    splits: Mapping[str, Mapping[str, Any]]
-    builder: Any
+    directory: pathlib.Path  # the version folder, such as data/demo/1.0.0
+    classes: tuple[str, ...]  # names, in label order
+    mean_image: np.ndarray  # float32 (record_size, record_size, 3), 0..255, of the training split
+    rgb_covariance: np.ndarray  # float64 (3, 3), 0..255 squared, over all pixels of the training split
+    fingerprint: str  # of everything that training reads (see `compute_fingerprint`)
+    photos: bool  # whether the images stay where TFDS keeps them, of any size
+    splits: Mapping[str, Mapping[str, Any]]  # name where the images are, records there, indices of those excluded
+    builder: Any  # of the TFDS dataset that holds the images
 
     @property
     def record_size(self) -> int:
         """Returns the side of the records in pixels."""
         return len(self.mean_image)
 
-    def check_variant(self, variant: Variant) -> Dataset:
+    def check_variant(self, variant: Variant) -> Self:
         """Returns the dataset; `InputError` where the network's crops come from records of another size."""
         own, wanted = self.record_size, variant.record_size
         if own != wanted:
@@ -123,7 +109,8 @@ class Dataset:
 
     def examples(self, split: str) -> int:
         """Counts the images of `split`; `InputError` when there is no such split."""
-        return self._get_split(split)['records'] - len(self._get_split(split)['excluded'])
+        stored = self._get_split(split)
+        return stored['records'] - len(stored['excluded'])
 
     def records(self, split: str) -> DataSource:
         """Opens the records of `split` ('train', 'validation') for random access."""
@@ -142,10 +129,6 @@ def open_dataset(name: str, *, data_dir: str | os.PathLike[str]) -> Dataset:
     """Opens DATA_DIR/NAME/1.0.0, as written by `alexnet prepare`.
 
     Checks the size of every file and the sha256 of the small ones; `verify_dataset` reads the shards too.
-
-    Args:
-      name: dataset name, such as 'demo'.
-      data_dir: the folder of prepared datasets.
 
     Raises:
       InputError: not prepared, prepared by something else, or damaged.
@@ -220,12 +203,7 @@ def list_datasets(data_dir: str | os.PathLike[str]) -> list[str]:
 def verify_dataset(
     name: str, *, data_dir: str | os.PathLike[str], progress: Callable[[str, int, int], None] | None = None
 ) -> Dataset:
-    """Opens a dataset and reads every byte of it again.
-
-    Args:
-      name: dataset name.
-      data_dir: the folder of prepared datasets.
-      progress: called with 'verified', the number of files read, and of all files.
+    """Opens a dataset and reads every byte of it again; `progress` gets 'verified', the files read, and all files.
 
     Raises:
       InputError: what `open_dataset` raises, or a file does not have its sha256.
@@ -241,3 +219,50 @@ def verify_dataset(
     if damaged:
         raise InputError(f'{dataset.directory} is damaged: {", ".join(damaged)}; prepare it again with --overwrite')
     return dataset
+
+
+def write_dataset_manifest(directory: pathlib.Path, *, originals: Mapping[str, Any] | None = None) -> str:
+    """Adds manifest.json to a finished folder; returns the fingerprint."""
+    files = {
+        path.name: {'sha256': hash_file(path), 'bytes': path.stat().st_size}
+        for path in sorted(directory.iterdir())
+        if path.name not in (MANIFEST_FILE, 'dataset_info.json')  # the latter describes the writer, not the content
+    }
+    fingerprint = compute_fingerprint(files)
+    manifest = {'format_version': FORMAT_VERSION, 'fingerprint': fingerprint, 'files': files}
+    if originals is not None:
+        manifest |= {'format_version': ORIGINALS_VERSION, 'originals': dict(originals)}
+    (directory / MANIFEST_FILE).write_text(json.dumps(manifest, indent=2) + '\n')
+    return fingerprint
+
+
+def read_dataset_manifest(directory: pathlib.Path, *, remedy: str) -> dict[str, Any]:
+    """Reads the manifest of a dataset; checks the size of every file, and the sha256 of the small ones.
+
+    Raises:
+      InputError: of another format, or damaged; ends with `remedy`.
+    """
+    try:
+        manifest = json.loads((directory / MANIFEST_FILE).read_text())
+        known = manifest['format_version'] in (FORMAT_VERSION, ORIGINALS_VERSION)
+        for file, entry in manifest['files'].items() if known else ():
+            if pathlib.PurePath(file).name != file or type(entry['bytes']) is not int or not entry['sha256']:
+                raise ValueError(file)  # a file elsewhere is none of the dataset's
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise InputError(f'{directory / MANIFEST_FILE} is damaged; {remedy}') from error
+    if not known:
+        found = manifest['format_version']
+        raise InputError(f'{directory} has format {found!r}, not {FORMAT_VERSION} or {ORIGINALS_VERSION}; {remedy}')
+    for file, entry in manifest['files'].items():
+        path = directory / file
+        if not path.is_file() or path.stat().st_size != entry['bytes']:
+            raise InputError(f'{path} is missing or not of its {entry["bytes"]} bytes; {remedy}')
+        if entry['bytes'] < SMALL and 'array_record' not in file and hash_file(path) != entry['sha256']:
+            raise InputError(f'{path} has changed since it was written; {remedy}')
+    return manifest
+
+
+def compute_fingerprint(files: Mapping[str, Mapping[str, Any]]) -> str:
+    """Computes the sha256, in hex, of names and hashes of a manifest's files: shards, features, labels, statistics."""
+    lines = ''.join(f'{files[name]["sha256"]}  {name}\n' for name in sorted(files))
+    return hashlib.sha256(lines.encode()).hexdigest()

@@ -1,9 +1,7 @@
 """Decodes a prepared record's JPEG, whole or cropped and mirrored, straight into the batch."""
 
-from __future__ import annotations
-
 import threading
-from typing import Protocol
+from collections.abc import Callable
 
 import numpy as np
 import simplejpeg
@@ -11,53 +9,24 @@ import simplejpeg
 from alexnet_jax.data.statistics import RECORD
 from alexnet_jax.errors import InputError
 
-
-class CropDecoder(Protocol):
-    """Decodes a crop of a square image: `decode_record_crop`, `photo.decode_photo_crop`."""
-
-    def __call__(
-        self,
-        data: bytes,
-        out: np.ndarray,
-        *,
-        top: int = 0,
-        left: int = 0,
-        mirrored: bool = False,
-        record_size: int = RECORD,
-    ) -> None:
-        """Fills `out`.
-
-        Args:
-          data: an image file's bytes.
-          out: uint8 (side, side, 3), contiguous; becomes RGB.
-          top: first row of the crop.
-          left: first column.
-          mirrored: whether to exchange left and right within the crop.
-          record_size: side of the square that the crop is cut out of.
-
-        Raises:
-          InputError: training cannot use the image.
-        """
-        ...
-
-
+# `decode_record_crop` or `photo.decode_photo_crop`: (data, out, *, top, left, mirrored, record_size).
+CropDecoder = Callable[..., None]
 _scratch = threading.local()  # a record's pixels: new memory for every image would cost a twentieth of its decoding
-
-
-def _get_scratch(record_size: int) -> np.ndarray:
-    """Returns this thread's memory for one record."""
-    if len(getattr(_scratch, 'pixels', ())) != record_size:
-        _scratch.pixels = np.empty((record_size, record_size, 3), np.uint8)
-    return _scratch.pixels
 
 
 def decode_record_crop(
     data: bytes, out: np.ndarray, *, top: int = 0, left: int = 0, mirrored: bool = False, record_size: int = RECORD
 ) -> None:
-    """Decodes a crop of a prepared record, a JPEG of `record_size` x `record_size`; see `CropDecoder`."""
+    """Decodes a crop of a prepared record, a JPEG of `record_size` x `record_size`; `InputError` if it is none.
+
+    The crop begins at row `top` and column `left`, fills `out`, which is uint8 (side, side, 3) and contiguous and
+    becomes RGB, and has left and right exchanged if `mirrored`.
+    """
     side = len(out)
     whole = side == record_size and not mirrored
-    pixels = out if whole else _get_scratch(record_size)
+    if not whole and len(getattr(_scratch, 'pixels', ())) != record_size:
+        _scratch.pixels = np.empty((record_size, record_size, 3), np.uint8)
+    pixels = out if whole else _scratch.pixels
     try:
         height, width, _, _ = simplejpeg.decode_jpeg_header(data)
         if height != record_size or width != record_size:
@@ -87,10 +56,3 @@ def copy_crop(pixels: np.ndarray, out: np.ndarray, *, mirrored: bool) -> None:
         words = np.dtype(np.uint64)
         rows = np.lib.stride_tricks.as_strided(pixels, (side, 3 * side), (pixels.strides[0], 1))
         out.reshape(side, 3 * side).view(words)[...] = rows.view(words.newbyteorder())[:, ::-1]
-
-
-def decode_record(jpeg: bytes, *, record_size: int = RECORD) -> np.ndarray:
-    """Decodes a record's JPEG to uint8 (record_size, record_size, 3) RGB."""
-    pixels = np.empty((record_size, record_size, 3), np.uint8)
-    decode_record_crop(jpeg, pixels, record_size=record_size)
-    return pixels

@@ -1,7 +1,5 @@
 """Brings one photograph of any size to a square of RGB, 256 x 256 as the paper trains on (section 2) or another."""
 
-from __future__ import annotations
-
 import io
 import os
 import pathlib
@@ -26,16 +24,8 @@ MAX_PIXELS = 2**28 // 3  # 89,478,485, a quarter of a GiB as RGB, Pillow's own l
 MAX_BYTES = 2**29  # of a file: more than so many pixels take uncompressed and transparent
 # By content, not by name. Pillow knows more, and hands some to other programs: an EPS is run by Ghostscript.
 FORMATS = ('BMP', 'GIF', 'JPEG', 'PNG', 'PPM', 'TIFF', 'WEBP')
-MODES = (
-    '1',
-    'L',
-    'LA',
-    'P',
-    'PA',
-    'RGB',
-    'RGBA',
-    'CMYK',
-)  # at most eight bits a channel, meaning known without profile
+# At most eight bits a channel, whose meaning is known without a profile.
+MODES = ('1', 'L', 'LA', 'P', 'PA', 'RGB', 'RGBA', 'CMYK')
 BICUBIC = ResizeAlg.convolution(FilterType.catmull_rom)  # Pillow's BICUBIC: stretched to the source's pixels, no alias
 
 
@@ -64,7 +54,7 @@ def photo_to_jpeg(data: bytes, quality: int = QUALITY, *, record_size: int = REC
 def decode_photo_crop(
     data: bytes, out: np.ndarray, *, top: int = 0, left: int = 0, mirrored: bool = False, record_size: int = RECORD
 ) -> None:
-    """Decodes a crop of a photograph's `square_image`, without the loss of a record's JPEG; see `CropDecoder`."""
+    """Decodes a crop of a photograph's `square_image`, with no JPEG's loss in between; see `decode_record_crop`."""
     try:
         order = 'BGR' if mirrored else 'RGB'  # see copy_crop
         pixels = square_image(data, top=top, left=left, side=len(out), order=order, record_size=record_size)
@@ -84,13 +74,8 @@ def square_image(
     large JPEG is first reduced while it is read, never below twice the final size. EXIF orientation is applied;
     transparency is laid over white; CMYK becomes r = (255 - c) * (255 - k) / 255.
 
-    Args:
-      data: an image file's bytes, 8 bits a channel; the content counts, not the file's name.
-      top: first row of the crop, of `record_size`.
-      left: its first column.
-      side: its size; None: the whole square.
-      order: 'RGB' or 'BGR', of the result.
-      record_size: side of the square.
+    The crop begins at row `top` and column `left` of the square and is `side` wide and high, None: the whole square.
+    Its channels come in `order`, 'RGB' or 'BGR'.
 
     Raises:
       UnusableImage: with the reason, in a few words.

@@ -1,7 +1,5 @@
 """Opens photographs named one by one on a command line, as records that testing reads."""
 
-from __future__ import annotations
-
 import dataclasses
 import pathlib
 from collections.abc import Sequence
@@ -12,25 +10,16 @@ from alexnet_jax.data.photo import UnusableImage, read_photo, square_image
 
 @dataclasses.dataclass(frozen=True)
 class PhotoFiles:
-    """Files that are photographs, and the rest.
+    """Files that are photographs, and the rest."""
 
-    Attributes:
-      names: those that can be read, as they were given.
-      labels: of each the class that its folder is called, or None.
-      records: the same, whole, each with label 0 where it has none.
-      unusable: 'NAME: reason' of the others.
-    """
-
-    names: tuple[str, ...]
-    labels: tuple[int | None, ...]
-    records: DataSource
-    unusable: tuple[str, ...]
+    names: tuple[str, ...]  # of those that can be read, as they were given
+    labels: tuple[int | None, ...]  # of each the class that its folder is called, or None
+    records: DataSource  # the same, whole, each with label 0 where it has none
+    unusable: tuple[str, ...]  # 'NAME: reason' of the others
 
 
 @dataclasses.dataclass(frozen=True)
 class _FileSource:
-    """Reads files as TFDS reads records."""
-
     names: Sequence[str]
     labels: Sequence[int | None]
 

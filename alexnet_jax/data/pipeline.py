@@ -5,8 +5,6 @@ remember nothing of its data, and any number of hosts and workers sees the same 
 without a gap: each record comes exactly once in every epoch, also where the batch does not divide it.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import functools
 from collections.abc import Iterator
@@ -15,7 +13,7 @@ from typing import Any
 import grain
 import numpy as np
 
-from alexnet_jax.data.augment import CROP, count_offsets, restrict_augmentation, sample_augmentation
+from alexnet_jax.data.augment import CROP, count_offsets, sample_augmentation
 from alexnet_jax.data.dataset import DataSource
 from alexnet_jax.data.decode import CropDecoder, decode_record_crop
 from alexnet_jax.data.statistics import RECORD
@@ -43,53 +41,31 @@ def read_whole_image(source: DataSource, index: int, *, record_size: int) -> np.
 
 @dataclasses.dataclass(frozen=True)
 class HostBatch:
-    """Augmented training images on the host.
+    """Augmented training images on the host."""
 
-    Attributes:
-      images: uint8 (b, crop_size, crop_size, 3), cropped and flipped, RGB.
-      labels: int32 (b,).
-      lighting: float32 (b, 3), to be added to the pixels, 0..255 units.
-      records: int64 (b,), indices of the images in the training split.
-    """
-
-    images: np.ndarray
-    labels: np.ndarray
-    lighting: np.ndarray
-    records: np.ndarray
+    images: np.ndarray  # uint8 (b, crop_size, crop_size, 3), cropped and flipped, RGB
+    labels: np.ndarray  # int32 (b,)
+    lighting: np.ndarray  # float32 (b, 3), to be added to the pixels, 0..255 units
+    records: np.ndarray  # int64 (b,), indices of the images in the training split
 
 
 @dataclasses.dataclass(frozen=True)
 class TrainingBatches:
-    """Makes the training batches: `self[step]` is the global batch of `step`, or this host's rows of it.
-
-    Attributes:
-      source: the training records.
-      batch_size: images of a global batch, of all hosts together.
-      seed: of shuffling and augmentation.
-      lighting_basis: float32 (3, 3) of `augment.lighting_basis`, or zeros for none.
-      decode_crop: the decoder of the source's images, of `get_crop_decoder`.
-      crop_size: side of the crops.
-      record_size: side of the records that they are cut out of.
-      rows: the rows of the global batch that this host makes; None: all of them.
-      images_per_crop: how many neighbours in an epoch's order share crop and flip (model.spec.Variant).
-      offsets: (top, left) of the crops to choose from; None: all.
-      flips: whether images are mirrored.
-      lighting_steps: the number of first steps with lighting, which is zero afterwards; None: all steps.
-    """
+    """Makes the training batches: `self[step]` is the global batch of `step`, or this host's rows of it."""
 
     source: DataSource
-    batch_size: int
-    seed: int
-    lighting_basis: np.ndarray
-    decode_crop: CropDecoder = decode_record_crop
+    batch_size: int  # of all hosts together
+    seed: int  # of shuffling and augmentation
+    lighting_basis: np.ndarray  # float32 (3, 3) of `augment.lighting_basis`, or zeros for none
+    decode_crop: CropDecoder = decode_record_crop  # of `get_crop_decoder(source)`
     _: dataclasses.KW_ONLY
-    crop_size: int = CROP
-    record_size: int = RECORD
-    rows: range | None = None
-    images_per_crop: int = 1
-    offsets: tuple[tuple[int, int], ...] | None = None
-    flips: bool = True
-    lighting_steps: int | None = None
+    crop_size: int = CROP  # side of the crops
+    record_size: int = RECORD  # side of the records that they are cut out of
+    rows: range | None = None  # of the global batch, those that this host makes; None: all
+    images_per_crop: int = 1  # how many neighbours in an epoch's order share crop and flip (model.spec.Variant)
+    offsets: tuple[tuple[int, int], ...] | None = None  # (top, left) of the crops to choose from; None: all
+    flips: bool = True  # whether images are mirrored
+    lighting_steps: int | None = None  # number of first steps with lighting, which is zero afterwards; None: all steps
 
     def __post_init__(self) -> None:
         if self.rows is not None and not set(self.rows) <= set(range(self.batch_size)):
@@ -104,10 +80,10 @@ class TrainingBatches:
         # the others' code and data, which costs 20 us an image on one thread, 70 on two.
         encoded = [self.source[record] for record in records.tolist()]
         count, neighbours = count_offsets(self.crop_size, record=self.record_size), self.images_per_crop
-        sample = functools.partial(sample_augmentation, seed=self.seed, offset_count=count)
-        restrict = functools.partial(restrict_augmentation, offsets=self.offsets, flips=self.flips, offset_count=count)
+        options: Any = {'seed': self.seed, 'offset_count': count, 'offsets': self.offsets, 'flips': self.flips}
+        sample = functools.partial(sample_augmentation, **options)
         augmentations = [
-            restrict(sample(epoch=epoch, record=record, crop_group=index // neighbours if neighbours > 1 else None))
+            sample(epoch=epoch, record=record, crop_group=index // neighbours if neighbours > 1 else None)
             for (epoch, index), record in zip(self._locate_rows(step), records.tolist(), strict=True)
         ]
         images = np.empty((len(records), self.crop_size, self.crop_size, 3), np.uint8)
@@ -144,17 +120,11 @@ def epoch_order(records: int, *, seed: int, epoch: int) -> np.ndarray:
 
 @dataclasses.dataclass(frozen=True)
 class EvaluationBatch:
-    """Whole records in order, the last batch filled up.
+    """Whole records in order, the last batch filled up."""
 
-    Attributes:
-      images: uint8 (b, record_size, record_size, 3), RGB; zeros where filled up.
-      labels: int32 (b,).
-      valid: bool (b,), False where filled up.
-    """
-
-    images: np.ndarray
-    labels: np.ndarray
-    valid: np.ndarray
+    images: np.ndarray  # uint8 (b, record_size, record_size, 3), RGB; zeros where filled up
+    labels: np.ndarray  # int32 (b,)
+    valid: np.ndarray  # bool (b,), False where filled up
 
 
 @dataclasses.dataclass(frozen=True)

@@ -7,7 +7,7 @@ so the sums are kept as whole numbers: they are exact, and the result is the sam
 over however many processes, the images were added.
 """
 
-from __future__ import annotations
+from typing import Self
 
 import numpy as np
 
@@ -19,18 +19,12 @@ class Statistics:
 
     int64 is wide enough: the largest sum is of squares, at most 256 * 256 * 255**2 an image, which fills 63
     bits after 2e9 images; of records of 1024 after 1e8.
-
-    Attributes:
-      image_sum: int64 (record_size, record_size, 3), the sum of all images added.
-      product_sum: int64 (3, 3), the sum over all pixels of the outer product of RGB with itself.
-      class_counts: int64 (classes,), images of each class.
     """
 
     def __init__(self, class_count: int, *, record_size: int = RECORD) -> None:
-        """Starts from no images, of side `record_size`, in `class_count` classes."""
         self.image_sum = np.zeros((record_size, record_size, 3), np.int64)
-        self.product_sum = np.zeros((3, 3), np.int64)
-        self.class_counts = np.zeros(class_count, np.int64)
+        self.product_sum = np.zeros((3, 3), np.int64)  # over all pixels, of the outer product of RGB with itself
+        self.class_counts = np.zeros(class_count, np.int64)  # images of each class
 
     def add(self, image: np.ndarray, label: int) -> None:
         """Adds one image, uint8 (record_size, record_size, 3) RGB, of class `label`."""
@@ -43,7 +37,7 @@ class Statistics:
         self.product_sum += np.einsum('cn,dn->cd', pixels, pixels)
         self.class_counts[label] += 1
 
-    def merge(self, other: Statistics) -> None:
+    def merge(self, other: Self) -> None:
         """Adds the sums of `other`."""
         for name, value in vars(other).items():
             vars(self)[name] += value

@@ -3,8 +3,6 @@
 They are measured on the training batches themselves, so that everything between the files and the network is included.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import math
 from collections.abc import Callable, Iterator
@@ -23,53 +21,37 @@ _RIDGE = 0.1  # of the probe, in multiples of the mean square of its features ov
 
 
 @dataclasses.dataclass(frozen=True)
-class DataStats:
-    """Statistics of some training batches.
-
-    Attributes:
-      images: different records among them, of one epoch.
-      classes_seen: different labels.
-      classes_possible: how many could be seen in so many images.
-      entropy: of the labels' frequencies, in nats.
-      largest: the most frequent label's share, 0..1.
-      order: mean entropy of the labels within a batch, as a fraction of what it is with the labels in random order;
-        NaN where that is 0.
-      pixel_range: (lowest, highest) value.
-      channel_means: of the pixels' three channels, (3,).
-      pixel_mean, pixel_spread: of all values; the spread is the standard deviation.
-      probe: see `Probe`; None with fewer than two classes, too few images, or all images the same.
-    """
-
-    images: int
-    classes_seen: int
-    classes_possible: int
-    entropy: float
-    largest: float
-    order: float
-    pixel_range: tuple[int, int]
-    channel_means: np.ndarray
-    pixel_mean: float
-    pixel_spread: float
-    probe: Probe | None
-
-
-@dataclasses.dataclass(frozen=True)
 class Probe:
     """Accuracy of a linear classifier of thumbnails on images held out, beside its accuracy with permuted labels.
 
-    Attributes:
-      accuracy, permuted_accuracy: fraction of the images held out that it gets right, 0..1.
-      sigmas: how far its mean score of the right class is above that with permuted labels, in standard deviations of
-        the latter over the permutations: around 0 where labels and images have nothing to do with each other.
+    `sigmas` is how far its mean score of the right class is above that with permuted labels, in standard deviations of
+    the latter over the permutations: around 0 where labels and images have nothing to do with each other.
     """
 
-    accuracy: float
-    permuted_accuracy: float
+    accuracy: float  # 0..1
+    permuted_accuracy: float  # 0..1
     sigmas: float
 
 
+@dataclasses.dataclass(frozen=True)
+class DataStats:
+    """Statistics of some training batches."""
+
+    images: int  # different records among them, of one epoch
+    classes_seen: int
+    classes_possible: int  # how many could be seen in so many images
+    entropy: float  # of the labels' frequencies, in nats
+    largest: float  # the most frequent label's share, 0..1
+    order: float  # the labels' mean entropy within a batch over that in random order; NaN where the latter is 0
+    pixel_range: tuple[int, int]  # (lowest, highest)
+    channel_means: np.ndarray  # (3,)
+    pixel_mean: float
+    pixel_spread: float  # standard deviation
+    probe: Probe | None  # None with fewer than two classes, too few images, or all images the same
+
+
 def measure_data(
-    batches: Iterator[HostBatch], *, classes: int, examples: int, info: Callable[[str], None] = lambda text: None
+    batches: Iterator[HostBatch], *, classes: int, examples: int, info: Callable[[str], None]
 ) -> DataStats:
     """Reads MIN_IMAGES to MAX_IMAGES images of `batches`, or an epoch of `examples`, and measures them."""
     wanted = min(examples, MAX_IMAGES, max(MIN_IMAGES, IMAGES_PER_CLASS * classes))
@@ -161,10 +143,7 @@ def fit_probe(features: np.ndarray, labels: np.ndarray, *, classes: int) -> Prob
 
     One decomposition serves all permutations: the prediction is linear in the labels it was learned from.
 
-    Args:
-      features: float32 (n, f).
-      labels: int (n,).
-      classes: number of classes.
+    `features` are float32 (n, f), `labels` int (n,); None as `DataStats.probe`.
     """
     n = len(labels)
     if n < 20 or len(np.unique(labels)) < 2 or not features.std(axis=0).any():
@@ -195,9 +174,8 @@ def fit_probe(features: np.ndarray, labels: np.ndarray, *, classes: int) -> Prob
         return float(right.mean()), float(hit.mean())
 
     mean_score, accuracy = score(labels)
-    permuted_scores, permuted_accuracies = np.transpose(
-        [score(random.permutation(labels)) for _ in range(PERMUTATIONS)]
-    )
+    permuted = [score(random.permutation(labels)) for _ in range(PERMUTATIONS)]
+    permuted_scores, permuted_accuracies = np.transpose(permuted)
     spread = float(permuted_scores.std(ddof=1))
     return Probe(
         accuracy=accuracy,

@@ -1,7 +1,5 @@
 """Statistics of some real training steps: losses, layers' outputs, gradients, updates, dropout masks."""
 
-from __future__ import annotations
-
 import dataclasses
 import itertools
 import math
@@ -21,6 +19,7 @@ from alexnet_jax.doctor.snapshot import Snapshot
 from alexnet_jax.sharding.backend import compiler_options
 from alexnet_jax.sharding.collectives import copy_to_towers
 from alexnet_jax.sharding.mesh import REPLICATED, batch_spec, parameter_specs, place_batch, replicate
+from alexnet_jax.training.build import Run
 from alexnet_jax.training.schedule import get_lr_multipliers
 from alexnet_jax.training.step import Batch, make_gradients, make_model, rates_at
 
@@ -34,88 +33,63 @@ _MIN_PAIRS = 2500  # of units: with so many, chance gives a correlation of 0.1 f
 class InputStats:
     """Statistics of what conv1 reads in training, normalised pixels, over all steps.
 
-    Attributes:
-      mean: of the three channels, (3,), in 0..255 units: times the variant's `pixel_std`.
-      subtracted: how far the three channels' means are below those of the pixels in the same images, (3,): about the
-        mean image, also where a few images are darker than most.
-      spread: the standard deviation of all of it, each channel about its own mean, in the same units.
-      lowest, highest: of all of it, as conv1 reads it.
+    `mean`, `subtracted` and `spread` are in 0..255 units: times the variant's `pixel_std`.
     """
 
-    mean: np.ndarray
-    subtracted: np.ndarray
-    spread: float
-    lowest: float
+    mean: np.ndarray  # (3,), of the channels
+    subtracted: np.ndarray  # (3,), how far these are below the means of the same images' pixels, dark images or not
+    spread: float  # standard deviation, each channel about its own mean
+    lowest: float  # as conv1 reads it
     highest: float
 
 
 @dataclasses.dataclass(frozen=True)
 class UpdateStats:
-    """Statistics of a layer's kernel in training, each the median over the steps.
+    """Statistics of a layer's kernel in training, each the median over the steps."""
 
-    Attributes:
-      gradient: Euclidean norm of its gradient.
-      weight: Euclidean norm of the kernel itself.
-      ratio: norm of the update, as it was applied, divided by that of the kernel before it.
-    """
-
-    gradient: float
-    weight: float
-    ratio: float
+    gradient: float  # Euclidean norm of its gradient
+    weight: float  # Euclidean norm of the kernel itself
+    ratio: float  # norm of the update, as it was applied, divided by that of the kernel before it
 
 
 @dataclasses.dataclass(frozen=True)
 class DropoutStats:
     """Statistics of the hidden units that training dropped.
 
-    Attributes:
-      kept: fraction of the units that were kept, of those whose mask is known.
-      correlations: {'towers', 'images', 'layers', 'steps': correlation}: of a unit kept or dropped in tower 0 with the
-        unit of the same place in tower 1; in one image of a batch with the next; in one hidden layer with the next; in
-        one step with the next. 0 by chance, 1 where both are the same. None where there is nothing to compare.
+    `correlations` has 'towers', 'images', 'layers' and 'steps': of a unit kept or dropped in tower 0 with the unit of
+    the same place in tower 1; in one image of a batch with the next; in one hidden layer with the next; in one step
+    with the next. 0 by chance, 1 where both are the same. None where there is nothing to compare.
     """
 
-    kept: float | None
+    kept: float | None  # fraction of the units whose mask is known
     correlations: dict[str, float | None]
 
 
 @dataclasses.dataclass(frozen=True)
 class NetworkStats:
-    """Statistics of some training steps.
+    """Statistics of some training steps; those of layers by name."""
 
-    Attributes:
-      start: updates made before the first.
-      images: how many `before` and `after` were measured on.
-      losses, errors, rates: of each step, before its update; a loss that is not finite is the last.
-      inputs: what conv1 read.
-      before, after: {layer: LayerStats} as in testing (nothing dropped), before the first step and after the last.
-      updates: {layer: UpdateStats}.
-      frozen_layers: layers whose learning rate is 0 at the last step: those of `updates` whose ratio is 0 on purpose.
-      dropout: dropout masks; None where the variant drops nothing, or inputs, whose masks cannot be recorded.
-    """
-
-    start: int
-    images: int
-    losses: list[float]
+    start: int  # updates made before the first
+    images: int  # how many `before` and `after` were measured on
+    losses: list[float]  # of each step, before its update; one that is not finite is the last
     errors: list[float]
     rates: list[float]
     inputs: InputStats
-    before: dict[str, LayerStats]
-    after: dict[str, LayerStats]
+    before: dict[str, LayerStats]  # as in testing (nothing dropped), before the first step
+    after: dict[str, LayerStats]  # after the last
     updates: dict[str, UpdateStats]
-    frozen_layers: tuple[str, ...]
-    dropout: DropoutStats | None
+    frozen_layers: tuple[str, ...]  # whose learning rate is 0 at the last step, and so the ratio of their updates
+    dropout: DropoutStats | None  # None where the variant drops nothing, or inputs, whose masks cannot be recorded
 
 
 class Instruments:
     """Compiled programs with a recorder in them, for all snapshots of one network, mesh and update rule."""
 
-    def __init__(self, snapshot: Snapshot) -> None:
+    def __init__(self, run: Run) -> None:
         """Makes the programs; they are compiled when the first snapshot is measured."""
-        self.recorder = Recorder(snapshot.variant)
-        model = make_model(snapshot.mesh, snapshot.variant, num_classes=snapshot.classes, dtype=snapshot.dtype)
-        recorded = self.recorder.attach(model)
-        self.test, self.step = _make_test(snapshot, recorded), _make_step(snapshot, recorded)
+        self.recorder = Recorder(run.variant)
+        model = self.recorder.attach(make_model(run.mesh, run.variant, num_classes=run.num_classes, dtype=run.dtype))
+        self.test, self.step = _make_test(run, model), _make_step(run, model)
 
     def measure_layers(self, state: Any, batches: list[Batch]) -> dict[str, LayerStats]:
         """Measures the layers' outputs for `batches`, as in testing."""
@@ -128,25 +102,26 @@ def measure_network(
     snapshot: Snapshot, *, steps: int, info: Callable[[str], None], instruments: Instruments | None = None
 ) -> NetworkStats:
     """Makes `steps` training steps from `snapshot` on, fewer where a loss is not finite; uses up its state."""
-    instruments = instruments or Instruments(snapshot)
+    run = snapshot.run
+    instruments = instruments or Instruments(run)
     start = int(snapshot.state.step)
     start = start if start >= 0 else -start - 1  # training.state.frozen
-    state = dataclasses.replace(snapshot.state, step=replicate(snapshot.mesh, np.int32(start)))
-    test_batches = min(MAX_TEST_BATCHES, math.ceil(TEST_IMAGES / snapshot.config.batch_size))
+    state = dataclasses.replace(snapshot.state, step=replicate(run.mesh, np.int32(start)))
+    test_batches = min(MAX_TEST_BATCHES, math.ceil(TEST_IMAGES / run.config.batch_size))
     batches = iter(snapshot.batches(start))
     first = list(itertools.islice(batches, test_batches))  # the others are read one by one: all may be many GB
-    placed = [_place(snapshot, batch) for batch in first]
+    placed = [_place(run, batch) for batch in first]
     info('compiling the network with its recorder')
     before = instruments.measure_layers(state, placed)
     rows: list[dict[str, Any]] = []
     masks: list[dict[str, np.ndarray]] = []
     frozen_layers: tuple[str, ...] = ()
     for number, batch in enumerate(itertools.islice(itertools.chain(first, batches), steps), start=1):
-        key = jax.random.fold_in(jax.random.key(snapshot.config.seed), state.step)
-        rates = rates_at(state.step, state.plateau, schedule=snapshot.schedule, variant=snapshot.variant)
-        factors = get_lr_multipliers(snapshot.lr_multipliers, state.step)
+        key = jax.random.fold_in(jax.random.key(run.config.seed), state.step)
+        rates = rates_at(state.step, state.plateau, schedule=run.schedule, variant=run.variant)
+        factors = get_lr_multipliers(run.lr_multipliers, state.step)
         frozen_layers = tuple(layer for layer, factor in factors.items() if factor == 0)
-        state, row = instruments.step(state, _place(snapshot, batch), key, rates, factors)
+        state, row = instruments.step(state, _place(run, batch), key, rates, factors)
         recorded = instruments.recorder.flush()
         masks.append({name.split()[1]: values[0][0] for name, values in recorded.items() if name.startswith('masks ')})
         pixels = {'pixels': batch.images.mean((0, 1, 2), dtype=np.float64), 'inputs': recorded['input']}
@@ -156,58 +131,53 @@ def measure_network(
             break
     return NetworkStats(
         start=start,
-        images=test_batches * snapshot.config.batch_size,
+        images=test_batches * run.config.batch_size,
         losses=[float(row['loss']) for row in rows],
         errors=[float(row['error']) for row in rows],
         rates=[row['rate'] for row in rows],
-        inputs=_measure_inputs(rows, pixel_std=np.asarray(snapshot.variant.pixel_std)),
+        inputs=_measure_inputs(rows, pixel_std=np.asarray(run.variant.pixel_std)),
         before=before,
         after=instruments.measure_layers(state, placed),
         updates={layer: _measure_updates(rows, layer) for layer in before},
         frozen_layers=frozen_layers,
-        dropout=measure_masks(masks) if any(masks) and snapshot.variant.dropout_rate else None,
+        dropout=measure_masks(masks) if any(masks) and run.variant.dropout_rate else None,
     )
 
 
-def _place(snapshot: Snapshot, batch: HostBatch) -> Batch:
+def _place(run: Run, batch: HostBatch) -> Batch:
     arrays: Any = (batch.images, batch.labels, batch.lighting)
-    return place_batch(snapshot.mesh, Batch(*arrays))
+    return place_batch(run.mesh, Batch(*arrays))
 
 
-def _make_step(snapshot: Snapshot, model: Any) -> Any:
+def _make_step(run: Run, model: Any) -> Any:
     """Makes training.step's (state, batch, key, rates, factors) -> (state, numbers), with norms, past NaN too.
 
     Key, rates and factors are arguments where training computes them, so that one program serves many snapshots.
     """
-    gradients = make_gradients(
-        snapshot.variant,
-        snapshot.mesh,
-        num_classes=snapshot.classes,
-        dtype=snapshot.dtype,
-        clip_norm=snapshot.config.clip_norm,
-        model=model,
-    )
+    options = {'dtype': run.dtype, 'clip_norm': run.config.clip_norm, 'model': model}
+    gradients = make_gradients(run.variant, run.mesh, num_classes=run.num_classes, **options)
 
     def norms(tree: Any) -> dict[str, Array]:
         return {layer: jnp.linalg.norm(leaves['kernel'].astype(jnp.float32).ravel()) for layer, leaves in tree.items()}
 
     def step(state: Any, batch: Batch, key: Array, rates: dict[str, Array], factors: dict[str, Array]) -> Any:
         (loss, error, *_), grads = gradients(state.params, batch, state.mean_image, key)
-        updates, opt_state = snapshot.optimizer.update(grads, state.opt_state, state.params, **rates, factors=factors)
+        given = rates | {'lr_multipliers': factors}
+        updates, opt_state = run.optimizer.update(grads, state.opt_state, state.params, **given)
         params = optax.apply_updates(state.params, updates)
         row = {'gradient': norms(grads), 'update': norms(updates), 'weight': norms(state.params)}
         state = dataclasses.replace(state, step=state.step + 1, params=params, opt_state=opt_state)
         return state, row | {'loss': loss, 'error': error}
 
-    return jax.jit(step, donate_argnums=0, compiler_options=compiler_options(snapshot.mesh))
+    return jax.jit(step, donate_argnums=0, compiler_options=compiler_options(run.mesh))
 
 
-def _make_test(snapshot: Snapshot, model: Any) -> Any:
+def _make_test(run: Run, model: Any) -> Any:
     """Makes (params, batch, mean_image) -> logits as in testing: of the crops, without lighting and dropout."""
-    mesh = snapshot.mesh
+    mesh = run.mesh
 
     def device_test(params: Any, batch: Batch, mean_image: Array) -> Array:
-        images = normalise(batch.images, mean_image, std=snapshot.variant.pixel_std)
+        images = normalise(batch.images, mean_image, std=run.variant.pixel_std)
         return model.apply({'params': params}, copy_to_towers(images, mesh))
 
     def test(*arguments: Any) -> Array:

@@ -5,8 +5,6 @@ by ones that compute the same and copy values to the host. The values are those 
 included: nothing is computed a second time in another way.
 """
 
-from __future__ import annotations
-
 import dataclasses
 from collections import defaultdict
 from typing import Any
@@ -25,17 +23,15 @@ DROPPED, KEPT, UNKNOWN = -1, 1, 0  # of a hidden unit; UNKNOWN where it was 0 be
 class LayerStats:
     """Statistics of a layer's products with the bias added, before ReLU, over all devices together.
 
-    Attributes:
-      mean, spread: of all values; the spread is their standard deviation.
-      variation: share of the layer that depends on the image: the standard deviation over the images of the batch, root
-        mean square over units and places, as a fraction of the root mean square of all values. 0: equal for all images.
-      highest: float32 (units,), the largest value of each unit or map, over images and places.
+    `variation` is the share of the layer that depends on the image: the standard deviation over the images of the
+    batch, root mean square over units and places, as a fraction of the root mean square of all values. 0: equal for all
+    images.
     """
 
     mean: float
-    spread: float
+    spread: float  # standard deviation
     variation: float
-    highest: np.ndarray
+    highest: np.ndarray  # float32 (units,), the largest value of each unit or map, over images and places
 
 
 class Recorder:
@@ -101,14 +97,15 @@ class Recorder:
         return output
 
     def relu(self, x: Array) -> Array:
-        """Keeps the output for `_record_exchange`: of a hidden layer, its units before dropout."""
-        y = self._operations.relu(x)
-        self._units = lax.stop_gradient(y)
-        return y
+        """Keeps the output for `_record_exchange`."""
+        return self._keep_units(self._operations.relu(x))
 
     def tanh(self, x: Array) -> Array:
-        """Keeps the output, like `relu`."""
-        y = self._operations.tanh(x)
+        """Keeps the output for `_record_exchange`."""
+        return self._keep_units(self._operations.tanh(x))
+
+    def _keep_units(self, y: Array) -> Array:
+        """Keeps an activation's output: of a hidden layer, its units before dropout."""
         self._units = lax.stop_gradient(y)
         return y
 

@@ -5,18 +5,95 @@ embedded dataset and 3,068 photos of clothes with `released`, which both learned
 function yields findings in order of importance, of which the first counts. Conditions with `not` hold for NaN too.
 """
 
-from __future__ import annotations
-
+import dataclasses
 import itertools
 import math
 from collections.abc import Iterator
 
 import numpy as np
 
-from alexnet_jax.doctor.measurements import Finding, Measurements
+from alexnet_jax.doctor.data_stats import DataStats
+from alexnet_jax.doctor.network_stats import NetworkStats
+from alexnet_jax.doctor.snapshot import Snapshot
 from alexnet_jax.logs.monitors import NEAR, WINDOW
+from alexnet_jax.model.spec import Relu
+from alexnet_jax.training.config import DEMO, Config, make_config
+from alexnet_jax.training.validation import validate_config
 
 MIN_PROBE_IMAGES = 200  # with fewer the probe may learn nothing although labels belong to the images
+
+
+@dataclasses.dataclass(frozen=True)
+class Finding:
+    """Something that keeps a network from learning."""
+
+    cause: str  # its name, a few words
+    seen: str  # what was measured, a clause
+    remedy: str  # what to do, a clause that begins with a verb
+
+
+@dataclasses.dataclass(frozen=True)
+class Measurements:
+    """All that the rules judge."""
+
+    snapshot: Snapshot
+    data: DataStats
+    network: NetworkStats
+
+    @property
+    def chance_loss(self) -> float:
+        """The loss of a network that knows nothing, ln(classes), in nats."""
+        return math.log(self.snapshot.run.num_classes)
+
+    @property
+    def update_ratio(self) -> float:
+        """Median over unfrozen layers of update by weight, itself a median over steps; NaN where none is finite."""
+        network = self.network
+        ratios = [stats.ratio for layer, stats in network.updates.items() if layer not in network.frozen_layers]
+        return float(np.median([*filter(math.isfinite, ratios)] or [math.nan]))
+
+    @property
+    def learning_rate(self) -> float:
+        """The learning rate before any drop."""
+        return self.snapshot.run.config.initial_learning_rate
+
+    @property
+    def recipe(self) -> Config:
+        """The recipe for this dataset."""
+        dataset = self.snapshot.run.config.dataset
+        return validate_config(make_config(None if dataset == DEMO else dataset))
+
+    @property
+    def residual_mean(self) -> float:
+        """How much of a channel's mean is not subtracted, the worst of three, in 0..255 units."""
+        return float(np.abs(self.data.channel_means - self.network.inputs.subtracted).max())
+
+    @property
+    def has_learned(self) -> bool:
+        """Whether the log's last validation is right twice as often as the largest class is, or on 20 % more."""
+        error, largest = self.validation_error, self.data.largest
+        return error is not None and 1 - error > min(2 * largest, largest + 0.2)
+
+    @property
+    def validation_error(self) -> float | None:
+        """The top-1 error of the log's last validation, 0..1."""
+        errors = [line['top1_error'] for line in self.snapshot.history if line.get('split') == 'validation']
+        return errors[-1] if errors else None
+
+    def compare_learning_rate(self) -> str:
+        """Formats the rate beside the recipe's, to be put behind a remedy; '' where they are the same."""
+        factor = self.learning_rate / self.recipe.learning_rate
+        if 0.99 < factor < 1.01:
+            return ''
+        times = f'{factor:.3g} times' if factor > 1 else f'1/{1 / factor:.3g} of'
+        return f': this is {times} the {self.recipe.learning_rate:.2g} of the recipe'
+
+    def get_dead_shares(self, *, after: bool) -> dict[str, float]:
+        """Returns {hidden layer: share of its units that are 0 for all images}; {} where units do not die (tanh)."""
+        if not isinstance(self.snapshot.run.variant.activation, Relu):
+            return {}
+        stats = self.network.after if after else self.network.before
+        return {layer: float((stats[layer].highest <= 0).mean()) for layer in list(stats)[:-1]}
 
 
 def find_causes(measurements: Measurements) -> list[Finding]:
@@ -35,12 +112,12 @@ def find_causes(measurements: Measurements) -> list[Finding]:
 def list_notes(measurements: Measurements) -> list[str]:
     """Lists what a user should know although it is no cause by itself."""
     snapshot, data = measurements.snapshot, measurements.data
-    notes = list(snapshot.notes)
+    notes, classes = list(snapshot.notes), snapshot.run.num_classes
     if data.images < MIN_PROBE_IMAGES and (data.probe is None or data.probe.sigmas < 3):
         notes.append(f'{data.images} images are too few to tell whether labels belong to them')
-    if data.classes_seen < 0.5 * data.classes_possible and data.images >= 4 * snapshot.classes:
-        notes.append(f'only {data.classes_seen} of {snapshot.classes} classes were seen in {data.images:,} images')
-    if (size := snapshot.config.batch_size) < 8:
+    if data.classes_seen < 0.5 * data.classes_possible and data.images >= 4 * classes:
+        notes.append(f'only {data.classes_seen} of {classes} classes were seen in {data.images:,} images')
+    if (size := snapshot.run.config.batch_size) < 8:
         notes.append(f'batches of {size}: their gradients are mostly noise; take 32 or more, or a smaller rate')
     last = measurements.validation_error
     errors = [line['top1_error'] for line in snapshot.history if line.get('split') == 'train']
@@ -98,7 +175,7 @@ def check_labels(measurements: Measurements) -> Iterator[Finding]:
 
 def check_dropout(measurements: Measurements) -> Iterator[Finding]:
     """Checks that units are dropped independently, and as many as they should be; of 10,000 units and more."""
-    dropout, keep = measurements.network.dropout, 1 - measurements.snapshot.variant.dropout_rate
+    dropout, keep = measurements.network.dropout, 1 - measurements.snapshot.run.variant.dropout_rate
     if dropout is None:
         return
     for what, correlation in dropout.correlations.items():
@@ -126,14 +203,15 @@ def check_start(measurements: Measurements) -> Iterator[Finding]:
     # It is confident of nothing it learned. Healthy: 0.0 to 0.3 above, and clothes, skewed, 0.1 below: fc8's weights of
     # std 0.01 on units of about 1 spread the logits by 0.5, which costs 0.12 on average.
     if not network.start and not first < chance + 1.5:
-        seen = f'the first loss is {first:.2f}, far above ln({measurements.snapshot.classes}) = {chance:.2f}'
+        seen = f'the first loss is {first:.2f}, far above ln({measurements.snapshot.run.num_classes}) = {chance:.2f}'
         remedy = "make the initial weights of the last layers smaller (model/spec.py, init_std), or the images' range"
         yield Finding('start too confident', seen, remedy)
 
 
 def check_step_size(measurements: Measurements) -> Iterator[Finding]:
     """Checks that weight decay and learning rate are not too large."""
-    config, losses, rate = measurements.snapshot.config, measurements.network.losses, measurements.network.rates[0]
+    config, network = measurements.snapshot.run.config, measurements.network
+    losses, rate = network.losses, network.rates[0]
     # More than ten times the recipe's decay, and weights shrink to half in 140 steps. A step takes rate * decay of a
     # weight, and momentum m as often again until it is 1 / (1 - m) times that. Healthy: 0.0015 % (the embedded dataset)
     # and 0.005 % (the paper).
@@ -167,7 +245,7 @@ def check_units(measurements: Measurements) -> Iterator[Finding]:
     """Checks, of a network that has not learned, that its hidden units are alive and depend on the image."""
     if measurements.has_learned:
         return
-    snapshot, network = measurements.snapshot, measurements.network
+    run, network = measurements.snapshot.run, measurements.network
     # Units give nothing for any of 128 images. Healthy: 24 % of a layer at most at the start (fc6), 47 % in
     # `one_weird_trick` (fc7, a sixteenth wide).
     dead = measurements.get_dead_shares(after=False)
@@ -184,7 +262,7 @@ def check_units(measurements: Measurements) -> Iterator[Finding]:
     last_hidden = list(network.before)[-2]
     variation = network.before[last_hidden].variation
     if not variation >= 0.03:
-        layers, width = [layer for layer in snapshot.variant.layers if layer.init_bias], snapshot.config.width
+        layers, width = [layer for layer in run.variant.layers if layer.init_bias], run.config.width
         stds = [layer.init_std * math.sqrt(width) for layer in layers if layer.init_std is not None]
         reason = (
             f'biases of {layers[0].init_bias:g} drown weights of std {min(stds):.2g}' if stds else 'the signal fades'
@@ -212,6 +290,6 @@ def check_progress(measurements: Measurements) -> Iterator[Finding]:
     lines = [line for line in measurements.snapshot.history if line.get('split') == 'train']
     late = [line['loss'] for line in lines if line['step'] > network.start - WINDOW]
     if network.start >= WINDOW and late and not np.mean(late) < chance * (1 - NEAR):
-        near = f'about ln({measurements.snapshot.classes}) = {chance:.3f}, and nothing else was found'
+        near = f'about ln({measurements.snapshot.run.num_classes}) = {chance:.3f}, and nothing else was found'
         remedy = 'try --config.learning_rate three times larger and three times smaller, for an epoch each'
         yield Finding('stuck', f'after {network.start} steps the loss is {np.mean(late):.3f}, {near}', remedy)

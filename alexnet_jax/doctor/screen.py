@@ -1,7 +1,5 @@
 """Formats a diagnosis as one screen of text, at most 100 columns wide, and as JSON."""
 
-from __future__ import annotations
-
 import dataclasses
 import functools
 import math
@@ -11,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from alexnet_jax.doctor.examine import Diagnosis
-from alexnet_jax.doctor.measurements import Measurements
+from alexnet_jax.doctor.rules import Measurements
 
 COLUMNS = 100
 # JSON has the names of the first release.
@@ -21,11 +19,11 @@ _JSON_KEYS = {'variation': 'differs', 'updates': 'moves', 'frozen_layers': 'held
 def format_screen(diagnosis: Diagnosis) -> str:
     """Formats what was examined, data, steps, dropout, layers, notes and verdict."""
     measurements = diagnosis.measurements
-    snapshot, start = measurements.snapshot, measurements.network.start
-    network = f'{snapshot.variant.name}, width {snapshot.config.width:g}'
-    dataset = f'{snapshot.dataset} ({snapshot.examples:,} images, {snapshot.classes} classes)'
+    run, start = measurements.snapshot.run, measurements.network.start
+    network = f'{run.variant.name}, width {run.config.width:g}'
+    dataset = f'{run.config.dataset} ({run.examples:,} images, {run.num_classes} classes)'
     where = f'at step {start}' if start else 'before its first step'
-    title = textwrap.wrap(f'{snapshot.name}: {network}, on {dataset}, {where}', COLUMNS)
+    title = textwrap.wrap(f'{measurements.snapshot.name}: {network}, on {dataset}, {where}', COLUMNS)
     lines = [*title, '', *_wrap(_describe(measurements)), '', *_format_layers(measurements), '']
     lines += _wrap([('note', note) for note in diagnosis.notes] + _describe_verdict(diagnosis))
     return '\n'.join(lines)
@@ -33,13 +31,13 @@ def format_screen(diagnosis: Diagnosis) -> str:
 
 def make_json(diagnosis: Diagnosis) -> dict[str, Any]:
     """Makes {'verdict', 'findings', 'notes', 'run', 'data', 'network'} for json.dumps; non-finite numbers are null."""
-    measurements, snapshot = diagnosis.measurements, diagnosis.measurements.snapshot
-    run = {
-        'name': snapshot.name,
+    measurements, run = diagnosis.measurements, diagnosis.measurements.snapshot.run
+    described = {
+        'name': measurements.snapshot.name,
         'step': measurements.network.start,
-        'variant': snapshot.variant.name,
-        'dataset': snapshot.dataset,
-        'classes': snapshot.classes,
+        'variant': run.variant.name,
+        'dataset': run.config.dataset,
+        'classes': run.num_classes,
         'chance_loss': measurements.chance_loss,
         'learning_rate': measurements.learning_rate,
         'usual_learning_rate': measurements.recipe.learning_rate,
@@ -52,19 +50,19 @@ def make_json(diagnosis: Diagnosis) -> dict[str, Any]:
         'verdict': diagnosis.findings[0].cause if diagnosis.findings else 'nothing found',
         'findings': [dataclasses.asdict(finding) for finding in diagnosis.findings],
         'notes': diagnosis.notes,
-        'run': run,
+        'run': described,
         'data': dataclasses.asdict(measurements.data),
         'network': network | {'update_ratio': measurements.update_ratio},
     }
-    return _convert(report)
+    return _convert_to_json(report)
 
 
-def _convert(value: Any) -> Any:
+def _convert_to_json(value: Any) -> Any:
     """Converts NumPy's numbers to Python's, NaN and infinities to None, and names to those of JSON."""
     if isinstance(value, dict):
-        return {_JSON_KEYS.get(key, key): _convert(entry) for key, entry in value.items()}
+        return {_JSON_KEYS.get(key, key): _convert_to_json(entry) for key, entry in value.items()}
     if isinstance(value, list | tuple | np.ndarray):
-        return [_convert(entry) for entry in value]
+        return [_convert_to_json(entry) for entry in value]
     if isinstance(value, float | np.floating):
         return float(value) if math.isfinite(value) else None
     return value
@@ -78,8 +76,8 @@ def _wrap(entries: list[tuple[str, str]]) -> list[str]:
 
 def _describe(measurements: Measurements) -> list[tuple[str, str]]:
     """Describes data and steps, an entry for each of `_wrap`."""
-    snapshot, data, network = measurements.snapshot, measurements.data, measurements.network
-    config, inputs, classes = snapshot.config, network.inputs, snapshot.classes
+    run, data, network = measurements.snapshot.run, measurements.data, measurements.network
+    config, inputs, classes = run.config, network.inputs, run.num_classes
     entropy = f'{data.entropy / measurements.chance_loss:.2f} of ln({classes})' if classes > 1 else '0'
     seen = f'{data.classes_seen} of {classes} classes, the largest {data.largest:.1%}, entropy {entropy}'
     entries = [('labels', f'{data.images:,} images, {seen}')]
@@ -91,7 +89,7 @@ def _describe(measurements: Measurements) -> list[tuple[str, str]]:
     read = f'the network reads {inputs.lowest:.3g}..{inputs.highest:.3g}; in 0..255 units {means}'
     shown = np.unique(np.linspace(0, len(network.losses) - 1, 8).round().astype(int))  # the first and last among them
     losses = f'{" ".join(f"{network.losses[i]:.3g}" for i in shown)} over {len(network.losses)} steps'
-    rate = f'{network.rates[0]:.3g} for {config.batch_size} images, biases x{snapshot.variant.bias_rate:g}'
+    rate = f'{network.rates[0]:.3g} for {config.batch_size} images, biases x{run.variant.bias_rate:g}'
     update = f'momentum {config.momentum:g}, weight decay {config.weight_decay:g}'
     entries += [('pixels', pixels), ('', read), ('loss', f'{losses}; ln(classes) is {measurements.chance_loss:.2f}')]
     entries.append(('rate', f'{rate}, {update}; the recipe has {measurements.recipe.learning_rate:g}'))
@@ -113,7 +111,7 @@ def _format_layers(measurements: Measurements) -> list[str]:
         f'{"layer":7} {"init std":>9} {"bias":>5}  {"mean":>9} {"spread":>9} {"differs":>8} {"dead":>5} {"later":>6}  '
         f'{"gradient":>9} {"update/weight":>14}'
     ]
-    for layer in measurements.snapshot.variant.layers:
+    for layer in measurements.snapshot.run.variant.layers:
         name, stats, update = layer.name, network.before[layer.name], network.updates[layer.name]
         ratio = 'held' if name in network.frozen_layers else f'{update.ratio:.2g}'
         std = 'uniform' if layer.init_std is None else f'{layer.init_std:.3g}'

@@ -3,8 +3,6 @@
 Pieces, so that each can be another one than the config would make: the tests break them one at a time.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import json
 import pathlib
@@ -14,84 +12,38 @@ from typing import Any
 import jax
 import numpy as np
 import optax
-from jax.sharding import Mesh
-from jax.typing import DTypeLike
 
-from alexnet_jax.checkpoints.checkpointer import FOLDER
-from alexnet_jax.checkpoints.inspect import load_arrays
-from alexnet_jax.checkpoints.manifest import DamagedError, read_manifest
+from alexnet_jax.checkpoints.manifest import FOLDER, DamagedError, read_manifest
+from alexnet_jax.checkpoints.orbax_io import load_arrays
 from alexnet_jax.data.augment import centre_crop
 from alexnet_jax.data.dataset import Dataset
 from alexnet_jax.data.pipeline import HostBatch
 from alexnet_jax.errors import InputError
 from alexnet_jax.logs.writers import iter_metrics
-from alexnet_jax.model.spec import Variant
 from alexnet_jax.run.batches import make_batches
 from alexnet_jax.sharding.mesh import make_mesh, parameter_specs, shardings
-from alexnet_jax.training.build import build_run
+from alexnet_jax.training.build import Run, build_run
 from alexnet_jax.training.config import MAX_STEPS, ONE_WEIRD_TRICK, Config
-from alexnet_jax.training.schedule import LayerLRMultiplier, Plateau, Schedule
-from alexnet_jax.training.state import TrainState, abstract_state
+from alexnet_jax.training.schedule import Plateau
+from alexnet_jax.training.state import TrainState
 
 
 @dataclasses.dataclass(frozen=True)
 class Snapshot:
-    """A training run at one step.
+    """A training run at one step."""
 
-    Attributes:
-      name: what the user calls it.
-      config: its settings, validated.
-      dataset: name of the dataset.
-      classes: number of classes.
-      examples: images of the training split.
-      variant, mesh, optimizer, schedule, lr_multipliers, dtype: as training has them, on a mesh of one replica.
-      state: where it stands; the diagnosis uses it up.
-      batches: called with a number of updates, gives the training batches from there on, on the host.
-      history: the lines of its metrics.jsonl, oldest first.
-      notes: what was noticed while it was opened.
-    """
-
-    name: str
-    config: Config
-    dataset: str
-    classes: int
-    examples: int
-    variant: Variant
-    mesh: Mesh
-    optimizer: optax.GradientTransformationExtraArgs
-    schedule: Schedule
-    lr_multipliers: tuple[LayerLRMultiplier, ...]
-    dtype: DTypeLike | None
-    state: TrainState
-    batches: Callable[[int], Iterator[HostBatch]]
-    history: tuple[dict[str, Any], ...] = ()
-    notes: tuple[str, ...] = ()
-
-
-def get_mesh_shape(config: Config) -> tuple[int, int]:
-    """Returns (1, tower): the config's mesh with one replica, which sees the whole batch."""
-    return 1, config.mesh[1]
+    name: str  # what the user calls it
+    run: Run  # on a mesh of one replica, which sees the whole batch
+    state: TrainState  # the diagnosis uses it up
+    batches: Callable[[int], Iterator[HostBatch]]  # the training batches after so many updates, on the host
+    history: tuple[dict[str, Any], ...] = ()  # the lines of its metrics.jsonl, oldest first
+    notes: tuple[str, ...] = ()  # what was noticed while it was opened
 
 
 def make_snapshot(config: Config, dataset: Dataset, *, name: str) -> Snapshot:
     """Makes a snapshot of what `config` would train, before its first step."""
-    mesh = make_mesh(*get_mesh_shape(config), one_weird_trick=config.parallelism == ONE_WEIRD_TRICK)
-    run = build_run(config, num_classes=len(dataset.classes), examples=dataset.examples('train'), mesh=mesh)
-    return Snapshot(
-        name=name,
-        config=config,
-        dataset=dataset.name,
-        classes=run.num_classes,
-        examples=run.examples,
-        variant=run.variant,
-        mesh=mesh,
-        optimizer=run.optimizer,
-        schedule=run.schedule,
-        lr_multipliers=run.lr_multipliers,
-        dtype=run.dtype,
-        state=run.create_state(np.asarray(centre_crop(dataset.mean_image, run.variant.input_size))),
-        batches=lambda step: make_batches(run, dataset).read_from(step),
-    )
+    run = _build_replica(config, dataset)
+    return Snapshot(name, run, _create_state(run, dataset), make_batches(run, dataset).read_from)
 
 
 def load_snapshot(workdir: pathlib.Path, config: Config, dataset: Dataset) -> Snapshot:
@@ -100,39 +52,49 @@ def load_snapshot(workdir: pathlib.Path, config: Config, dataset: Dataset) -> Sn
     Raises:
       InputError: its checkpoints are of another network, or all damaged.
     """
-    snapshot = make_snapshot(config, dataset, name=str(workdir))
-    state, data_order, notes = _load_newest(workdir, snapshot)
-    run = build_run(config, num_classes=snapshot.classes, examples=snapshot.examples, mesh=snapshot.mesh)
-    return dataclasses.replace(
-        snapshot,
+    run = _build_replica(config, dataset)
+    paths = [path for path in (workdir / FOLDER).glob('*') if path.name.isdigit()]
+    notes: list[str] = []
+    for path in sorted(paths, key=lambda path: -int(path.name)):
+        try:
+            tree, data_order = load_arrays(path), read_manifest(path).data_order
+        except DamagedError as error:
+            notes.append(f'checkpoint {path.name} is damaged ({error}): an older one is looked at')
+            continue
+        state = _place_state(tree, run, path)
+        break
+    else:
+        if paths:
+            remedy = 'diagnose its settings with --config=FILE'
+            raise InputError(f'every checkpoint in {workdir / FOLDER} is damaged; {remedy}')
+        state, data_order = _create_state(run, dataset), 0
+        notes.append('it has no checkpoint yet: looked at before its first step')
+    return Snapshot(
+        name=str(workdir),
+        run=run,
         state=state,
-        batches=lambda step: make_batches(run, dataset, data_order=data_order).read_from(step),
+        batches=make_batches(run, dataset, data_order=data_order).read_from,
         history=tuple(entry for _, entry in iter_metrics(workdir / 'metrics.jsonl', MAX_STEPS)),
         notes=(*notes, *_compare_dataset(workdir, dataset)),
     )
 
 
-def _load_newest(workdir: pathlib.Path, snapshot: Snapshot) -> tuple[TrainState, int, tuple[str, ...]]:
-    """Loads the newest whole checkpoint: its state, the order of its data, and notes of what was damaged."""
-    paths = [path for path in (workdir / FOLDER).glob('*') if path.name.isdigit()]
-    notes: list[str] = []
-    for path in sorted(paths, key=lambda path: -int(path.name)):
-        try:
-            tree, manifest = load_arrays(path), read_manifest(path)
-        except DamagedError as error:
-            notes.append(f'checkpoint {path.name} is damaged ({error}): an older one is looked at')
-            continue
-        return _place_state(tree, snapshot, path), manifest.data_order, tuple(notes)
-    if paths:
-        raise InputError(f'every checkpoint in {workdir / FOLDER} is damaged; diagnose its settings with --config=FILE')
-    return snapshot.state, 0, ('it has no checkpoint yet: looked at before its first step',)
+def _build_replica(config: Config, dataset: Dataset) -> Run:
+    """Builds the config's run on one replica, which sees the whole batch."""
+    mesh = make_mesh(1, config.mesh[1], one_weird_trick=config.parallelism == ONE_WEIRD_TRICK)
+    return build_run(config, num_classes=len(dataset.classes), examples=dataset.examples('train'), mesh=mesh)
 
 
-def _place_state(tree: dict[str, Any], snapshot: Snapshot, path: pathlib.Path) -> TrainState:
-    like = abstract_state(snapshot.variant, snapshot.optimizer, snapshot.mesh, num_classes=snapshot.classes)
+def _create_state(run: Run, dataset: Dataset) -> TrainState:
+    return run.create_state(np.asarray(centre_crop(dataset.mean_image, run.variant.input_size)))
+
+
+def _place_state(tree: dict[str, Any], run: Run, path: pathlib.Path) -> TrainState:
+    like = run.abstract_state()
     shapes, expected = (jax.tree.map(lambda x: x.shape, params) for params in (tree['params'], like.params))
     if shapes != expected:
-        raise InputError(f'checkpoint {path} is of another network than its config.json and dataset {snapshot.dataset}')
+        dataset = run.config.dataset
+        raise InputError(f'checkpoint {path} is of another network than its config.json and dataset {dataset}')
     state = TrainState(
         step=tree['step'],
         params=tree['params'],
@@ -140,7 +102,7 @@ def _place_state(tree: dict[str, Any], snapshot: Snapshot, path: pathlib.Path) -
         plateau=Plateau(**tree['plateau']),
         mean_image=tree['mean_image'],
     )
-    return jax.device_put(state, shardings(snapshot.mesh, parameter_specs(snapshot.mesh, state)))
+    return jax.device_put(state, shardings(run.mesh, parameter_specs(run.mesh, state)))
 
 
 def _compare_dataset(workdir: pathlib.Path, dataset: Dataset) -> tuple[str, ...]:

@@ -1,61 +1,65 @@
 """Tests networks as the paper did: wires processes, mesh, networks, dataset and the folder of results."""
 
-from __future__ import annotations
-
-import contextlib
+import csv
 import dataclasses
-import functools
+import io
 import pathlib
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
+
+import numpy as np
 
 from alexnet_jax.checkpoints.hashes import hash_tree
 from alexnet_jax.console import align_columns
 from alexnet_jax.data.dataset import Dataset
 from alexnet_jax.distributed.exit import ExitHandler
-from alexnet_jax.distributed.hosts import ProcessGroup, allgather_str, check_same_on_hosts, initialize, sync_hosts
+from alexnet_jax.distributed.hosts import ProcessGroup, allgather_str, check_same_on_hosts, sync_hosts
 from alexnet_jax.errors import InputError
-from alexnet_jax.evaluation import measures, tables
-from alexnet_jax.evaluation.open_networks import NetworkArgs, get_batch_size, get_dtype, list_remarks, open_test_dataset
-from alexnet_jax.evaluation.predictions import Predictions, Predictor
-from alexnet_jax.evaluation.references import Reference, select_references
+from alexnet_jax.evaluation import measures
+from alexnet_jax.evaluation.evaluator import Predictions
+from alexnet_jax.evaluation.open_networks import (
+    NetworkArgs,
+    get_batch_size,
+    list_remarks,
+    make_predictor,
+    open_test_dataset,
+)
+from alexnet_jax.evaluation.references import select_references
 from alexnet_jax.evaluation.views import PROTOCOLS
-from alexnet_jax.files import write_json
+from alexnet_jax.files import write_file, write_json
 from alexnet_jax.logs.progress import show_progress
 from alexnet_jax.model.network import Network
 from alexnet_jax.sharding.backend import prepare_backend
 from alexnet_jax.sharding.mesh import make_mesh
 
-ENSEMBLE = 'mean of all'  # the name of the averaged probabilities in tables and result.json
+ENSEMBLE = 'mean of all'  # the name of the averaged probabilities in the table
+_REFUSED = 'cannot write to {}: {}; choose another --output'
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Settings:
+class EvaluationSettings:
     """What is to be tested, as flags say it.
 
     Attributes:
-      dataset, data_dir: None: those of the runs.
-      split: of the dataset.
-      protocols: of evaluation.views.
+      dataset, data_dir, batch_size: None: those of the runs.
       mesh: (data, tower) devices.
-      batch_size: images at once; None: the first run's.
       output: the folder of results; None: WORKDIR/evaluation of the only run.
     """
 
     dataset: str | None = None
     data_dir: str | None = None
     split: str = 'validation'
-    protocols: Sequence[str] = PROTOCOLS
+    protocols: Sequence[str] = tuple(PROTOCOLS)
     mesh: tuple[int, int] = (1, 1)
     batch_size: int | None = None
     output: str | None = None
 
 
-def evaluate(
+def evaluate_networks(
     source: NetworkArgs,
-    settings: Settings,
+    settings: EvaluationSettings,
     *,
     group: ProcessGroup,
     heartbeat: int,
@@ -70,15 +74,13 @@ def evaluate(
     Raises:
       InputError: what the user gave cannot be used.
     """
-    output = _output(source, settings)
+    output = _choose_output(source, settings)
     for protocol in settings.protocols:
         if protocol not in PROTOCOLS:
             raise InputError(f'--protocols names {protocol!r}: it must be {" or ".join(PROTOCOLS)}, or both')
     prepare_backend(settings.mesh, processes=group.count)
-    exit_handler.prepare(group, timeout=join_timeout)
-    group = initialize(group, heartbeat=heartbeat, timeout=join_timeout)
-    exit_handler.watch(group, heartbeat=heartbeat)
-    problem = _refusal(output) if group.index == 0 else ''
+    group = exit_handler.connect(group, heartbeat=heartbeat, timeout=join_timeout)
+    problem = _find_refusal(output) if group.index == 0 else ''
     if problem := next(filter(None, allgather_str('output', problem)), ''):  # now, and not after hours
         raise InputError(problem)
     networks = source.open()
@@ -87,24 +89,37 @@ def evaluate(
     check_same_on_hosts(
         {'dataset': dataset.fingerprint, 'settings': repr(settings)}, remedy='give all the same options and data'
     )
-    remarks = list_remarks(networks, dataset)
     predicted = _predict_all(networks, dataset, settings, quiet=group.index > 0)
-    variants = [network.variant for network in networks]
-    published = {
-        protocol: select_references(protocol, networks=variants, models=len(networks)) for protocol in predicted
+    protocols, tables = _measure_all(predicted, dataset.classes)
+    result = {
+        'dataset': {'name': dataset.name, 'split': settings.split, 'fingerprint': dataset.fingerprint},
+        'networks': [
+            {'source': network.source}
+            | dataclasses.asdict(network.name)
+            | {key: network.about[key] for key in ('step', 'params_sha256') if key in network.about}
+            for network in networks
+        ],
+        'mesh': list(settings.mesh),
+        'protocols': protocols,
+        'published': {protocol: _list_published(protocol, networks, dataset, settings) for protocol in protocols},
     }
-    result, files = _measured(predicted, networks, dataset, settings, published)
     text = ''
     if group.index == 0:
-        _write(output, result, files)
-        for line in remarks:
+        try:
+            output.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(_REFUSED.format(output, error.strerror)) from error
+        for name, rows in tables.items():
+            write_file(output / name, _format_csv(rows))
+        write_json(output / 'result.json', result)
+        for line in list_remarks(networks, dataset):
             print(line, file=sys.stderr)
-        text = f'{_text(result)}\n\n{output}/: {", ".join([*files, "result.json"])}'
+        text = f'{_format_tables(result)}\n\n{output}/: {", ".join([*tables, "result.json"])}'
     sync_hosts('end')
     return result, text
 
 
-def _output(source: NetworkArgs, settings: Settings) -> pathlib.Path:
+def _choose_output(source: NetworkArgs, settings: EvaluationSettings) -> pathlib.Path:
     if settings.output is not None:
         return pathlib.Path(settings.output)
     if len(source.workdir) == 1 and not source.weights:
@@ -112,129 +127,108 @@ def _output(source: NetworkArgs, settings: Settings) -> pathlib.Path:
     raise InputError('of several networks, or of weights without a run, the results need a folder: give --output=DIR')
 
 
-def _predict_all(
-    networks: Sequence[Network], dataset: Dataset, settings: Settings, *, quiet: bool
-) -> dict[str, list[Predictions]]:
-    """Each protocol's predictions, a list in the order of `networks`."""
-    mesh, records = make_mesh(*settings.mesh), dataset.records(settings.split)
-    found: dict[str, list[Predictions]] = {protocol: [] for protocol in settings.protocols}
-    with _progress(quiet) as report:
-        for number, network in enumerate(networks, start=1):
-            predictor = Predictor(
-                network,
-                mesh,
-                records,
-                batch_size=get_batch_size(networks) if settings.batch_size is None else settings.batch_size,
-                dtype=get_dtype(network),
-            )
-            for protocol in settings.protocols:
-                of_several = f' of network {number}' if len(networks) > 1 else ''
-                told = functools.partial(report, f'{tables.NAMES[protocol]}{of_several}')
-                found[protocol].append(predictor.predict(protocol, progress=lambda n, t=told: t(n, len(records))))  # type: ignore[misc]
-                if bad := _not_numbers(found[protocol][-1]):
-                    raise InputError(f'{network.source} gives no numbers for {bad} images: its weights are damaged')
-    return found
-
-
-def _not_numbers(predictions: Predictions) -> int:
-    probabilities = predictions.probabilities
-    return int((probabilities != probabilities).any(axis=1).sum())
-
-
-@contextlib.contextmanager
-def _progress(quiet: bool) -> Iterator[Callable[[str, int, int], None]]:
-    if quiet:
-        yield lambda *_: None
-    else:
-        with show_progress() as report:
-            yield report
-
-
-def _measured(
-    predicted: dict[str, list[Predictions]],
-    networks: Sequence[Network],
-    dataset: Dataset,
-    settings: Settings,
-    published: dict[str, list[Reference]],
-) -> tuple[dict[str, Any], dict[str, tuple[Sequence[str], list[dict[str, Any]]]]]:
-    """The result, and of each CSV file its columns and rows: those of the ensemble where there are several networks."""
-    several = len(networks) > 1
-    protocols: dict[str, Any] = {}
-    by_class: list[dict[str, Any]] = []
-    confusions: list[dict[str, Any]] = []
-    calibrations: list[dict[str, Any]] = []
-    for protocol, members in predicted.items():
-        whole = measures.ensemble(members) if several else members[0]
-        bins = measures.calibration(whole)
-        protocols[protocol] = _numbers(whole)
-        if several:
-            protocols[protocol]['members'] = [_numbers(member) for member in members]
-        by_class += tables.class_rows(protocol, measures.by_class(whole, dataset.classes))
-        confusions += tables.confusion_rows(protocol, measures.confusion(whole), dataset.classes)
-        calibrations += tables.calibration_rows(protocol, bins)
-    result = {
-        'dataset': {'name': dataset.name, 'split': settings.split, 'fingerprint': dataset.fingerprint},
-        'networks': [_described(network) for network in networks],
-        'mesh': list(settings.mesh),
-        'protocols': protocols,
-        'published': {
-            protocol: [
-                dataclasses.asdict(row)
-                | {
-                    'same_network': row.is_of([network.variant for network in networks]),
-                    'not_comparable': row.unlike(dataset.name, settings.split) or None,
-                }
-                for row in rows
-            ]
-            for protocol, rows in published.items()
-        },
-    }
-    return result, {
-        'per_class.csv': (tables.CLASS_COLUMNS, by_class),
-        'confusion.csv': (tables.CONFUSION_COLUMNS, confusions),
-        'calibration.csv': (tables.CALIBRATION_COLUMNS, calibrations),
-    }
-
-
-def _numbers(predictions: Predictions) -> dict[str, Any]:
-    error = measures.calibration_error(measures.calibration(predictions))
-    return dataclasses.asdict(measures.measure(predictions)) | {'calibration_error': error}
-
-
-def _described(network: Network) -> dict[str, Any]:
-    known = {key: value for key, value in network.about.items() if key in ('step', 'params_sha256')}
-    return {'source': network.source} | dataclasses.asdict(network.name) | known
-
-
-def _text(result: dict[str, Any]) -> str:
-    """A table for each protocol, never one for both."""
-    dataset, rows = result['dataset'], []
-    for protocol, found in result['protocols'].items():
-        sources = [network['source'] for network in result['networks']]
-        members = found.get('members', [found])
-        tested = list(zip(sources, members, strict=True)) + ([(ENSEMBLE, found)] if 'members' in found else [])
-        names = {'dataset': dataset['name'], 'split': dataset['split']}
-        rows += [*tables.error_table(protocol, tested, result['published'][protocol], **names), []]
-    text = align_columns(rows[:-1], right=(2, 3, 4))
-    unlike = any(row['not_comparable'] for rows in result['published'].values() for row in rows)
-    return text + '\n\nOther images, or fewer classes, are easier or harder: those rows are for orientation.' * unlike
-
-
-def _refusal(output: pathlib.Path) -> str:
-    """Why the folder, or the one that it will be made in, cannot be written to; '' where it can."""
+def _find_refusal(output: pathlib.Path) -> str:
+    """Returns why the folder, or the one that it will be made in, cannot be written to; '' where it can."""
     try:
         folder = next(path for path in (output, *output.parents) if path.exists())
         with tempfile.TemporaryFile(dir=folder):
             return ''
     except OSError as error:
-        return f'cannot write to {output}: {error.strerror}; choose another --output'
+        return _REFUSED.format(output, error.strerror)
 
 
-def _write(output: pathlib.Path, result: dict[str, Any], files: dict[str, Any]) -> None:
-    try:
-        output.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f'cannot write to {output}: {error.strerror}; choose another --output') from error
-    for name, (columns, rows) in files.items():
-        tables.write_csv(output / name, rows, columns=columns)
-    write_json(output / 'result.json', result)
+def _predict_all(
+    networks: Sequence[Network], dataset: Dataset, settings: EvaluationSettings, *, quiet: bool
+) -> dict[str, list[Predictions]]:
+    """Returns each protocol's predictions, a list in the order of `networks`."""
+    mesh, records = make_mesh(*settings.mesh), dataset.records(settings.split)
+    batch_size = settings.batch_size or get_batch_size(networks)
+    predicted: dict[str, list[Predictions]] = {protocol: [] for protocol in settings.protocols}
+    with show_progress() as report:
+        for number, network in enumerate(networks, start=1):
+            predict = make_predictor(network, mesh, records, batch_size=batch_size)
+            for protocol, members in predicted.items():
+                title = PROTOCOLS[protocol] + (f' of network {number}' if len(networks) > 1 else '')
+
+                def progress(done: int, title: str = title) -> None:
+                    if not quiet:
+                        report(title, done, len(records))
+
+                found = predict(protocol=protocol, progress=progress)
+                if bad := int(np.isnan(found.probabilities).any(axis=1).sum()):
+                    raise InputError(f'{network.source} gives no numbers for {bad} images: its weights are damaged')
+                members.append(found)
+    return predicted
+
+
+def _measure_all(
+    predicted: dict[str, list[Predictions]], classes: Sequence[str]
+) -> tuple[dict[str, Any], dict[str, list[dict[str, Any]]]]:
+    """Returns each protocol's errors, and each CSV file's rows: those of the ensemble where there are several networks.
+
+    Of a confusion matrix only cells that are not 0 get a row: of 1000 classes a million would be.
+    """
+    protocols: dict[str, Any] = {}
+    tables: dict[str, list[dict[str, Any]]] = {'per_class.csv': [], 'confusion.csv': [], 'calibration.csv': []}
+    for protocol, members in predicted.items():
+        whole = measures.average_predictions(members) if len(members) > 1 else members[0]
+        protocols[protocol] = _measure_errors(whole)
+        if len(members) > 1:
+            protocols[protocol]['members'] = [_measure_errors(member) for member in members]
+        key, matrix = {'protocol': protocol}, measures.count_confusions(whole)
+        tables['per_class.csv'] += [key | dataclasses.asdict(r) for r in measures.measure_classes(whole, classes)]
+        tables['confusion.csv'] += [
+            key | {'class': classes[i], 'called': classes[j], 'images': int(matrix[i, j])}
+            for i, j in zip(*np.nonzero(matrix), strict=True)
+        ]
+        tables['calibration.csv'] += [key | dataclasses.asdict(r) for r in measures.measure_calibration(whole)]
+    return protocols, tables
+
+
+def _measure_errors(predictions: Predictions) -> dict[str, Any]:
+    error = measures.compute_calibration_error(measures.measure_calibration(predictions))
+    return dataclasses.asdict(measures.measure_errors(predictions)) | {'calibration_error': error}
+
+
+def _list_published(
+    protocol: str, networks: Sequence[Network], dataset: Dataset, settings: EvaluationSettings
+) -> list[dict[str, Any]]:
+    variants = [network.variant for network in networks]
+    return [
+        dataclasses.asdict(row)
+        | {
+            'same_network': row.is_of(variants),
+            'not_comparable': row.unlike(dataset.name, settings.split) or None,
+        }
+        for row in select_references(protocol, networks=variants, models=len(networks))
+    ]
+
+
+def _format_csv(rows: Sequence[dict[str, Any]]) -> str:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, rows[0], lineterminator='\n')
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+def _format_tables(result: dict[str, Any]) -> str:
+    """Makes a table for each protocol, never one for both: what was tested here, then what was published."""
+    dataset, rows = result['dataset'], []
+    for protocol, found in result['protocols'].items():
+        tested = [found] if 'members' not in found else [*found['members'], found]
+        names = [*(network['source'] for network in result['networks']), ENSEMBLE]
+        rows.append([f'{PROTOCOLS[protocol]}:', 'dataset', 'images', 'top-1', 'top-5', ''])
+        for name, one in zip(names, tested, strict=False):
+            errors = [f'{one[key]:.2%}' for key in ('top1_error', 'top5_error')]
+            text = f'loss {one["loss"]:.3f}, calibration error {one["calibration_error"]:.2%}'
+            rows.append([f'  {name}', f'{dataset["name"]}, {dataset["split"]}', f'{one["examples"]:,}', *errors, text])
+        for row in result['published'][protocol]:
+            errors = ['' if row[key] is None else f'{row[key]:.1%}' for key in ('top1_error', 'top5_error')]
+            change = 'the same network' if row['same_network'] else row['change']
+            text = '; '.join(filter(None, (change, row['not_comparable'])))
+            rows.append([f'  {row["run"]}', f'{row["dataset"]}, {row["split"]}', '', *errors, text])
+        rows.append([])
+    table = align_columns(rows[:-1], right=(2, 3, 4))
+    unlike = any(row['not_comparable'] for rows in result['published'].values() for row in rows)
+    return table + '\n\nOther images, or fewer classes, are easier or harder: those rows are for orientation.' * unlike

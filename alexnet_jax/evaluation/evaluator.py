@@ -1,13 +1,11 @@
-"""Centre and ten-view testing of every image, exactly once.
+"""Tests parameters under the centre and ten-view protocols: every image of a split, exactly once.
 
 The whole records go to the devices; the views are cut there. One compiled program serves both protocols: it
 takes the view as an argument and is called once for each.
 """
 
-from __future__ import annotations
-
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -30,7 +28,7 @@ from alexnet_jax.training.step import make_model
 
 @dataclasses.dataclass(frozen=True)
 class Result:
-    """What a protocol found.
+    """The errors of a network under one protocol.
 
     Attributes:
       examples: images tested, each once.
@@ -45,11 +43,24 @@ class Result:
     top5_error: float
 
 
+@dataclasses.dataclass(frozen=True)
+class Predictions:
+    """The probabilities of every image of a split, each image once, in the order of its records.
+
+    Attributes:
+      probabilities: float (n, classes), averaged over the protocol's views.
+      labels: int32 (n,), the right classes.
+    """
+
+    probabilities: np.ndarray
+    labels: np.ndarray
+
+
 class Evaluator:
     """Tests parameters on one split.
 
     Attributes:
-      examples: images of the split; `__call__` asserts that it counted just as many.
+      examples: images of the split; every test asserts that it counted just as many.
     """
 
     def __init__(
@@ -77,65 +88,57 @@ class Evaluator:
     def __call__(
         self, params: Any, mean_image: Array, *, protocol: str, progress: Callable[[int], None] | None = None
     ) -> Result:
-        """The errors of `params` under 'centre' or 'ten_view'.
+        """Computes the errors of `params` under 'centre' or 'ten_view'.
 
-        `params` and `parse_mean` are on the mesh already: what would be moved unasked is refused. `progress` is told
+        `params` and `mean_image` are on the mesh already: what would be moved unasked is refused. `progress` is told
         how many images are done.
         """
         totals = np.zeros(4)
-
-        def add(*batch: Array) -> None:
-            np.add(totals, jax.device_get(self._count(*batch)), out=totals)
-
-        self._each_batch(params, mean_image, protocol, add, progress)
+        with jax.transfer_guard('disallow'):
+            for batch in self._iter_batches(params, mean_image, protocol, progress):
+                totals += jax.device_get(self._count(*batch))
         count, loss, top1, top5 = totals
         assert count == self.examples, f'evaluated {count} images of {self.examples}'
         return Result(self.examples, float(loss / count), float(top1 / count), float(top5 / count))
 
-    def probabilities(
+    def predict(
         self, params: Any, mean_image: Array, *, protocol: str, progress: Callable[[int], None] | None = None
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """The averaged probabilities (n, classes) of every image of the split, in order, and the labels, int32 (n,).
+    ) -> Predictions:
+        """Computes the probabilities of every image; arguments as of `__call__`.
 
-        Arguments as of `__call__`. All processes must call it, and each gets all rows.
+        All processes must call it, and each gets all rows.
         """
         probabilities, labels = [], []
-
-        def keep(*batch: Array) -> None:
-            mean_probability, label, valid = fetch(batch)
-            probabilities.append(mean_probability[valid])
-            labels.append(label[valid])
-
-        self._each_batch(params, mean_image, protocol, keep, progress)
-        found = np.concatenate(probabilities), np.concatenate(labels)
-        assert len(found[1]) == self.examples, f'predicted {len(found[1])} images of {self.examples}'
+        with jax.transfer_guard('disallow'):
+            for batch in self._iter_batches(params, mean_image, protocol, progress):
+                mean_probability, label, valid = fetch(batch)
+                probabilities.append(mean_probability[valid])
+                labels.append(label[valid])
+        found = Predictions(np.concatenate(probabilities), np.concatenate(labels))
+        assert len(found.labels) == self.examples, f'predicted {len(found.labels)} images of {self.examples}'
         return found
 
-    def _each_batch(
-        self,
-        params: Any,
-        mean_image: Array,
-        protocol: str,
-        take: Callable[..., None],
-        progress: Callable[[int], None] | None,
-    ) -> None:
-        """Calls take(averaged probabilities (b, classes), labels (b,), valid (b,)) with every batch, on the mesh."""
+    def _iter_batches(
+        self, params: Any, mean_image: Array, protocol: str, progress: Callable[[int], None] | None
+    ) -> Iterator[tuple[Array, Array, Array]]:
+        """Yields every batch's averaged probabilities (b, classes), labels (b,) and valid (b,), on the mesh.
+
+        The caller must wait for each before it takes the next, as each view takes the sum so far: on virtual CPU
+        devices several programs in flight at once, each at one of its exchanges, would take all threads and wait for
+        one another for ever.
+        """
         views = get_views(protocol, self._variant.input_size, record=self._variant.record_size)
         weight = np.asarray(1 / len(views), mean_image.dtype)
         placed = [replicate(self._mesh, (weight, *map(np.int32, view))) for view in views]
-        with jax.transfer_guard('disallow'):
-            for index, batch in enumerate(self._batches.read(), start=1):
-                none_yet = np.zeros((len(batch.labels), self._num_classes), mean_image.dtype)
-                on_host = (batch.images, batch.labels, batch.valid, none_yet)
-                images, labels, valid, mean_probability = place_batch(self._mesh, on_host, batch_size=self._batch_size)
-                # Each call takes the sum so far, and `take` waits for each batch: on virtual CPU devices several
-                # programs in flight at once, each at one of its exchanges, would take all threads and wait for one
-                # another for ever.
-                for view in placed:
-                    mean_probability = self._add_view(mean_probability, params, images, mean_image, *view)
-                take(mean_probability, labels, valid)
-                if progress:
-                    progress(min(index * self._batch_size, self.examples))
+        for index, batch in enumerate(self._batches.read(), start=1):
+            none_yet = np.zeros((len(batch.labels), self._num_classes), mean_image.dtype)
+            on_host = (batch.images, batch.labels, batch.valid, none_yet)
+            images, labels, valid, mean_probability = place_batch(self._mesh, on_host, batch_size=self._batch_size)
+            for view in placed:
+                mean_probability = self._add_view(mean_probability, params, images, mean_image, *view)
+            yield mean_probability, labels, valid
+            if progress:
+                progress(min(index * self._batch_size, self.examples))
 
 
 def _make_add_view(variant: Variant, mesh: Mesh, *, num_classes: int, dtype: DTypeLike | None) -> Callable[..., Array]:
@@ -158,13 +161,20 @@ def _make_add_view(variant: Variant, mesh: Mesh, *, num_classes: int, dtype: DTy
     return jax.jit(add_view, compiler_options=compiler_options(mesh))
 
 
+def rank_right(probabilities: Any, labels: Any, right: Any) -> Any:
+    """Counts, (b,), the classes other than `labels` that are not less probable than `right`: 0 where that is right.
+
+    A tie counts as an error, and so does NaN: a network that gives every class the same probability is wrong everywhere
+    instead of right on class 0. Of NumPy's arrays or JAX's.
+    """
+    others = np.arange(probabilities.shape[1], dtype=labels.dtype) != labels[:, None]
+    return (~(probabilities < right[:, None]) & others).sum(axis=1)
+
+
 def _count(probabilities: Array, labels: Array, valid: Array) -> Array:
     """(4,): valid images, sum of their losses, top-1 errors, top-5 errors."""
     right = jnp.take_along_axis(probabilities, labels[:, None], axis=1)[:, 0]
-    # The rank of the right class: how many others are not less probable. A tie counts as an error, and so does NaN: a
-    # network that gives every class the same probability is wrong everywhere instead of right on class 0.
-    others = jnp.arange(probabilities.shape[1]) != labels[:, None]
-    rank = (~(probabilities < right[:, None]) & others).sum(axis=1)
+    rank = rank_right(probabilities, labels, right)
     loss = -jnp.log(jnp.maximum(right, jnp.finfo(right.dtype).tiny))
     rows = jnp.stack([jnp.ones_like(loss), loss, rank >= 1, rank >= 5])
     return jnp.where(valid, rows, 0).sum(axis=1)

@@ -1,52 +1,49 @@
-"""Features of a dataset or of photographs into a file: wires network, images and file."""
+"""Writes features of a dataset or of photographs to a file: .npz for NumPy, .parquet for everything else."""
 
-from __future__ import annotations
-
-import dataclasses
+import json
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, BinaryIO
 
 import numpy as np
 
-from alexnet_jax.data.dataset import open_dataset
-from alexnet_jax.data.photo_files import open_photos
+from alexnet_jax.data.photo_files import PhotoFiles, open_photos
 from alexnet_jax.errors import InputError
-from alexnet_jax.evaluation import features as stage_features
-from alexnet_jax.evaluation.feature_files import About, check_output, write_features
-from alexnet_jax.evaluation.open_networks import NetworkArgs, get_batch_size, get_dtype
+from alexnet_jax.evaluation.features import find_stage, format_stages, iter_features
+from alexnet_jax.evaluation.open_networks import NetworkArgs, get_batch_size, open_dataset_for
+from alexnet_jax.files import replacing
 from alexnet_jax.logs.progress import show_progress
 from alexnet_jax.model.alexnet import get_stage_shapes
 from alexnet_jax.sharding.backend import prepare_backend
 from alexnet_jax.sharding.mesh import make_mesh
 
-HELP = 'help'  # instead of a layer
+SUFFIXES = ('.npz', '.parquet')
+Batches = Iterable[tuple[np.ndarray, np.ndarray]]  # features, float32 (b, ...), and labels, int32 (b,)
+Rows = Iterator[tuple[np.ndarray, np.ndarray, Sequence[int] | Sequence[str]]]  # and the images' places
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Settings:
-    """What is wanted, as flags say it.
+def extract_features(
+    names: Sequence[str],
+    source: NetworkArgs,
+    *,
+    layer: str,
+    output: str | None = None,
+    dataset: str | None = None,
+    data_dir: str | None = None,
+    split: str = 'validation',
+    mesh: tuple[int, int] = (1, 1),
+    batch_size: int | None = None,
+) -> tuple[str, tuple[str, ...]]:
+    """Writes the features of image files, or of a split of a prepared dataset.
 
-    Attributes:
-      layer: of evaluation.features.find_stage, or 'help'.
-      output: .npz or .parquet; not of 'help'.
-      dataset: a prepared dataset, where no files are named.
-      data_dir: where it is; None: where the run's is.
-      split: of the dataset.
+    Args:
+      names: the files; none where `dataset` is given.
+      source: of one network.
+      layer: of `features.find_stage`; 'help' lists them and writes nothing.
+      output: ends in one of SUFFIXES.
+      dataset, split: what to read in place of files.
+      data_dir, batch_size: None: those of the run.
       mesh: (data, tower) devices.
-      batch_size: images at once; None: the run's.
-    """
-
-    layer: str
-    output: str | None = None
-    dataset: str | None = None
-    data_dir: str | None = None
-    split: str = 'validation'
-    mesh: tuple[int, int] = (1, 1)
-    batch_size: int | None = None
-
-
-def write(names: Sequence[str], source: NetworkArgs, settings: Settings) -> tuple[str, tuple[str, ...]]:
-    """Writes the file.
 
     Returns:
       (what was done, for people; 'NAME: reason' of files that are no photographs).
@@ -54,45 +51,124 @@ def write(names: Sequence[str], source: NetworkArgs, settings: Settings) -> tupl
     Raises:
       InputError: what the user gave cannot be used.
     """
-    output = None
-    if settings.layer != HELP:
-        if bool(names) == bool(settings.dataset):
-            raise InputError('features of what? give image files, or --dataset=NAME')
-        if settings.output is None:
-            raise InputError('no file is named: give --output=FILE.npz or --output=FILE.parquet')
-        output = check_output(settings.output)
-    prepare_backend(settings.mesh)
+    if layer != 'help' and bool(names) == bool(dataset):
+        raise InputError('features of what? give image files, or --dataset=NAME')
+    path = None if layer == 'help' else _check_output(output)
+    prepare_backend(mesh)
     network = source.open_one()
-    if output is None:
-        return stage_features.format_stages(network), ()
-    stage, mesh = stage_features.find_stage(network.variant, settings.layer), make_mesh(*settings.mesh)
-    given: tuple[str, ...] | None = None
-    labels: np.ndarray | None = None
-    unusable: tuple[str, ...] = ()
-    if settings.dataset:
-        folder = settings.data_dir or network.about.get('config', {}).get('data_dir', 'data')
-        dataset = open_dataset(settings.dataset, data_dir=folder).check_variant(network.variant)
-        records, classes = dataset.records(settings.split), dataset.classes
-        images = f'{dataset.name}, {settings.split}'
+    if path is None:
+        return format_stages(network), ()
+    stage = find_stage(network.variant, layer)
+    photos = None
+    if dataset:
+        opened = open_dataset_for([network], dataset, data_dir=data_dir)
+        records, classes, images = opened.records(split), opened.classes, f'{opened.name}, {split}'
     else:
         photos = open_photos(names, network.classes)
-        records, classes, given, unusable = photos.records, network.classes, photos.names, photos.unusable
-        labels = np.array([-1 if label is None else label for label in photos.labels], np.int32)
-        images = 'files'
-        if not given:
-            return '', unusable
-    about = About(layer=stage, network=network.source, images=images, names=given, labels=labels, classes=classes)
+        records, classes, images = photos.records, network.classes, 'files'
+        if not photos.names:
+            return '', photos.unusable
     shape = get_stage_shapes(network.variant, num_classes=len(network.classes))[stage]
     with show_progress() as report:
-        batches = stage_features.iter_features(
+        batches = iter_features(
             network,
-            mesh,
+            make_mesh(*mesh),
             records,
             stage=stage,
-            batch_size=settings.batch_size or get_batch_size([network]),
-            dtype=get_dtype(network),
+            batch_size=batch_size or get_batch_size([network]),
             progress=lambda done: report(f'{stage} of {images}', done, len(records)),
         )
-        write_features(output, batches, about, shape=shape)
-    size = pathlib.Path(output).stat().st_size / 1e6
-    return f'{output}: {stage} of {len(records):,} images, {"x".join(map(str, shape))} each, {size:.1f} MB', unusable
+        about = {'layer': stage, 'network': network.source, 'images': images}
+        write_features(path, batches, shape=shape, classes=classes, about=about, photos=photos)
+    size = path.stat().st_size / 1e6
+    done = f'{path}: {stage} of {len(records):,} images, {"x".join(map(str, shape))} each, {size:.1f} MB'
+    return done, photos.unusable if photos else ()
+
+
+def _check_output(output: str | None) -> pathlib.Path:
+    if output is None:
+        raise InputError('no file is named: give --output=FILE.npz or --output=FILE.parquet')
+    path = pathlib.Path(output)
+    if path.suffix not in SUFFIXES:
+        raise InputError(f'--output={path}: the name must end in {" or ".join(SUFFIXES)}')
+    if not path.parent.is_dir():
+        raise InputError(f'--output={path}: there is no folder {path.parent}')
+    return path
+
+
+def write_features(
+    path: pathlib.Path,
+    batches: Batches,
+    *,
+    shape: Sequence[int],
+    classes: Sequence[str],
+    about: dict[str, str],
+    photos: PhotoFiles | None = None,
+) -> None:
+    """Writes all batches, and leaves no half of a file.
+
+    In .npz: features, float32 (n, ...), labels, int32 (n,), -1 where unknown, records (0, 1, ...) or files, classes,
+    layer, network and images. All of it is in memory once.
+
+    In .parquet, which is written batch by batch: columns record or file, label, class, and features, a list of
+    prod(shape) float32 in row-major order; the rest, with the shape, in the schema's metadata.
+
+    Args:
+      path: ends in one of SUFFIXES.
+      batches: of `features.iter_features`.
+      shape: of one image's features.
+      classes: names, in the order of the labels.
+      about: {'layer': the stage, 'network': where its weights came from, 'images': dataset and split, or 'files'}.
+      photos: the files that the images are; None: records of a dataset, in order.
+
+    Raises:
+      InputError: the disk does not take it.
+    """
+    rows, place = _iter_rows(batches, photos), 'file' if photos else 'record'
+    with replacing(path) as file:
+        if path.suffix == '.npz':
+            _write_npz(file, rows, place, classes, about)
+        else:
+            _write_parquet(file, rows, place, shape, classes, about)
+
+
+def _iter_rows(batches: Batches, photos: PhotoFiles | None) -> Rows:
+    """Yields features, labels, -1 where the class is not known, and the images' record numbers or files."""
+    start = 0
+    for features, labels in batches:
+        end = start + len(features)
+        if photos is None:
+            yield features, labels, range(start, end)
+        else:
+            known = [-1 if label is None else label for label in photos.labels[start:end]]
+            yield features, np.array(known, np.int32), photos.names[start:end]
+        start = end
+
+
+def _write_npz(file: BinaryIO, rows: Rows, place: str, classes: Sequence[str], about: dict[str, str]) -> None:
+    features, labels, places = map(np.concatenate, zip(*rows, strict=True))
+    arrays: dict[str, Any] = {'features': features, 'labels': labels, f'{place}s': places, 'classes': classes}
+    np.savez(file, **(arrays | about))
+
+
+def _write_parquet(
+    file: BinaryIO, rows: Rows, place: str, shape: Sequence[int], classes: Sequence[str], about: dict[str, str]
+) -> None:
+    import pyarrow as pa  # here, because few ask for it
+    import pyarrow.parquet as pq
+
+    size, place_type = int(np.prod(shape)), pa.string() if place == 'file' else pa.int64()
+    columns = [
+        (place, place_type),
+        ('label', pa.int32()),
+        ('class', pa.string()),
+        ('features', pa.list_(pa.float32(), size)),
+    ]
+    metadata = about | {'shape': json.dumps(list(shape)), 'classes': json.dumps(list(classes))}
+    schema = pa.schema(columns, metadata=metadata)
+    with pq.ParquetWriter(file, schema) as writer:
+        for features, labels, places in rows:
+            label = pa.array(labels, pa.int32(), mask=labels < 0)
+            lists = pa.FixedSizeListArray.from_arrays(pa.array(features.reshape(-1)), size)
+            cells = [pa.array(places, place_type), label, pa.array(classes, pa.string()).take(label), lists]
+            writer.write_batch(pa.record_batch(cells, schema=schema))

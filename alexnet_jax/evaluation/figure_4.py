@@ -1,6 +1,4 @@
-"""The paper's figure 4: what a network takes images for (left), and their nearest training images (right)."""
-
-from __future__ import annotations
+"""Draws the paper's figure 4: what a network takes images for (left), and their nearest training images (right)."""
 
 import dataclasses
 import io
@@ -29,89 +27,80 @@ class Predicted:
       image: uint8 (h, w, 3).
       true: its class; None where that is not known.
       likeliest: (class, probability 0..1), the most probable first.
+      neighbours: its nearest training images, uint8 (h, w, 3), each with its class; of all images or of none.
     """
 
     image: np.ndarray
     true: str | None
     likeliest: Sequence[tuple[str, float]]
+    neighbours: Sequence[tuple[np.ndarray, str]] = ()
 
 
-@dataclasses.dataclass(frozen=True)
-class Neighbour:
-    """A training image: uint8 (h, w, 3), its class, and how far away its features are."""
-
-    image: np.ndarray
-    name: str
-    distance: float
-
-
-def draw_figure_4(
-    path: str | pathlib.Path, shown: Sequence[Predicted], neighbours: Sequence[Sequence[Neighbour]] | None = None
-) -> None:
-    """Writes a PNG of `format_value`, with `neighbours` beside it a row for each image.
+def draw_figure_4(path: str | pathlib.Path, shown: Sequence[Predicted]) -> None:
+    """Writes a PNG of `shown`, and a row of neighbours beside it for each image that has some.
 
     Raises:
       InputError: the file cannot be written.
     """
+    nearest = max(len(one.neighbours) for one in shown)
     columns = min(COLUMNS, len(shown))
-    if neighbours is not None:  # three rows of them are about as high as one of predictions
+    if nearest:  # three rows of them are about as high as one of predictions
         columns = min(COLUMNS, -(-len(shown) // -(-len(shown) // 3)))
     rows = -(-len(shown) // columns)
     width, height = columns * (_SIDE + _GAP) + _GAP, rows * (_SIDE + _TEXT + _BARS + 2 * _GAP)
     side, left = 0.0, width + 2 * _GAP
-    if neighbours is not None:
+    if nearest:
         height = max(height, len(shown) * (_SMALL + _TEXT) + _GAP)
         side = min(_LARGE, (height - _GAP) / len(shown) - _TEXT)
-        width = left + (1 + max(map(len, neighbours))) * (side + _GAP)
-    sheet = _Sheet(Figure((width, height)))
+        width = left + (1 + nearest) * (side + _GAP)
+    figure = Figure((width, height))
     content = io.BytesIO()
     with warnings.catch_warnings():
         warnings.filterwarnings('ignore', message='Glyph')  # a class name that the font lacks a letter of
         for index, one in enumerate(shown):
             row, column = divmod(index, columns)
             x, y = _GAP + column * (_SIDE + _GAP), _GAP + row * (_SIDE + _TEXT + _BARS + 2 * _GAP)
-            sheet.picture(one.image, one.true or '', x, y, _SIDE)
-            sheet.bars(one, x, y + _SIDE + _TEXT)
-        for index, near in enumerate(neighbours or ()):
-            y = _GAP + index * (side + _TEXT)
-            sheet.picture(shown[index].image, shown[index].true or '', left, y, side, bold=True)
-            for place, other in enumerate(near, start=1):
-                sheet.picture(other.image, other.name, left + place * (side + _GAP), y, side)
-        sheet.figure.savefig(content, format='png', dpi=100)
+            _draw_picture(figure, one.image, one.true or '', x, y, _SIDE)
+            _draw_bars(figure, one, x, y + _SIDE + _TEXT)
+            top = _GAP + index * (side + _TEXT)
+            if one.neighbours:
+                _draw_picture(figure, one.image, one.true or '', left, top, side, bold=True)
+            for place, (image, name) in enumerate(one.neighbours, start=1):
+                _draw_picture(figure, image, name, left + place * (side + _GAP), top, side)
+        figure.savefig(content, format='png', dpi=100)
     try:
         pathlib.Path(path).write_bytes(content.getvalue())
     except OSError as error:
         raise InputError(f'cannot write {path}: {error.strerror}; choose another --figure') from error
 
 
-@dataclasses.dataclass(frozen=True)
-class _Sheet:
-    """Draws at places that are given in inches from the top left corner."""
-
-    figure: Figure
-
-    def _axes(self, x: float, y: float, width: float, height: float) -> Any:
-        across, down = self.figure.get_size_inches()
-        return self.figure.add_axes((x / across, 1 - (y + height) / down, width / across, height / down))
-
-    def picture(self, image: np.ndarray, text: str, x: float, y: float, side: float, *, bold: bool = False) -> None:
-        """An image and what it shows, below it."""
-        axes = self._axes(x, y, side, side)
-        axes.set_axis_off()
-        axes.imshow(image)
-        style = {'weight': 'bold' if bold else 'normal', 'fontsize': 8, 'color': INK, 'parse_math': False}
-        text = _short(text, round(12 * side))
-        axes.text(0.5, -0.03, text, ha='center', va='top', transform=axes.transAxes, **style)
-
-    def bars(self, one: Predicted, x: float, y: float) -> None:
-        """The most probable class above; names lie on their bars, as in the paper."""
-        axes = self._axes(x, y, _SIDE, _BARS)
-        axes.set(xlim=(0, 1), ylim=(4.6, -0.6), xticks=(), yticks=())
-        for place, (name, probability) in enumerate(one.likeliest):
-            axes.barh(place, probability, height=0.9, color=RIGHT if name == one.true else OTHER)
-            axes.text(0.02, place, _short(name, 20), va='center', fontsize=8, color=INK, parse_math=False)
-            axes.text(0.98, place, f'{probability:.0%}', va='center', ha='right', fontsize=7, color=INK)
+def _add_axes(figure: Figure, x: float, y: float, width: float, height: float) -> Any:
+    """Adds axes at a place in inches from the top left corner."""
+    across, down = figure.get_size_inches()
+    return figure.add_axes((x / across, 1 - (y + height) / down, width / across, height / down))
 
 
-def _short(text: str, letters: int) -> str:
+def _draw_picture(
+    figure: Figure, image: np.ndarray, text: str, x: float, y: float, side: float, *, bold: bool = False
+) -> None:
+    """Draws an image and below it what it shows."""
+    axes = _add_axes(figure, x, y, side, side)
+    axes.set_axis_off()
+    axes.imshow(image)
+    style = {'weight': 'bold' if bold else 'normal', 'fontsize': 8, 'color': INK, 'parse_math': False}
+    text = _shorten(text, round(12 * side))
+    axes.text(0.5, -0.03, text, ha='center', va='top', transform=axes.transAxes, **style)
+
+
+def _draw_bars(figure: Figure, one: Predicted, x: float, y: float) -> None:
+    """Draws the most probable class above; names lie on their bars, as in the paper."""
+    axes = _add_axes(figure, x, y, _SIDE, _BARS)
+    axes.set(xlim=(0, 1), ylim=(4.6, -0.6), xticks=(), yticks=())
+    for place, (name, probability) in enumerate(one.likeliest):
+        axes.barh(place, probability, height=0.9, color=RIGHT if name == one.true else OTHER)
+        axes.text(0.02, place, _shorten(name, 20), va='center', fontsize=8, color=INK, parse_math=False)
+        axes.text(0.98, place, f'{probability:.0%}', va='center', ha='right', fontsize=7, color=INK)
+
+
+def _shorten(text: str, letters: int) -> str:
     return text if len(text) <= letters else f'{text[: letters - 1]}…'

@@ -1,51 +1,32 @@
-"""What a network takes photographs for, and which training images are nearest: wires files, network and figure."""
+"""Names the classes of photographs, and the training images nearest to them: wires files, network and figure."""
 
-from __future__ import annotations
-
-import dataclasses
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
 from jax.sharding import Mesh
 
 from alexnet_jax.console import align_columns
-from alexnet_jax.data.dataset import Dataset, open_dataset
+from alexnet_jax.data.dataset import Dataset
 from alexnet_jax.data.photo import square_image
 from alexnet_jax.data.photo_files import PhotoFiles, open_photos
 from alexnet_jax.data.pipeline import read_whole_image
 from alexnet_jax.errors import InputError
 from alexnet_jax.evaluation.features import find_stage, iter_features
-from alexnet_jax.evaluation.open_networks import NetworkArgs, get_batch_size, get_dtype
-from alexnet_jax.evaluation.predictions import predict_split
+from alexnet_jax.evaluation.open_networks import NetworkArgs, get_batch_size, make_predictor, open_dataset_for
 from alexnet_jax.logs.progress import show_progress
 from alexnet_jax.model.network import Network
 from alexnet_jax.sharding.backend import prepare_backend
 from alexnet_jax.sharding.mesh import make_mesh
 
 MOST = 5  # classes an image
+NEAREST = 6  # training images an image, as in the paper's figure 4
 MAX_BATCH = 32
 _MOST_DRAWN = 400  # Matplotlib draws no picture of 65,536 pixels or more a side
 
 
-@dataclasses.dataclass(frozen=True)
-class Outcome:
-    """What has become of the photographs.
-
-    Attributes:
-      fields: {'predictions': [{'image', 'top5': [{'index', 'class', 'probability'}]}]}, for programs; each entry with
-        'neighbours': [{'record', 'class', 'distance'}] where they were asked for.
-      text: the same for people.
-      unusable: 'NAME: reason' of files that are no photographs.
-    """
-
-    fields: dict[str, Any]
-    text: str
-    unusable: tuple[str, ...]
-
-
-def predict(
+def predict_photos(
     names: Sequence[str],
     source: NetworkArgs,
     *,
@@ -53,19 +34,24 @@ def predict(
     neighbours: str | None = None,
     data_dir: str | None = None,
     figure: str | None = None,
-) -> Outcome:
-    """Looks at the photographs `names`, on one device.
+) -> tuple[dict[str, Any], str, tuple[str, ...]]:
+    """Predicts the classes of photographs, on one device.
 
     Args:
       names: image files.
       source: of one network.
       protocol: 'centre' or 'ten_view'.
-      neighbours: a prepared dataset whose nearest training images are wanted.
-      data_dir: where it is; None: where the run's is.
+      neighbours: a prepared dataset, whose nearest training images are wanted.
+      data_dir: where that is; None: where the run's is.
       figure: a PNG to draw.
 
+    Returns:
+      ({'predictions': [{'image', 'top5': [{'index', 'class', 'probability'}]}]}, each entry with 'neighbours':
+      [{'record', 'class', 'distance'}] where they were asked for; the same for people; 'NAME: reason' of files that
+      are no photographs).
+
     Raises:
-      InputError: what the user gave cannot be used; that single files cannot is in the outcome.
+      InputError: what the user gave cannot be used.
     """
     if not names:
         raise InputError('no image is named: give one or more files')
@@ -75,36 +61,25 @@ def predict(
         raise InputError(f'--figure draws at most {_MOST_DRAWN} images, and {len(names)} are named: leave some out')
     prepare_backend((1, 1))
     network, mesh = source.open_one(), make_mesh(1, 1)
-    config = network.about.get('config', {})
-    data_dir = data_dir or config.get('data_dir', 'data')
-    searched = None
-    if neighbours is not None:
-        searched = open_dataset(neighbours, data_dir=data_dir).check_variant(network.variant)
+    searched = None if neighbours is None else open_dataset_for([network], neighbours, data_dir=data_dir)
     photos = open_photos(names, network.classes)
     if not photos.names:
-        return Outcome({'predictions': []}, '', photos.unusable)
-    entries = _predictions(network, mesh, photos, protocol)
+        return {'predictions': []}, '', photos.unusable
+    # The next power of two, so that few programs are compiled, up to what is worth computing at once.
+    batch_size = min(MAX_BATCH, 1 << (len(photos.names) - 1).bit_length())
+    rows = make_predictor(network, mesh, photos.records, batch_size=batch_size)(protocol=protocol).probabilities
+    entries: list[dict[str, Any]] = [
+        {'image': name, 'top5': rank_classes(network, row, name=name)}
+        for name, row in zip(photos.names, rows, strict=True)
+    ]
     if searched is not None:
-        _add_neighbours(entries, network, mesh, photos, searched)
-    text = _table(entries)
+        near = _find_neighbours(network, mesh, photos, searched, batch_size=batch_size)
+        entries = [entry | {'neighbours': images} for entry, images in zip(entries, near, strict=True)]
+    text = _format_table(entries)
     if figure is not None:
         _draw(figure, entries, photos, network, searched)
         text += f'\n\ndrawn: {figure}'
-    return Outcome({'predictions': entries}, text, photos.unusable)
-
-
-def _batch_for(images: int) -> int:
-    """The next power of two, so that few programs are compiled, up to what is worth computing at once."""
-    return min(MAX_BATCH, 1 << (images - 1).bit_length())
-
-
-def _predictions(network: Network, mesh: Mesh, photos: PhotoFiles, protocol: str) -> list[dict[str, Any]]:
-    options = {'batch_size': _batch_for(len(photos.names)), 'dtype': get_dtype(network)}
-    found = predict_split(network, mesh, photos.records, protocol=protocol, **options)  # type: ignore[arg-type]
-    entries = []
-    for name, row in zip(photos.names, found.probabilities, strict=True):
-        entries.append({'image': name, 'top5': rank_classes(network, row, name=name)})
-    return entries
+    return {'predictions': entries}, text, photos.unusable
 
 
 def rank_classes(network: Network, row: np.ndarray, *, name: str) -> list[dict[str, Any]]:
@@ -124,32 +99,60 @@ def rank_classes(network: Network, row: np.ndarray, *, name: str) -> list[dict[s
     return [{'index': int(i), 'class': network.classes[i], 'probability': float(row[i])} for i in best]
 
 
-def _add_neighbours(
-    entries: list[dict[str, Any]], network: Network, mesh: Mesh, photos: PhotoFiles, dataset: Dataset
-) -> None:
-    """To each entry its nearest training images, by what fc8 reads."""
-    from alexnet_jax.evaluation.neighbours import nearest  # here, because scikit-learn takes a second to load
-
+def _find_neighbours(
+    network: Network, mesh: Mesh, photos: PhotoFiles, dataset: Dataset, *, batch_size: int
+) -> list[list[dict[str, Any]]]:
+    """Finds the training images nearest to each photograph by what fc8 reads (paper section 6.1)."""
     stage = find_stage(network.variant, network.variant.layers[-2].name)
-    options: dict[str, Any] = {'stage': stage, 'dtype': get_dtype(network)}
-    own = iter_features(network, mesh, photos.records, batch_size=_batch_for(len(photos.names)), **options)
+    own = iter_features(network, mesh, photos.records, stage=stage, batch_size=batch_size)
     queries = np.concatenate([rows.reshape(len(rows), -1) for rows, _ in own])
     records = dataset.records('train')
     with show_progress() as report:
 
-        def told(done: int) -> None:
+        def progress(done: int) -> None:
             report(f'features of {dataset.name}', done, len(records))
 
-        batches = iter_features(network, mesh, records, batch_size=get_batch_size([network]), progress=told, **options)
-        distances, places = nearest(queries, (rows.reshape(len(rows), -1) for rows, _ in batches))
-    for entry, far, where in zip(entries, distances, places, strict=True):
-        entry['neighbours'] = [
-            {'record': int(record), 'class': dataset.classes[records[int(record)][1]], 'distance': float(distance)}
-            for record, distance in zip(where, far, strict=True)
-        ]
+        size = get_batch_size([network])
+        batches = iter_features(network, mesh, records, stage=stage, batch_size=size, progress=progress)
+        distances, places = find_nearest(queries, (rows.reshape(len(rows), -1) for rows, _ in batches))
+
+    def describe(place: int, distance: float) -> dict[str, Any]:
+        return {'record': place, 'class': dataset.classes[records[place][1]], 'distance': distance}
+
+    return [list(map(describe, *row)) for row in zip(places.tolist(), distances.tolist(), strict=True)]
 
 
-def _table(entries: list[dict[str, Any]]) -> str:
+def find_nearest(
+    queries: np.ndarray, batches: Iterable[np.ndarray], count: int = NEAREST
+) -> tuple[np.ndarray, np.ndarray]:
+    """Finds the `count` rows of all `batches` together that are nearest to each query: Euclidean, exact.
+
+    Only the best so far and one batch are in memory, so any number of images can be searched.
+
+    Args:
+      queries: float (q, d).
+      batches: of float (b, d), in the order of the records.
+      count: how many; fewer where there are fewer rows.
+
+    Returns:
+      Distances, float64 (q, count), ascending, and the rows' numbers, int64; of equal distances the first comes first.
+    """
+    from sklearn.neighbors import NearestNeighbors  # here, because it takes a second to load
+
+    distances: np.ndarray = np.empty((len(queries), 0))
+    places: np.ndarray = np.empty((len(queries), 0), np.int64)
+    start = 0
+    for batch in batches:
+        search = NearestNeighbors(n_neighbors=min(count, len(batch)), algorithm='brute').fit(batch)
+        further, where = search.kneighbors(queries)
+        distances, places = np.hstack([distances, further]), np.hstack([places, where + start])
+        best = np.lexsort((places, distances))[:, :count]
+        distances, places = (np.take_along_axis(values, best, axis=1) for values in (distances, places))
+        start += len(batch)
+    return distances, places
+
+
+def _format_table(entries: list[dict[str, Any]]) -> str:
     rows = [['image', 'probability', 'class']]
     for entry in entries:
         for place, one in enumerate(entry['top5']):
@@ -163,21 +166,17 @@ def _table(entries: list[dict[str, Any]]) -> str:
 def _draw(
     path: str, entries: list[dict[str, Any]], photos: PhotoFiles, network: Network, searched: Dataset | None
 ) -> None:
-    from alexnet_jax.evaluation.figure_4 import Neighbour, Predicted, draw_figure_4  # here, because few ask for it
+    from alexnet_jax.evaluation.figure_4 import Predicted, draw_figure_4  # here, because few ask for it
 
-    shown, size = [], network.variant.record_size
+    size = network.variant.record_size
+    records: Any = searched and searched.records('train')
+    shown = []
     for entry, label in zip(entries, photos.labels, strict=True):
+        near = [
+            (read_whole_image(records, one['record'], record_size=size), one['class'])
+            for one in entry.get('neighbours', ())
+        ]
         image = square_image(pathlib.Path(entry['image']).read_bytes(), record_size=size)
         true = None if label is None else network.classes[label]
-        shown.append(Predicted(image, true, [(one['class'], one['probability']) for one in entry['top5']]))
-    near = None
-    if searched is not None:
-        records = searched.records('train')
-        near = [
-            [
-                Neighbour(read_whole_image(records, one['record'], record_size=size), one['class'], one['distance'])
-                for one in entry['neighbours']
-            ]
-            for entry in entries
-        ]
-    draw_figure_4(path, shown, near)
+        shown.append(Predicted(image, true, [(one['class'], one['probability']) for one in entry['top5']], near))
+    draw_figure_4(path, shown)

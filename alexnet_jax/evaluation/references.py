@@ -1,6 +1,4 @@
-"""Published errors, each with the protocol under which it was measured: references.csv, beside this file."""
-
-from __future__ import annotations
+"""Reads the published errors, each with the protocol under which it was measured: references.csv, beside this file."""
 
 import csv
 import dataclasses
@@ -26,10 +24,8 @@ class Reference:
       change: how its network differs from the published one, in words; '' where it does not.
       without: the same as a name of model.ablations; '' for none, 'pretraining' for what has more data.
       models: how many networks' probabilities were averaged.
-      dataset, split: what was tested.
       protocol: 'centre', 'ten_view', or 'nine_view' (nine places of the crop, none mirrored), which is not tested here.
       top1_error, top5_error: fractions, 0..1; None where it was not published.
-      source: where it is written.
     """
 
     run: str
@@ -45,15 +41,15 @@ class Reference:
     source: str
 
     def is_of(self, networks: Collection[Variant]) -> bool:
-        """Whether it is an error of one of `networks`, whatever they are called: of 'released' without norm too.
+        """Finds whether this is an error of one of `networks`, however it is called: of 'released' without norm too.
 
         When its colour noise ends and conv1 is slowed does not matter: each of these runs has its own log.
         """
         own = NETWORKS.get(self.variant)
-        return own is not None and any(_at_its_times(network, own) == own for network in networks)
+        return own is not None and any(_take_times(network, own) == own for network in networks)
 
     def unlike(self, dataset: str, split: str) -> str:
-        """Why an error on `split` of the prepared `dataset` cannot be compared with this one; '' where it can."""
+        """Returns why an error on `split` of prepared `dataset` cannot be compared with this one; '' where it can."""
         name, validates = DATASETS.get(self.dataset, ('', ''))
         if name != dataset:
             other = 'the embedded dataset' if dataset == 'demo' else dataset
@@ -63,13 +59,13 @@ class Reference:
 
 
 def load_references() -> list[Reference]:
-    """Every row of references.csv, in its order."""
+    """Reads every row of references.csv, in its order."""
     with (pathlib.Path(__file__).parent / 'references.csv').open(newline='') as file:
-        return [_reference(row) for row in csv.DictReader(file)]
+        return [_parse_reference(row) for row in csv.DictReader(file)]
 
 
 def select_references(protocol: str, *, networks: Collection[Variant] = (), models: int = 1) -> list[Reference]:
-    """The rows of one protocol that belong beside `networks`, or an ensemble of `models`; those of the same come first.
+    """Returns the rows of one protocol that belong beside `networks`, or an ensemble of `models`; the same come first.
 
     Rows of what lacks a part (Krizhevsky's ablations) belong beside networks that lack it, those of CIFAR-10 beside
     networks for it, all others beside any other.
@@ -87,13 +83,13 @@ def select_references(protocol: str, *, networks: Collection[Variant] = (), mode
     return sorted(rows, key=lambda row: not row.is_of(networks))
 
 
-def _at_its_times(network: Variant, own: Variant) -> Variant:
+def _take_times(network: Variant, own: Variant) -> Variant:
     lighting = dataclasses.replace(network.lighting, until=own.lighting.until)
     named = dataclasses.replace(network, name=own.name, source=own.source, sources=own.sources)
     return dataclasses.replace(named, lighting=lighting, lr_multipliers=own.lr_multipliers)
 
 
-def _reference(row: dict[str, str]) -> Reference:
+def _parse_reference(row: dict[str, str]) -> Reference:
     top1, top5, models = (row.pop(name) for name in ('top1', 'top5', 'models'))
     top5_error = float(top5) / 100 if top5 else None
     return Reference(**row, models=int(models), top1_error=float(top1) / 100, top5_error=top5_error)

@@ -1,7 +1,5 @@
 """The views of an image that the test protocols average over (paper section 4.1)."""
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 import jax.numpy as jnp
@@ -19,7 +17,7 @@ class View(NamedTuple):
     flip: bool
 
 
-PROTOCOLS = ('centre', 'ten_view')
+PROTOCOLS = {'centre': 'centre', 'ten_view': 'ten-view'}  # each with what people call it
 
 
 def get_views(protocol: str, size: int = CROP, *, record: int = RECORD) -> tuple[View, ...]:

@@ -1,4 +1,4 @@
-"""What a run writes while it goes: the terminal, metrics.jsonl and TensorBoard files."""
+"""Logs a run to the terminal, metrics.jsonl, TensorBoard and its tracker."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from rich.progress import BarColumn, Progress, TextColumn
 
 from alexnet_jax.console import format_duration
 from alexnet_jax.logs.writers import MetricWriter, get_group
+from alexnet_jax.training.build import Run
 
 MIN_DATA_WAIT = 0.01  # of the training time: where the devices waited longer for data, lines say so
 
@@ -19,59 +20,49 @@ class RunLogger:
     """Logs to one run folder; a context manager.
 
     On a terminal a progress line is redrawn in place, elsewhere plain lines are printed. Both go to standard error:
-    standard output is left to results. Lines of metrics.jsonl later than `start_step` are dropped at the start: a run
-    that was killed wrote them, and the resumed run writes them again. Of several processes only the first says and
-    writes anything.
+    standard output is left to results. Lines of metrics.jsonl later than `start` are dropped at the start: a run
+    that was killed wrote them, and the resumed run writes them again.
     """
 
     def __init__(
         self,
+        run: Run,
         workdir: pathlib.Path,
         *,
-        start_step: int,
-        total_steps: int,
-        batch_size: int,
+        start: int,
         silent: bool = False,
-        patient: bool = False,
         track: Callable[[int, str, dict[str, Any]], None] | None = None,
     ) -> None:
-        """`silent`: of a process that leaves the log to another; `patient`: goes on where the disk is full.
+        """Opens the log of `run`, which has made `start` steps; `silent`: of a process that leaves it to another.
 
         `track` is called as track(step, group, values) with all that is written.
         """
-        self._total, self._batch_size = total_steps, batch_size
-        self._workdir, self._silent, self._patient = workdir, silent, patient
+        self._run, self._workdir, self._silent, self._track = run, workdir, silent, track
         self._console = Console(stderr=True, highlight=False, soft_wrap=True, quiet=silent)
-        self._records, self._track = self._open(start_step), track
-        self._progress = None
-        if self._console.is_terminal and not silent:
-            self._progress = Progress(
-                TextColumn('{task.description}'), BarColumn(), TextColumn('{task.fields[figures]}'),
-                console=self._console, transient=True,
-            )  # fmt: skip
-            self._task = self._progress.add_task('training', total=total_steps, completed=start_step, figures='')
+        self._plain = silent or not self._console.is_terminal
+        columns = TextColumn('{task.description}'), BarColumn(), TextColumn('{task.fields[figures]}')
+        self._bar = Progress(*columns, console=self._console, transient=True, disable=self._plain)
+        self._task = self._bar.add_task('training', total=run.steps, completed=start, figures='')
+        self._writer: MetricWriter | None = None
+        self.rewind(start)
 
     def __enter__(self) -> RunLogger:
-        if self._progress:
-            self._progress.start()
+        self._bar.start()
         return self
 
     def __exit__(self, *exception: object) -> None:
-        if self._progress:
-            self._progress.stop()
-        if self._records:
-            self._records.close()
+        if not self._plain:  # without a terminal, `stop` prints an empty line
+            self._bar.stop()
+        if self._writer:
+            self._writer.close()
 
     def rewind(self, step: int) -> None:
-        """Forgets what was logged of later steps than `step`: the run makes them again."""
-        if self._records:
-            self._records.close()
-        self._records = self._open(step)
-
-    def _open(self, step: int) -> MetricWriter | None:
-        if self._silent:
-            return None
-        return MetricWriter(self._workdir, until=step, patient=self._patient, info=self.info)
+        """Drops what was logged of later steps than `step`: the run makes them again."""
+        if self._writer:
+            self._writer.close()
+        if not self._silent:
+            patient = self._run.config.on_failed_save == 'continue'
+            self._writer = MetricWriter(self._workdir, until=step, patient=patient, info=self.info)
 
     def info(self, text: str) -> None:
         """Prints one line, above the progress bar where there is one."""
@@ -79,45 +70,37 @@ class RunLogger:
 
     def progress(self, step: int) -> None:
         """Moves the progress bar, where there is one, to `step` updates made."""
-        if self._progress:
-            self._progress.update(self._task, completed=step, description='training')
+        self._bar.update(self._task, completed=step, description='training')
 
-    def testing(self, protocol: str, examples: int) -> Callable[[int], None]:
-        """What a test calls with the number of images it has done, for the person who waits."""
+    def test_progress(self, protocol: str, done: int, examples: int) -> None:
+        """Shows on the progress bar, where there is one, that a test has done so many of its images."""
+        self._bar.update(self._task, description=f'testing, {protocol.replace("_", "-")}: {done}/{examples}')
 
-        def show(done: int) -> None:
-            if self._progress:
-                text = f'testing, {protocol.replace("_", "-")}: {done}/{examples}'
-                self._progress.update(self._task, description=text)
-
-        return show
-
-    def train(self, step: int, metrics: dict[str, float], *, images_per_second: float) -> None:
-        """Training metrics, means over the steps since the last call, at `step` updates made."""
-        left = (self._total - step) * self._batch_size / images_per_second
+    def log_training(self, step: int, metrics: dict[str, float], *, images_per_second: float) -> None:
+        """Logs training metrics, means over the steps since the last call, at `step` updates made."""
+        left = (self._run.steps - step) * self._run.config.batch_size / images_per_second
         figures = (
-            f'step {step}/{self._total}  loss {metrics["loss"]:.3f}  error {metrics["top1_error"]:.1%}  '
+            f'step {step}/{self._run.steps}  loss {metrics["loss"]:.3f}  error {metrics["top1_error"]:.1%}  '
             f'rate {metrics["learning_rate"]:.1e}  {images_per_second:.1f} images/s  {format_duration(left)} left'
         )
         if metrics['data_wait'] >= MIN_DATA_WAIT:
             figures += f'  {metrics["data_wait"]:.0%} of the time waiting for data'
-        if self._progress:
-            self._progress.update(self._task, figures=figures)
-        else:
+        self._bar.update(self._task, figures=figures)
+        if self._plain:
             self.info(figures)
         self._write(step, 'train', metrics | {'images_per_second': images_per_second})
 
-    def evaluation(self, step: int, protocol: str, result: dict[str, float], *, seconds: float) -> None:
-        """A test of the parameters after `step` updates."""
+    def log_test(self, step: int, protocol: str, result: dict[str, float], *, seconds: float) -> None:
+        """Logs a test of the parameters after `step` updates."""
         self.info(
-            f'step {step}/{self._total}  validation, {protocol.replace("_", "-")}: loss {result["loss"]:.3f}  '
+            f'step {step}/{self._run.steps}  validation, {protocol.replace("_", "-")}: loss {result["loss"]:.3f}  '
             f'top-1 error {result["top1_error"]:.2%}  top-5 error {result["top5_error"]:.2%}  '
             f'({result["examples"]} images, {seconds:.0f} s)'
         )
         self._write(step, 'validation', {'protocol': protocol, **result})
 
     def _write(self, step: int, split: str, values: dict[str, Any]) -> None:
-        if self._records:
-            self._records.write(step, split, values)
+        if self._writer:
+            self._writer.write(step, split, values)
         if self._track:
             self._track(step, get_group(split, values), values)

@@ -1,4 +1,4 @@
-"""Watches the run: a loss that is no number, a loss that does not fall, a step that does not end."""
+"""Watches a run for a loss that is not finite, a loss that does not fall and a step that does not end."""
 
 from __future__ import annotations
 
@@ -14,18 +14,11 @@ from alexnet_jax.errors import InputError
 WINDOW = 200  # steps that the loss must stay flat before the warning
 NEAR = 0.02  # how near to ln(classes) counts as flat, relative
 SLOW = 20  # a step is stuck when it takes this many times the median
-_LEAST = 10.0  # seconds that a stuck step takes at least: of fast steps, twenty are no time
-_KNOWN = 5  # steps before the median means something
+KNOWN = 5  # steps before the median means something
 
 
 class NonFiniteError(InputError):
-    """A number is not one any more.
-
-    Attributes:
-      step: the step whose batch gave it.
-      name: of the number.
-      value: NaN or infinite.
-    """
+    """A number, `name`, is NaN or infinite: `value`, which the batch of `step` gave."""
 
     def __init__(self, step: int, name: str, value: float) -> None:
         super().__init__(f'the {name} is {value} at step {step}')
@@ -39,18 +32,18 @@ def check_finite(step: int, value: float, name: str) -> None:
 
 
 class LossMonitor:
-    """Looks at the loss of every step."""
+    """Checks the loss of every step."""
 
     def __init__(self, num_classes: int) -> None:
         self._flat = math.log(num_classes)
         self._losses: deque[float] = deque(maxlen=WINDOW)
         self._warned = False
 
-    def look(self, step: int, loss: float) -> str | None:
-        """A warning, once, if the loss has stayed near ln(classes); None otherwise.
+    def check(self, step: int, loss: float) -> str | None:
+        """Returns a warning, once, if the loss has stayed near ln(classes); None otherwise.
 
         Raises:
-          Diverged: the loss is NaN or infinite; the message names the step.
+          NonFiniteError: of a loss that is NaN or infinite.
         """
         check_finite(step, loss, 'loss')
         self._losses.append(loss)
@@ -69,10 +62,10 @@ class LossMonitor:
 
 
 class StepMonitor:
-    """Says so when a step takes SLOW times the median, while it does, and when it has ended; a context manager."""
+    """Warns while a step takes SLOW times the median, and says when it has ended; a context manager."""
 
-    def __init__(self, info: Callable[[str], None], *, least: float = _LEAST) -> None:
-        """`info` prints a line; no step of less than `least` seconds is stuck."""
+    def __init__(self, info: Callable[[str], None], *, least: float = 10.0) -> None:
+        """`info` prints a line; no step of less than `least` seconds is stuck: of fast steps, twenty are no time."""
         self._info, self._least = info, least
         self._seconds: deque[float] = deque(maxlen=50)
         self._since: float | None = None  # when the last step ended; None while nobody trains
@@ -80,14 +73,14 @@ class StepMonitor:
         self._ended = threading.Event()
 
     def __enter__(self) -> StepMonitor:
-        threading.Thread(target=self._look, daemon=True, name='step-watch').start()
+        threading.Thread(target=self._watch, daemon=True, name='step-watch').start()
         return self
 
     def __exit__(self, *exception: object) -> None:
         self._ended.set()
 
-    def ended(self, step: int) -> None:
-        """`step` has ended, and the next has begun."""
+    def end_step(self, step: int) -> None:
+        """Notes that `step` has ended, and the next has begun."""
         now = time.monotonic()
         if self._since is not None:
             seconds = now - self._since
@@ -97,17 +90,17 @@ class StepMonitor:
         self._since, self._step, self._warned = now, step, False
 
     def resume(self) -> None:
-        """A step begins."""
+        """Begins a step."""
         self._since = time.monotonic()
 
     def pause(self) -> None:
-        """What follows is no step."""
+        """Notes that what follows is no step."""
         self._since = None
 
-    def _look(self) -> None:
+    def _watch(self) -> None:
         while not self._ended.wait(0.25):
             since = self._since
-            if since is None or self._warned or len(self._seconds) < _KNOWN:
+            if since is None or self._warned or len(self._seconds) < KNOWN:
                 continue
             median, seconds = statistics.median(list(self._seconds)), time.monotonic() - since
             if seconds > max(SLOW * median, self._least):

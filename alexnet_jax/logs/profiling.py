@@ -1,4 +1,4 @@
-"""A trace of some training steps, for TensorBoard (with the xprof plugin) or Perfetto."""
+"""Traces some training steps, for TensorBoard (with the xprof plugin) or Perfetto."""
 
 from __future__ import annotations
 
@@ -20,14 +20,9 @@ class Profile:
     def __init__(
         self, folder: pathlib.Path, *, steps: int, after: int, settle: Callable[[], None], info: Callable[[str], None]
     ) -> None:
-        """To trace `steps` steps (0: none) into `folder`, in a process whose first step is `after` + 1.
+        """Prepares to trace `steps` steps (0: none) into `folder`, in a process whose first step is `after` + 1.
 
-        Args:
-          folder: where TensorBoard finds plugins/profile/TIME/*.xplane.pb.
-          steps: how many.
-          after: the step of the checkpoint that this process began with, 0 for none.
-          settle: waits for the steps in flight, so that the trace holds whole steps.
-          info: prints one line.
+        `settle` waits for the steps in flight, so that the trace holds whole steps; `info` prints one line.
         """
         self._folder, self._settle, self._info = folder, settle, info
         self._steps = range(after + WARM_UP + 1, after + WARM_UP + 1 + steps)

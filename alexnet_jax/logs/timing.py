@@ -1,7 +1,5 @@
 """Where the time goes: the parts of a start, and the throughput of training."""
 
-from __future__ import annotations
-
 import os
 import pathlib
 import time
@@ -13,7 +11,7 @@ CACHE_HIT = '/jax/compilation_cache/cache_hits'  # what jax.monitoring tells of 
 
 
 class StartupTimer:
-    """Seconds of each part of a start, one after another, so that they add up to the whole.
+    """Measures the seconds of each part of a start, one after another, so that they add up to the whole.
 
     It begins with the process, as Linux recorded it to a hundredth of a second; elsewhere where the object is made,
     which leaves out the interpreter's own start. What the devices do in the background counts where it is waited for:
@@ -22,48 +20,44 @@ class StartupTimer:
 
     def __init__(self) -> None:
         self._seconds: dict[str, float] = {}
-        self._since = time.perf_counter() - _age()
+        self._since = time.perf_counter() - _get_process_age()
         self._cached = False
 
     def lap(self, part: str) -> None:
-        """The time since the last lap was spent on `part`."""
+        """Notes that the time since the last lap was spent on `part`."""
         now = time.perf_counter()
         self._seconds[part] = now - self._since
         self._since = now
 
     def compile(self, lowered: Any) -> Any:
-        """`lowered.compile()` as the lap 'compile', noting whether the compilation cache had the program."""
+        """Returns `lowered.compile()`, the lap 'compile', and notes whether the compilation cache had the program."""
         import jax  # after the flags are read: a command that only prints its help does without
 
-        hits = []
-
         def listen(event: str, **_: Any) -> None:
-            if event == CACHE_HIT:
-                hits.append(event)
+            self._cached |= event == CACHE_HIT
 
         jax.monitoring.register_event_listener(listen)
         try:
             compiled = lowered.compile()
         finally:
             jax.monitoring.unregister_event_listener(listen)
-        self._cached = bool(hits)
         self.lap('compile')
         return compiled
 
-    def account(self) -> dict[str, Any]:
-        """What is written to startup.json: 'total' and 'parts' in seconds, 'compile_cached'."""
+    def to_json(self) -> dict[str, Any]:
+        """Returns what is written to startup.json: 'total' and 'parts' in seconds, 'compile_cached'."""
         parts = {part: round(seconds, 3) for part, seconds in self._seconds.items()}
         return {'total': round(sum(self._seconds.values()), 3), 'parts': parts, 'compile_cached': self._cached}
 
-    def line(self) -> str:
-        """The account for the person who waited."""
+    def format_line(self) -> str:
+        """Formats the parts and their sum for the person who waited."""
         names = {'compile': 'compile (cached)'} if self._cached else {}
         parts = ', '.join(f'{names.get(part, part)} {seconds:.1f}' for part, seconds in self._seconds.items())
         return f'first step after {sum(self._seconds.values()):.1f} s: {parts}'
 
 
 class Stopwatch:
-    """Images and the seconds spent training on them, leaving out tests, saves and compilation."""
+    """Counts images and the seconds spent training on them, leaving out tests, saves and compilation."""
 
     def __init__(self) -> None:
         self.images, self.seconds = 0, 0.0
@@ -82,18 +76,18 @@ class Stopwatch:
         """Forgets the time since the last lap."""
         self._since = time.perf_counter()
 
-    def data_wait(self) -> float:
-        """The share of the time in which the devices waited for a batch."""
+    def get_data_wait(self) -> float:
+        """Returns the share of the time, 0..1, in which the devices waited for a batch."""
         return self.waited / self.seconds if self.seconds else 0.0
 
-    def recent(self) -> float:
-        """Images per second over the last laps."""
+    def get_recent_speed(self) -> float:
+        """Returns images per second over the last laps."""
         images, seconds = (sum(column) for column in zip(*self._recent, strict=True))
         return images / seconds
 
 
-def _age() -> float:
-    """Seconds since this process was started; 0 where /proc does not say."""
+def _get_process_age() -> float:
+    """Returns seconds since this process was started; 0 where /proc does not say."""
     if not STAT.exists():
         return 0.0
     after_name = STAT.read_text().rpartition(')')[2].split()  # the name may hold blanks; field 22 is the 20th after it

@@ -1,9 +1,7 @@
-"""What wandb, mlflow and trackio have to do for a run; each is imported only where it is asked for.
+"""Sends a run's numbers to wandb, mlflow or trackio; each is imported only where it is asked for.
 
 All keep their files in the run folder and send nothing, unless the variables that are named here say otherwise.
 """
-
-from __future__ import annotations
 
 import json
 import os
@@ -11,7 +9,7 @@ import pathlib
 import struct
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Protocol
 
 PROJECT = 'alexnet_jax'  # that runs are in, unless the tracker's own variables say otherwise
@@ -23,25 +21,27 @@ INSTALL = {
 
 
 class Tracker(Protocol):
-    """One run in a tracker; made as TRACKERS[name](run, workdir, settings), `run` None for a new one.
+    """One run in a tracker; made as TRACKERS[name](run, workdir, settings), `run` None for a new one."""
 
-    Attributes:
-      run: what the tracker finds it by when it is resumed.
-    """
+    run: str  # what the tracker finds it by when it is resumed
 
-    run: str
-
-    def logged(self) -> dict[str, int] | None:
-        """{group: last step} of what the tracker has of this run; None where it cannot be asked."""
-        ...
+    def get_last_steps(self) -> dict[str, int] | None:
+        """Returns {group: last step} of what the tracker has of this run; None where it cannot be asked."""
 
     def log(self, step: int, values: dict[str, float | str]) -> None:
         """Takes what was found after `step` updates, {GROUP/NAME: value}."""
-        ...
 
     def close(self, ending: str) -> None:
         """Ends the run, 'done', 'stopped' or 'failed', once all is written."""
-        ...
+
+
+def _find_last_steps(records: Iterable[tuple[str, int]]) -> dict[str, int]:
+    """Finds {group: last step} of (GROUP/NAME, step)."""
+    last: dict[str, int] = {}
+    for name, step in records:
+        group = name.split('/')[0]
+        last[group] = max(last.get(group, -1), step)
+    return last
 
 
 class _Mlflow:
@@ -49,10 +49,9 @@ class _Mlflow:
 
     def __init__(self, run: str | None, workdir: pathlib.Path, settings: dict[str, Any]) -> None:
         os.environ.setdefault('MLFLOW_DISABLE_TELEMETRY', 'true')  # read when it is imported
-        from mlflow import MlflowClient
-        from mlflow.entities import Metric, Param, RunTag
+        from mlflow import MlflowClient, entities
 
-        self._metric, self._tag = Metric, RunTag
+        self._entities = entities
         local = f'sqlite:///{workdir.resolve() / "mlflow.db"}'
         self._client = MlflowClient(tracking_uri=os.environ.get('MLFLOW_TRACKING_URI') or local)
         if run is not None:
@@ -63,22 +62,19 @@ class _Mlflow:
         known = self._client.get_experiment_by_name(name)
         experiment = known.experiment_id if known else self._client.create_experiment(name)
         self.run = self._client.create_run(experiment, run_name=workdir.name).info.run_id
-        self._client.log_batch(self.run, params=[Param(key, str(value)) for key, value in settings.items()])
+        self._client.log_batch(self.run, params=[entities.Param(key, str(value)) for key, value in settings.items()])
 
-    def logged(self) -> dict[str, int] | None:
-        last: dict[str, int] = {}
-        for name in self._client.get_run(self.run).data.metrics:
-            history = self._client.get_metric_history(self.run, name)
-            group = name.split('/')[0]
-            last[group] = max(last.get(group, -1), *(metric.step for metric in history))
-        return last
+    def get_last_steps(self) -> dict[str, int] | None:
+        names = self._client.get_run(self.run).data.metrics
+        histories = {name: self._client.get_metric_history(self.run, name) for name in names}
+        return _find_last_steps((name, metric.step) for name, history in histories.items() for metric in history)
 
     def log(self, step: int, values: dict[str, float | str]) -> None:
-        now = int(time.time() * 1000)
+        now, metric, tag = int(time.time() * 1000), self._entities.Metric, self._entities.RunTag
         self._client.log_batch(
             self.run,
-            metrics=[self._metric(k, v, now, step) for k, v in values.items() if not isinstance(v, str)],
-            tags=[self._tag(k, v) for k, v in values.items() if isinstance(v, str)],
+            metrics=[metric(k, v, now, step) for k, v in values.items() if not isinstance(v, str)],
+            tags=[tag(k, v) for k, v in values.items() if isinstance(v, str)],
         )
 
     def close(self, ending: str) -> None:
@@ -96,36 +92,23 @@ class _Wandb:
         self.run = run or uuid.uuid4().hex[:8]
         mode = os.environ.get('WANDB_MODE') or 'offline'
         self._files = workdir.glob(f'wandb/offline-run-*-{self.run}/*.wandb') if mode == 'offline' else None
-        self._run = wandb.init(
-            project=os.environ.get('WANDB_PROJECT') or PROJECT,
-            id=self.run,
-            name=workdir.name,
-            resume='allow',
-            mode=mode,
-            dir=workdir,
-            config=settings,
-            allow_val_change=True,
-            settings=wandb.Settings(
-                console='off',
-                silent=True,
-                disable_git=True,
-                save_code=False,
-                x_transaction_log_flush_interval=0.5,  # seconds; what is not in the file yet goes with a killed process
-            ),
-        )
+        flush = {'x_transaction_log_flush_interval': 0.5}  # seconds; what is not in the file goes with a killed process
+        quiet = wandb.Settings(console='off', silent=True, disable_git=True, save_code=False, **flush)
+        project = os.environ.get('WANDB_PROJECT') or PROJECT
+        place = {'project': project, 'id': self.run, 'name': workdir.name, 'mode': mode, 'dir': workdir}
+        self._run = wandb.init(**place, resume='allow', config=settings, allow_val_change=True, settings=quiet)
 
-    def logged(self) -> dict[str, int] | None:
+    def get_last_steps(self) -> dict[str, int] | None:
         if self._files is None:
             return None
         from wandb.proto.wandb_internal_pb2 import Record
 
-        last: dict[str, int] = {}
+        found = []
         for path in self._files:
-            for record in map(Record.FromString, _leveldb_log(path)):
+            for record in map(Record.FromString, _iter_leveldb_records(path)):
                 items = {item.key or item.nested_key[0]: item.value_json for item in record.history.item}
-                for group in {name.split('/')[0] for name in items if not name.startswith('_')}:
-                    last[group] = max(last.get(group, -1), json.loads(items['_step']))
-        return last
+                found += [(name, json.loads(items['_step'])) for name in items if not name.startswith('_')]
+        return _find_last_steps(found)
 
     def log(self, step: int, values: dict[str, float | str]) -> None:
         self._run.log(values, step=step)
@@ -134,8 +117,8 @@ class _Wandb:
         self._run.finish(exit_code=0 if ending == 'done' else 1)
 
 
-def _leveldb_log(path: pathlib.Path) -> Iterator[bytes]:
-    """The whole records of a .wandb file, which is a log of LevelDB behind 7 bytes of wandb's own.
+def _iter_leveldb_records(path: pathlib.Path) -> Iterator[bytes]:
+    """Yields the whole records of a .wandb file, which is a log of LevelDB behind 7 bytes of wandb's own.
 
     Blocks of 32 KiB hold pieces: a checksum of 4 bytes, the length, what it is (1 all of a record, 2 its beginning, 3 a
     part, 4 its end), and the bytes. Less than 7 bytes at the end of a block are padding.
@@ -163,28 +146,18 @@ class _Trackio:
         import trackio
 
         self.run = run or f'{workdir.name}-{uuid.uuid4().hex[:8]}'  # it finds runs by name
-        self._run = trackio.init(
-            project=PROJECT,
-            name=self.run,
-            resume='never' if run is None else 'must',
-            config={key: str(value) for key, value in settings.items()},
-            embed=False,
-            auto_log_gpu=False,
-            auto_log_cpu=False,
-        )
+        texts, resume = {key: str(value) for key, value in settings.items()}, 'never' if run is None else 'must'
+        quiet = {'embed': False, 'auto_log_gpu': False, 'auto_log_cpu': False}
+        self._run = trackio.init(project=PROJECT, name=self.run, resume=resume, config=texts, **quiet)
         trackio.context_vars.current_run.set(None)  # or it would be ended a second time when Python exits
 
-    def logged(self) -> dict[str, int] | None:
+    def get_last_steps(self) -> dict[str, int] | None:
         if os.environ.get('TRACKIO_SPACE_ID') or os.environ.get('TRACKIO_SERVER_URL'):
             return None
         from trackio.sqlite_storage import SQLiteStorage
 
-        last: dict[str, int] = {}
-        for entry in SQLiteStorage.get_logs(PROJECT, self.run):
-            for name in entry:
-                group = name.split('/')[0]
-                last[group] = max(last.get(group, -1), entry['step'])
-        return last
+        entries = SQLiteStorage.get_logs(PROJECT, self.run)
+        return _find_last_steps((name, entry['step']) for entry in entries for name in entry)
 
     def log(self, step: int, values: dict[str, float | str]) -> None:
         self._run.log(values, step=step)

@@ -24,10 +24,12 @@ from collections.abc import Callable
 from importlib import util
 from typing import Any
 
+import jax
+
 from alexnet_jax.console import info
 from alexnet_jax.errors import InputError, Interrupted
 from alexnet_jax.files import write_json
-from alexnet_jax.logs.trackers import INSTALL, TRACKERS, Tracker
+from alexnet_jax.logs.trackers import INSTALL, TRACKERS
 from alexnet_jax.logs.writers import get_group, iter_metrics
 from alexnet_jax.training.config import Config
 
@@ -35,24 +37,18 @@ PATIENCE = 60.0  # seconds for a tracker to take what is left at the end
 
 
 def check_tracker(name: str) -> None:
-    """That the tracker `name` ('' for none) is installed; imports nothing.
+    """Checks that the tracker `name` is installed; imports nothing.
 
     Raises:
       InputError: it is not; the line has the command that installs it.
     """
-    if not name:
-        return
     found = util.find_spec(name)
-    if found is None or found.origin is None:  # without one it is only a folder of that name
+    if found is None or found.origin is None:  # without an origin it is only a folder of that name
         raise InputError(f'config.tracking is {name!r}, which is not installed: {INSTALL[name]}')
 
 
 class Tracking:
-    """What a run tells its tracker; a context manager. With the name '' all of it is silence.
-
-    Attributes:
-      info: called with the one line about a tracker that fails.
-    """
+    """Sends what a run finds to its tracker; a context manager. With config.tracking '' it does nothing."""
 
     def __init__(self, config: Config, workdir: pathlib.Path, *, start: int, silent: bool = False) -> None:
         """Opens the run that has made `start` steps, or a new one; `silent`: of a process that leaves it to another.
@@ -60,28 +56,27 @@ class Tracking:
         Raises:
           InputError: a new run cannot be opened. Of a resumed one that is said only.
         """
-        self.info: Callable[[str], None] = info
-        self._name = '' if silent else config.tracking
+        self.info: Callable[[str], None] = info  # called with the one line about a tracker that fails
+        self._name = config.tracking
         self._path = workdir / 'tracking.json'
         self._thread: threading.Thread | None = None
-        if not self._name:
+        if silent or not self._name:
             return
-        check_tracker(self._name)
-        runs = _read(self._path)
-        before = runs.get(self._name, {})
+        self._runs = _read_runs(self._path)
+        before = self._runs.get(self._name, {})
         try:
-            with _off_standard_output():
-                self._tracker: Tracker = TRACKERS[self._name](before.get('run'), workdir, config.to_json())
-                asked = self._tracker.logged()
-                self._keeps = asked is None  # tracking.json keeps what the tracker cannot be asked for
-                self._logged = before.get('logged', {}) if asked is None else asked
+            with contextlib.redirect_stdout(sys.stderr):  # standard output is for results
+                self._tracker = TRACKERS[self._name](before.get('run'), workdir, config.to_json())
+                asked = self._tracker.get_last_steps()
         except Exception as error:
-            text = f'{self._name} does not open a run: {_line(error)}'
+            text = f'{self._name} does not open a run: {_format_error(error)}'
             if not before:
                 raise InputError(f'{text}; without it: --config.tracking=') from error
             self.info(f'WARNING: {text}; the run goes on without')
             return
-        self._runs = runs | {self._name: before | {'run': self._tracker.run}}
+        self._keeps = asked is None  # tracking.json keeps what the tracker cannot be asked for
+        self._logged = before.get('logged', {}) if asked is None else asked
+        self._runs[self._name] = before | {'run': self._tracker.run}
         write_json(self._path, self._runs)
         self._ending = 'done'
         self._waiting: queue.SimpleQueue[tuple[int, str, dict[str, Any]] | None] = queue.SimpleQueue()
@@ -99,17 +94,19 @@ class Tracking:
         if self._thread:
             self._waiting.put((step, group, {k: v for k, v in values.items() if isinstance(v, int | float)}))
 
-    def result(self, result: dict[str, Any]) -> None:
-        """Sends what run.loop.run returns, as result/NAME and result/NAME/NAME."""
+    def log_result(self, result: dict[str, Any]) -> None:
+        """Sends what run.train.train_run returns, as result/NAME and result/NAME/NAME."""
         if self._thread:
-            self._waiting.put((result['steps'], 'result', _flat(result)))
+            leaves = jax.tree.leaves_with_path(result)  # None is none
+            named = {jax.tree_util.keystr(path, simple=True, separator='/'): value for path, value in leaves}
+            self._waiting.put((result['steps'], 'result', named))
 
     def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
         if not self._thread:
             return
         self._ending = 'done' if kind is None else 'stopped' if issubclass(kind, Interrupted) else 'failed'
         self._waiting.put(None)
-        with _off_standard_output():
+        with contextlib.redirect_stdout(sys.stderr):
             self._thread.join(PATIENCE)
         if self._thread.is_alive():
             self.info(f'WARNING: {self._name} has not taken everything after {PATIENCE:.0f} s; the rest is lost to it')
@@ -127,34 +124,19 @@ class Tracking:
                 self._tracker.log(step, {f'{group}/{name}': value for name, value in values.items()})
             self._tracker.close(self._ending)
         except Exception as error:
-            self.info(f'WARNING: {self._name} failed: {_line(error)}; the run goes on without; metrics.jsonl has all')
+            text = _format_error(error)
+            self.info(f'WARNING: {self._name} failed: {text}; the run goes on without; metrics.jsonl has all')
 
 
-def _read(path: pathlib.Path) -> dict[str, Any]:
-    if not path.exists():
-        return {}
+def _read_runs(path: pathlib.Path) -> dict[str, Any]:
+    """Reads {tracker: {'run': id, 'logged': {group: step}}}."""
     try:
-        runs = json.loads(path.read_text())
+        runs = json.loads(path.read_text()) if path.exists() else {}
         assert all(isinstance(run['run'], str) for run in runs.values())
     except (ValueError, KeyError, TypeError, AttributeError, AssertionError) as error:
         raise InputError(f'{path} is damaged: delete it, and the tracker begins a new run') from error
     return runs
 
 
-def _flat(values: dict[str, Any], prefix: str = '') -> dict[str, float | str]:
-    flat: dict[str, float | str] = {}
-    for name, value in values.items():
-        if isinstance(value, dict):
-            flat |= _flat(value, f'{prefix}{name}/')
-        elif value is not None:
-            flat[prefix + name] = value
-    return flat
-
-
-def _line(error: Exception) -> str:
+def _format_error(error: Exception) -> str:
     return f'{type(error).__name__}: {" ".join(str(error).split())[:300]}'
-
-
-def _off_standard_output() -> contextlib.AbstractContextManager[object]:
-    """Standard output is for results: what trackers print goes to standard error."""
-    return contextlib.redirect_stdout(sys.stderr)

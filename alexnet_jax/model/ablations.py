@@ -9,23 +9,29 @@ the time. His errors beside the published network's 40.7 % top-1 and 18.2 % top-
     overlap    41.1 / 18.5    layers-147
 """
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Callable, Collection
 
 from alexnet_jax.model.spec import AveragePool, ChannelNorm, Conv, MaxPool, Operation, Relu, SpatialNorm, Tanh, Variant
 
 
+def _each_conv(variant: Variant, change: Callable[[Conv], Conv]) -> Variant:
+    return dataclasses.replace(variant, convs=tuple(map(change, variant.convs)))
+
+
+def _each_operation(variant: Variant, change: Callable[[Operation], Operation | None]) -> Variant:
+    """Changes what follows the convolutions; None takes an operation away."""
+    return _each_conv(variant, lambda conv: dataclasses.replace(conv, then=tuple(filter(None, map(change, conv.then)))))
+
+
 def _norm(variant: Variant) -> Variant:
     """No local response normalisation. Paper section 3.3: worth 1.4 and 1.2 %; CHM layers-148.cfg."""
-    return _each_conv(variant, lambda conv: _then(conv, tuple(o for o in conv.then if not _normalises(o))))
+    return _each_operation(variant, lambda o: None if isinstance(o, ChannelNorm | SpatialNorm) else o)
 
 
 def _norm2(variant: Variant) -> Variant:
     """None after the second convolution; CHM layers-167.cfg, which takes both of its norms."""
-    norm1 = _named(variant, 'conv1').then
-    return _each_conv(_norm(variant), lambda conv: _then(conv, norm1) if conv.name == 'conv1' else conv)
+    return dataclasses.replace(variant, convs=(variant.convs[0], *_norm(variant).convs[1:]))
 
 
 def _overlap(variant: Variant) -> Variant:
@@ -34,41 +40,18 @@ def _overlap(variant: Variant) -> Variant:
     55 -> 27 -> 13 -> 6 as before, so that every layer keeps its fan-in. CHM layers-147.cfg comes to the same 6x6 by
     another way: its pooling rounds up, and it takes the zeros around conv2 and conv5 away to make up for that.
     """
-
-    def apart(operation: Operation) -> Operation:
-        return type(operation)(2, 2) if isinstance(operation, MaxPool | AveragePool) else operation
-
-    return _each_conv(variant, lambda conv: _then(conv, tuple(map(apart, conv.then))))
+    return _each_operation(variant, lambda o: type(o)(2, 2) if isinstance(o, MaxPool | AveragePool) else o)
 
 
 def _relu(variant: Variant) -> Variant:
     """tanh(x) for every ReLU. Paper section 3.1 and figure 1: six times as many epochs to the same training error."""
-
-    def bounded(operation: Operation) -> Operation:
-        return Tanh() if isinstance(operation, Relu) else operation
-
-    bent = _each_conv(variant, lambda conv: _then(conv, tuple(map(bounded, conv.then))))
-    return dataclasses.replace(bent, activation=Tanh())
-
-
-def _dropout(variant: Variant) -> Variant:
-    """No dropout in fc6 and fc7. Paper section 4.2: "our network exhibits substantial overfitting"."""
-    return dataclasses.replace(variant, dropout_rate=0.0)
+    bounded = _each_operation(variant, lambda o: Tanh() if isinstance(o, Relu) else o)
+    return dataclasses.replace(bounded, activation=Tanh())
 
 
 def _lighting(variant: Variant) -> Variant:
     """No noise along the principal components of RGB. Paper section 4.1: worth over 1 %."""
     return dataclasses.replace(variant, lighting=dataclasses.replace(variant.lighting, strength=0.0, divisor=1.0))
-
-
-def _flips(variant: Variant) -> Variant:
-    """No mirrored images in training. Paper section 4.1 has them with the crops; testing keeps its views."""
-    return dataclasses.replace(variant, flips=False)
-
-
-def _crops(variant: Variant) -> Variant:
-    """The centre crop alone in training. Paper section 4.1: without crops and flips "substantial overfitting"."""
-    return dataclasses.replace(variant, crops=1)
 
 
 def _towers(variant: Variant) -> Variant:
@@ -77,11 +60,9 @@ def _towers(variant: Variant) -> Variant:
     Paper section 3.2: two are worth 1.7 and 1.2 %, and the last convolution and the fully connected layers keep their
     size, so that both networks have about as many parameters; CHM layers-145-half.cfg.
     """
-    last = variant.convs[-1].name
-    halved = _each_conv(
-        variant, lambda conv: conv if conv.name == last else dataclasses.replace(conv, features=conv.features // 2)
-    )
-    return dataclasses.replace(halved, towers=1)
+    *others, last = variant.convs
+    halved = (dataclasses.replace(conv, features=conv.features // 2) for conv in others)
+    return dataclasses.replace(variant, convs=(*halved, last), towers=1)
 
 
 def _conv3_exchange(variant: Variant) -> Variant:
@@ -112,10 +93,13 @@ ABLATIONS: dict[str, Callable[[Variant], Variant]] = {
     'norm2': _norm2,
     'overlap': _overlap,
     'relu': _relu,
-    'dropout': _dropout,
+    # No dropout in fc6 and fc7. Paper section 4.2: "our network exhibits substantial overfitting".
+    'dropout': lambda variant: dataclasses.replace(variant, dropout_rate=0.0),
     'lighting': _lighting,
-    'flips': _flips,
-    'crops': _crops,
+    # No mirrored images in training. Paper section 4.1 has them with the crops; testing keeps its views.
+    'flips': lambda variant: dataclasses.replace(variant, flips=False),
+    # The centre crop alone in training. Paper section 4.1: without crops and flips "substantial overfitting".
+    'crops': lambda variant: dataclasses.replace(variant, crops=1),
     'towers': _towers,
     'conv3_exchange': _conv3_exchange,
     'exchange': _exchange,
@@ -130,24 +114,8 @@ CONTAINED = (
 
 
 def ablate(variant: Variant, without: Collection[str]) -> Variant:
-    """`variant`, at the paper's width, without the parts that `without` names: keys of ABLATIONS, in any order."""
+    """Returns `variant`, at the paper's width, without the parts that `without` names: keys of ABLATIONS, any order."""
     for name, ablation in ABLATIONS.items():
         if name in without:
             variant = dataclasses.replace(ablation(variant), without=(*variant.without, name))
     return variant
-
-
-def _each_conv(variant: Variant, change: Callable[[Conv], Conv]) -> Variant:
-    return dataclasses.replace(variant, convs=tuple(map(change, variant.convs)))
-
-
-def _then(conv: Conv, then: tuple[Operation, ...]) -> Conv:
-    return dataclasses.replace(conv, then=then)
-
-
-def _named(variant: Variant, name: str) -> Conv:
-    return next(conv for conv in variant.convs if conv.name == name)
-
-
-def _normalises(operation: Operation) -> bool:
-    return isinstance(operation, ChannelNorm | SpatialNorm)

@@ -3,8 +3,7 @@
 The only file that imports flax.
 """
 
-from __future__ import annotations
-
+import functools
 import math
 from collections.abc import Callable
 from types import ModuleType
@@ -41,19 +40,6 @@ _STAGES: dict[type[Operation], str] = {
     SpatialNorm: 'spatial_norm',
 }
 
-Exchange = Callable[[Array, str], Array]
-
-
-def no_exchange(x: Array, layer: str) -> Array:
-    """What one device that holds both towers does before `layer`: nothing, it has all channels already."""
-    del layer
-    return x
-
-
-def no_combining(products: Array) -> Array:
-    """What a device that has all units does with fc8's products: nothing."""
-    return products
-
 
 class AlexNet(nn.Module):
     """AlexNet on a device that holds `local_towers` of the two towers.
@@ -69,7 +55,7 @@ class AlexNet(nn.Module):
       dense_devices: how many devices share the hidden units of the fully connected layers, evenly.
       exchange: called as exchange(x, layer) before every layer that reads both towers; returns the channels of both.
       combine: called with fc8's products of the units that are here; returns those of all units.
-      operations: `layers`, or `cpu_layers` with the same numbers in the forms that XLA:CPU runs fast.
+      operations: `ops`, or `ops_cpu` with the same numbers in the forms that XLA:CPU runs fast.
       dtype: of activations and products, such as bfloat16, with logits in float32; None: that of images and parameters.
         Parameters and their gradients keep their own dtype, and normalisation is computed in float32 at least.
     """
@@ -78,39 +64,39 @@ class AlexNet(nn.Module):
     num_classes: int
     local_towers: int = TOWERS
     dense_devices: int = 1
-    exchange: Exchange = no_exchange
-    combine: Callable[[Array], Array] = no_combining
+    exchange: Callable[[Array, str], Array] = lambda x, layer: x  # one device that holds both towers has all channels
+    combine: Callable[[Array], Array] = lambda products: products
     operations: ModuleType = ops
     dtype: DTypeLike | None = None
 
     @nn.compact
     def __call__(self, images: Array, dropout: ops.DropoutStream | None = None) -> Array:
-        """Logits (b, num_classes) of normalised images (b, input_size, input_size, 3), about -128..128.
+        """Returns logits (b, num_classes) of normalised images (b, input_size, input_size, 3), about -128..128.
 
-        With `dropout` the network trains; without it, it is tested. `apply` with mutable=[SHOWN] also returns what
-        every stage has made, {SHOWN: {stage: array}}, of the towers that are here; `list_stages` names them.
+        With `dropout` the network trains; without it, it is tested. `apply` with mutable=[INTERMEDIATES] also returns
+        what every stage has made, {INTERMEDIATES: {stage: array}}, of the towers here; `list_stages` names them.
         """
         x = self._in_dtype(images)
         for conv in self.variant.convs:
-            x = self._shown(conv, 'linear', self._convolve(conv, self._exchanged(conv, x)))
+            x = self._sow(conv, 'linear', self._convolve(conv, self._exchanged(conv, x)))
             for operation in conv.then:
-                x = self._shown(conv, _STAGES[type(operation)], self._operate(operation, x))
+                x = self._sow(conv, _STAGES[type(operation)], self._operate(operation, x))
         *hidden, classifier = self.variant.dense
         for index, layer in enumerate(hidden):
             x = self._flat(layer, self._exchanged(layer, x))
             if self.variant.drops == 'inputs':
                 x = self._drop(x, dropout and dropout.of_both_towers(), index)
-            x = self._shown(layer, 'linear', self._connect(layer, x, layer.features // self.dense_devices))
+            x = self._sow(layer, 'linear', self._connect(layer, x))
             activation = self.variant.activation
-            x = self._shown(layer, _STAGES[type(activation)], self._operate(activation, x))
+            x = self._sow(layer, _STAGES[type(activation)], self._operate(activation, x))
             if self.variant.drops == 'outputs':
-                x = self._shown(layer, 'dropout', self._drop(x, dropout, index))
+                x = self._sow(layer, 'dropout', self._drop(x, dropout, index))
         x = self._flat(classifier, self._exchanged(classifier, x))
-        logits = self._shown(classifier, 'linear', self._connect(classifier, x, self.num_classes, self.combine))
+        logits = self._sow(classifier, 'linear', self._connect(classifier, x))
         return logits if self.dtype is None else logits.astype(jnp.float32)
 
-    def _shown(self, layer: Conv | Dense, stage: str, x: Array) -> Array:
-        """`x`, for whoever asks for it; to those who do not, the program is the same as without."""
+    def _sow(self, layer: Conv | Dense, stage: str, x: Array) -> Array:
+        """Returns x, and gives it to whoever asks for it; to those who do not, the program is the same as without."""
         self.sow(INTERMEDIATES, f'{layer.name}/{stage}', x, init_fn=lambda: None, reduce_fn=lambda _, new: new)
         return x
 
@@ -122,14 +108,14 @@ class AlexNet(nn.Module):
         return x if self.dtype is None else x.astype(self.dtype)
 
     def _groups(self, layer: Conv | Dense) -> int:
-        """Into how many towers, each read by its own features alone, what `layer` reads here falls apart."""
+        """Counts the towers, each read by its own features alone, into which what `layer` reads here falls apart."""
         return min(self.local_towers, self.variant.towers) if layer.reads == 'tower' else 1
 
     def _exchanged(self, layer: Conv | Dense, x: Array) -> Array:
         return self.exchange(x, layer.name) if layer.reads == 'both' else x
 
     def _flat(self, layer: Dense, x: Array) -> Array:
-        """(b, h, w, c) -> (b, h * w * c): row, column, channel; tower by tower where `layer` reads its own tower.
+        """Reshapes (b, h, w, c) to (b, h * w * c): row, column, channel; by tower where `layer` reads its own.
 
         Behind the exchange and channels last, so that fc6 reads (row, column, channel of both towers).
         """
@@ -141,39 +127,34 @@ class AlexNet(nn.Module):
     def _parameters(
         self, layer: Conv | Dense, shape: tuple[int, ...], *, places: tuple[int, ...] = ()
     ) -> tuple[Array, Array]:
-        """The kernel of `shape` and a bias for each of its outputs, or one at each of `places`."""
+        """Returns the kernel of `shape` and a bias for each of its outputs, or one at each of `places`."""
         kernel, bias = _Parameters(shape, places, layer.init_std, layer.init_bias, name=layer.name)()
         return self._in_dtype(kernel), self._in_dtype(bias)
 
     def _convolve(self, conv: Conv, x: Array) -> Array:
-        if not conv.shared:
-            return self._convolve_locally(conv, x)
-        groups = self._groups(conv)
-        shape = (conv.kernel, conv.kernel, x.shape[-1] // groups, conv.features * self.local_towers // TOWERS)
-        kernel, bias = self._parameters(conv, shape)
+        groups, side = self._groups(conv), conv.kernel
+        if conv.shared:
+            shape = (side, side, x.shape[-1] // groups, conv.features * self.local_towers // TOWERS)
+            kernel, bias = self._parameters(conv, shape)
+            convolve = functools.partial(self.operations.convolution, stride=conv.stride, groups=groups)
+        else:
+            sizes = zip(x.shape[1:3], conv.padding, strict=True)
+            places = tuple(size + sum(edge) - side + 1 for size, edge in sizes)
+            kernel, bias = self._parameters(conv, (*places, side**2 * x.shape[-1], conv.features), places=places)
+            convolve = functools.partial(self.operations.local_convolution, side=side)
         with jax.named_scope(conv.name):
-            x = self.operations.convolution(x, kernel, stride=conv.stride, padding=conv.padding, groups=groups)
-            return self.operations.add_bias(x, bias)
+            return self.operations.add_bias(convolve(x, kernel, padding=conv.padding), bias)
 
-    def _convolve_locally(self, conv: Conv, x: Array) -> Array:
-        sizes = zip(x.shape[1:3], conv.padding, strict=True)
-        places = tuple(size + sum(edge) - conv.kernel + 1 for size, edge in sizes)
-        shape = (*places, conv.kernel**2 * x.shape[-1], conv.features)
-        kernel, bias = self._parameters(conv, shape, places=places)
-        with jax.named_scope(conv.name):
-            x = self.operations.local_convolution(x, kernel, side=conv.kernel, padding=conv.padding)
-            return self.operations.add_bias(x, bias)
-
-    def _connect(
-        self, layer: Dense, x: Array, features: int, combine: Callable[[Array], Array] = no_combining
-    ) -> Array:
-        groups = self._groups(layer)
+    def _connect(self, layer: Dense, x: Array) -> Array:
+        groups, last = self._groups(layer), not layer.features
+        features = self.num_classes if last else layer.features // self.dense_devices
         kernel, bias = self._parameters(layer, (x.shape[-1] // groups, features))
         with jax.named_scope(layer.name):
             if groups > 1:
                 towers = zip(jnp.split(x, groups, axis=1), jnp.split(kernel, groups, axis=1), strict=True)
                 return self.operations.add_bias(jnp.concatenate([a @ b for a, b in towers], axis=1), bias)
-            return self.operations.add_bias(combine(x @ kernel), bias)
+            products = self.combine(x @ kernel) if last else x @ kernel
+            return self.operations.add_bias(products, bias)
 
     def _operate(self, operation: Operation, x: Array) -> Array:
         match operation:
@@ -181,19 +162,19 @@ class AlexNet(nn.Module):
                 return self.operations.relu(x)
             case Tanh():
                 return self.operations.tanh(x)
-            case MaxPool(window, stride, partial):
-                return self.operations.max_pool(x, window=window, stride=stride, partial=partial)
-            case AveragePool(window, stride, partial):
-                return self.operations.average_pool(x, window=window, stride=stride, partial=partial)
-            case ChannelNorm(size, k, alpha, beta, across_towers):
-                towers = 1 if across_towers else min(self.local_towers, self.variant.towers)
-                return self.operations.channel_norm(x, towers=towers, size=size, k=k, alpha=alpha, beta=beta)
-            case SpatialNorm(size, k, alpha, beta):
-                return self.operations.spatial_norm(x, size=size, k=k, alpha=alpha, beta=beta)
+            case MaxPool():
+                return self.operations.max_pool(x, operation)
+            case AveragePool():
+                return self.operations.average_pool(x, operation)
+            case ChannelNorm():
+                towers = 1 if operation.across_towers else min(self.local_towers, self.variant.towers)
+                return self.operations.channel_norm(x, operation, towers=towers)
+            case SpatialNorm():
+                return self.operations.spatial_norm(x, operation)
 
 
 class _Parameters(nn.Module):
-    """A layer's kernel ~ N(0, std^2) and constant bias, or both uniform (variants.Conv), under the layer's name."""
+    """A layer's kernel ~ N(0, std^2) and constant bias, or both uniform (spec.Conv), under the layer's name."""
 
     shape: tuple[int, ...]
     places: tuple[int, ...]
@@ -216,39 +197,33 @@ def _uniform(bound: float) -> Callable[..., Array]:
 
 
 def list_stages(variant: Variant) -> tuple[str, ...]:
-    """Everything that a network makes of its images, in order: 'conv1/linear', 'conv1/relu', ... 'fc8/linear'.
+    """Lists what a network makes of its images, in order: 'conv1/linear', 'conv1/relu', ... 'fc8/linear'.
 
     The last stage of a layer is what the next layer reads, and fc8's are the logits. 'dropout' is what it leaves of a
     hidden layer: in testing all, times 1 - dropout_rate where the variant's is not inverted.
     """
-    found = []
-    for conv in variant.convs:
-        found += [
-            f'{conv.name}/{stage}' for stage in ('linear', *(_STAGES[type(operation)] for operation in conv.then))
-        ]
     *hidden, classifier = variant.dense
     after = [_STAGES[type(variant.activation)], *(['dropout'] if variant.drops == 'outputs' else [])]
-    found += [f'{layer.name}/{stage}' for layer in hidden for stage in ('linear', *after)]
-    return (*found, f'{classifier.name}/linear')
+    stages = {conv.name: [_STAGES[type(operation)] for operation in conv.then] for conv in variant.convs}
+    stages |= {layer.name: after for layer in hidden} | {classifier.name: []}
+    return tuple(f'{layer}/{stage}' for layer, others in stages.items() for stage in ('linear', *others))
 
 
 def get_stage_shapes(variant: Variant, *, num_classes: int) -> dict[str, tuple[int, ...]]:
-    """The shape of one image's part of every stage, both towers, in order: (height, width, channels) or (units,)."""
-    model, side = AlexNet(variant, num_classes), variant.input_size
-    images = jax.ShapeDtypeStruct((1, side, side, 3), jnp.float32)
+    """Returns {stage: (height, width, channels) or (units,)} of one image in both towers, in order."""
+    images = jax.ShapeDtypeStruct((1, variant.input_size, variant.input_size, 3), jnp.float32)
     params = {'params': get_parameter_shapes(variant, num_classes=num_classes)}
-    shown = jax.eval_shape(
-        lambda *given: model.apply(*given, mutable=[INTERMEDIATES])[1][INTERMEDIATES], params, images
-    )
-    return {stage: shown[stage].shape[1:] for stage in list_stages(variant)}
+    apply = functools.partial(AlexNet(variant, num_classes).apply, mutable=[INTERMEDIATES])
+    made = jax.eval_shape(apply, params, images)[1][INTERMEDIATES]
+    return {stage: made[stage].shape[1:] for stage in list_stages(variant)}
 
 
 def init_parameters(variant: Variant, key: Array, *, num_classes: int) -> dict[str, Any]:
-    """A fresh parameter tree {layer: {'kernel', 'bias'}} of both towers, float32."""
+    """Makes a fresh parameter tree {layer: {'kernel', 'bias'}} of both towers, float32."""
     model = AlexNet(variant, num_classes)
     return model.init(key, jnp.zeros((1, variant.input_size, variant.input_size, 3)))['params']
 
 
 def get_parameter_shapes(variant: Variant, *, num_classes: int) -> dict[str, Any]:
-    """The tree of `init_parameters` as jax.ShapeDtypeStruct, without computing it."""
+    """Returns the tree of `init_parameters` as jax.ShapeDtypeStruct, without computing it."""
     return jax.eval_shape(lambda: init_parameters(variant, jax.random.key(0), num_classes=num_classes))

@@ -7,8 +7,6 @@ multiples of 0.004, which configs/cifar10.py sets. What the files call fc64 and 
 network.
 """
 
-from __future__ import annotations
-
 from alexnet_jax.model.spec import (
     AveragePool,
     ChannelNorm,

@@ -5,8 +5,6 @@ color-specific. This kind of specialization occurs during every run and is indep
 initialization (modulo a renumbering of the GPUs)".
 """
 
-from __future__ import annotations
-
 import numpy as np
 
 from alexnet_jax.model.spec import TOWERS

@@ -1,7 +1,5 @@
 """A trained network as one object: what testing it, looking inside and handing it on need."""
 
-from __future__ import annotations
-
 import dataclasses
 from typing import Any
 

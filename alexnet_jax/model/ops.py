@@ -13,6 +13,11 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
+from alexnet_jax.model.spec import AveragePool, ChannelNorm, MaxPool, SpatialNorm
+
+relu = jax.nn.relu  # with a gradient of 0 at 0 (paper section 3.1)
+tanh = jnp.tanh
+
 
 def convolution(
     x: Array, kernel: Array, *, stride: int, padding: tuple[tuple[int, int], ...], groups: int = 1
@@ -34,11 +39,7 @@ def convolution(
 def local_convolution(x: Array, kernel: Array, *, side: int, padding: tuple[tuple[int, int], ...]) -> Array:
     """`convolution` with a kernel of its own at every place (CHM `type=local`): (b, h, w, i) -> (b, h', w', o).
 
-    Args:
-      x: the images.
-      kernel: (h', w', side * side * i, o), the weights of a place in row, column, channel order.
-      side: of the neighbourhood.
-      padding: zeros.
+    `kernel` is (h', w', side * side * i, o): the weights of a place in row, column, channel order.
     """
     x = jnp.pad(x, ((0, 0), *padding, (0, 0)))
     rows, columns = kernel.shape[:2]
@@ -51,111 +52,80 @@ def add_bias(x: Array, bias: Array) -> Array:
     return x + bias
 
 
-def relu(x: Array) -> Array:
-    """max(x, 0), with a gradient of 0 at 0 (paper section 3.1)."""
-    return jax.nn.relu(x)
+def max_pool(x: Array, pool: MaxPool) -> Array:
+    """Returns the maximum of each window of x, (b, h, w, c) -> (b, h', w', c).
 
-
-def tanh(x: Array) -> Array:
-    """tanh(x) (paper section 3.1)."""
-    return jnp.tanh(x)
-
-
-def max_pool(x: Array, *, window: int, stride: int, partial: bool = False) -> Array:
-    """Maximum over `window` x `window` every `stride`, no padding: (b, h, w, c) -> (b, h', w', c).
-
-    Overlapping where stride < window (paper section 3.4). Of equal maxima the first in row order gets the gradient.
-    With `partial` a last window that reaches past the edge counts too.
+    Of equal maxima the first in row order gets the gradient.
     """
-    padding = past_end(x, window, stride) if partial else 'VALID'
-    return lax.reduce_window(x, -jnp.inf, lax.max, (1, window, window, 1), (1, stride, stride, 1), padding)
+    return lax.reduce_window(x, -jnp.inf, lax.max, *_make_windows(x, pool))
 
 
-def average_pool(x: Array, *, window: int, stride: int, partial: bool = False) -> Array:
-    """The mean over the pixels of x in each window of `max_pool`, fewer at the edge where `partial`.
-
-    Sums are at least float32, whatever x is.
-    """
-    padding = past_end(x, window, stride) if partial else 'VALID'
-
-    def summed(a: Array) -> Array:
-        return lax.reduce_window(a, 0.0, lax.add, (1, window, window, 1), (1, stride, stride, 1), padding)
-
-    wide = jnp.promote_types(x.dtype, jnp.float32)
-    return (summed(x.astype(wide)) / summed(jnp.ones((1, *x.shape[1:3], 1), wide))).astype(x.dtype)
+def average_pool(x: Array, pool: AveragePool) -> Array:
+    """Returns the mean over the pixels of x in each window of `max_pool`; sums are at least float32, whatever x is."""
+    windows, wide = _make_windows(x, pool), jnp.promote_types(x.dtype, jnp.float32)
+    sums = lax.reduce_window(x.astype(wide), 0.0, lax.add, *windows)
+    counts = lax.reduce_window(jnp.ones((1, *x.shape[1:3], 1), wide), 0.0, lax.add, *windows)
+    return (sums / counts).astype(x.dtype)
 
 
-def past_end(x: Array, window: int, stride: int) -> tuple[tuple[int, int], ...]:
-    """The padding of x (b, h, w, c) with which `partial` windows are whole: behind each axis, as far as they reach."""
-    rows, columns = ((window - size) % stride for size in x.shape[1:3])
+def pad_windows(x: Array, pool: MaxPool | AveragePool) -> tuple[tuple[int, int], ...]:
+    """Returns the padding of x (b, h, w, c) with which `partial` windows are whole: behind it, as far as they reach."""
+    rows, columns = ((pool.window - size) % pool.stride if pool.partial else 0 for size in x.shape[1:3])
     return (0, 0), (0, rows), (0, columns), (0, 0)
+
+
+def _make_windows(x: Array, pool: MaxPool | AveragePool) -> tuple[tuple, tuple, tuple]:
+    return (1, pool.window, pool.window, 1), (1, pool.stride, pool.stride, 1), pad_windows(x, pool)
 
 
 @dataclasses.dataclass(frozen=True)
 class Norm:
-    """Local response normalisation, y = x / (k + alpha * W(x^2))^beta, W the sum over a window of neighbours.
+    """Local response normalisation, y = x / (k + alpha * W(x^2))^beta, W the sum over `size` places along `axes`."""
 
-    Attributes:
-      window: its size along every axis of x.
-      padding: zeros before and after every axis.
-    """
-
-    window: tuple[int, ...]
-    padding: tuple[tuple[int, int], ...]
-    k: float
-    alpha: float
-    beta: float
+    constants: ChannelNorm | SpatialNorm
+    axes: tuple[int, ...]
 
     def sum(self, x: Array, *, transposed: bool = False) -> Array:
-        """W(x), or its transpose: the sum over the windows that x's places are in. x's shape."""
-        padding = tuple((after, before) for before, after in self.padding) if transposed else self.padding
-        return lax.reduce_window(x, 0.0, lax.add, self.window, (1,) * x.ndim, padding)
+        """Returns W(x), or its transpose: the sum over the windows that x's places are in. x's shape."""
+        size = self.constants.size
+        before = (size - 1) // 2 if transposed else size // 2
+        window, padding = [1] * x.ndim, [(0, 0)] * x.ndim
+        for axis in self.axes:
+            window[axis], padding[axis] = size, (before, size - 1 - before)
+        return lax.reduce_window(x, 0.0, lax.add, window, (1,) * x.ndim, padding)
 
     def base(self, x: Array) -> Array:
-        """s = k + alpha * W(x^2), x's shape."""
-        return self.k + self.alpha * self.sum(x * x)
+        """Returns s = k + alpha * W(x^2), x's shape."""
+        return self.constants.k + self.constants.alpha * self.sum(x * x)
 
     def power(self, s: Array) -> Array:
-        """s^-beta; the paper's beta of 0.75 from two square roots, twice as fast as a power on CPU."""
-        if self.beta == 0.75:
+        """Returns s^-beta; the paper's beta of 0.75 from two square roots, twice as fast as a power on CPU."""
+        if self.constants.beta == 0.75:
             r = lax.rsqrt(s)
             return r * jnp.sqrt(r)
-        return s**-self.beta
+        return s**-self.constants.beta
 
     def __call__(self, x: Array) -> Array:
-        """The normalised x, in its shape and dtype, computed in float32 at least."""
+        """Returns the normalised x, in its shape and dtype, computed in float32 at least."""
         wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
         return (wide * self.power(self.base(wide))).astype(x.dtype)
 
 
 def channel_norm(
-    x: Array,
-    *,
-    towers: int,
-    size: int,
-    k: float,
-    alpha: float,
-    beta: float,
-    apply: Callable[[Norm, Array], Array] = Norm.__call__,
+    x: Array, norm: ChannelNorm, *, towers: int, apply: Callable[[Norm, Array], Array] = Norm.__call__
 ) -> Array:
-    """Local response normalisation across channels, within each tower (paper section 3.3).
+    """Normalises across channels, within each tower (paper section 3.3).
 
-    y_i = x_i / (k + alpha * sum x_j^2)^beta over the channels j of the same tower with |j - i| <= size // 2. In the
-    paper channel 47 of conv1 never sees channel 48: they live on different GPUs.
+    Channel i sees the channels j of the same tower with |j - i| <= size // 2. In the paper channel 47 of conv1 never
+    sees channel 48: they live on different GPUs.
     """
-    *space, channels = x.shape
-    split = x.reshape(*space, towers, channels // towers)
-    edge = (size // 2, size - 1 - size // 2)
-    norm = Norm((1,) * len(space) + (1, size), ((0, 0),) * (len(space) + 1) + (edge,), k, alpha, beta)
-    return apply(norm, split).reshape(x.shape)
+    split = x.reshape(*x.shape[:-1], towers, -1)
+    return apply(Norm(norm, axes=(-1,)), split).reshape(x.shape)
 
 
-def spatial_norm(
-    x: Array, *, size: int, k: float, alpha: float, beta: float, apply: Callable[[Norm, Array], Array] = Norm.__call__
-) -> Array:
-    """Local response normalisation within each map, over a `size` x `size` window (CHM layers-145.cfg, rnorm2)."""
-    edge = (size // 2, size - 1 - size // 2)
-    return apply(Norm((1, size, size, 1), ((0, 0), edge, edge, (0, 0)), k, alpha, beta), x)
+def spatial_norm(x: Array, norm: SpatialNorm, *, apply: Callable[[Norm, Array], Array] = Norm.__call__) -> Array:
+    """Normalises within each map, over a `size` x `size` window (CHM layers-145.cfg, rnorm2)."""
+    return apply(Norm(norm, axes=(1, 2)), x)
 
 
 @jax.tree_util.register_dataclass

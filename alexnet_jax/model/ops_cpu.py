@@ -1,4 +1,4 @@
-"""The operations of layers.py in the forms that XLA:CPU runs fast: the same arguments, numbers and gradients.
+"""The operations of ops.py in the forms that XLA:CPU runs fast: the same arguments, numbers and gradients.
 
 Its compiler treats five things badly; docs/performance.md has what each form gains.
 
@@ -10,8 +10,6 @@ Its compiler treats five things badly; docs/performance.md has what each form ga
   where a value is to be written to memory once (training.step keeps XLA from removing it).
 """
 
-from __future__ import annotations
-
 import functools
 import itertools
 from collections.abc import Callable
@@ -21,6 +19,9 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from alexnet_jax.model import ops
+from alexnet_jax.model.ops import average_pool as average_pool
+from alexnet_jax.model.ops import local_convolution as local_convolution
+from alexnet_jax.model.spec import MaxPool
 
 _written = lax.optimization_barrier
 
@@ -28,7 +29,7 @@ _written = lax.optimization_barrier
 def convolution(
     x: Array, kernel: Array, *, stride: int, padding: tuple[tuple[int, int], tuple[int, int]], groups: int = 1
 ) -> Array:
-    """layers.convolution, each group a convolution of its own; of 3x3 neighbourhoods by Winograd's algorithm."""
+    """ops.convolution, each group a convolution of its own; of 3x3 neighbourhoods by Winograd's algorithm."""
     precise = x.dtype.itemsize >= 4  # its sums and differences of pixels would cost bfloat16 two of eight bits
     one: Callable[[Array, Array], Array]
     if precise and kernel.shape[:2] == (3, 3) and stride == 1 and padding == ((1, 1), (1, 1)):
@@ -37,25 +38,13 @@ def convolution(
         one = functools.partial(_convolution, stride=stride, padding=padding)
     if groups == 1:
         return one(x, kernel)
-    parts = zip(_split(x, groups), jnp.split(kernel, groups, axis=-1), strict=True)
-    return _join([one(a, k) for a, k in parts])
+    # Gradients pass the same barriers, so that what is split and joined is written once in both directions.
+    parts = zip(_written(jnp.split(_written(x), groups, axis=-1)), jnp.split(kernel, groups, axis=-1), strict=True)
+    return _written(jnp.concatenate(_written([one(a, k) for a, k in parts]), axis=-1))
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
-def _convolution(x: Array, kernel: Array, stride: int, padding: tuple[tuple[int, int], ...]) -> Array:
+def _convolution(x: Array, kernel: Array, *, stride: int, padding: tuple[tuple[int, int], ...]) -> Array:
     return _written(ops.convolution(x, kernel, stride=stride, padding=padding))
-
-
-def _convolution_backward(
-    stride: int, padding: tuple[tuple[int, int], ...], residuals: tuple[Array, Array], gradient: Array
-) -> tuple[Array, Array]:
-    plain = functools.partial(ops.convolution, stride=stride, padding=padding)
-    return jax.vjp(plain, *residuals)[1](_written(gradient))
-
-
-_convolution.defvjp(
-    lambda x, kernel, stride, padding: (_convolution(x, kernel, stride, padding), (x, kernel)), _convolution_backward
-)
 
 
 @jax.custom_vjp
@@ -77,7 +66,7 @@ _convolution3x3.defvjp(lambda x, kernel: (_convolution3x3(x, kernel), (x, kernel
 
 
 def _winograd(x: Array, kernel: Array) -> Array:
-    """layers.convolution of 3x3 neighbourhoods, computed in tiles of 2x2: 16 products in place of 36.
+    """ops.convolution of 3x3 neighbourhoods, computed in tiles of 2x2: 16 products in place of 36.
 
     F(2x2, 3x3) of Lavin and Gray 2015, section 4.1: Y = A' [(G g G') * (B' d B)] A for each tile, as 16 matrix products
     over all tiles and channels.
@@ -102,33 +91,8 @@ def _winograd(x: Array, kernel: Array) -> Array:
     return _written(pixels.reshape(images, 2 * rows, 2 * columns, out)[:, :h, :w])
 
 
-local_convolution = ops.local_convolution
-
-
-@functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
-def _split(x: Array, groups: int) -> list[Array]:
-    return _written(jnp.split(x, groups, axis=-1))
-
-
-_split.defvjp(
-    lambda x, groups: (_split(x, groups), None),
-    lambda groups, _, gradients: (_written(jnp.concatenate(gradients, axis=-1)),),
-)
-
-
-@jax.custom_vjp
-def _join(parts: list[Array]) -> Array:
-    return _written(jnp.concatenate(parts, axis=-1))
-
-
-_join.defvjp(
-    lambda parts: (_join(parts), len(parts)),
-    lambda groups, gradient: (_written(jnp.split(_written(gradient), groups, axis=-1)),),
-)
-
-
 def add_bias(x: Array, bias: Array) -> Array:
-    """layers.add_bias; the bias's gradient is a matrix product."""
+    """ops.add_bias; the bias's gradient is a matrix product."""
     return _add_bias(x, bias) if bias.ndim == 1 else ops.add_bias(x, bias)
 
 
@@ -148,39 +112,32 @@ def _add_bias_backward(_: None, gradient: Array) -> tuple[Array, Array]:
 _add_bias.defvjp(lambda x, bias: (x + bias, None), _add_bias_backward)
 
 
-@jax.custom_vjp
-def relu(x: Array) -> Array:
-    """layers.relu; keeps its output for the gradient, which the next layer keeps anyway."""
-    return _written(jnp.maximum(x, 0))
+def _make_activation(
+    function: Callable[[Array], Array], backward: Callable[[Array, Array], Array]
+) -> Callable[[Array], Array]:
+    """Makes an activation that keeps its output y for backward(y, gradient): the next layer keeps it anyway."""
+
+    @jax.custom_vjp
+    def activation(x: Array) -> Array:
+        return _written(function(x))
+
+    def forward(x: Array) -> tuple[Array, Array]:
+        y = activation(x)
+        return y, y
+
+    activation.defvjp(forward, lambda y, gradient: (backward(y, gradient),))
+    return activation
 
 
-def _relu_forward(x: Array) -> tuple[Array, Array]:
-    y = relu(x)
-    return y, y
+relu = _make_activation(lambda x: jnp.maximum(x, 0), lambda y, gradient: jnp.where(y > 0, gradient, 0))
+tanh = _make_activation(jnp.tanh, lambda y, gradient: gradient * (1 - y * y))
 
 
-relu.defvjp(_relu_forward, lambda y, gradient: (jnp.where(y > 0, gradient, 0),))
-
-
-@jax.custom_vjp
-def tanh(x: Array) -> Array:
-    """layers.tanh; keeps its output for the gradient, as relu does."""
-    return _written(jnp.tanh(x))
-
-
-def _tanh_forward(x: Array) -> tuple[Array, Array]:
-    y = tanh(x)
-    return y, y
-
-
-tanh.defvjp(_tanh_forward, lambda y, gradient: (gradient * (1 - y * y),))
-
-
-def max_pool(x: Array, *, window: int, stride: int, partial: bool = False) -> Array:
-    """layers.max_pool for windows of up to 15; keeps each maximum's position, one byte, for the gradient."""
-    if partial:
-        x = jnp.pad(x, ops.past_end(x, window, stride), constant_values=-jnp.inf)
-    return _max_pool(x, window, stride, x.shape[1:3])
+def max_pool(x: Array, pool: MaxPool) -> Array:
+    """ops.max_pool for windows of up to 15; keeps each maximum's position, one byte, for the gradient."""
+    if pool.partial:
+        x = jnp.pad(x, ops.pad_windows(x, pool), constant_values=-jnp.inf)
+    return _max_pool(x, pool.window, pool.stride, x.shape[1:3])
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3))
@@ -190,7 +147,7 @@ def _max_pool(x: Array, window: int, stride: int, size: tuple[int, int]) -> Arra
 
 
 def _first_maximum(x: Array, window: int, stride: int) -> tuple[Array, Array]:
-    """The maximum of each window and its first position in row order, uint8 0..window**2 - 1, both (b, h', w', c)."""
+    """Returns each window's maximum and its first place in row order, uint8 0..window**2 - 1, both (b, h', w', c)."""
     rows, columns = ((size - window) // stride * stride + 1 for size in x.shape[1:3])
     places = itertools.product(range(window), repeat=2)
     first, *others = (x[:, i : i + rows : stride, j : j + columns : stride] for i, j in places)
@@ -230,19 +187,6 @@ def _max_pool_backward(
 _max_pool.defvjp(lambda x, window, stride, size: _first_maximum(x, window, stride), _max_pool_backward)
 
 
-average_pool = ops.average_pool
-
-
-def channel_norm(x: Array, *, towers: int, size: int, k: float, alpha: float, beta: float) -> Array:
-    """layers.channel_norm; keeps x alone, and sums its squares again for the gradient."""
-    return ops.channel_norm(x, towers=towers, size=size, k=k, alpha=alpha, beta=beta, apply=_normalise)
-
-
-def spatial_norm(x: Array, *, size: int, k: float, alpha: float, beta: float) -> Array:
-    """layers.spatial_norm; keeps x alone, and sums its squares again for the gradient."""
-    return ops.spatial_norm(x, size=size, k=k, alpha=alpha, beta=beta, apply=_normalise)
-
-
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _normalise(norm: ops.Norm, x: Array) -> Array:
     # Written before and after, to keep the split into towers out of the loops: XLA:CPU would compute every index anew.
@@ -256,7 +200,10 @@ def _normalise_backward(norm: ops.Norm, x: Array, gradient: Array) -> tuple[Arra
     s = norm.base(x)
     p = norm.power(s)
     spread = norm.sum(_written(gradient * x * p / s), transposed=True)
-    return ((gradient * p - (2 * norm.alpha * norm.beta) * x * spread).astype(dtype),)
+    return ((gradient * p - (2 * norm.constants.alpha * norm.constants.beta) * x * spread).astype(dtype),)
 
 
+# They keep x alone, and sum its squares again for the gradient.
 _normalise.defvjp(lambda norm, x: (_normalise(norm, x), x), _normalise_backward)
+channel_norm = functools.partial(ops.channel_norm, apply=_normalise)
+spatial_norm = functools.partial(ops.spatial_norm, apply=_normalise)

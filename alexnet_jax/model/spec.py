@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from typing import Literal
+from typing import Any, Literal
 
 TOWERS = 2  # paper section 3.2: "we spread the net across two GPUs"
 RECORD_SIZE = 256  # paper section 2: 256x256 images
@@ -22,7 +22,7 @@ class Tanh:
 
 @dataclasses.dataclass(frozen=True)
 class MaxPool:
-    """Max-pooling of `window` x `window` every `stride`; overlapping when stride < window (paper 3.4).
+    """Max-pooling of `window` x `window` every `stride`, no padding; overlapping when stride < window (paper 3.4).
 
     With `partial` a last window that reaches past the edge counts too, cut off there (CHM layer.py: `ceil`).
     """
@@ -80,8 +80,6 @@ class Conv:
       padding: ((top, bottom), (left, right)), zeros.
       init_std: standard deviation of the zero-mean Gaussian that fills the kernel; None: kernel and bias are uniform
         within +-1/sqrt(fan-in), PyTorch's default.
-      init_bias: the constant that fills the bias.
-      then: the operations after the convolution, in order.
       shared: whether the kernel is the same at every place; False makes it a locally connected layer (CHM `type=local`)
         with a kernel and a bias of its own at each.
       decay: the kernel's weight decay, in multiples of the run's.
@@ -104,9 +102,8 @@ class Conv:
 class Dense:
     """A fully connected layer; the hidden ones are followed by the variant's activation and dropout.
 
-    `iter_features` counts both towers; 0 stands for the number of classes: the last layer, which is called fc8 in every
-    network. `reads` is 'both' (an exchange comes before it) or 'tower' (the units of its own tower). `decay` as in
-    `Conv`.
+    `features` counts both towers; 0 stands for the number of classes: the last layer, which is called fc8 in every
+    network. `init_std`, `reads` and `decay` are as in `Conv`.
     """
 
     name: str
@@ -155,10 +152,8 @@ class Variant:
     """One network and the parts of its training that belong to it rather than to a run.
 
     Attributes:
-      source: where it is from.
       sources: (point, where that is written) of single points, as the table of docs/fidelity.md names them.
-      input_size: side of the crops that it reads.
-      record_size: side of the records that they are cut out of.
+      input_size, record_size: side of the crops that it reads, and of the records that they are cut out of.
       pixel_std: what each RGB channel is divided by once the mean is subtracted, 0..255 units.
       dropout_rate: probability that a hidden unit of fc6 and fc7 is dropped (paper section 4.2).
       drops: what dropout is applied to: the outputs of fc6 and fc7, or their inputs.
@@ -210,7 +205,7 @@ class Variant:
 
     @property
     def weight_decay_multipliers(self) -> dict[str, float]:
-        """{layer: weight decay of its kernel in multiples of the run's}, of those where it is not 1."""
+        """{layer: weight decay of its kernel in multiples of the run's}, where it is not 1."""
         return {layer.name: layer.decay for layer in self.layers if layer.decay != 1}
 
     @property
@@ -227,26 +222,18 @@ class Variant:
         if width == 1:
             return self
 
-        def features(full: int) -> int:
-            return max(TOWERS, TOWERS * round(full * width / TOWERS))
+        def scale(layer: Any) -> Any:
+            features, std = max(TOWERS, TOWERS * round(layer.features * width / TOWERS)), layer.init_std
+            if std is not None and layer.reads != 'image':
+                std /= math.sqrt(width)
+            return dataclasses.replace(layer, features=features if layer.features else 0, init_std=std)
 
-        def std(layer: Conv | Dense) -> float | None:
-            reads_image = isinstance(layer, Conv) and layer.reads == 'image'
-            return layer.init_std if reads_image or layer.init_std is None else layer.init_std / math.sqrt(width)
-
-        return dataclasses.replace(
-            self,
-            convs=tuple(dataclasses.replace(c, features=features(c.features), init_std=std(c)) for c in self.convs),
-            dense=tuple(
-                dataclasses.replace(d, features=features(d.features) if d.features else 0, init_std=std(d))
-                for d in self.dense
-            ),
-        )
+        return dataclasses.replace(self, convs=tuple(map(scale, self.convs)), dense=tuple(map(scale, self.dense)))
 
 
 @dataclasses.dataclass(frozen=True)
 class LayerSize:
-    """One row of `get_layer_sizes`: counts over both towers, `macs` multiply-accumulates for one image."""
+    """A row of `get_layer_sizes`: counts over both towers, `macs` multiply-accumulates for one image."""
 
     name: str
     output: tuple[int, ...]
@@ -255,24 +242,18 @@ class LayerSize:
     macs: int
 
 
-def get_pooled_size(size: int, pool: MaxPool | AveragePool) -> int:
-    """The side of what pooling makes of `size` pixels."""
-    steps = size - pool.window
-    return (-(-steps // pool.stride) if pool.partial else steps // pool.stride) + 1
-
-
 def get_layer_sizes(variant: Variant, *, num_classes: int) -> list[LayerSize]:
-    """Each layer's output shape (height, width, channels) or (units,) after pooling, parameters and arithmetic."""
+    """Counts each layer's output (height, width, channels) or (units,) after pooling, parameters and arithmetic."""
     rows = []
     size, channels = variant.input_size, 3
     for conv in variant.convs:
-        padded = size + sum(conv.padding[0])
-        size = (padded - conv.kernel) // conv.stride + 1
+        size = (size + sum(conv.padding[0]) - conv.kernel) // conv.stride + 1
         fan_in = conv.kernel**2 * (channels // variant.towers if conv.reads == 'tower' else channels)
         macs, kernels = fan_in * conv.features * size**2, 1 if conv.shared else size**2
         for operation in conv.then:
             if isinstance(operation, MaxPool | AveragePool):
-                size = get_pooled_size(size, operation)
+                steps = size - operation.window + (operation.stride - 1 if operation.partial else 0)
+                size = steps // operation.stride + 1
         channels = conv.features
         weights, biases = kernels * fan_in * channels, kernels * channels
         rows.append(LayerSize(conv.name, (size, size, channels), weights, biases, macs))

@@ -1,7 +1,5 @@
 """Draws the charts of a report: curves, colour shares, confusion matrix, the towers and their exchanges."""
 
-from __future__ import annotations
-
 import dataclasses
 import math
 from collections import Counter
@@ -12,9 +10,8 @@ from matplotlib.patches import FancyArrowPatch, Rectangle
 from matplotlib.ticker import MaxNLocator, NullLocator
 
 from alexnet_jax.model.colour import COLOURLESS_NOISE
-from alexnet_jax.report.drawing import Chart, new_axes
-from alexnet_jax.report.filters import Specialisation
-from alexnet_jax.report.palette import EXCHANGE, INK, LINE, MUTED, PAPER, RUN_COLOURS, TOWER_COLOURS
+from alexnet_jax.report.drawing import EXCHANGE, INK, LINE, MUTED, PAPER, RUN_COLOURS, TOWER_COLOURS, Chart, new_axes
+from alexnet_jax.report.pictures import Specialisation
 
 _CHART = (3.4, 2.6)  # inches, three to a line on a desktop; two to a line: _HALF
 _HALF = (4.6, 2.5)
@@ -51,13 +48,13 @@ def draw_curves(
 
     Args:
       curves: the lines.
-      title: above the chart.
-      xlabel: below it.
-      description: for readers who do not see it; '': the title without its unit, over training.
+      title: the text above the chart.
+      xlabel: the text below it.
+      description: for readers who do not see the chart; '': the title without its unit, over training.
       log: whether the y axis is logarithmic and the curves are steps.
       level: (height, label) of a dotted line.
       limits: of a linear y axis; None is chosen by the data.
-      half: whether it is wider, two to a line of the page.
+      half: whether the chart is wider, two to a line of the page.
     """
     with new_axes(*(_HALF if half else _CHART)) as axes:
         for curve in curves:
@@ -149,7 +146,6 @@ def draw_towers(layers: Sequence[tuple[str, int]], exchanges: Mapping[str, str])
       exchanges: {layer: label of its exchange}, such as its bytes; {} where nothing is sent.
     """
     rows, between = (1.57, 0.27), 0.92  # middles of the towers' boxes, and of what both devices have whole
-
     with new_axes(9.2, 2.7) as axes:
 
         def draw_box(x: float, y: float, name: str, count: int, colour: str) -> None:

@@ -1,14 +1,16 @@
 """Turns figures into HTML and PNG: Matplotlib's for charts, pixels for filters and maps, JPEG for photographs.
 
-Each kind has `__html__`, by which a template takes it as markup and escapes nothing of it.
+Each kind has `__html__`, by which a template takes it as markup and escapes nothing of it. Figures are drawn in the
+colours for light paper. In the page each of these becomes a CSS variable, which follows the reader's preference; in a
+PNG they stay.
 """
-
-from __future__ import annotations
 
 import base64
 import contextlib
 import dataclasses
 import io
+import itertools
+import pathlib
 import re
 import warnings
 from collections.abc import Iterator
@@ -20,8 +22,29 @@ from markupsafe import escape
 from matplotlib.figure import Figure
 from PIL import Image
 
-from alexnet_jax.report.palette import INK, LINE, MUTED, PAPER, insert_css_variables
+from alexnet_jax.errors import InputError
 
+# name: (on light paper, on dark). The towers have those of docs/figures/two_towers.svg. No two names share a light one.
+COLOURS = {
+    'ink': ('#1c2128', '#e6e9ee'),
+    'muted': ('#5a6472', '#9aa5b4'),
+    'line': ('#d5dae1', '#343c48'),
+    'paper': ('#fdfdfc', '#14181e'),
+    'panel': ('#f3f4f2', '#1c222b'),
+    'tower0': ('#2b6cb0', '#63a9ee'),
+    'tower1': ('#c05621', '#f0935a'),
+    'exchange': ('#c53030', '#f47174'),
+    'run0': ('#6b46c1', '#ac8ff2'),
+    'run1': ('#0f766e', '#3cbfb1'),
+    'run2': ('#b83280', '#ee79b7'),
+    'run3': ('#6f6a12', '#cdc446'),
+    'run4': ('#4a6b2a', '#94c266'),
+    'run5': ('#7b341e', '#d99a7f'),
+}
+INK, MUTED, LINE, PAPER, EXCHANGE = (COLOURS[name][0] for name in ('ink', 'muted', 'line', 'paper', 'exchange'))
+TOWER_COLOURS = (COLOURS['tower0'][0], COLOURS['tower1'][0])
+RUN_COLOURS = tuple(light for name, (light, _) in COLOURS.items() if name.startswith('run'))
+_NAMES = {light: name for name, (light, _) in COLOURS.items()}
 _STYLE: dict[Any, Any] = {
     'font.family': 'sans-serif',
     'font.size': 9,
@@ -84,7 +107,7 @@ class Chart:
         attributes, content = svg.removeprefix('<svg').split('>', 1)
         attributes = re.sub(r' (?:width|height)="[^"]*"', '', attributes)
         svg = f'<svg role="img" aria-label="{escape(self.description)}"{attributes}>{content}'
-        return f'<div class="{"chart wide" if self.wide else "chart"}">{insert_css_variables(svg)}</div>'
+        return f'<div class="{"chart wide" if self.wide else "chart"}">{_insert_css_variables(svg)}</div>'
 
     def to_png(self) -> bytes:
         """Encodes the figure for slides: on light paper, 200 pixels an inch."""
@@ -125,6 +148,39 @@ class Photo:
         """Formats an inline JPEG."""
         small = Image.fromarray(self.pixels).resize((self.side, self.side), Image.Resampling.LANCZOS)
         return _format_image(small, 'JPEG', 'photo', self.description)
+
+
+class FigureCollection:
+    """Figures by name, each name fit for a file."""
+
+    def __init__(self) -> None:
+        self._figures: dict[str, Chart | Pixels] = {}
+
+    def add(self, name: str, figure: Chart | Pixels) -> Chart | Pixels:
+        """Adds a figure and returns it; `name` may hold any characters, and a repeated name gets a number."""
+        name = re.sub(r'[^A-Za-z0-9_-]+', '_', name).strip('_') or 'picture'
+        names = (f'{name}_{number}' if number > 1 else name for number in itertools.count(1))
+        self._figures[next(free for free in names if free not in self._figures)] = figure
+        return figure
+
+    def write(self, folder: pathlib.Path) -> int:
+        """Writes each figure to NAME.png in `folder`, which is created; returns the number of figures.
+
+        Raises:
+          InputError: the folder or a file cannot be written.
+        """
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            for name, figure in self._figures.items():
+                (folder / f'{name}.png').write_bytes(figure.to_png())
+        except OSError as error:
+            raise InputError(f'cannot write to {folder}: {error.strerror}') from error
+        return len(self._figures)
+
+
+def _insert_css_variables(svg: str) -> str:
+    """Replaces each colour of the palette in an SVG by its CSS variable, --NAME."""
+    return re.sub('|'.join(_NAMES), lambda match: f'var(--{_NAMES[match[0]]})', svg)
 
 
 def _format_image(image: Image.Image, kind: str, css_class: str, description: str) -> str:

@@ -4,8 +4,6 @@ The templates are in templates/, a file for each section. Jinja escapes all text
 `__html__` (report.drawing).
 """
 
-from __future__ import annotations
-
 import dataclasses
 import math
 from collections.abc import Sequence
@@ -14,7 +12,7 @@ from typing import Any
 import jinja2
 
 from alexnet_jax.console import format_duration
-from alexnet_jax.report.palette import COLOURS
+from alexnet_jax.report.drawing import COLOURS
 from alexnet_jax.report.run_folder import RunFolder
 
 PROTOCOLS = {'ten_view': 'ten-view', 'centre': 'centre'}  # as they are called on the page
@@ -24,16 +22,13 @@ PROTOCOLS = {'ten_view': 'ten-view', 'centre': 'centre'}  # as they are called o
 class Section:
     """A part of the page with a heading.
 
-    Attributes:
-      name: of its template, NAME.html, which sets `link` (for the navigation) and `title`; also its anchor.
-      data: the template's variables, besides `run`, all `runs`, `several` (whether there are more), `protocols` and
-        `ui` (macros.html).
-      run: whose section it is; None for one of all runs.
+    Its template sets `link` (for the navigation) and `title`. Besides `data` it has `run`, all `runs`, `several`
+    (whether there are more), `protocols` and `ui` (macros.html).
     """
 
-    name: str
+    name: str  # of its template, NAME.html; also its anchor
     data: dict[str, Any]
-    run: RunFolder | None = None
+    run: RunFolder | None = None  # whose section it is; None for one of all runs
 
 
 def format_number(value: float, digits: int = 0) -> str:

@@ -1,7 +1,5 @@
 """Reads what a report needs of a run folder: its settings, log, result and network."""
 
-from __future__ import annotations
-
 import dataclasses
 import itertools
 import json
@@ -12,8 +10,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from alexnet_jax.checkpoints.inspect import list_steps
 from alexnet_jax.checkpoints.load import load_config, load_network
+from alexnet_jax.checkpoints.manifest import list_steps
 from alexnet_jax.errors import InputError
 from alexnet_jax.logs.writers import iter_metrics
 from alexnet_jax.model.alexnet import init_parameters
@@ -25,39 +23,24 @@ from alexnet_jax.training.config import MAX_STEPS, Config
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RunFolder:
-    """A run, finished or not.
+    """A run, finished or not."""
 
-    Attributes:
-      name: its folder's name, or the whole path where two have the same.
-      index: its place among the runs of the report, from 0, by which it has its colour.
-      workdir: the folder.
-      config: its settings.
-      metadata: run.json: 'versions', 'commit', 'devices', 'mesh', 'host', ...
-      train, centre: lines of metrics.jsonl: of training, and of its tests under the centre protocol.
-      result: result.json; None where the run has not come to its end.
-      startup: startup.json; None where there is none.
-      network: of its newest checkpoint.
-      initial_kernel: the first layer's kernel before any update: a function of the seed.
-      colour_history: {step: {'colour_tower0', 'colour_tower1'}} (model.colour.tower_colours), from step 0; {} without
-        towers.
-    """
-
-    name: str
-    index: int
+    name: str  # its folder's name, or the whole path where two have the same
+    index: int  # its place among the runs of the report, from 0, by which it has its colour
     workdir: pathlib.Path
     config: Config
-    metadata: dict[str, Any]
-    train: list[dict[str, Any]]
-    centre: list[dict[str, Any]]
-    result: dict[str, Any] | None
-    startup: dict[str, Any] | None
-    network: Network
-    initial_kernel: np.ndarray
-    colour_history: dict[int, dict[str, float]]
+    metadata: dict[str, Any]  # run.json: 'versions', 'commit', 'devices', 'mesh', 'host', ...; {} where there is none
+    train: list[dict[str, Any]]  # lines of metrics.jsonl: of training
+    centre: list[dict[str, Any]]  # and of its tests under the centre protocol
+    result: dict[str, Any] | None  # result.json; None where the run has not come to its end
+    startup: dict[str, Any] | None  # startup.json; None where there is none
+    network: Network  # of its newest checkpoint
+    initial_kernel: np.ndarray  # the first layer's kernel before any update: a function of the seed
+    colour_history: dict[int, dict[str, float]]  # {step: model.colour.tower_colours}, from step 0; {} without towers
 
     @property
     def step(self) -> int:
-        """Counts the updates that its network has seen."""
+        """Returns the number of updates that its network has seen."""
         return self.network.about['step']
 
     @property
@@ -67,12 +50,12 @@ class RunFolder:
 
     @property
     def has_towers(self) -> bool:
-        """Tells whether its network has two towers."""
+        """Returns whether its network has two towers."""
         return self.network.variant.towers > 1
 
     @property
     def layer_sizes(self) -> list[LayerSize]:
-        """Lists the sizes of its network's layers."""
+        """Returns the sizes of its network's layers."""
         return get_layer_sizes(self.network.variant, num_classes=len(self.network.classes))
 
     @property
@@ -89,7 +72,7 @@ class RunFolder:
 
     @property
     def seconds(self) -> float | None:
-        """Sums the time of its steps, without tests and saves; None without a log. A resumed run continues its log."""
+        """Returns the time of all steps, without tests and saves; None without a log, which a resumed run continues."""
         if not self.train:
             return None
         steps = [0, *(line['step'] for line in self.train)]

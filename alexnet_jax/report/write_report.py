@@ -1,12 +1,9 @@
 """Writes a report: opens runs, tests their networks on their validation images, and renders the page."""
 
-from __future__ import annotations
-
 import functools
 import math
 import pathlib
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import jax
 import numpy as np
@@ -16,15 +13,12 @@ from alexnet_jax.console import info
 from alexnet_jax.data.dataset import open_dataset
 from alexnet_jax.data.pipeline import read_whole_image
 from alexnet_jax.errors import InputError
-from alexnet_jax.evaluation.open_networks import get_dtype
-from alexnet_jax.evaluation.predictions import Predictions, predict_split
+from alexnet_jax.evaluation.evaluator import Predictions
+from alexnet_jax.evaluation.open_networks import make_predictor
 from alexnet_jax.files import write_file
-from alexnet_jax.report import training_sections as training
-from alexnet_jax.report.exchanges import make_exchanges_section
-from alexnet_jax.report.figure_collection import FigureCollection
-from alexnet_jax.report.network_sections import make_filters_section, make_maps_section, make_mistakes_section
+from alexnet_jax.report import sections
+from alexnet_jax.report.drawing import RUN_COLOURS, FigureCollection
 from alexnet_jax.report.page import PROTOCOLS, Section, render_page
-from alexnet_jax.report.palette import RUN_COLOURS
 from alexnet_jax.report.run_folder import RunFolder, load_run_folder, make_run_names
 from alexnet_jax.sharding.backend import prepare_backend
 from alexnet_jax.sharding.mesh import make_mesh
@@ -67,12 +61,11 @@ def write_report(
     for index, (workdir, name) in enumerate(zip(workdirs, make_run_names(workdirs), strict=True)):
         info(f'reading {workdir}')
         runs.append(load_run_folder(workdir, name=name, index=index))
-    sections = [training.make_result_section(runs), training.make_learning_section(runs, collection)]
+    parts = [sections.make_result_section(runs), sections.make_learning_section(runs, collection)]
     for run in runs:
-        sections += _make_run_sections(run, collection, image=image, data_dir=data_dir, protocol=protocol)
-    sections += [training.make_paper_section(runs), training.make_speed_section(runs, collection)]
-    sections.append(training.make_facts_section(runs))
-    write_file(output, render_page(runs, sections))
+        parts += _make_run_sections(run, collection, image=image, data_dir=data_dir, protocol=protocol)
+    parts += [sections.make_paper_section(runs), sections.make_speed_section(runs, collection)]
+    write_file(output, render_page(runs, [*parts, sections.make_facts_section(runs)]))
     written = f', {collection.write(figures)} pictures in {figures}' if figures else ''
     return f'{output}: {output.stat().st_size / 1e6:.1f} MB{written}'
 
@@ -91,16 +84,16 @@ def _make_run_sections(
         missing = str(error)
     else:
         info(f'{run.name}: testing {len(records):,} images, {PROTOCOLS[protocol]}')
-        options: dict[str, Any] = {'protocol': protocol, 'batch_size': _BATCH, 'dtype': get_dtype(run.network)}
-        predictions = predict_split(run.network, make_mesh(1, 1, devices=jax.devices()[:1]), records, **options)
+        mesh = make_mesh(1, 1, devices=jax.devices()[:1])
+        predictions = make_predictor(run.network, mesh, records, batch_size=_BATCH)(protocol=protocol)
         read_image = functools.partial(read_whole_image, records, record_size=dataset.record_size)
-        mistakes = make_mistakes_section(run, figures, predictions, protocol=protocol, read_image=read_image)
+        mistakes = sections.make_mistakes_section(run, figures, predictions, protocol=protocol, read_image=read_image)
         photo = photo or _choose_image(run, predictions, read_image)
     return [
-        make_filters_section(run, figures),
-        make_maps_section(run, figures, *photo) if photo else Section('maps', {'missing': missing}, run),
+        sections.make_filters_section(run, figures),
+        sections.make_maps_section(run, figures, *photo) if photo else Section('maps', {'missing': missing}, run),
         mistakes or Section('mistakes', {'missing': missing}, run),
-        make_exchanges_section(run, figures),
+        sections.make_exchanges_section(run, figures),
     ]
 
 

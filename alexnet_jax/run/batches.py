@@ -1,6 +1,4 @@
-"""The training batches of a run, on the host and on the mesh."""
-
-from __future__ import annotations
+"""Makes the training batches of a run, on the host and on the mesh."""
 
 import json
 from collections.abc import Iterator
@@ -38,11 +36,8 @@ def iter_batches(run: Run, dataset: Dataset, *, start: int, data_order: int = 0)
 def make_batches(run: Run, dataset: Dataset, *, rows: range | None = None, data_order: int = 0) -> TrainingBatches:
     """Makes the training batches of a run, on the host.
 
-    Args:
-      run: whose seed, batch size and augmentation they have.
-      dataset: the run's.
-      rows: of every global batch, those to make; None: all.
-      data_order: how often the run was rolled back: each time its images come in another order.
+    `rows` are those of every global batch to make, None all; `data_order` is how often the run was rolled back: each
+    time its images come in another order.
     """
     variant, config = run.variant, run.config
     records = dataset.records('train')

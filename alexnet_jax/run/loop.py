@@ -1,6 +1,6 @@
 """The training loop. After each step, in this order:
 
-update      One step is sent off to the devices, and the host goes on while they compute.
+update      One step is dispatched to the devices, and the host goes on while they compute.
 read        The metrics of the step LAG steps before are read and logged, so that logging never blocks the devices.
 test        Where due, all metrics are read, then the validation split is tested under the centre protocol.
 plateau     The learning-rate rule learns of the error (paper section 5).
@@ -8,8 +8,6 @@ checkpoint  Holds all of this, so that a run resumed from it goes on, bit for bi
 
 A signal stops the run between two steps or within a test; a non-finite loss goes to `Recovery`.
 """
-
-from __future__ import annotations
 
 import dataclasses
 import pathlib
@@ -22,10 +20,11 @@ import jax
 from alexnet_jax.checkpoints.checkpointer import Checkpointer
 from alexnet_jax.distributed.preemption import Preemption
 from alexnet_jax.errors import Interrupted
+from alexnet_jax.evaluation.evaluator import Result
 from alexnet_jax.files import write_json
 from alexnet_jax.logs.logger import RunLogger
 from alexnet_jax.logs.metrics_reader import MetricsReader
-from alexnet_jax.logs.monitors import LossMonitor, NonFiniteError, StepMonitor
+from alexnet_jax.logs.monitors import NonFiniteError, StepMonitor
 from alexnet_jax.logs.profiling import Profile
 from alexnet_jax.logs.timing import StartupTimer, Stopwatch
 from alexnet_jax.run.recovery import History, Recovery
@@ -40,7 +39,7 @@ from alexnet_jax.training.step import Batch
 
 @dataclasses.dataclass(kw_only=True)
 class Trainer:
-    """Trains; `state` is the state after the last step sent off."""
+    """Trains; `state` is the state after the last step dispatched."""
 
     run: Run
     workdir: pathlib.Path
@@ -55,7 +54,7 @@ class Trainer:
     startup: StartupTimer
     stopwatch: Stopwatch = dataclasses.field(default_factory=Stopwatch)
 
-    def train(self, *, tested: bool) -> Any:
+    def train(self, *, tested: bool) -> Result | None:
         """Makes the steps that are left, one at least; returns the centre test of the last.
 
         `tested` is False where the run that made the checkpoint was told to stop before the test of that step.
@@ -70,10 +69,7 @@ class Trainer:
             self._test_and_save(at_test=True, at_save=False)
         with StepMonitor(self.logger.info) as monitor:
             for left in reversed(range(self.run.config.max_non_finite + 1)):
-                loss_monitor = LossMonitor(self.run.num_classes)
-                reader = MetricsReader(
-                    self.run.config, self.logger, loss_monitor, monitor, self.stopwatch, self._log_startup
-                )
+                reader = MetricsReader(self.run, self.logger, monitor, self.stopwatch, self._log_startup)
                 try:
                     return self._make_steps(update, batches, batch, reader)
                 except NonFiniteError as error:
@@ -83,7 +79,7 @@ class Trainer:
                 batch = next(batches)
         raise AssertionError('recover raises the last time')
 
-    def _make_steps(self, update: Any, batches: Iterator[Batch], batch: Batch, reader: MetricsReader) -> Any:
+    def _make_steps(self, update: Any, batches: Iterator[Batch], batch: Batch, reader: MetricsReader) -> Result | None:
         centre, start = None, int(self.state.step)
         if start in self.history.skipped:  # what follows a step follows that one too
             centre = self._test_and_save(**self._due(start))
@@ -111,7 +107,7 @@ class Trainer:
         return {name: step % steps == 0 or step == self.run.steps for name, steps in every.items()}
 
     def _next(self, batches: Iterator[Batch], metrics: dict[str, Any]) -> Batch:
-        """Gets the next batch; counts the time as waiting where the step just sent off ended before it came.
+        """Gets the next batch; counts the time as waiting where the step just dispatched ended before it came.
 
         Then the devices had nothing to do in some of this time, or in all of it: never less than they did wait.
         """
@@ -121,7 +117,7 @@ class Trainer:
             self.stopwatch.waited += time.perf_counter() - began
         return batch
 
-    def _test_and_save(self, *, at_test: bool, at_save: bool) -> Any:
+    def _test_and_save(self, *, at_test: bool, at_save: bool) -> Result | None:
         centre = error = None
         if at_test:
             try:
@@ -143,8 +139,8 @@ class Trainer:
         raise Interrupted(f'saved step {int(self.state.step)}')
 
     def _log_startup(self) -> None:
-        if 'step' not in self.startup.account()['parts']:  # not after a recovery
+        if 'step' not in self.startup.to_json()['parts']:  # not after a recovery
             self.startup.lap('step')
-            self.logger.info(self.startup.line())
+            self.logger.info(self.startup.format_line())
             if jax.process_index() == 0:
-                write_json(self.workdir / 'startup.json', self.startup.account())
+                write_json(self.workdir / 'startup.json', self.startup.to_json())

@@ -1,6 +1,4 @@
-"""What to do about a non-finite number: find the step behind it, name its images, keep the state before."""
-
-from __future__ import annotations
+"""Recovers from a non-finite number: finds the step behind it, names its images, keeps the state before."""
 
 import dataclasses
 import json
@@ -30,19 +28,12 @@ FILE = 'non_finite.jsonl'
 
 @dataclasses.dataclass(kw_only=True)
 class History:
-    """What has made the state besides the seed and the number of steps.
+    """Holds what has made the state besides the seed and the number of steps."""
 
-    Attributes:
-      data_order: how often the run was rolled back: each time its images come in another order.
-      since: the step at which this process began, or to which it was rolled back: what was before is not known.
-      plateaus: {step: the learning-rate rule's memory after the test of it}.
-      skipped: the steps whose batches were left out.
-    """
-
-    data_order: int
-    since: int
-    plateaus: dict[int, Plateau] = dataclasses.field(default_factory=dict)
-    skipped: set[int] = dataclasses.field(default_factory=set)
+    data_order: int  # how often the run was rolled back: each time its images come in another order
+    since: int  # the step at which this process began, or to which it was rolled back: what was before is not known
+    plateaus: dict[int, Plateau] = dataclasses.field(default_factory=dict)  # the rule's memory after the test of a step
+    skipped: set[int] = dataclasses.field(default_factory=set)  # the steps whose batches were left out
 
     def restore_plateau(self, state: TrainState, mesh: Mesh) -> TrainState:
         """Returns `state` with the memory that the rule had after the test of its step, where there was one."""
@@ -56,60 +47,42 @@ class History:
 
 @dataclasses.dataclass(frozen=True)
 class NonFiniteCase:
-    """What happened.
+    """A non-finite number and the step behind it."""
 
-    Attributes:
-      error: the number, and the step at which it was seen.
-      step: the step whose batch did it.
-      spoilt: whether the loss of that step was still finite and its update was not: then that has been made.
-      state: the one before that step; None where it is gone.
-    """
-
-    error: NonFiniteError
-    step: int
-    spoilt: bool
-    state: TrainState | None
+    error: NonFiniteError  # with the step at which it was seen
+    step: int  # whose batch did it
+    spoilt: bool  # the loss of that step was still finite and its update was not: then that has been made
+    state: TrainState | None  # before that step; None where it is gone
 
 
-def set_step(state: TrainState, step: int, mesh: Mesh) -> TrainState:
-    """Returns the state with another count of its updates."""
+def _set_step(state: TrainState, step: int, mesh: Mesh) -> TrainState:
     return dataclasses.replace(state, step=replicate(mesh, np.int32(step)))
 
 
-def locate(error: NonFiniteError, state: TrainState, mesh: Mesh) -> NonFiniteCase:
+@jax.jit
+def _is_finite(state: TrainState) -> Array:
+    """Tells whether all that the state holds is finite, and no loss has frozen it."""
+    finite = jnp.stack([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(state)]).all()
+    return finite & (state.step >= 0)
+
+
+def _locate(error: NonFiniteError, state: TrainState, mesh: Mesh) -> NonFiniteCase:
     """Finds the step behind `error`, from the state that the run came to; all processes must call it."""
     step = int(state.step)
     if step < 0:  # frozen, see state.frozen: steps may change it again
         step = -step - 1
-        state = set_step(state, step, mesh)
+        state = _set_step(state, step, mesh)
     # A loss is that before the step's update, a test's that after it: then the step behind it was made.
     spoilt = error.step <= step or not _is_finite(state)
     return NonFiniteCase(error, step, True, None) if spoilt else NonFiniteCase(error, step + 1, False, state)
 
 
-@jax.jit
-def _finite(state: TrainState) -> Array:
-    finite = jnp.stack([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(state)]).all()
-    return finite & (state.step >= 0)
-
-
-def _is_finite(state: TrainState) -> bool:
-    """Tells whether all that the state holds is finite, and no loss has frozen it."""
-    return bool(_finite(state))
-
-
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Recovery:
-    """The way back to a state that is gone: from the last checkpoint, by making the steps since then again.
+    """Goes back to a state that is gone: from the last checkpoint, by making the steps since then again.
 
     Batches, dropout and lighting are functions of the seed and the step, so on the same mesh the same bits come out;
     `History` has what else has made the state.
-
-    Attributes:
-      run, workdir, logger, preemption, checkpointer, history: the run's.
-      batches: the run's batches after a number of updates.
-      records: the records, int (b,), indices in the training split, of the batch after a number of updates.
-      restore: the newest whole checkpoint's state, or the fresh one; raises InputError where all are damaged.
     """
 
     run: Run
@@ -118,47 +91,63 @@ class Recovery:
     preemption: Preemption
     checkpointer: Checkpointer
     history: History
-    batches: Callable[[int], Iterator[Batch]]
-    records: Callable[[int], np.ndarray]
-    restore: Callable[[], TrainState]
+    batches: Callable[[int], Iterator[Batch]]  # after a number of updates
+    records: Callable[[int], np.ndarray]  # int (b,), indices in the training split, of the batch after so many updates
+    restore: Callable[[], TrainState]  # the newest whole checkpoint's, or the fresh one; InputError: all are damaged
 
     def recover(self, error: NonFiniteError, state: TrainState, update: Any, *, last_time: bool) -> TrainState:
-        """Does what the config says about non-finite numbers.
+        """Does what the config says about non-finite numbers, and returns the state to go on from.
 
         Args:
           error: the number.
-          state: that after the last step sent off.
+          state: that after the last step dispatched.
           update: the compiled training step.
           last_time: whether to stop whatever the config says.
-
-        Returns:
-          The state to go on from.
 
         Raises:
           InputError: the run stops.
           Interrupted: it was told to stop; there is nothing more to save.
         """
-        case = locate(error, state, self.run.mesh)
+        case = _locate(error, state, self.run.mesh)
         action = 'stop' if last_time else self.run.config.on_non_finite
         if case.spoilt and action != 'roll_back':
             case = self._remake(case, update)
-        file = record_non_finite(self.workdir, case, action, records=self.records(case.step - 1))
+        file, history = self._record(case, action), self.history
         if action == 'roll_back':
-            state = self._roll_back()
-            since = self.history.since
-            self.logger.rewind(since)
-            self.logger.info(f'warning: {error}: back to step {since}, with another order of the images')
+            state = self._restore_last()
+            history.data_order += 1
+            history.since = int(state.step)
+            history.forget(after=history.since)
+            self.logger.rewind(history.since)
+            self.logger.info(f'warning: {error}: back to step {history.since}, with another order of the images')
             return state
         if case.state is not None and action == 'skip':
-            state = self._skip(case, case.state)
+            history.forget(after=case.step - 1)
+            history.skipped.add(case.step)
             if case.spoilt:
                 self.logger.rewind(case.step)  # steps after it may have been logged
             batch = f'the batch of step {case.step}' if case.spoilt else 'its batch'
             self.logger.info(f'warning: {error}: {batch} is left out; {file} names the images')
-            return state
+            return _set_step(case.state, case.step, self.run.mesh)
+        before = 'the checkpoints before it are kept'
         if case.state is not None:
-            self.checkpointer.save(case.state, data_order=self.history.data_order)
-        raise InputError(format_stop(case, file)) from error
+            self.checkpointer.save(case.state, data_order=history.data_order)
+            before = f'the state before it is checkpoint {int(case.state.step)}'
+        spoilt = f'the update of step {case.step} spoilt the parameters, ' if case.spoilt else ''
+        raise InputError(
+            f'{case.error}: stopped; {spoilt}{before}, {file} names the images of the batch; '
+            f'try a lower --config.learning_rate, in a new --workdir'
+        ) from error
+
+    def _record(self, case: NonFiniteCase, action: str) -> pathlib.Path:
+        """Adds a line to WORKDIR/non_finite.jsonl: the step, the number, what was done, the images of the batch."""
+        path = self.workdir / FILE
+        records = self.records(case.step - 1).tolist()
+        if jax.process_index() == 0:
+            number = {'number': case.error.name, 'value': str(case.error.value)}
+            with path.open('a') as file:
+                print(json.dumps({'step': case.step, **number, 'action': action, 'records': records}), file=file)
+        return path
 
     def _restore_last(self) -> TrainState:
         """Restores the newest whole checkpoint, or the fresh state with which this process began."""
@@ -170,20 +159,6 @@ class Recovery:
                 raise
             state = self.restore()  # without those that are set aside now, from the beginning
         return self.history.restore_plateau(state, self.run.mesh)
-
-    def _roll_back(self) -> TrainState:
-        """Goes back to the last checkpoint, from which the run takes another way."""
-        state = self._restore_last()
-        self.history.data_order += 1
-        self.history.since = int(state.step)
-        self.history.forget(after=self.history.since)
-        return state
-
-    def _skip(self, case: NonFiniteCase, before: TrainState) -> TrainState:
-        """Returns the state after the step of `case`, made without its batch from the one before."""
-        self.history.forget(after=case.step - 1)
-        self.history.skipped.add(case.step)
-        return set_step(before, case.step, self.run.mesh)
 
     def _remake(self, case: NonFiniteCase, update: Any) -> NonFiniteCase:
         """Returns `case`, of which the state is gone, with that state, where all that led to it is known.
@@ -203,7 +178,7 @@ class Recovery:
             if self.preemption.requested():
                 raise Interrupted(NOTHING_NEW)
             if step in self.history.skipped:
-                state, batches = set_step(state, step, mesh), None  # nor is its batch made
+                state, batches = _set_step(state, step, mesh), None  # nor is its batch made
             else:
                 batches = batches or self.batches(step - 1)
                 state, _ = update(state, next(batches))
@@ -211,38 +186,3 @@ class Recovery:
                     return self._remake(dataclasses.replace(case, step=step), update)
             state = self.history.restore_plateau(state, mesh)
         return dataclasses.replace(case, state=state)
-
-
-def record_non_finite(workdir: pathlib.Path, case: NonFiniteCase, action: str, *, records: np.ndarray) -> pathlib.Path:
-    """Adds a line to WORKDIR/non_finite.jsonl: the step, the number, what was done, and the images of the batch.
-
-    Args:
-      workdir: the run folder.
-      case: what happened.
-      action: 'stop', 'skip' or 'roll_back'.
-      records: int (b,), indices in the training split.
-    """
-    path = workdir / FILE
-    if jax.process_index() == 0:
-        line = {
-            'step': case.step,
-            'number': case.error.name,
-            'value': str(case.error.value),
-            'action': action,
-            'records': records.tolist(),
-        }
-        with path.open('a') as file:
-            file.write(json.dumps(line) + '\n')
-    return path
-
-
-def format_stop(case: NonFiniteCase, file: pathlib.Path) -> str:
-    """Formats what the person reads when the run ends here."""
-    spoilt = f'the update of step {case.step} spoilt the parameters, ' if case.spoilt else ''
-    before = 'the checkpoints before it are kept'
-    if case.state is not None:
-        before = f'the state before it is checkpoint {int(case.state.step)}'
-    return (
-        f'{case.error}: stopped; {spoilt}{before}, {file} names the images of the batch; '
-        f'try a lower --config.learning_rate, in a new --workdir'
-    )

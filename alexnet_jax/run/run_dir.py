@@ -1,6 +1,4 @@
-"""The run folder: whose it is, and what it says of the run's circumstances."""
-
-from __future__ import annotations
+"""Claims a run folder: checks whose it is, and writes what it says of the run's circumstances."""
 
 import json
 import math
@@ -26,10 +24,9 @@ from alexnet_jax.training.config import DEMO
 # What a run is: with another value of one of these its checkpoints mean nothing, or its batches are other batches.
 IDENTITY = ('variant', 'width', 'dataset', 'seed', 'batch_size')  # and what follows from them and `without`
 # What runs of earlier versions do not say, and did.
-BEFORE: dict[str, Any] = {'images_per_crop': 1, 'crops': None, 'without': []}
-_SETTINGS_BEFORE: dict[str, Any] = {'without': [], 'tracking': ''}
+IDENTITY_BEFORE: dict[str, Any] = {'images_per_crop': 1, 'crops': None, 'without': []}
+SETTINGS_BEFORE: dict[str, Any] = {'without': [], 'tracking': ''}
 LOCK = '.run.lock'
-_LEAVING = 120.0  # seconds that a process has to be gone: NFSv4 keeps the locks of a lost host for 90
 PACKAGES = ('jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'grain', 'tensorflow-datasets', 'numpy')
 
 
@@ -45,20 +42,19 @@ def open_or_render(name: str, data_dir: str) -> Dataset:
             folder, lock, option='--config.data_dir', busy='renders the embedded dataset', patience=math.inf
         ):
             if DEMO not in list_datasets(data_dir):  # nobody else has, while this one waited
-                _render(data_dir)
+                info(f'rendering the embedded dataset into {data_dir}/{DEMO}, once')
+                # In a process of its own: it takes a pool of processes, which must not inherit this one's threads.
+                arguments = ['-m', 'alexnet_jax', 'prepare', f'--dataset={DEMO}', f'--data_dir={data_dir}']
+                done = subprocess.run([sys.executable, *arguments], check=False, stdout=sys.stderr, stderr=sys.stderr)
+                if done.returncode:
+                    raise InputError(f'rendering the embedded dataset failed: {" ".join(arguments)}')
     return open_dataset(name, data_dir=data_dir)
 
 
-def _render(data_dir: str) -> None:
-    info(f'rendering the embedded dataset into {data_dir}/{DEMO}, once')
-    # In a process of its own: rendering takes a pool of processes, which must not inherit this one's threads.
-    command = [sys.executable, '-m', 'alexnet_jax', 'prepare', f'--dataset={DEMO}', f'--data_dir={data_dir}']
-    if subprocess.run(command, check=False, stdout=sys.stderr, stderr=sys.stderr).returncode:
-        raise InputError(f'rendering the embedded dataset failed: {" ".join(command[1:])}')
-
-
-def hold_run_dir(workdir: pathlib.Path, *, patience: float = _LEAVING) -> AbstractContextManager[None]:
+def hold_run_dir(workdir: pathlib.Path, *, patience: float = 120.0) -> AbstractContextManager[None]:
     """Holds `workdir`, which is made where it is missing, against other runs; waits `patience` seconds for another.
+
+    A lost host's lock goes within 90 seconds on NFSv4.
 
     Raises:
       InputError: on entering: the folder cannot be written, or another process still holds it.
@@ -74,28 +70,25 @@ def check_run_dir(workdir: pathlib.Path, run: Run, dataset: Dataset) -> None:
     """
     identity, path = _make_identity(run, dataset), workdir / 'run.json'
     try:
-        described = path.exists()
-        strange = [] if described or not workdir.is_dir() else [f for f in workdir.iterdir() if f.suffix != HALF]
+        if not path.exists():
+            files = workdir.iterdir() if workdir.is_dir() else ()
+            if any(file.name != LOCK and file.suffix != HALF for file in files):
+                raise InputError(f'{workdir} is not empty and holds no run: choose another --workdir')
+            return
+        before = IDENTITY_BEFORE | json.loads(path.read_text())['identity']
     except OSError as error:
         raise InputError(f'cannot read {workdir}: {error.strerror}; choose another --workdir') from error
-    if described:
-        before = BEFORE | _identity(path)
-        other = [
-            f'{key} {before.get(key)!r}, not {identity[key]!r}' for key in identity if before.get(key) != identity[key]
-        ]
-        if other:
-            raise InputError(
-                f'{workdir} holds another run ({"; ".join(other)}): choose another --workdir, or delete it'
-            )
-    elif any(file.name != LOCK for file in strange):
-        raise InputError(f'{workdir} is not empty and holds no run: choose another --workdir')
+    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
+        raise InputError(f'{path} is damaged, so whose run this is is not known: choose another --workdir') from error
+    if other := _list_changes(before, identity, 'not'):
+        raise InputError(f'{workdir} holds another run ({other}): choose another --workdir, or delete it')
 
 
 def claim_run_dir(workdir: pathlib.Path, run: Run, dataset: Dataset) -> None:
     """Makes `workdir` this run's, or checks that it already is, and writes config.json and run.json to it.
 
     Raises:
-      InputError: the folder cannot be written, or as `check`.
+      InputError: the folder cannot be written, or as `check_run_dir`.
     """
     try:
         workdir.mkdir(parents=True, exist_ok=True)
@@ -104,14 +97,12 @@ def claim_run_dir(workdir: pathlib.Path, run: Run, dataset: Dataset) -> None:
         write_json(path, {'identity': identity, 'classes': dataset.classes, **_circumstances(run.mesh)})
         settings, path = run.config.to_json(), workdir / 'config.json'
         if path.exists():
-            before = _SETTINGS_BEFORE | (_settings(path) or settings)
-            changed = [
-                f'{key} {before.get(key)!r}, now {value!r}'
-                for key, value in settings.items()
-                if before.get(key) != value
-            ]
-            if changed:
-                info(f'other settings than when this run was last started: {"; ".join(changed)}')
+            try:
+                changed = _list_changes(SETTINGS_BEFORE | dict(json.loads(path.read_text())), settings, 'now')
+                if changed:
+                    info(f'other settings than when this run was last started: {changed}')
+            except (ValueError, TypeError):  # no harm: run.json says whose run it is
+                info(f'{path} is damaged: whether settings have changed is not known, and it is written anew')
         write_json(path, settings)
     except OSError as error:
         raise InputError(f'cannot write to {workdir}: {error.strerror}; choose another --workdir') from error
@@ -128,27 +119,18 @@ def _make_identity(run: Run, dataset: Dataset) -> dict[str, Any]:
     }
 
 
-def _settings(path: pathlib.Path) -> dict[str, Any]:
-    """What config.json says; {} where it is damaged, which is no harm: run.json says whose run it is."""
-    try:
-        return dict(json.loads(path.read_text()))
-    except (ValueError, TypeError):
-        info(f'{path} is damaged: whether settings have changed is not known, and it is written anew')
-        return {}
-
-
-def _identity(path: pathlib.Path) -> dict[str, Any]:
-    try:
-        return json.loads(path.read_text())['identity']
-    except (ValueError, KeyError, TypeError) as error:
-        raise InputError(f'{path} is damaged, so whose run this is is not known: choose another --workdir') from error
+def _list_changes(before: dict[str, Any], after: dict[str, Any], word: str) -> str:
+    """Lists, for the person who reads it, the values of `after` that `before` has otherwise or not at all."""
+    return '; '.join(
+        f'{key} {before.get(key)!r}, {word} {after[key]!r}' for key in after if before.get(key) != after[key]
+    )
 
 
 def _circumstances(mesh: Mesh) -> dict[str, Any]:
     devices = mesh.devices.flat
     return {
         'versions': get_versions(),
-        'commit': _commit(),
+        'commit': _get_commit(),
         'devices': f'{mesh.devices.size} x {devices[0].device_kind} ({devices[0].platform})',
         'mesh': dict(mesh.shape),
         'host': {'machine': platform.machine(), 'processes': jax.process_count()},
@@ -158,20 +140,20 @@ def _circumstances(mesh: Mesh) -> dict[str, Any]:
 
 
 def get_versions() -> dict[str, str]:
-    """Of Python and of the packages that numbers depend on."""
+    """Returns the versions of Python and of the packages that numbers depend on."""
     return {'python': platform.python_version()} | {name: metadata.version(name) for name in PACKAGES}
 
 
-def _commit() -> str | None:
-    """The checkout's commit, '-dirty' where files differ from it; None outside a checkout."""
-    here = pathlib.Path(__file__).parent
+def _get_commit() -> str | None:
+    """Returns the checkout's commit, '-dirty' where files differ from it; None outside a checkout."""
+    file = pathlib.Path(__file__)
+
+    def git(*command: str) -> str:
+        return subprocess.run(['git', *command], cwd=file.parent, capture_output=True, text=True).stdout.strip()
+
     try:
-        found = subprocess.run(
-            ['git', 'describe', '--always', '--dirty', '--abbrev=40'],
-            cwd=here,
-            capture_output=True,
-            text=True,
-        )
+        if git('ls-files', file.name):  # else installed in a folder of another project's checkout
+            return git('describe', '--always', '--dirty', '--abbrev=40') or None
     except FileNotFoundError:  # no git on this machine
-        return None
-    return found.stdout.strip() or None
+        pass
+    return None

@@ -1,33 +1,19 @@
-"""Tests of a run's state on its validation split: logged, interruptible, and summed up at the end."""
-
-from __future__ import annotations
+"""Tests a run's state on its validation split: logged, interruptible, and summed up at the end."""
 
 import dataclasses
 import time
-from collections.abc import Callable
-from typing import Any, Protocol
-
-from jax import Array
+from typing import Any
 
 from alexnet_jax.checkpoints.hashes import hash_tree
 from alexnet_jax.distributed.hosts import fetch
 from alexnet_jax.distributed.preemption import Preemption
+from alexnet_jax.evaluation.evaluator import Evaluator, Result
 from alexnet_jax.logs.logger import RunLogger
 from alexnet_jax.logs.monitors import check_finite
 from alexnet_jax.logs.timing import Stopwatch
 from alexnet_jax.model.colour import tower_colours
 from alexnet_jax.training.build import Run
 from alexnet_jax.training.state import TrainState
-
-
-class Evaluate(Protocol):
-    """Tests parameters on the validation split: evaluation.evaluator.Evaluator."""
-
-    examples: int
-
-    def __call__(self, params: Any, mean_image: Array, *, protocol: str, progress: Callable[[int], None]) -> Any:
-        """Returns a dataclass with `examples`, `loss`, `top1_error`, `top5_error`."""
-        ...
 
 
 class TestStoppedError(Exception):
@@ -39,35 +25,34 @@ class Tester:
     """Tests states of a run."""
 
     run: Run
-    evaluate: Evaluate
+    evaluate: Evaluator
     logger: RunLogger
     preemption: Preemption
 
-    def test(self, state: TrainState, protocol: str) -> Any:
-        """Tests `state` under 'centre' or 'ten_view' and logs the result, which `Evaluate` returns.
+    def test(self, state: TrainState, protocol: str) -> Result:
+        """Tests `state` under 'centre' or 'ten_view' and logs the result.
 
         Raises:
           NonFiniteError: the loss is not finite: the last update was too large.
           TestStoppedError: the run was told to stop.
         """
-        began, step = time.perf_counter(), int(state.step)
-        show = self.logger.testing(protocol, self.evaluate.examples)
 
         def progress(done: int) -> None:
-            show(done)
+            self.logger.test_progress(protocol, done, self.evaluate.examples)
             if self.preemption.requested():
                 raise TestStoppedError
 
+        began, step = time.perf_counter(), int(state.step)
         result = self.evaluate(state.params, state.mean_image, protocol=protocol, progress=progress)
         seconds = time.perf_counter() - began
         check_finite(step, result.loss, 'validation loss')
         figures = dataclasses.asdict(result)
         if protocol == 'centre' and self.run.variant.towers > 1:  # how far the towers have specialised
             figures |= tower_colours(fetch(state.params['conv1']['kernel']))
-        self.logger.evaluation(step, protocol, figures, seconds=seconds)
+        self.logger.log_test(step, protocol, figures, seconds=seconds)
         return result
 
-    def make_result(self, state: TrainState, centre: Any, stopwatch: Stopwatch) -> dict[str, Any]:
+    def make_result(self, state: TrainState, centre: Result | None, stopwatch: Stopwatch) -> dict[str, Any]:
         """Makes what is written to result.json of the final state; `centre` is its test, None where there was none.
 
         Raises:
@@ -80,6 +65,6 @@ class Tester:
             'ten_view': dataclasses.asdict(tests[1]),
             'steps': int(state.step),
             'images_per_second': images / stopwatch.seconds if images else None,
-            'data_wait': stopwatch.data_wait() if images else None,
+            'data_wait': stopwatch.get_data_wait() if images else None,
             'params_sha256': hash_tree(fetch(state.params)),
         }

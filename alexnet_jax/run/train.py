@@ -1,7 +1,5 @@
 """Wires a training run: processes, mesh, dataset, run folder, and all that the loop needs."""
 
-from __future__ import annotations
-
 import contextlib
 import dataclasses
 import functools
@@ -17,15 +15,9 @@ from alexnet_jax.checkpoints.checkpointer import Checkpointer, restore_or_init
 from alexnet_jax.console import format_duration, info
 from alexnet_jax.data.augment import centre_crop
 from alexnet_jax.data.dataset import Dataset
+from alexnet_jax.distributed import hosts
 from alexnet_jax.distributed.exit import ExitHandler
-from alexnet_jax.distributed.hosts import (
-    ProcessGroup,
-    allgather_str,
-    check_same_on_hosts,
-    format_hosts,
-    initialize,
-    sync_hosts,
-)
+from alexnet_jax.distributed.hosts import ProcessGroup, check_same_on_hosts, sync_hosts
 from alexnet_jax.distributed.preemption import Preemption
 from alexnet_jax.errors import InputError, Interrupted
 from alexnet_jax.evaluation.evaluator import Evaluator
@@ -37,7 +29,7 @@ from alexnet_jax.run.batches import iter_batches, make_batches
 from alexnet_jax.run.loop import Trainer
 from alexnet_jax.run.recovery import History, Recovery
 from alexnet_jax.run.run_dir import check_run_dir, claim_run_dir, get_versions, hold_run_dir, open_or_render
-from alexnet_jax.run.testing import Evaluate, Tester, TestStoppedError
+from alexnet_jax.run.testing import Tester, TestStoppedError
 from alexnet_jax.sharding.backend import prepare_backend
 from alexnet_jax.training.build import Run, build_run, describe_schedule, make_config_mesh, make_variant
 from alexnet_jax.training.config import Config
@@ -53,10 +45,7 @@ def train(
     exit_handler: ExitHandler,
     startup: StartupTimer,
 ) -> dict[str, Any]:
-    """Trains as `config` says, together with the other processes of `group`.
-
-    Returns:
-      What `train_run` does.
+    """Trains as `config` says, together with the other processes of `group`; returns what `train_run` does.
 
     Raises:
       InputError: what the user gave cannot be used.
@@ -65,14 +54,12 @@ def train(
     startup.lap('imports')
     prepare_backend(config.mesh, processes=group.count, deterministic=config.deterministic)
     with Preemption(info, processes=group.count) as preemption, contextlib.ExitStack() as stack:
-        exit_handler.prepare(group, timeout=join_timeout)
-        group = initialize(group, heartbeat=heartbeat, timeout=join_timeout)
-        exit_handler.watch(group, heartbeat=heartbeat)
+        group = exit_handler.connect(group, heartbeat=heartbeat, timeout=join_timeout)
         preemption.start_sync()
-        if group.index == 0:
+        if group.index == 0 and config.tracking:
             check_tracker(config.tracking)
         mesh = make_config_mesh(config)
-        if group.count > 1 and (text := format_hosts(mesh, group, heartbeat=heartbeat)) and group.index == 0:
+        if group.count > 1 and (text := hosts.format_hosts(mesh, group, heartbeat=heartbeat)) and group.index == 0:
             info(text)
         startup.lap('devices')
         dataset = _open_in_turn(config, group)
@@ -102,7 +89,7 @@ def train_run(
     run: Run,
     *,
     dataset: Dataset,
-    evaluate: Evaluate,
+    evaluate: Evaluator,
     workdir: pathlib.Path,
     startup: StartupTimer,
     preemption: Preemption,
@@ -130,16 +117,13 @@ def train_run(
             info(describe_schedule(run))
             (workdir / 'result.json').unlink(missing_ok=True)  # of a run that was shorter: not of what is to come
         startup.lap('state')
-        with Tracking(config, workdir, start=start, silent=silent) as tracking, RunLogger(
-            workdir, start_step=start, total_steps=run.steps, batch_size=config.batch_size, silent=silent,
-            patient=config.on_failed_save == 'continue', track=tracking.log,
-        ) as logger:  # fmt: skip
+        with (
+            Tracking(config, workdir, start=start, silent=silent) as tracking,
+            RunLogger(run, workdir, start=start, silent=silent, track=tracking.log) as logger,
+        ):
             startup.lap('log')
             preemption.info = tracking.info = checkpointer.info = logger.info
             history = History(data_order=data_order, since=start)
-
-            def batches(step: int) -> Any:
-                return iter_batches(run, dataset, start=step, data_order=history.data_order)
 
             shared: dict[str, Any] = {
                 'run': run,
@@ -148,7 +132,7 @@ def train_run(
                 'logger': logger,
                 'preemption': preemption,
                 'history': history,
-                'batches': batches,
+                'batches': lambda step: iter_batches(run, dataset, start=step, data_order=history.data_order),
             }
             recovery = Recovery(
                 **shared,
@@ -167,9 +151,9 @@ def train_run(
                 raise Interrupted('all steps are made and saved, testing them is left') from None
             logger.info(
                 f'trained {stopwatch.images // config.batch_size} steps in {format_duration(stopwatch.seconds)} (tests '
-                f'and saves apart), {stopwatch.data_wait():.1%} of it waiting for data: {workdir / "result.json"}'
+                f'and saves apart), {stopwatch.get_data_wait():.1%} of it waiting for data: {workdir / "result.json"}'
             )
-            tracking.result(result)
+            tracking.log_result(result)
     if not silent:
         write_json(workdir / 'result.json', result)
     return result
@@ -195,7 +179,7 @@ def _check_same_run(config: Config, dataset: Dataset, workdir: pathlib.Path, gro
     found = {'dataset': dataset.fingerprint}
     check_same_on_hosts(found, remedy='prepare it once and copy it, or share --config.data_dir')
     seen = (workdir / 'run.json').read_text() if (workdir / 'run.json').exists() else 'nothing'
-    hashes = allgather_str('workdir', hash_json(seen))
+    hashes = hosts.allgather_str('workdir', hash_json(seen))
     for index, found_hash in enumerate(hashes):
         if found_hash != hashes[0]:
             raise InputError(

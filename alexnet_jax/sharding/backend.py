@@ -51,10 +51,7 @@ def tune_allocator() -> bool:
     The process then holds its largest use of memory until it ends. Returns False, and does nothing, where the C library
     is not glibc (macOS, Windows, musl).
     """
-    if not has_glibc():
-        return False
-    mallopt = ctypes.CDLL(None).mallopt
-    return all(mallopt(parameter, value) == 1 for parameter, value in _ALLOCATOR.items())
+    return has_glibc() and all(ctypes.CDLL(None).mallopt(*setting) == 1 for setting in _ALLOCATOR.items())
 
 
 def release_free_memory() -> None:
@@ -68,31 +65,20 @@ def prepare_backend(mesh: tuple[int, int], *, processes: int = 1, deterministic:
 
     Call it before JAX starts its backend. GPUs and TPUs are what they are: `make_mesh` says when there are too few.
     The cache is in $XDG_CACHE_HOME/alexnet_jax/xla (~/.cache by default), or where JAX_COMPILATION_CACHE_DIR says.
-
-    Args:
-      mesh: (data, tower) sizes.
-      processes: of the run, which share the mesh evenly.
-      deterministic: the same numbers from every run of one layout on GPUs, at some speed; on CPUs the same from every
-        number of cores and of processes.
-
-    Raises:
-      InputError: the processes cannot share the mesh.
+    With `deterministic`, GPUs give the same numbers in every run of one layout, at some speed, and CPUs the same with
+    every number of cores and of processes. `InputError` where the run's `processes` cannot share the mesh evenly.
     """
     import jax
 
     devices, rest = divmod(mesh[0] * mesh[1], processes)
     if rest:
-        raise InputError(
-            f'a mesh of {mesh[0]}x{mesh[1]} cannot be shared by {processes} processes: '
-            f'use one whose product they divide'
-        )
+        shared = f'a mesh of {mesh[0]}x{mesh[1]} cannot be shared by {processes} processes'
+        raise InputError(f'{shared}: use one whose product they divide')
     jax.config.update('jax_num_cpu_devices', devices)
     # Virtual devices share one pool of threads, and each can hold one while it waits at an exchange: with fewer threads
     # than this all of them could wait for a device that finds no thread to run on.
     threads = max(_DETERMINISTIC_THREADS if deterministic else os.cpu_count() or 1, devices + 1)
-    if deterministic:
-        os.environ['PJRT_NPROC'] = str(threads)
-    os.environ.setdefault('PJRT_NPROC', str(threads))
+    os.environ['PJRT_NPROC'] = str(threads) if deterministic else os.environ.get('PJRT_NPROC', str(threads))
     # A process that was stopped for a while, or a slow machine with a large batch, is not stuck after XLA's 40 seconds.
     ours = f'{_TIMEOUTS} {_DETERMINISTIC}' if deterministic else _TIMEOUTS
     os.environ['XLA_FLAGS'] = f'{ours} {os.environ.get("XLA_FLAGS", "")}'.strip()

@@ -1,4 +1,4 @@
-"""Every word that devices say to each other in a training step. No other file calls a collective.
+"""Holds every collective of a training step: no other file calls one.
 
 The towers talk in four places, as the two GPUs of 2012 did (paper section 3.2 and figure 2): before conv3, fc6, fc7
 and fc8, where each gathers the channels of the other. Data-parallel replicas talk once: the mean of the loss, and of
@@ -9,8 +9,6 @@ With one weird trick (Krizhevsky, arXiv 1404.5997) devices along 'model' have di
 places: before fc6 each gathers the others' images, before fc7 the others' units, and behind fc8 each gets the logits
 of its own images, summed over the units of all.
 """
-
-from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
@@ -27,12 +25,12 @@ SCOPE = 'exchange_'  # of every exchange in profiles, traced and compiled progra
 
 
 def make_exchange(mesh: Mesh) -> Callable[[Array, str], Array]:
-    """What the network of a device of `mesh` calls as exchange(x, layer) before a layer that reads both towers."""
+    """Returns what the network on `mesh` calls as exchange(x, layer) before a layer that reads both towers."""
     return gather_model if MODEL in mesh.axis_names else gather_towers
 
 
 def gather_towers(x: Array, layer: str) -> Array:
-    """The channels of both towers, (..., c) -> (..., 2c), tower 0's first; to be called inside shard_map.
+    """Gathers the channels of both towers, (..., c) -> (..., 2c), tower 0's first; to be called inside shard_map.
 
     On a 'tower' axis of size 1 the device has both and the gather moves nothing.
     """
@@ -49,7 +47,7 @@ def gather_towers(x: Array, layer: str) -> Array:
 
 
 def gather_model(x: Array, layer: str) -> Array:
-    """One weird trick's words along 'model', to be called inside shard_map; on an axis of size 1 nothing moves.
+    """Gathers along 'model' for one weird trick, to be called inside shard_map; on an axis of size 1 nothing moves.
 
     Before fc6 (b, ...) -> (b * model, ...), the images of all; before fc7 (b, c) -> (b, c * model), the units of all.
     Conv3 has both towers already, and fc8 multiplies the units that are there: see `scatter_logits`.
@@ -61,12 +59,12 @@ def gather_model(x: Array, layer: str) -> Array:
 
 
 def make_combine(mesh: Mesh) -> Callable[[Array], Array]:
-    """What the network of a device of `mesh` does with the product of fc8's kernel and the units that it has."""
+    """Returns what the network on `mesh` does with the product of fc8's kernel and the units that a device has."""
     return scatter_logits if MODEL in mesh.axis_names else lambda logits: logits
 
 
 def scatter_logits(products: Array) -> Array:
-    """(b * model, classes), of this device's units -> (b, classes), of all units for this device's own images."""
+    """Sums (b * model, classes), of this device's units -> (b, classes), of all units, for its own images."""
     with jax.named_scope(f'{SCOPE}fc8'):
         summed = lax.psum_scatter(products.astype(jnp.promote_types(products.dtype, jnp.float32)), MODEL, tiled=True)
     return summed.astype(products.dtype)
@@ -95,34 +93,29 @@ def copy_to_towers(images: Array, mesh: Mesh) -> Array:
 
 
 def mean_over_batch(x: Array, mesh: Mesh) -> Array:
-    """The mean over devices with other images. Inside the differentiated loss, so that gradients come out averaged."""
+    """Averages over devices with other images; inside the differentiated loss, so that gradients come out averaged."""
     return lax.pmean(x, batch_axes(mesh))
 
 
-def clip(grads: Any, norm: float, mesh: Mesh) -> tuple[Any, Array]:
-    """Gradients, equal on all replicas, scaled so that their norm over both towers is at most `norm`; what it was.
+def clip_by_norm(grads: Any, norm: float, mesh: Mesh) -> tuple[Any, Array]:
+    """Scales gradients, equal on all replicas, to a norm over both towers of at most `norm`; returns what it was too.
 
     Only where clipping is asked for: AlexNet was trained without. Its norm is the one number that no tower knows alone;
     it is the fifth thing that they tell each other, four bytes.
     """
-    own: Any = 0.0
-    shared: Any = 0.0
     _, second = mesh.axis_names
+    own: list[Array] = []
+    shared: list[Array] = []  # all have them, so they count once
     for grad, spec in zip(jax.tree.leaves(grads), jax.tree.leaves(parameter_specs(mesh, grads)), strict=True):
-        square = jnp.sum(jnp.square(grad))
-        if second in spec:
-            own = own + square
-        else:
-            shared = shared + square  # all have it, so it counts once
+        (own if second in spec else shared).append(jnp.sum(jnp.square(grad)))
     with jax.named_scope(f'{SCOPE}clip'):
-        total = lax.psum(own, second) + shared
-    found = jnp.sqrt(total)
+        found = jnp.sqrt(lax.psum(sum(own), second) + sum(shared))
     scale = jnp.minimum(1.0, norm / found)
     return jax.tree.map(lambda grad: grad * scale.astype(grad.dtype), grads), found
 
 
 def hidden_units(rows: int, mesh: Mesh) -> tuple[Array, Array, Array | int, int]:
-    """Which units of fc6 and fc7 this device, which has `rows` images, computes; to be called inside shard_map.
+    """Finds which units of fc6 and fc7 this device, of `rows` images, computes; to be called inside shard_map.
 
     Returns:
       Rows of the global batch, int32 (r,), the towers that it holds, int32 (t,), and which part of how many parts of

@@ -7,8 +7,6 @@ One weird trick (Krizhevsky, arXiv 1404.5997) has an axis 'model' instead: the b
 fully connected layers, which read the images of all devices along that axis, are split over it.
 """
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Sequence
 from typing import Any
@@ -27,7 +25,7 @@ REPLICATED = P()
 def make_mesh(
     data: int, tower: int, *, one_weird_trick: bool = False, devices: Sequence[jax.Device] | None = None
 ) -> Mesh:
-    """A mesh of data x tower of the first of `devices` (None: all that are here), towers of one replica side by side.
+    """Makes a mesh, data x tower, of the first of `devices` (None: all here), towers of one replica side by side.
 
     With `one_weird_trick` the second axis is 'model' instead of 'tower', of any size.
 
@@ -40,34 +38,30 @@ def make_mesh(
     for axis, size in ((DATA, data), (second, tower)):
         if size < 1:
             raise InputError(f'mesh has a {axis} axis of {size}: it must be at least 1')
-    here = devices is None
-    devices = jax.devices() if devices is None else devices
-    if data * tower > len(devices):
-        fits = 'a mesh of 1,2' if len(devices) >= 2 else 'configs/one_device.py (or a mesh of 1,1)'
+    found = jax.devices() if devices is None else devices
+    wanted, mesh = data * tower, f'a mesh of {data}x{tower} (data x {second})'
+    if wanted > len(found):
+        fits = 'a mesh of 1,2' if len(found) >= 2 else 'configs/one_device.py (or a mesh of 1,1)'
+        kind = found[0].platform.upper()
+        raise InputError(f'{mesh} needs {wanted} devices, but {len(found)} {kind} device(s) were found: use {fits}')
+    if len(found) % wanted:
         raise InputError(
-            f'a mesh of {data}x{tower} (data x {second}) needs {data * tower} devices, but {len(devices)} '
-            f'{devices[0].platform.upper()} device(s) were found: use {fits}'
+            f'{mesh} would leave {len(found) % wanted} of {len(found)} devices idle: '
+            f'use one whose product divides {len(found)}'
         )
-    if len(devices) % (data * tower):
+    without = {*range(jax.process_count())} - {device.process_index for device in found[:wanted]}
+    if devices is None and without:
         raise InputError(
-            f'a mesh of {data}x{tower} (data x {second}) would leave {len(devices) % (data * tower)} of {len(devices)} '
-            f'devices idle: use one whose product divides {len(devices)}'
-        )
-    used = {device.process_index for device in devices[: data * tower]}
-    if here and len(used) < jax.process_count():
-        raise InputError(
-            f'a mesh of {data}x{tower} (data x {second}) takes {data * tower} of {len(devices)} devices, and none of '
-            f'process {min({*range(jax.process_count())} - used)}: use one that has devices of every process, such as '
-            f'{len(devices) // tower},{tower}'
+            f'{mesh} takes {wanted} of {len(found)} devices, and none of process {min(without)}: '
+            f'use one that has devices of every process, such as {len(found) // tower},{tower}'
         )
     # Auto axes: shard_map makes the program explicit, and takes inputs that are not placed yet.
     # `jax.make_mesh` would default to Explicit ones, with which shard_map refuses those.
-    grid = np.array(devices[: data * tower]).reshape(data, tower)
-    return Mesh(grid, (DATA, second), axis_types=(AxisType.Auto,) * 2)
+    return Mesh(np.array(found[:wanted]).reshape(data, tower), (DATA, second), axis_types=(AxisType.Auto,) * 2)
 
 
 def parse_mesh(words: Sequence[str]) -> tuple[int, int]:
-    """(data, tower) of what --mesh=1,2 gives; `InputError` where it is no such thing."""
+    """Parses the words of --mesh=1,2 as (data, tower); `InputError` where they are no such thing."""
     sizes = [int(word) for word in words if word.isdecimal() and word.isascii()]
     if len(words) != 2 or len(sizes) != 2 or sizes[0] < 1 or sizes[1] not in (1, 2):
         raise InputError(f'--mesh={",".join(words)}: it must be two whole numbers, data,tower, tower 1 or 2')
@@ -75,18 +69,17 @@ def parse_mesh(words: Sequence[str]) -> tuple[int, int]:
 
 
 def batch_axes(mesh: Mesh) -> tuple[str, ...]:
-    """The axes that split the rows of a batch: devices along any other have copies."""
+    """Returns the axes that split the rows of a batch: devices along any other have copies."""
     return (DATA, MODEL) if MODEL in mesh.axis_names else (DATA,)
 
 
 def batch_spec(mesh: Mesh) -> P:
-    """Of images, labels and lighting."""
-    axes = batch_axes(mesh)
-    return P(axes if len(axes) > 1 else axes[0])
+    """Returns the PartitionSpec of images, labels and lighting."""
+    return P(batch_axes(mesh))
 
 
 def parameter_specs(mesh: Mesh, tree: Any) -> Any:
-    """The PartitionSpec of every leaf of a tree that holds parameters, momenta or gradients by layer.
+    """Returns the PartitionSpec of every leaf of a tree that holds parameters, momenta or gradients by layer.
 
     With towers, a leaf at .../LAYER/{kernel,bias} has its output axis, the last, over 'tower'; fc8, which both devices
     compute whole, and every other leaf (step counts, the mean image) are replicated. With one weird trick only fc6 and
@@ -106,7 +99,7 @@ def parameter_specs(mesh: Mesh, tree: Any) -> Any:
 
 
 def in_towers(path: tuple[Any, ...]) -> bool:
-    """Whether the leaf at `path`, of a tree as above, has one half of its last axis in each tower."""
+    """Tells whether the leaf at `path`, of such a tree, has one half of its last axis in each tower."""
     layer, name = _layer_and_name(path)
     return name in ('kernel', 'bias') and layer != 'fc8'
 
@@ -117,26 +110,26 @@ def _layer_and_name(path: tuple[Any, ...]) -> tuple[Any, Any]:
 
 
 def shardings(mesh: Mesh, specs: Any) -> Any:
-    """`specs` as NamedShardings on `mesh`."""
+    """Returns `specs` as NamedShardings on `mesh`."""
     return jax.tree.map(lambda spec: NamedSharding(mesh, spec), specs, is_leaf=lambda x: isinstance(x, P))
 
 
 def abstract(mesh: Mesh, tree: Any, specs: Any) -> Any:
-    """The leaves' shapes and dtypes with their place on `mesh`, as jax.ShapeDtypeStruct, without their values."""
-    return jax.tree.map(
-        lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
-        tree,
-        shardings(mesh, specs),
-    )
+    """Returns the leaves' shapes, dtypes and places on `mesh` as jax.ShapeDtypeStruct, without their values."""
+
+    def struct(leaf: Any, sharding: NamedSharding) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
+
+    return jax.tree.map(struct, tree, shardings(mesh, specs))
 
 
 def local_towers(mesh: Mesh) -> int:
-    """How many of the two towers' convolutions one device of `mesh` holds."""
+    """Returns how many of the two towers' convolutions one device of `mesh` holds."""
     return 2 // mesh.shape.get(TOWER, 1)
 
 
 def local_rows(mesh: Mesh, batch_size: int) -> range:
-    """Which rows of a global batch this process's devices need: all of them on one process, or where towers span two.
+    """Returns the rows of a global batch that this process's devices need: all, on one or where towers span two.
 
     Raises:
       InputError: they are not one run of rows, so the mesh's devices are in an order that no host can feed.
@@ -149,12 +142,9 @@ def local_rows(mesh: Mesh, batch_size: int) -> range:
 
 
 def place_batch(mesh: Mesh, batch: Any, *, batch_size: int | None = None) -> Any:
-    """Puts host arrays (this process's rows first) on the mesh, rows over `batch_axes`.
+    """Puts host arrays, a tree of the rows that `local_rows` names, on the mesh, rows over `batch_axes`.
 
-    Args:
-      mesh: the mesh.
-      batch: a tree of arrays of the rows that `local_rows` names.
-      batch_size: rows of the global batch; None: as many as there are.
+    `batch_size` counts the rows of the global batch; None: as many as there are.
     """
     sharding = NamedSharding(mesh, batch_spec(mesh))
     if jax.process_count() == 1:

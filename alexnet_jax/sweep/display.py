@@ -1,9 +1,8 @@
 """Progress of a sweep on standard error: a table on a terminal, otherwise a line for each start and end of a run."""
 
-from __future__ import annotations
-
 import time
 from collections import Counter
+from typing import Self
 
 from rich.console import Console
 from rich.live import Live
@@ -27,7 +26,7 @@ class Display:
         self._live = Live(console=self._console, auto_refresh=False) if self._console.is_terminal else None
         self._ended = 0
 
-    def __enter__(self) -> Display:
+    def __enter__(self) -> Self:
         if self._live:
             self._live.start()
         return self

@@ -1,7 +1,5 @@
 """Runs a sweep, or a search, and writes its results."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -66,7 +64,7 @@ def write_results(record: SweepRecord, *, title: str, command: str) -> str:
     return text
 
 
-def write_report(record: SweepRecord) -> None:
+def write_best_runs_report(record: SweepRecord) -> None:
     """Writes ROOT/report.html, which compares the best runs, by a process of `alexnet report`."""
     names = choose_best_runs(load_rows(record), REPORTED_RUNS)
     if not names:

@@ -3,8 +3,6 @@
 Values of points are parsed as those of --config.KEY=VALUE are: from text, by ml_collections.
 """
 
-from __future__ import annotations
-
 import copy
 import dataclasses
 import difflib

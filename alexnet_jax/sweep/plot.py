@@ -1,7 +1,5 @@
 """The picture of a sweep: each run a point, each setting a mean with its standard deviation."""
 
-from __future__ import annotations
-
 import io
 import pathlib
 import statistics
@@ -12,13 +10,13 @@ from matplotlib.figure import Figure
 
 from alexnet_jax.files import write_file
 from alexnet_jax.sweep.plan import format_value
-from alexnet_jax.sweep.results import Setting
+from alexnet_jax.sweep.results import SweepSetting
 
 _MAX_LINES = 8  # that can be told apart
 _MAX_ROWS = 40  # of settings, the best ones
 
 
-def plot_sweep(settings: list[Setting], path: pathlib.Path, *, searched: Sequence[str] = ()) -> None:
+def plot_sweep(settings: list[SweepSetting], path: pathlib.Path, *, searched: Sequence[str] = ()) -> None:
     """Writes a PNG of the centre top-1 errors of `settings`, each of which has a finished run.
 
     A key with three numbers or more is the axis, and settings of the other keys are lines; otherwise settings are rows,
@@ -40,21 +38,21 @@ def plot_sweep(settings: list[Setting], path: pathlib.Path, *, searched: Sequenc
     write_file(path, content.getvalue())
 
 
-def _choose_layout(settings: list[Setting]) -> tuple[str | None, dict[str, list[Setting]]]:
+def _choose_layout(settings: list[SweepSetting]) -> tuple[str | None, dict[str, list[SweepSetting]]]:
     """Returns the key that is the axis, and {name of a line: its settings}; None where rows are better."""
     keys = dict.fromkeys(key for one in settings for key in one.overrides)
     columns = {key: [one.overrides.get(key) for one in settings] for key in keys}
     numbers = {key: set(values) for key, values in columns.items() if all(map(_is_number, values))}
     axis = max(numbers, key=lambda key: len(numbers[key]), default=None)
-    lines: dict[str, list[Setting]] = {}
+    lines: dict[str, list[SweepSetting]] = {}
     for one in settings:
-        lines.setdefault(_format_overrides(one, without=axis), []).append(one)
+        lines.setdefault(_make_label(one, without=axis), []).append(one)
     if axis is None or len(numbers[axis]) < 3 or len(lines) > _MAX_LINES:
         return None, {}
     return axis, dict(sorted(lines.items()))
 
 
-def _draw_panel(axes: Any, key: str, settings: list[Setting]) -> None:
+def _draw_panel(axes: Any, key: str, settings: list[SweepSetting]) -> None:
     values = [one.overrides[key] for one in settings]
     if all(map(_is_number, values)):
         _set_scale(axes, values)
@@ -66,7 +64,7 @@ def _draw_panel(axes: Any, key: str, settings: list[Setting]) -> None:
     _label(axes, key)
 
 
-def _draw_lines(axes: Any, axis: str, lines: dict[str, list[Setting]]) -> None:
+def _draw_lines(axes: Any, axis: str, lines: dict[str, list[SweepSetting]]) -> None:
     _set_scale(axes, [one.overrides[axis] for line in lines.values() for one in line])
     for name, line in lines.items():
         line = sorted(line, key=lambda one: one.overrides[axis])
@@ -80,13 +78,13 @@ def _draw_lines(axes: Any, axis: str, lines: dict[str, list[Setting]]) -> None:
         axes.legend()
 
 
-def _draw_rows(axes: Any, settings: list[Setting]) -> None:
+def _draw_rows(axes: Any, settings: list[SweepSetting]) -> None:
     rows, (means, deviations) = list(range(len(settings))), _summarise(settings)
     axes.errorbar(means, rows, xerr=deviations, fmt='o', capsize=4)
     for row, one in enumerate(settings):
         errors = _get_percents(one)
         axes.plot(errors, [row] * len(errors), 'k.', alpha=0.5)
-    axes.set_yticks(rows, [_format_overrides(one) or 'base' for one in settings])
+    axes.set_yticks(rows, [_make_label(one) or 'base' for one in settings])
     axes.set(xlabel='centre top-1 error, %', xlim=(0, None), ylim=(len(settings) - 0.5, -0.5))
     axes.grid(alpha=0.3)
 
@@ -101,15 +99,15 @@ def _set_scale(axes: Any, values: list[float]) -> None:
         axes.set_xscale('log')
 
 
-def _format_overrides(setting: Setting, *, without: str | None = None) -> str:
+def _make_label(setting: SweepSetting, *, without: str | None = None) -> str:
     return ', '.join(f'{key} {format_value(value)}' for key, value in setting.overrides.items() if key != without)
 
 
-def _get_percents(setting: Setting) -> list[float]:
+def _get_percents(setting: SweepSetting) -> list[float]:
     return [100 * error for error in setting.get_errors()]
 
 
-def _summarise(settings: list[Setting]) -> tuple[list[float], list[float]]:
+def _summarise(settings: list[SweepSetting]) -> tuple[list[float], list[float]]:
     """Computes each setting's mean and standard deviation (of a sample; 0 of one) of centre top-1 errors in %."""
     errors = [_get_percents(one) for one in settings]
     return list(map(statistics.fmean, errors)), [statistics.stdev(e) if len(e) > 1 else 0.0 for e in errors]

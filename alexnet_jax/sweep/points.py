@@ -6,8 +6,6 @@ def sweep():
     return product(chain(plain, [{'schedule': 'plateau'}]), seeds(4))
 """
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Iterable
 from typing import Any

@@ -1,7 +1,5 @@
 """ROOT/sweep.json: the points of a sweep, also those of earlier starts; and the locks of a sweep's folder."""
 
-from __future__ import annotations
-
 import json
 import math
 import pathlib
@@ -31,10 +29,8 @@ class SweepRecord:
     def __init__(self, plan: Plan, points: Iterable[Point], *, search: dict[str, str] | None = None) -> None:
         """Makes the plan's folder that of this sweep, or checks that it is.
 
-        Args:
-          plan: what all runs have in common; its folder is made where it is missing.
-          points: the points requested now; empty for a search, which adds its points.
-          search: {key: text} of a search's space; like the config, it must be the same at every start.
+        `points` are those requested now; none for a search, which adds its points. `search` must be the same at every
+        start, like the config.
 
         Raises:
           InputError: the folder cannot be written, or holds something else.
@@ -44,8 +40,7 @@ class SweepRecord:
         self._fixed = json.loads(json.dumps(fixed))
         requested = {point.name: point.overrides for point in points}
         with self._lock():
-            saved = self._load()
-            known = saved.get('points', {}) | saved.get('earlier', {})
+            known = self._load_points()
             self.points = requested or known
             self.previous_points = {name: known[name] for name in known if name not in self.points}
             self.new = len(requested.keys() - known.keys())
@@ -61,7 +56,8 @@ class SweepRecord:
         """Lets one task of a job array at a time read and write sweep.json."""
         return hold_lock(self.root, '.lock', option='--workdir', busy=f'writes {FILE}', patience=math.inf)
 
-    def _load(self) -> dict[str, Any]:
+    def _load_points(self) -> dict[str, dict[str, Any]]:
+        """Loads the points of earlier starts, which had the same config and search, or there were no points."""
         path = self.root / FILE
         if not path.exists():
             if any(not file.name.startswith('.') for file in self.root.iterdir()):
@@ -69,10 +65,11 @@ class SweepRecord:
             return {}
         try:
             saved = json.loads(path.read_text())
-            names = [*saved['points'], *saved['earlier']]
-            settings = saved['settings']
-            search = saved.get('search')
-        except (ValueError, KeyError, TypeError) as error:
+            known = {name: dict(point) for name, point in (saved['points'] | saved['earlier']).items()}
+            settings, search = dict(saved['settings']), saved.get('search')
+        except OSError as error:
+            raise InputError(f'cannot read {path}: {error.strerror}; mend that, or choose another --workdir') from error
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise InputError(f'{path} is damaged: choose another --workdir') from error
         current = self._fixed['settings']
         # A key that another version of the code does not know is no difference.
@@ -80,9 +77,9 @@ class SweepRecord:
         changed = [f'config.{k} {settings[k]!r}, now {current[k]!r}' for k in keys if settings[k] != current[k]]
         if search != self.search:
             changed.append(f'search {search!r}, now {self.search!r}')
-        if changed and names:
+        if changed and known:
             raise InputError(f'{self.root} holds a sweep with {"; ".join(changed)}: choose another --workdir')
-        return saved
+        return known
 
     def _write(self) -> None:
         write_json(self.root / FILE, self._fixed | {'points': self.points, 'earlier': self.previous_points})

@@ -1,7 +1,5 @@
 """Parts of the machine for runs at the same time: CPU cores, threads, GPUs."""
 
-from __future__ import annotations
-
 import contextlib
 import dataclasses
 import itertools

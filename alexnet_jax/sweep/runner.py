@@ -1,7 +1,5 @@
 """Runs the points of a sweep as processes of their own, several at a time."""
 
-from __future__ import annotations
-
 import contextlib
 import dataclasses
 import os
@@ -18,7 +16,7 @@ from alexnet_jax.errors import FAILED, INTERRUPTED, LOST, InputError
 from alexnet_jax.sweep.plan import Plan, Point
 from alexnet_jax.sweep.record import lock_point
 from alexnet_jax.sweep.resources import Resources
-from alexnet_jax.sweep.run_progress import NOTE, RunProgress, load_progress, read_log_end, read_result
+from alexnet_jax.sweep.results import NOTE, RunProgress, load_progress, read_log_end, read_result
 
 MAX_ATTEMPTS = 3  # of a run that ends with code 75: it lost another of its processes
 _POLL_SECONDS = 0.2  # between checks of the processes

@@ -4,10 +4,7 @@ The study is ROOT/optuna.db. Its objective is the centre top-1 error of the vali
 some test (the third, say) is worse than the median of the others at that test is stopped.
 """
 
-from __future__ import annotations
-
 import dataclasses
-import json
 from collections import deque
 from collections.abc import Mapping
 from typing import Any
@@ -19,6 +16,7 @@ from alexnet_jax.errors import FAILED, InputError
 from alexnet_jax.files import try_lock
 from alexnet_jax.sweep.plan import Point, check_key, format_value, make_point, parse_values
 from alexnet_jax.sweep.record import SweepRecord
+from alexnet_jax.sweep.results import read_result
 from alexnet_jax.sweep.runner import PointSource, SweepRun
 
 _STARTUP_TRIALS = 5  # before any is pruned
@@ -79,11 +77,7 @@ class OptunaSearch(PointSource):
     def __init__(self, record: SweepRecord, base: ml_collections.ConfigDict, space: Space, *, trials: int) -> None:
         """Opens ROOT/optuna.db, or makes it.
 
-        Args:
-          record: the sweep's record; each point is added to it before it is run.
-          base: the config that trials override.
-          space: the values to search.
-          trials: number of trials in all, those of earlier starts included.
+        Each point is added to `record` before it is run. `trials` counts those of earlier starts too.
 
         Raises:
           InputError: Optuna is not installed, or another process searches in this folder.
@@ -169,8 +163,7 @@ class OptunaSearch(PointSource):
         states, number = self._optuna.trial.TrialState, self._trials[run.point.name].number
         folder = self._record.root / run.point.name
         self._report_tests(run)
-        if run.state == 'finished':
-            result = json.loads((folder / 'result.json').read_text())
+        if run.state == 'finished' and (result := read_result(folder)):
             self._study.tell(number, result['centre']['top1_error'])
         elif run.state == 'pruned':
             self._study.tell(number, state=states.PRUNED)

@@ -1,7 +1,5 @@
 """Builds a run's parts from its settings, in one place: network, mesh, update rule, schedule, numbers of steps."""
 
-from __future__ import annotations
-
 import dataclasses
 import math
 from typing import Any
@@ -28,13 +26,10 @@ class Run:
     """A training run: its settings and all that follows from them and from the size of the dataset.
 
     Attributes:
-      config: the settings, validated.
       variant: the network at its width, with the augmentation that the settings ask for.
-      mesh: the devices.
       num_classes: outputs of fc8.
       examples: images of the training split.
       steps: updates of the whole run.
-      optimizer, schedule: the update rule and its learning rate.
       drop_steps: after how many steps the rate drops, of schedule 'steps'; MAX_STEPS for a step that no run reaches.
       lr_multipliers: the layers whose learning rate changes late in the run.
       lighting_steps: steps, from the first, in which lighting is added.
@@ -84,11 +79,7 @@ class Run:
 def build_run(config: Config, *, num_classes: int, examples: int, mesh: Mesh | None = None) -> Run:
     """Builds the run of `config` on a dataset of `num_classes` classes and `examples` training images.
 
-    Args:
-      config: the settings.
-      num_classes: outputs of fc8.
-      examples: images of the training split.
-      mesh: the devices; None: those of `config.mesh`, of this machine.
+    `mesh` None stands for `config.mesh` of this machine's devices.
 
     Raises:
       InputError: the devices are not here, or there are more steps than can be counted.
@@ -152,8 +143,7 @@ def describe_schedule(run: Run) -> str:
     """Says in one line how long a run is and what its learning rate will do."""
     config = run.config
     epochs = run.steps * config.batch_size / run.examples
-    text = f'{run.steps} steps of {config.batch_size} images ({epochs:.3g} epochs): rate '
-    text += f'{config.initial_learning_rate:.3g}'
+    size = f'{run.steps} steps of {config.batch_size} images ({epochs:.3g} epochs)'
     if config.schedule == 'plateau':
         tests = '1 test brings' if config.patience == 1 else f'{config.patience} tests in a row bring'
         times = 'once' if config.max_drops == 1 else f'{config.max_drops} times'
@@ -161,4 +151,5 @@ def describe_schedule(run: Run) -> str:
     else:
         drops = [str(step) for step in run.drop_steps if step < run.steps]
         when = f'after step{"s" if len(drops) > 1 else ""} {", ".join(drops)}' if drops else ''
-    return f'{text}, times {config.drop_factor:.3g} {when}' if when else f'{text} throughout'
+    drop = f', times {config.drop_factor:.3g} {when}' if when else ' throughout'
+    return f'{size}: rate {config.initial_learning_rate:.3g}{drop}'

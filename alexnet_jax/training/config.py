@@ -5,8 +5,6 @@ A config file is Python code, and --config=FILE executes it: give it none that y
 `validation.validate_config` the frozen one that everything else takes.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import math
 import re
@@ -25,6 +23,7 @@ DEMO = 'demo'  # the embedded dataset's name
 ONE_WEIRD_TRICK = 'one_weird_trick'
 # What devices share, by name, and the smallest mesh of each: (data, tower), of one weird trick (data, model).
 MESHES = {'two_device': (1, 2), 'data_parallel': (2, 1), 'hybrid': (2, 2), ONE_WEIRD_TRICK: (1, 2)}
+TRACKING = ('wandb', 'mlflow', 'trackio')  # the packages of logs/trackers.py
 MAX_STEPS = 2**31 - 1  # the step counter is an int32, and no other whole number here needs more
 # The update computes in float32: what is not finite there, or is rounded to another bound, is refused.
 _SMALLEST = 2.0**-126  # of its normal numbers; devices take smaller ones for 0
@@ -39,30 +38,26 @@ class Rule(NamedTuple):
     holds: Callable[[Any], bool]
 
 
-def _number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
 def is_sequence(value: Any) -> bool:
     """Tells whether `value` is a tuple or a list."""
     return isinstance(value, tuple | list)
+
+
+def split_parts(without: Any) -> list[str]:
+    """Splits the entries of a value of `without`: --config.without=a,b comes as ('a,b',)."""
+    return [name for entry in without for name in entry.split(',')]
+
+
+def _is_real(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _is_whole(value: Any, least: int = 1) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and least <= value <= MAX_STEPS
 
 
-def is_positive(value: Any) -> bool:
-    """Tells whether `value` is a number above 0 and finite in float32."""
-    return _number(value) and _SMALLEST <= value < _INFINITE
-
-
-def _is_fraction(value: Any) -> bool:
-    return _number(value) and 0 <= value < _ONE
-
-
 def _is_epochs(value: Any) -> bool:
-    return _number(value) and 0 < value <= MAX_STEPS
+    return _is_real(value) and 0 < value <= MAX_STEPS
 
 
 def _are_parts(value: Any) -> bool:
@@ -72,12 +67,7 @@ def _are_parts(value: Any) -> bool:
     return set(parts) <= set(ABLATIONS) and len(set(parts)) == len(parts)
 
 
-def split_parts(without: Any) -> list[str]:
-    """The names in a value of `without`: --config.without=a,b comes as ('a,b',)."""
-    return [name for entry in without for name in entry.split(',')]
-
-
-def _whole(least: int) -> Rule:
+def _whole_number(least: int) -> Rule:
     return Rule(f'a whole number, at least {least} and at most 2**31 - 1', lambda value: _is_whole(value, least))
 
 
@@ -86,13 +76,12 @@ def _one_of(*names: str, wants: str = '') -> Rule:
 
 
 _FLAG = Rule('True or False', lambda value: isinstance(value, bool))
-POSITIVE = Rule('above 0 and finite (in float32)', is_positive)
-_FRACTION = Rule('at least 0 and below 1 (in float32)', _is_fraction)
-_DATASET = 'the name of a prepared dataset: lower-case letters, digits and underscores, a letter first'
+POSITIVE = Rule('above 0 and finite (in float32)', lambda value: _is_real(value) and _SMALLEST <= value < _INFINITE)
+_FRACTION = Rule('at least 0 and below 1 (in float32)', lambda value: _is_real(value) and 0 <= value < _ONE)
 
 
 def _key(default: Any, rule: Rule, text: str, *, optional: type | None = None) -> Any:
-    """A field of `Config`; `optional` is the type of a key whose default is None."""
+    """Makes a field of `Config`; `optional` is the type of a key whose default is None."""
     if optional:
         rule = Rule(rule.wants, lambda value, holds=rule.holds: value is None or holds(value))  # type: ignore[misc]
     return dataclasses.field(default=default, metadata={'rule': rule, 'text': text, 'optional': optional})
@@ -112,7 +101,7 @@ class Config:
     # Below 0.001 every layer has two units, the least, and only their initial weights go on growing.
     width: float = _key(
         1.0,
-        Rule('at least 0.001 and at most 4', lambda value: _number(value) and 0.001 <= value <= 4),
+        Rule('at least 0.001 and at most 4', lambda value: _is_real(value) and 0.001 <= value <= 4),
         "channels and units, as a fraction of the paper's",
     )
     without: tuple[str, ...] = _key(
@@ -123,7 +112,10 @@ class Config:
     # The data
     dataset: str = _key(
         DEMO,
-        Rule(_DATASET, lambda value: isinstance(value, str) and re.fullmatch(r'[a-z][a-z0-9_]*', value) is not None),
+        Rule(
+            'the name of a prepared dataset: lower-case letters, digits and underscores, a letter first',
+            lambda value: isinstance(value, str) and re.fullmatch(r'[a-z][a-z0-9_]*', value) is not None,
+        ),
         'the prepared dataset',
     )
     data_dir: str = _key(
@@ -136,18 +128,20 @@ class Config:
     )
     lighting: bool = _key(True, _FLAG, 'RGB noise along the principal components, strength by variant')
     crops: int | None = _key(
-        None, _whole(1), "offsets to crop at, the centre and others; None: the variant's", optional=int
+        None, _whole_number(1), "offsets to crop at, the centre and others; None: the variant's", optional=int
     )
     images_per_crop: int | None = _key(
-        None, _whole(1), 'images that share crop and flip; None: 1 of paper, 32 of released', optional=int
+        None, _whole_number(1), 'images that share crop and flip; None: 1 of paper, 32 of released', optional=int
     )
     # The run
     seed: int = _key(
-        0, Rule('a whole number from 0 to 2**31 - 1', lambda value: _is_whole(value, 0)), 'of weights, data and dropout'
+        0,
+        Rule('a whole number from 0 to 2**31 - 1', lambda value: _is_whole(value, 0)),
+        'of weights, data and dropout',
     )
-    batch_size: int = _key(128, _whole(1), 'images of a step, of all devices together (section 5)')
+    batch_size: int = _key(128, _whole_number(1), 'images of a step, of all devices together (section 5)')
     epochs: float = _key(90.0, Rule('above 0 and below 2**31', _is_epochs), '"roughly 90 cycles" (section 5)')
-    steps: int | None = _key(None, _whole(1), 'updates; where set, overrides epochs', optional=int)
+    steps: int | None = _key(None, _whole_number(1), 'updates; where set, overrides epochs', optional=int)
     parallelism: str = _key('two_device', _one_of(*MESHES), 'what devices share: docs/parallelism.md')
     mesh: tuple[int, int] = _key(
         None,
@@ -170,7 +164,7 @@ class Config:
     learning_rate: float = _key(0.01, POSITIVE, 'before any drop')
     rate_batch_size: int | None = _key(
         None,
-        _whole(1),
+        _whole_number(1),
         'batch size that learning_rate is for, and with which it grows; None: it does not, but with one weird trick',
         optional=int,
     )
@@ -183,7 +177,7 @@ class Config:
     )
     drop_factor: float = _key(
         0.1,
-        Rule('above 0 and below 1 (in float32)', lambda value: is_positive(value) and _is_fraction(value)),
+        Rule('above 0 and below 1 (in float32)', lambda value: POSITIVE.holds(value) and _FRACTION.holds(value)),
         'what a drop multiplies the learning rate by',
     )
     drop_epochs: tuple[float, ...] = _key(
@@ -194,22 +188,22 @@ class Config:
         ),
         'of schedule steps (CHM layer-params-145.cfg: "epoch 25", 51, 79)',
     )
-    patience: int = _key(5, _whole(1), 'of schedule plateau: tests without a better error before a drop')
-    max_drops: int = _key(3, _whole(0), 'of schedule plateau: "reduced three times prior to termination"')
+    patience: int = _key(5, _whole_number(1), 'of schedule plateau: tests without a better error before a drop')
+    max_drops: int = _key(3, _whole_number(0), 'of schedule plateau: "reduced three times prior to termination"')
     clip_norm: float | None = _key(
         None, POSITIVE, "gradients' norm is scaled down to this; None: never", optional=float
     )
     # Watching and keeping
-    evaluate_every: int = _key(0, _whole(0), 'steps between validations; 0: once an epoch')
-    checkpoint_every: int = _key(0, _whole(0), 'steps between checkpoints; 0: once an epoch')
-    keep_checkpoints: int = _key(3, _whole(1), 'the latest ones; the best is kept besides')
-    log_every: int = _key(20, _whole(1), 'steps between lines of the log')
+    evaluate_every: int = _key(0, _whole_number(0), 'steps between validations; 0: once an epoch')
+    checkpoint_every: int = _key(0, _whole_number(0), 'steps between checkpoints; 0: once an epoch')
+    keep_checkpoints: int = _key(3, _whole_number(1), 'the latest ones; the best is kept besides')
+    log_every: int = _key(20, _whole_number(1), 'steps between lines of the log')
     on_non_finite: str = _key(
         'stop',
         _one_of('stop', 'skip', 'roll_back', wants="'stop', 'skip' or 'roll_back'"),
         'after a non-finite loss: stop, skip the batch, or roll back and go another way',
     )
-    max_non_finite: int = _key(3, _whole(0), 'how often a loss may be non-finite before the run stops after all')
+    max_non_finite: int = _key(3, _whole_number(0), 'how often a loss may be non-finite before the run stops after all')
     on_failed_save: str = _key(
         'stop',
         _one_of('stop', 'continue', wants="'stop' or 'continue'"),
@@ -217,17 +211,15 @@ class Config:
     )
     tracking: str = _key(
         '',
-        _one_of('wandb', 'mlflow', 'trackio', '', wants="'wandb', 'mlflow', 'trackio' or ''"),
-        'a tracker besides TensorBoard: wandb, mlflow or trackio',
+        _one_of(*TRACKING, '', wants=f"{', '.join(map(repr, TRACKING))} or ''"),
+        f'a tracker besides TensorBoard: {", ".join(TRACKING)}',
     )
-    profile: int = _key(0, _whole(0), 'steps to trace into WORKDIR/profile, once warm; 0: none')
+    profile: int = _key(0, _whole_number(0), 'steps to trace into WORKDIR/profile, once warm; 0: none')
 
     @property
     def initial_learning_rate(self) -> float:
         """The learning rate before any drop, grown with the batch where `rate_batch_size` asks for it."""
-        if self.rate_batch_size is None:
-            return self.learning_rate
-        return self.learning_rate * (self.batch_size / self.rate_batch_size)
+        return self.learning_rate * (self.batch_size / (self.rate_batch_size or self.batch_size))
 
     def get_total_steps(self, examples: int) -> int:
         """Counts the updates of the whole run: `steps`, or `epochs` passes over `examples` images, rounded up.
@@ -268,10 +260,7 @@ def make_config(
 ) -> ml_collections.ConfigDict:
     """Makes the paper's recipe for `dataset`, or for the embedded one (None) a small network that takes minutes.
 
-    Args:
-      dataset: name of a prepared dataset.
-      parallelism: one of MESHES.
-      mesh: (data, tower) device counts; None: the smallest of `parallelism`.
+    `parallelism` is one of MESHES, `mesh` (data, tower) device counts; None: the smallest of `parallelism`.
     """
     config = ml_collections.ConfigDict()
     for key, field in KEYS.items():

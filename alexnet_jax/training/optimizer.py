@@ -6,9 +6,7 @@ The learning rate is inside the momentum buffer: after it drops, old steps still
 PyTorch) keep it outside, and rescale the whole momentum at once; the two agree only while the rate is constant.
 """
 
-from __future__ import annotations
-
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any
 
@@ -25,7 +23,7 @@ def paper_sgd(
     bias_rate: float,
     weight_decay_multipliers: Mapping[str, float] = MappingProxyType({}),
 ) -> optax.GradientTransformationExtraArgs:
-    """The update rule; call `update(gradients, state, parameters, learning_rate=..., lr_multipliers={})`.
+    """Makes the update rule; call `update(gradients, state, parameters, learning_rate=..., lr_multipliers={})`.
 
     With `bias_learning_rate=...` too, that is what biases' rates are a multiple of, whatever their layer's factor: CHM
     layer-params-145.cfg has drops of epsW alone, and epsB is 0.02 in the end.
@@ -39,76 +37,56 @@ def paper_sgd(
       bias_rate: learning rate of biases in multiples of the kernels' (paper 1, CHM layer-params-145.cfg 2).
       weight_decay_multipliers: {layer: multiple of `weight_decay`}, of those where it is not 1.
     """
+
+    def add_decayed(layer: str, name: str, u: Array, weight: Array, **_: Any) -> Array:
+        decay = weight_decay * weight_decay_multipliers.get(layer, 1.0)
+        return u + decay * weight if decay else u
+
     return optax.chain(
-        optax.masked(_add_decayed_weights(weight_decay, weight_decay_multipliers), lambda tree: _named(tree, 'kernel')),
-        optax.masked(optax.scale(bias_rate), lambda tree: _named(tree, 'bias')),
-        _scale_by_given_rates(),
+        optax.masked(_transform_leaves(add_decayed), lambda tree: _are_named(tree, 'kernel')),
+        optax.masked(optax.scale(bias_rate), lambda tree: _are_named(tree, 'bias')),
+        _transform_leaves(_scale_by_rate),
         optax.trace(momentum),
-        _hold_frozen(),
+        _transform_leaves(_hold_frozen),
     )
 
 
-def _add_decayed_weights(weight_decay: float, multipliers: Mapping[str, float]) -> optax.GradientTransformation:
-    """optax.add_decayed_weights with a decay for each layer."""
+def _scale_by_rate(
+    layer: str,
+    name: str,
+    u: Array,
+    _: Array,
+    *,
+    learning_rate: Array,
+    bias_learning_rate: Array | None = None,
+    lr_multipliers: Mapping[str, Array] = MappingProxyType({}),
+) -> Array:
+    rate = learning_rate * lr_multipliers[layer] if layer in lr_multipliers else learning_rate
+    if name == 'bias' and bias_learning_rate is not None:
+        rate = bias_learning_rate
+    return -rate.astype(u.dtype) * u
 
-    def update(updates: Any, state: optax.EmptyState, params: Any = None) -> tuple[Any, optax.EmptyState]:
-        def decayed(path: Any, u: Array, weight: Array) -> Array:
-            decay = weight_decay * multipliers.get(path[-2].key, 1.0)
-            return u + decay * weight if decay else u
 
-        return jax.tree_util.tree_map_with_path(decayed, updates, params), state
-
-    return optax.GradientTransformation(lambda params: optax.EmptyState(), update)
+def _hold_frozen(
+    layer: str, name: str, u: Array, _: Array, *, lr_multipliers: Mapping[str, Array] = MappingProxyType({}), **__: Any
+) -> Array:
+    return jnp.where(lr_multipliers[layer] > 0, u, 0) if layer in lr_multipliers else u
 
 
-def _scale_by_given_rates() -> optax.GradientTransformationExtraArgs:
-    """Multiplies by rates that are arguments of `update`: validation decides them, not only the step."""
+def _transform_leaves(change: Callable[..., Array]) -> optax.GradientTransformationExtraArgs:
+    """Makes a transformation that applies change(layer, name, leaf, weight, **given) to every leaf.
 
-    def update(
-        updates: Any,
-        state: optax.EmptyState,
-        params: Any = None,
-        *,
-        learning_rate: Array,
-        bias_learning_rate: Array | None = None,
-        lr_multipliers: Mapping[str, Array] = MappingProxyType({}),
-        **extra: Any,
-    ) -> tuple[Any, optax.EmptyState]:
-        del params, extra
+    `given` are further arguments of `update`, the rates: validation decides them, not only the step.
+    """
 
-        def scaled(path: Any, u: Array) -> Array:
-            layer, name = (entry.key for entry in path[-2:])
-            rate = learning_rate * lr_multipliers[layer] if layer in lr_multipliers else learning_rate
-            if name == 'bias' and bias_learning_rate is not None:
-                rate = bias_learning_rate
-            return -rate.astype(u.dtype) * u
+    def update(updates: Any, state: optax.EmptyState, params: Any, **given: Any) -> tuple[Any, optax.EmptyState]:
+        def changed(path: Any, u: Array, weight: Array) -> Array:
+            return change(path[-2].key, path[-1].key, u, weight, **given)
 
-        return jax.tree_util.tree_map_with_path(scaled, updates), state
+        return jax.tree_util.tree_map_with_path(changed, updates, params), state
 
     return optax.GradientTransformationExtraArgs(lambda params: optax.EmptyState(), update)
 
 
-def _hold_frozen() -> optax.GradientTransformationExtraArgs:
-    """No update of layers whose factor is 0."""
-
-    def update(
-        updates: Any,
-        state: optax.EmptyState,
-        params: Any = None,
-        *,
-        lr_multipliers: Mapping[str, Array] = MappingProxyType({}),
-        **extra: Any,
-    ) -> tuple[Any, optax.EmptyState]:
-        del params, extra
-
-        def held(path: Any, u: Array) -> Array:
-            layer = path[-2].key
-            return jnp.where(lr_multipliers[layer] > 0, u, 0) if layer in lr_multipliers else u
-
-        return jax.tree_util.tree_map_with_path(held, updates), state
-
-    return optax.GradientTransformationExtraArgs(lambda params: optax.EmptyState(), update)
-
-
-def _named(tree: Any, name: str) -> Any:
+def _are_named(tree: Any, name: str) -> Any:
     return jax.tree_util.tree_map_with_path(lambda path, _: path[-1].key == name, tree)

@@ -17,7 +17,7 @@ from jax import Array
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Plateau:
-    """What the paper's rule remembers.
+    """The memory of the paper's rule.
 
     Attributes:
       best_error: float32 scalar, the lowest validation error so far (1 before the first).
@@ -31,12 +31,12 @@ class Plateau:
 
     @classmethod
     def start(cls) -> Plateau:
-        """Before the first evaluation."""
+        """Returns the memory before the first evaluation."""
         return cls(jnp.ones((), jnp.float32), jnp.zeros((), jnp.int32), jnp.zeros((), jnp.int32))
 
 
 def update_plateau(plateau: Plateau, error: float, *, patience: int, max_drops: int) -> Plateau:
-    """The rule after an evaluation: divide when the error has not improved for `patience` evaluations.
+    """Applies the rule after an evaluation: divide when the error has not improved for `patience` evaluations.
 
     Paper section 5: "divide the learning rate by 10 when the validation error rate stopped improving with the current
     learning rate", three times before the end.
@@ -62,20 +62,18 @@ class LayerLRMultiplier:
 
 
 def get_lr_multipliers(changes: tuple[LayerLRMultiplier, ...], step: Array) -> dict[str, Array]:
-    """{layer: float32 0-d} at `step`: of each layer's `changes`, in order of time, the latest; 1 before the first."""
+    """Returns {layer: float32 0-d} at `step`: of a layer's `changes`, in order of time, the latest; 1 before them."""
     multipliers: dict[str, Array] = {}
     for change in changes:
-        multipliers[change.layer] = jnp.where(
-            step >= change.step, jnp.float32(change.factor), multipliers.get(change.layer, jnp.float32(1))
-        )
+        before = multipliers.get(change.layer, jnp.float32(1))
+        multipliers[change.layer] = jnp.where(step >= change.step, jnp.float32(change.factor), before)
     return multipliers
 
 
 def fixed_drops(learning_rate: float, *, factor: float, at_steps: tuple[int, ...]) -> Schedule:
-    """The rate is multiplied by `factor` from each of `at_steps` on (steps count from 0)."""
+    """Makes a schedule whose rate is multiplied by `factor` from each of `at_steps` on (steps count from 0)."""
 
-    def rate(step: Array, plateau: Plateau) -> Array:
-        del plateau
+    def rate(step: Array, _: Plateau) -> Array:
         drops = jnp.sum(step >= jnp.asarray(at_steps, jnp.int32)) if at_steps else 0
         return jnp.float32(learning_rate) * jnp.float32(factor) ** drops
 
@@ -83,10 +81,5 @@ def fixed_drops(learning_rate: float, *, factor: float, at_steps: tuple[int, ...
 
 
 def on_plateau(learning_rate: float, *, factor: float) -> Schedule:
-    """The rate is multiplied by `factor` as often as `update_plateau` has decided."""
-
-    def rate(step: Array, plateau: Plateau) -> Array:
-        del step
-        return jnp.float32(learning_rate) * jnp.float32(factor) ** plateau.drops
-
-    return rate
+    """Makes a schedule whose rate is multiplied by `factor` as often as `update_plateau` has decided."""
+    return lambda step, plateau: jnp.float32(learning_rate) * jnp.float32(factor) ** plateau.drops

@@ -1,9 +1,7 @@
 """The training state: all that a run is at one step, created on the devices where it will live."""
 
-from __future__ import annotations
-
 import dataclasses
-from collections.abc import Callable
+import functools
 from typing import Any
 
 import jax
@@ -46,7 +44,7 @@ class TrainState:
 
 
 def frozen(state: TrainState) -> TrainState:
-    """The state with its step, n, turned to -n - 1: the mark that no further batch may change it."""
+    """Returns the state with its step, n, turned to -n - 1: the mark that no further batch may change it."""
     return dataclasses.replace(state, step=jnp.where(state.step < 0, state.step, -state.step - 1))
 
 
@@ -59,8 +57,8 @@ def create_state(
     mean_image: np.ndarray,
     seed: int,
 ) -> TrainState:
-    """A fresh state, each device computing only the share that it holds; the same numbers on every mesh."""
-    create = _creator(variant, optimizer, num_classes=num_classes, seed=seed)
+    """Creates a fresh state, each device only the share that it holds; the same numbers on every mesh."""
+    create = functools.partial(_create, variant, optimizer, num_classes, seed)
     mean = mean_image.astype(np.float32)
     placed = shardings(mesh, parameter_specs(mesh, jax.eval_shape(create, mean)))
     return jax.jit(create, out_shardings=placed, compiler_options=_CPU_OPTIONS if is_cpu_mesh(mesh) else {})(mean)
@@ -69,17 +67,14 @@ def create_state(
 def abstract_state(
     variant: Variant, optimizer: optax.GradientTransformation, mesh: Mesh, *, num_classes: int
 ) -> TrainState:
-    """`create_state`'s shapes, dtypes and shardings as jax.ShapeDtypeStruct: for compiling without computing."""
+    """Returns `create_state`'s shapes, dtypes and shardings as jax.ShapeDtypeStruct: to compile without computing."""
     mean = jax.ShapeDtypeStruct((variant.input_size, variant.input_size, 3), jnp.float32)
-    shapes = jax.eval_shape(_creator(variant, optimizer, num_classes=num_classes, seed=0), mean)
+    shapes = jax.eval_shape(functools.partial(_create, variant, optimizer, num_classes, 0), mean)
     return abstract(mesh, shapes, parameter_specs(mesh, shapes))
 
 
-def _creator(
-    variant: Variant, optimizer: optax.GradientTransformation, *, num_classes: int, seed: int
-) -> Callable[[Array], TrainState]:
-    def create(mean: Array) -> TrainState:
-        params = init_parameters(variant, jax.random.key(seed), num_classes=num_classes)
-        return TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params), Plateau.start(), mean)
-
-    return create
+def _create(
+    variant: Variant, optimizer: optax.GradientTransformation, num_classes: int, seed: int, mean: Array
+) -> TrainState:
+    params = init_parameters(variant, jax.random.key(seed), num_classes=num_classes)
+    return TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params), Plateau.start(), mean)

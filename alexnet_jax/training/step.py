@@ -4,8 +4,6 @@
 update is elementwise, so it needs no word between devices and stays outside.
 """
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Callable
 from typing import Any
@@ -24,7 +22,7 @@ from alexnet_jax.model.ops import DropoutStream
 from alexnet_jax.model.spec import Variant
 from alexnet_jax.sharding.backend import compiler_options, is_cpu_mesh
 from alexnet_jax.sharding.collectives import (
-    clip,
+    clip_by_norm,
     copy_to_replicas,
     copy_to_towers,
     hidden_units,
@@ -54,7 +52,7 @@ class Batch:
 
 
 def make_model(mesh: Mesh, variant: Variant, *, num_classes: int, dtype: DTypeLike | None = None) -> AlexNet:
-    """One device's share of the network on `mesh`, to be applied inside shard_map."""
+    """Makes one device's share of the network on `mesh`, to be applied inside shard_map."""
     return AlexNet(
         variant,
         num_classes,
@@ -68,7 +66,7 @@ def make_model(mesh: Mesh, variant: Variant, *, num_classes: int, dtype: DTypeLi
 
 
 def cross_entropy(logits: Array, labels: Array) -> Array:
-    """-log softmax(logits)[label] of each row, (b, classes), (b,) -> (b,), in nats."""
+    """Returns -log softmax(logits)[label] of each row, (b, classes), (b,) -> (b,), in nats."""
     return -jnp.take_along_axis(jax.nn.log_softmax(logits), labels[:, None], axis=1)[:, 0]
 
 
@@ -81,14 +79,14 @@ def make_gradients(
     clip_norm: float | None = None,
     model: AlexNet | None = None,
 ) -> Callable[..., Any]:
-    """(params, batch, mean_image, key) -> ((loss, top-1 error), gradients of params), over the whole mesh.
+    """Makes (params, batch, mean_image, key) -> ((loss, top-1 error), gradients of params), over the whole mesh.
 
     Both numbers are means over the global batch, 0-d and equal on every device. `dtype` is the model's: gradients come
     in that of the parameters, and are averaged in it. With `clip_norm`, gradients whose norm over all layers is larger
-    are scaled down to it, and that norm is a third number. `model` is differentiated, by default that of `make_model`:
-    alexnet_jax/doctor gives one that is looked into.
+    are scaled down to it, and that norm is a third number. `model` replaces that of `make_model`: alexnet_jax/doctor
+    gives one that is looked into.
     """
-    model = make_model(mesh, variant, num_classes=num_classes, dtype=dtype) if model is None else model
+    model = model or make_model(mesh, variant, num_classes=num_classes, dtype=dtype)
 
     def device_gradients(params: Any, batch: Batch, mean_image: Array, key: Array) -> Any:
         stream = DropoutStream(key, *hidden_units(len(batch.labels), mesh))
@@ -108,24 +106,21 @@ def make_gradients(
         metrics, grads = jax.value_and_grad(device_loss, has_aux=True)(params)
         if clip_norm is None:
             return metrics, grads
-        grads, norm = clip(grads, clip_norm, mesh)
+        grads, norm = clip_by_norm(grads, clip_norm, mesh)
         return (*metrics, norm), grads
 
     def gradients(params: Any, batch: Batch, mean_image: Array, key: Array) -> Any:
         specs = parameter_specs(mesh, params)
-        sharded = jax.shard_map(
-            device_gradients,
-            mesh=mesh,
-            in_specs=(specs, batch_spec(mesh), REPLICATED, REPLICATED),
-            out_specs=((REPLICATED,) * (2 if clip_norm is None else 3), specs),
-        )
+        given = (specs, batch_spec(mesh), REPLICATED, REPLICATED)
+        found = ((REPLICATED,) * (2 if clip_norm is None else 3), specs)
+        sharded = jax.shard_map(device_gradients, mesh=mesh, in_specs=given, out_specs=found)
         return sharded(params, batch, mean_image, key)
 
     return gradients
 
 
 def rates_at(step: Array, plateau: Plateau, *, schedule: Schedule, variant: Variant) -> dict[str, Array]:
-    """The rates that `optimizer.paper_sgd` wants at `step`: those of a schedule, and biases' where they never drop."""
+    """Returns the rates that `paper_sgd` wants at `step`: those of a schedule, and biases' where they never drop."""
     rates = {'learning_rate': schedule(step, plateau)}
     if not variant.bias_drops:
         rates['bias_learning_rate'] = schedule(jnp.zeros_like(step), Plateau.start())
@@ -144,13 +139,12 @@ def make_train_step(
     clip_norm: float | None = None,
     lr_multipliers: tuple[LayerLRMultiplier, ...] = (),
 ) -> Any:
-    """train_step(state: TrainState, batch: Batch) -> (state, metrics), a jax.jit function, `state` donated.
+    """Makes train_step(state: TrainState, batch: Batch) -> (state, metrics), a jax.jit function, `state` donated.
 
     The metrics are 0-d device arrays of this batch before the update: 'loss' (nats), 'top1_error' (0..1),
-    'learning_rate'; with `clip_norm` also 'gradient_norm', before it was clipped. A loss or a norm that is no number
-    freezes the state as it was before that batch: the host reads them some steps late, and the steps that it has sent
-    off by then change nothing (state.frozen). `lr_multipliers` are the layers whose learning rate changes late in the
-    run.
+    'learning_rate'; with `clip_norm` also 'gradient_norm', before it was clipped. A non-finite loss or norm freezes the
+    state as it was before that batch: the host reads them some steps late, and the steps that it has sent off by then
+    change nothing (state.frozen). `lr_multipliers` are the layers whose learning rate changes late in the run.
     """
     gradients = make_gradients(variant, mesh, num_classes=num_classes, dtype=dtype, clip_norm=clip_norm)
 

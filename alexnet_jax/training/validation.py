@@ -1,7 +1,5 @@
 """Validates a configuration: each key by its own rule, then what keys say beside one another."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import ml_collections
@@ -16,7 +14,6 @@ from alexnet_jax.training.config import (
     ONE_WEIRD_TRICK,
     POSITIVE,
     Config,
-    is_positive,
     is_sequence,
     make_config,
     split_parts,
@@ -80,7 +77,7 @@ def _check_mesh(config: Config) -> None:
             f'config.mesh {config.mesh}: use a multiple of {replicas}'
         )
     rate = config.initial_learning_rate
-    if not is_positive(rate):
+    if not POSITIVE.holds(rate):
         raise InputError(
             f'config.learning_rate {config.learning_rate} for {config.rate_batch_size} images is {rate} for '
             f'{config.batch_size}: that must be {POSITIVE.wants}'
@@ -133,7 +130,6 @@ def _check_parts(config: Config) -> None:
 
 
 def _format_value(value: Any) -> str:
-    """A value on one line."""
     if isinstance(value, ml_collections.ConfigDict):  # whose own text has a line for each entry
         return 'a table'
     try:

@@ -4,8 +4,6 @@ Source: BVLC/caffe src/caffe/proto/caffe.proto, whose field numbers are below; m
 networks are. Their weights have the same shapes; the order of normalising and pooling tells them apart.
 """
 
-from __future__ import annotations
-
 import math
 import pathlib
 import re
@@ -17,7 +15,6 @@ from alexnet_jax.data.augment import centre_crop
 from alexnet_jax.errors import InputError
 from alexnet_jax.files import map_file
 from alexnet_jax.model.network import Network, NetworkName
-from alexnet_jax.model.spec import RECORD_SIZE
 from alexnet_jax.weights.layout import LAYERS, Params, convert_to_channels_last, infer_name
 from alexnet_jax.weights.metadata import make_flat_mean, make_foreign_network
 from alexnet_jax.weights.proto_messages import (
@@ -67,12 +64,8 @@ def is_caffe(content: memoryview) -> bool:
 def load_caffe(path: pathlib.Path, *, variant: str | None = None) -> Network:
     """Loads the network of a .caffemodel, with its input channels turned from BGR to RGB.
 
-    Args:
-      path: the file.
-      variant: 'caffe_alexnet' or 'caffenet'; None: what the file says.
-
     Raises:
-      InputError: it is none, or damaged, or does not say which of the two it is.
+      InputError: it is none, or damaged, or does not say which of the two it is, where `variant` does not either.
     """
     try:
         net = parse_message(_CAFFE.NetParameter, map_file(path))
@@ -83,16 +76,18 @@ def load_caffe(path: pathlib.Path, *, variant: str | None = None) -> Network:
         raise InputError(f'{path} is no .caffemodel of an AlexNet, or damaged: {error}') from error
     stated = infer_variant([kind for kind, _ in layers]) or BY_NAME.get(net.name)
     del net, layers  # its arrays have been copied
+    either = ' or '.join(BY_NAME.values())
     if variant not in (None, *BY_NAME.values()):
-        raise InputError(f'{path} is a .caffemodel: it may be --variant={" or ".join(BY_NAME.values())}')
-    if variant is None and stated is None:
-        raise InputError(
-            f'{path} does not say which network it is: make it a file that does, alexnet convert '
-            f'--weights={path} --variant={" or ".join(BY_NAME.values())} --to=safetensors'
-        )
+        raise InputError(f'{path} is a .caffemodel: it may be --variant={either}')
     if variant and stated and variant != stated:
         raise InputError(f'{path} says that it is {stated}, not --variant={variant}')
-    name = infer_name(variant or stated or '', arrays)
+    chosen = variant or stated
+    if chosen is None:
+        raise InputError(
+            f'{path} does not say which network it is: make it a file that does, alexnet convert '
+            f'--weights={path} --variant={either} --to=safetensors'
+        )
+    name = infer_name(chosen, arrays)
     return make_caffe_network(name, convert_to_channels_last(name, arrays, source=path), source=str(path))
 
 
@@ -110,7 +105,7 @@ def make_caffe_network(name: NetworkName, params: Params, *, source: str) -> Net
     return make_foreign_network(name, params, mean_rgb=MEAN_RGB, source=source)
 
 
-def parse_mean(text: str, size: int, *, record_size: int = RECORD_SIZE) -> np.ndarray:
+def parse_mean(text: str, size: int, *, record_size: int) -> np.ndarray:
     """Parses --mean, what a foreign network subtracts, to float32 (size, size, 3), RGB, 0..255.
 
     Args:
@@ -156,21 +151,13 @@ def _get_array(blob: Any) -> np.ndarray:
 
 
 def _name_arrays(blobs: list[list[np.ndarray]]) -> dict[str, np.ndarray]:
-    """Names the arrays of the eight layers that have some, by their order: fine-tuning renames the last ones.
-
-    Before BlobShape every array had four axes: matrices (1, 1, out, in), biases (1, 1, 1, out).
-    """
-    if [len(arrays) for arrays in blobs] != [2] * len(LAYERS):
+    """Names the arrays of the eight layers that have some, by their order: fine-tuning renames the last ones."""
+    if [len(pair) for pair in blobs] != [2] * len(LAYERS):
         raise MalformedError(f'{len(blobs)} layers have weights, not {len(LAYERS)} with a kernel and a bias each')
     arrays = {}
     for layer, (kernel, bias) in zip(LAYERS, blobs, strict=True):
-        arrays[f'{layer}/kernel'] = _drop_axes(kernel, 4 if layer.startswith('conv') else 2)
-        arrays[f'{layer}/bias'] = _drop_axes(bias, 1)
+        for part, array, axes in (('kernel', kernel, 4 if layer.startswith('conv') else 2), ('bias', bias, 1)):
+            while array.ndim > axes and array.shape[0] == 1:  # before BlobShape every array had four axes
+                array = array[0]
+            arrays[f'{layer}/{part}'] = array
     return arrays
-
-
-def _drop_axes(array: np.ndarray, axes: int) -> np.ndarray:
-    """Drops leading axes of 1, down to so many axes."""
-    while array.ndim > axes and array.shape[0] == 1:
-        array = array[0]
-    return array

@@ -1,7 +1,5 @@
 """Converts a run or a file of weights to a file of another kind."""
 
-from __future__ import annotations
-
 import datetime
 import pathlib
 
@@ -19,7 +17,7 @@ FORMATS = ('safetensors', 'onnx', 'torchvision', 'stablehlo')
 def open_source(
     *, workdir: str | None, step: int | None, weights: str | None, variant: str | None, mean: str | None
 ) -> Network:
-    """Opens the network of a run's checkpoint (its newest, or `step`) or of a file; see `open_weights` for the rest.
+    """Opens the network of a run's checkpoint (its newest, or `step`) or of a file, as `open_weights` does.
 
     Raises:
       InputError: not one of the two is given, or what is given cannot be read.
@@ -36,26 +34,18 @@ def open_source(
 
 
 def convert(network: Network, *, to: str, output: pathlib.Path) -> str:
-    """Writes the network; returns what was written, a few lines for people.
-
-    Args:
-      network: what to write.
-      to: one of FORMATS.
-      output: the file; the date goes into the name of a StableHLO program.
+    """Writes a network in one of FORMATS; returns a few lines that say what was written.
 
     Raises:
       InputError: that format has no such network, or the file cannot be written.
     """
-    notes: list[str] = []
+    notes, size = [], network.variant.input_size
     match to:
         case 'safetensors':
             safetensors_file.save_safetensors(network, output)
         case 'onnx':
             onnx_write.save_onnx(network, output)
-            notes = [
-                f'reads {onnx_write.INPUT}, float32 (batch, 3, {network.variant.input_size}, '
-                f'{network.variant.input_size}), RGB 0..255; gives {onnx_write.LOGITS} and {onnx_write.PROBABILITIES}'
-            ]
+            notes = [f'reads images, float32 (batch, 3, {size}, {size}), RGB 0..255; gives logits and probabilities']
         case 'torchvision':
             notes = torchvision.save_torchvision(network, output)
         case 'stablehlo':
@@ -64,10 +54,6 @@ def convert(network: Network, *, to: str, output: pathlib.Path) -> str:
         case _:
             raise InputError(f'--to={to}: give one of {", ".join(FORMATS)}')
     count = sum(array.size for array in flatten(network.params).values())
-    return '\n'.join(
-        [
-            f'{format_name(network.name)} from {network.source}: {count:,} parameters, {len(network.classes)} classes',
-            f'{output}: {output.stat().st_size / 1e6:.1f} MB, params_sha256 {hash_tree(network.params)}',
-            *notes,
-        ]
-    )
+    first = f'{format_name(network.name)} from {network.source}: {count:,} parameters, {len(network.classes)} classes'
+    second = f'{output}: {output.stat().st_size / 1e6:.1f} MB, params_sha256 {hash_tree(network.params)}'
+    return '\n'.join([first, second, *notes])

@@ -5,8 +5,6 @@ and ONNX keep them first: kernels (out, in, height, width), matrices (out, in), 
 column).
 """
 
-from __future__ import annotations
-
 import functools
 from collections.abc import Mapping
 
@@ -39,12 +37,7 @@ def unflatten(arrays: Mapping[str, np.ndarray]) -> Params:
 
 
 def check_params(name: NetworkName, params: Params, *, source: object) -> Params:
-    """Returns `params` as contiguous float32, if they are the parameters of that network.
-
-    Args:
-      name: the network.
-      params: real numbers of any floating type; wider ones are rounded to float32.
-      source: where they come from, for the message.
+    """Returns `params`, of any floating type, as contiguous float32, if they are the parameters of that network.
 
     Raises:
       InputError: a layer is missing, too many, of another shape, or holds infinities or NaN.
@@ -69,10 +62,9 @@ def infer_name(variant: str, arrays: Mapping[str, np.ndarray]) -> NetworkName:
 def convert_to_channels_first(name: NetworkName, params: Params) -> dict[str, np.ndarray]:
     """Converts parameters to flat names and the axes of PyTorch, Caffe and ONNX, contiguous."""
     arrays = flatten(params)
-    rows, columns, channels = _get_first_dense_inputs(name)
-    first = f'{name.build().dense[0].name}/kernel'
-    kernel = arrays[first].reshape(rows, columns, channels, -1)
-    arrays[first] = kernel.transpose(2, 0, 1, 3).reshape(-1, kernel.shape[-1])
+    first, (rows, columns, channels) = _get_first_dense_layer(name)
+    kernel = arrays[f'{first}/kernel'].reshape(rows, columns, channels, -1)
+    arrays[f'{first}/kernel'] = kernel.transpose(2, 0, 1, 3).reshape(-1, kernel.shape[-1])
     axes = {4: (3, 2, 0, 1), 2: (1, 0), 1: (0,)}
     return {path: np.ascontiguousarray(array.transpose(axes[array.ndim])) for path, array in arrays.items()}
 
@@ -82,10 +74,9 @@ def convert_to_channels_last(name: NetworkName, arrays: Mapping[str, np.ndarray]
     axes = {4: (2, 3, 1, 0), 2: (1, 0)}
     transposed = {path: array.transpose(axes.get(array.ndim)) for path, array in arrays.items()}
     params = check_params(name, unflatten(transposed), source=source)
-    rows, columns, channels = _get_first_dense_inputs(name)
-    first = params[name.build().dense[0].name]
-    kernel = first['kernel'].reshape(channels, rows, columns, -1)
-    first['kernel'] = kernel.transpose(1, 2, 0, 3).reshape(-1, kernel.shape[-1])
+    first, (rows, columns, channels) = _get_first_dense_layer(name)
+    kernel = params[first]['kernel'].reshape(channels, rows, columns, -1)
+    params[first]['kernel'] = kernel.transpose(1, 2, 0, 3).reshape(-1, kernel.shape[-1])
     return params
 
 
@@ -96,11 +87,12 @@ def format_name(name: NetworkName) -> str:
     return f'{name.variant}{width}{without}'
 
 
-def _get_first_dense_inputs(name: NetworkName) -> tuple[int, int, int]:
-    """Returns the (rows, columns, channels) that a unit of the first dense layer reads: of both towers, or its own."""
+def _get_first_dense_layer(name: NetworkName) -> tuple[str, tuple[int, int, int]]:
+    """Returns the first dense layer's name and (rows, columns, channels) that a unit of it reads."""
     variant = name.build()
-    rows, columns, channels = get_layer_sizes(variant, num_classes=1)[len(variant.convs) - 1].output
-    return rows, columns, channels // (variant.towers if variant.dense[0].reads == 'tower' else 1)
+    layer, sizes = variant.dense[0], get_layer_sizes(variant, num_classes=1)
+    rows, columns, channels = sizes[len(variant.convs) - 1].output
+    return layer.name, (rows, columns, channels // (variant.towers if layer.reads == 'tower' else 1))
 
 
 @functools.lru_cache(maxsize=64)

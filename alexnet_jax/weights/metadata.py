@@ -3,11 +3,9 @@
 The same keys go into the metadata of a safetensors file and of an ONNX model; docs/weights.md lists them.
 """
 
-from __future__ import annotations
-
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -23,13 +21,12 @@ RESIZE = 'shorter side to {0}, bicubic with antialiasing; centre {0}x{0}'  # dat
 MAX_CLASSES = 1_000_000
 
 
-def get_mean_colour(mean_image: np.ndarray) -> tuple[float, float, float]:
+def get_mean_colour(mean_image: np.ndarray) -> list[float]:
     """Returns the mean over all places of (height, width, 3), 0..255."""
-    red, green, blue = np.asarray(mean_image, np.float64).mean(axis=(0, 1))
-    return float(red), float(green), float(blue)
+    return np.asarray(mean_image, np.float64).mean(axis=(0, 1)).tolist()
 
 
-def make_flat_mean(mean_rgb: tuple[float, float, float], size: int) -> np.ndarray:
+def make_flat_mean(mean_rgb: Sequence[float], size: int) -> np.ndarray:
     """Makes a mean image of one colour, float32 (size, size, 3)."""
     return np.broadcast_to(np.asarray(mean_rgb, np.float32), (size, size, 3)).copy()
 
@@ -62,8 +59,7 @@ def make_metadata(network: Network) -> dict[str, str]:
 def parse_metadata(values: Mapping[str, str], *, path: object) -> Network:
     """Parses what `make_metadata` made to a network with no weights yet, whose mean image is one colour.
 
-    Raises:
-      InputError: it is of a later version, damaged, or names what does not exist; `path` is the file in the message.
+    `InputError` where it is of a later version, damaged, or names what does not exist.
     """
     if values.get(FORMAT_KEY) != FORMAT:
         raise InputError(f'{path} holds {str(values.get(FORMAT_KEY))[:40]!r}, and this version reads {FORMAT!r}')
@@ -91,11 +87,7 @@ def parse_metadata(values: Mapping[str, str], *, path: object) -> Network:
 
 
 def check_hashes(network: Network, values: Mapping[str, str], *, path: object) -> Network:
-    """Checks that a network's weights and mean image are as they were when `values`, the metadata, was written.
-
-    Raises:
-      InputError: their hashes are others, or the classes are not as many as the outputs.
-    """
+    """Returns `network` if its weights and mean image have the hashes of `values`, the metadata; else `InputError`."""
     hashes = {'params_sha256': hash_tree(network.params), 'mean_sha256': hash_array(network.mean_image)}
     if hashes != {key: values.get(key) for key in hashes}:
         raise InputError(f'{path} is damaged: its weights do not have the hash that it names; write it anew')
@@ -105,9 +97,7 @@ def check_hashes(network: Network, values: Mapping[str, str], *, path: object) -
     return network
 
 
-def make_foreign_network(
-    name: NetworkName, params: Params, *, mean_rgb: tuple[float, float, float], source: str
-) -> Network:
+def make_foreign_network(name: NetworkName, params: Params, *, mean_rgb: Sequence[float], source: str) -> Network:
     """Makes a network that another program trained: its mean is a colour, its classes are '0', '1', ..."""
     classes = tuple(str(index) for index in range(params['fc8']['bias'].size))
     mean_image = make_flat_mean(mean_rgb, name.build().input_size)

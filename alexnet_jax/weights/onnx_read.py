@@ -5,8 +5,6 @@ compared with the network's: strides, padding, groups, windows, the formula of L
 than the graph's would give plausible, wrong numbers.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import math
 import pathlib
@@ -22,8 +20,7 @@ from alexnet_jax.model.zoo import VARIANTS
 from alexnet_jax.weights import caffe, torchvision
 from alexnet_jax.weights.layout import LAYERS, convert_to_channels_last, infer_name
 from alexnet_jax.weights.metadata import FORMAT_KEY, check_hashes, make_foreign_network, parse_metadata
-from alexnet_jax.weights.onnx_schema import EXTERNAL, FLOAT, INT64, ONNX
-from alexnet_jax.weights.onnx_write import MEAN, GraphBuilder
+from alexnet_jax.weights.onnx_write import EXTERNAL, FLOAT, INT64, MEAN, ONNX, GraphBuilder
 from alexnet_jax.weights.proto_messages import BYTES, VARINT, MalformedError, list_outer_fields, parse_message
 
 MAX_NODES = 10_000
@@ -44,11 +41,7 @@ def is_onnx(content: memoryview) -> bool:
 
 
 def load_onnx(path: pathlib.Path) -> Network:
-    """Loads the network of an ONNX file.
-
-    Raises:
-      InputError: it is damaged, or the graph of a network that is not known here.
-    """
+    """Loads the network of an ONNX file; `InputError` where it is damaged, or of a network that is not known here."""
     try:
         model = Model(map_file(path))
         return _load_own(model, path) if FORMAT_KEY in model.metadata else _load_foreign(model, path)
@@ -57,16 +50,12 @@ def load_onnx(path: pathlib.Path) -> Network:
 
 
 class Model:
-    """What is read of a ModelProto.
+    """What is read of a ModelProto; `MalformedError` where the content is none.
 
     Attributes:
       nodes: NodeProto messages in the file's order, which ONNX demands to be that of execution.
       inputs: names of the graph's inputs, those with an initializer left out.
       sizes: of the first of them, 0 for one that is left open; () where the graph does not say.
-      metadata: metadata_props.
-
-    Raises:
-      MalformedError: the content is none.
     """
 
     def __init__(self, content: memoryview) -> None:
@@ -97,11 +86,7 @@ class Model:
         self.sizes = tuple(dim.dim_value for dim in inputs[0].type.tensor_type.shape.dim[:8]) if inputs else ()
 
     def get_array(self, name: str) -> np.ndarray:
-        """Returns a constant of the graph; one that fills a shape takes no memory.
-
-        Raises:
-          MalformedError: there is none of that name, or it cannot be read.
-        """
+        """Returns a constant of the graph, which takes no memory where it fills a shape; else raises MalformedError."""
         if name in self._filled:
             shape, value = self._filled[name]
             sizes = tuple(self.get_array(shape).ravel()[:9].tolist())
@@ -181,7 +166,7 @@ def _compare_operators(variant: Variant, nodes: list[Any]) -> None:
     """Compares the graph's operators with those of `onnx_write`; raises MalformedError where one differs."""
     builder = GraphBuilder(variant, {})
     builder.add_network()
-    expected = [node for node in builder.graph.node if node.op_type in _COMPARED]
+    expected = [node for node in builder.model.graph.node if node.op_type in _COMPARED]
     if [node.op_type for node in expected] != [node.op_type for node in nodes]:
         raise MalformedError(f'its layers are not those of {variant.name}')
     for node, ours in zip(nodes, expected, strict=True):
@@ -205,9 +190,9 @@ def _get_attribute(node: Any, name: str, default: tuple[float, ...]) -> tuple[fl
     attribute = _find_attribute(node, name)
     if attribute is None:
         return default
-    return (
-        tuple(attribute.ints) if len(default) > 1 else (attribute.f if attribute.HasField('f') else float(attribute.i),)
-    )
+    if len(default) > 1:
+        return tuple(attribute.ints)
+    return (attribute.f if attribute.HasField('f') else float(attribute.i),)
 
 
 def _decode(text: str | bytes) -> str:

@@ -4,27 +4,81 @@ Source of the operators: onnx/onnx docs/Operators.md at opset 17. Its LRN divide
 what follows from that is in `GraphBuilder.add_channel_norm`.
 """
 
-from __future__ import annotations
-
 import pathlib
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
 from alexnet_jax.errors import InputError
-from alexnet_jax.files import replacing
+from alexnet_jax.files import write_file
 from alexnet_jax.model import spec
 from alexnet_jax.model.network import Network
 from alexnet_jax.weights.layout import convert_to_channels_first
 from alexnet_jax.weights.metadata import make_metadata
-from alexnet_jax.weights.onnx_schema import FLOAT, IR_VERSION, ONNX, OPSET
-from alexnet_jax.weights.proto_messages import make_prefix
+from alexnet_jax.weights.proto_messages import make_message_classes
 
 INPUT, LOGITS, PROBABILITIES = 'images', 'logits', 'probabilities'
 BATCH = 'batch'  # the name of the size that is left open
 MEAN = 'mean_image'
+MAX_BYTES = 2**31 - 2**20  # of the tensors: protobuf reads no message above 2 GiB
+IR_VERSION, OPSET = 8, 17  # ONNX 1.12, of 2022
+FLOAT, INT64 = 1, 7  # TensorProto.DataType
+EXTERNAL = 1  # TensorProto.DataLocation
 _ATTRIBUTE_FIELDS = {float: ('f', 1), int: ('i', 2), list: ('ints', 7)}  # and their AttributeProto.AttributeType
+
+# onnx/onnx onnx/onnx.proto, by the fields that are read or written here; its enums are int64, the same on the wire.
+ONNX = make_message_classes(
+    'alexnet_jax.onnx',
+    {
+        'ModelProto': {
+            'ir_version': (1, 'int64'),
+            'producer_name': (2, 'string'),
+            'doc_string': (6, 'string'),
+            'graph': (7, 'GraphProto'),
+            'opset_import': (8, ['OperatorSetIdProto']),
+            'metadata_props': (14, ['StringStringEntryProto']),
+        },
+        'OperatorSetIdProto': {'version': (2, 'int64')},
+        'StringStringEntryProto': {'key': (1, 'string'), 'value': (2, 'string')},
+        'GraphProto': {
+            'node': (1, ['NodeProto']),
+            'name': (2, 'string'),
+            'initializer': (5, ['TensorProto']),
+            'input': (11, ['ValueInfoProto']),
+            'output': (12, ['ValueInfoProto']),
+        },
+        'NodeProto': {
+            'input': (1, ['string']),
+            'output': (2, ['string']),
+            'name': (3, 'string'),
+            'op_type': (4, 'string'),
+            'attribute': (5, ['AttributeProto']),
+        },
+        'AttributeProto': {
+            'name': (1, 'string'),
+            'f': (2, 'float'),
+            'i': (3, 'int64'),
+            't': (5, 'TensorProto'),
+            'ints': (8, ['int64']),
+            'type': (20, 'int64'),
+        },
+        'TensorProto': {
+            'dims': (1, ['int64']),
+            'data_type': (2, 'int64'),
+            'float_data': (4, ['float']),
+            'int64_data': (7, ['int64']),
+            'name': (8, 'string'),
+            'raw_data': (9, 'bytes'),
+            'double_data': (10, ['double']),
+            'data_location': (14, 'int64'),
+        },
+        'ValueInfoProto': {'name': (1, 'string'), 'type': (2, 'TypeProto')},
+        'TypeProto': {'tensor_type': (1, 'TensorTypeProto')},
+        'TensorTypeProto': {'elem_type': (1, 'int64'), 'shape': (2, 'TensorShapeProto')},
+        'TensorShapeProto': {'dim': (1, ['Dimension'])},
+        'Dimension': {'dim_value': (1, 'int64'), 'dim_param': (2, 'string')},
+    },
+)
 
 
 def save_onnx(network: Network, path: pathlib.Path) -> None:
@@ -34,42 +88,29 @@ def save_onnx(network: Network, path: pathlib.Path) -> None:
     are its metadata_props. The weights are named as here, with their axes in ONNX's order.
 
     Raises:
-      InputError: the file cannot be written, or ONNX has no operator for a layer.
+      InputError: the file cannot be written or would be too large, or ONNX has no operator for a layer.
     """
-    with replacing(path) as file:
-        for piece in encode_network(network):
-            file.write(piece)
-
-
-def encode_network(network: Network) -> Iterator[bytes | memoryview]:
-    """Yields the pieces of `save_onnx`'s file, a ModelProto; the weights are not copied."""
-    variant = network.variant
-    size, classes = variant.input_size, len(network.classes)
+    variant, size, classes = network.variant, network.variant.input_size, len(network.classes)
     if local := [conv.name for conv in variant.convs if not conv.shared]:
         raise InputError(f'ONNX has no locally connected layer, such as {local[0]}: use --to=stablehlo')
     builder = GraphBuilder(variant, convert_to_channels_first(network.name, network.params))
     builder.tensors[MEAN] = np.asarray(network.mean_image, np.float32).transpose(2, 0, 1)[None]
     builder.add_network()
-    builder.graph.input.append(_make_value(INPUT, (BATCH, 3, size, size)))
-    builder.graph.output.extend(_make_value(name, (BATCH, classes)) for name in (LOGITS, PROBABILITIES))
-    pieces = [ONNX.GraphProto(name='alexnet').SerializeToString(), builder.graph.SerializeToString()]
+    if sum(array.nbytes for array in builder.tensors.values()) > MAX_BYTES:
+        raise InputError(f'{path} would be too large for ONNX, which ends at 2 GiB: use --to=safetensors')
+    model, graph = builder.model, builder.model.graph
+    model.ir_version, model.producer_name = IR_VERSION, 'alexnet_jax'
+    model.doc_string = f'{INPUT}: centre crops of {size}x{size}, RGB, 0..255, channels first, nothing subtracted'
+    model.opset_import.add(version=OPSET)
+    for key, value in make_metadata(network).items():
+        model.metadata_props.add(key=key, value=value)
+    graph.name = 'alexnet'
+    graph.input.append(_make_value(INPUT, (BATCH, 3, size, size)))
+    graph.output.extend(_make_value(name, (BATCH, classes)) for name in (LOGITS, PROBABILITIES))
     for name, array in builder.tensors.items():
-        data = np.ascontiguousarray(array, '<f4')
-        head = ONNX.TensorProto(dims=array.shape, data_type=FLOAT, name=name).SerializeToString()
-        head += make_prefix(ONNX.TensorProto, 'raw_data', data.nbytes)
-        head = make_prefix(ONNX.GraphProto, 'initializer', len(head) + data.nbytes) + head
-        pieces += [head, data.reshape(-1).view(np.uint8).data]
-    yield ONNX.ModelProto(
-        ir_version=IR_VERSION,
-        producer_name='alexnet_jax',
-        doc_string=f'{INPUT}: centre crops of {size}x{size}, RGB, 0..255, channels first, nothing subtracted',
-        opset_import=[ONNX.OperatorSetIdProto(version=OPSET)],
-    ).SerializeToString()
-    yield make_prefix(ONNX.ModelProto, 'graph', sum(map(len, pieces)))
-    yield from pieces
-    metadata = make_metadata(network).items()
-    entries = [ONNX.StringStringEntryProto(key=key, value=value) for key, value in metadata]
-    yield ONNX.ModelProto(metadata_props=entries).SerializeToString()
+        data = array.astype('<f4', copy=False).tobytes()
+        graph.initializer.add(name=name, data_type=FLOAT, dims=array.shape, raw_data=data)
+    write_file(path, model.SerializeToString())
 
 
 def _make_value(name: str, dims: tuple[int | str, ...]) -> Any:
@@ -79,12 +120,12 @@ def _make_value(name: str, dims: tuple[int | str, ...]) -> Any:
 
 
 class GraphBuilder:
-    """A graph while it is built: `graph` holds the operators, `tensors` the constants by name."""
+    """A model while it is built: `model.graph` holds the operators, `tensors` the constants by name."""
 
     def __init__(self, variant: spec.Variant, tensors: dict[str, np.ndarray]) -> None:
         self.variant = variant
         self.tensors = dict(tensors)
-        self.graph = ONNX.GraphProto()
+        self.model = ONNX.ModelProto()
 
     def add_network(self) -> None:
         """Adds all operators, from INPUT to LOGITS and PROBABILITIES."""
@@ -107,8 +148,8 @@ class GraphBuilder:
 
     def add(self, kind: str, inputs: list[str], *outputs: str, name: str | None = None, **attributes: Any) -> str:
         """Adds an operator, named like its first output; returns that name. Attributes are float, int or [int]."""
-        outputs = outputs or (f'{kind.lower()}_{len(self.graph.node)}',)
-        node = self.graph.node.add(input=inputs, output=outputs, name=name or outputs[0], op_type=kind)
+        outputs = outputs or (f'{kind.lower()}_{len(self.model.graph.node)}',)
+        node = self.model.graph.node.add(input=inputs, output=outputs, name=name or outputs[0], op_type=kind)
         for key, value in attributes.items():
             field, number = _ATTRIBUTE_FIELDS[type(value)]
             node.attribute.add(name=key, type=number, **{field: value})
@@ -169,14 +210,10 @@ class GraphBuilder:
         leans to the other side, which no variant has.
         """
         assert norm.size % 2 == 1, norm
-        constants: dict[str, Any] = {
-            'alpha': float(norm.alpha * norm.size),
-            'beta': float(norm.beta),
-            'bias': float(norm.k),
-        }
+        alpha, beta, bias = float(norm.alpha * norm.size), float(norm.beta), float(norm.k)
         whole = norm.across_towers or self.variant.towers == 1
         parts = [x] if whole else self.split_towers(x, axis=1)
-        parts = [self.add('LRN', [part], size=norm.size, **constants) for part in parts]
+        parts = [self.add('LRN', [part], size=norm.size, alpha=alpha, beta=beta, bias=bias) for part in parts]
         return parts[0] if whole else self.add('Concat', parts, axis=1)
 
     def add_spatial_norm(self, norm: spec.SpatialNorm, x: str) -> str:

@@ -1,7 +1,5 @@
 """Opens a file of weights, whoever wrote it: the content says what it is, never the name."""
 
-from __future__ import annotations
-
 import dataclasses
 import pathlib
 
@@ -33,7 +31,7 @@ def open_weights(path: pathlib.Path | str, *, variant: str | None = None, mean: 
         raise InputError(f'--variant={variant}: there is no such network; give one of {", ".join(VARIANTS)}')
     if path.is_dir():
         raise InputError(f'{path} is a folder: a run is given as --workdir={path}, weights as a file')
-    network = _load_file(path, variant)
+    network = _load_network(path, variant)
     if variant not in (None, network.name.variant):
         raise InputError(f'{path} holds {network.name.variant}, not --variant={variant}')
     if mean is None:
@@ -42,11 +40,16 @@ def open_weights(path: pathlib.Path | str, *, variant: str | None = None, mean: 
     return dataclasses.replace(network, mean_image=image)
 
 
-def _load_file(path: pathlib.Path, variant: str | None) -> Network:
+def _load_network(path: pathlib.Path, variant: str | None) -> Network:
     content = map_file(path)
     start = bytes(content[:16])
     if start[8:9] == b'{':
-        return _load_safetensors(path)
+        arrays, values = safetensors_file.read_safetensors(path)
+        if torchvision.is_state_dict(arrays):
+            return torchvision.load_state_dict(arrays, values if FORMAT_KEY in values else None, path=path)
+        if FORMAT_KEY in values:
+            return safetensors_file.load_network_arrays(arrays, values, path=path)
+        raise InputError(f"{path} does not say which network it holds, and the names are not torchvision's: {KNOWN}")
     if start.startswith(b'PK\x03\x04'):
         return torchvision.load_state_dict(torch_file.read_torch(path), path=path)
     if start.startswith(b'\x80'):
@@ -59,13 +62,3 @@ def _load_file(path: pathlib.Path, variant: str | None) -> Network:
     if caffe.is_caffe(content):
         return caffe.load_caffe(path, variant=variant)
     raise InputError(f'{path} is no file of weights that is known here: {KNOWN}')
-
-
-def _load_safetensors(path: pathlib.Path) -> Network:
-    arrays, values = safetensors_file.read_safetensors(path)
-    described = FORMAT_KEY in values
-    if torchvision.is_state_dict(arrays):
-        return torchvision.load_state_dict(arrays, values if described else None, path=path)
-    if not described:
-        raise InputError(f"{path} does not say which network it holds, and the names are not torchvision's: {KNOWN}")
-    return safetensors_file.load_network_arrays(arrays, values, path=path)

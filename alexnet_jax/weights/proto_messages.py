@@ -4,8 +4,6 @@ The protobuf library parses and writes the messages. It takes 150 bytes of memor
 bytes of a file, so fields are counted before they are parsed. Encoding: protobuf.dev/programming-guides/encoding.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator, Mapping
 from types import SimpleNamespace
@@ -106,17 +104,6 @@ def list_outer_fields(content: memoryview) -> list[tuple[int, int]]:
         return [(number, wire_type) for number, wire_type, _ in iter_fields(content)]
     except MalformedError:
         return []
-
-
-def make_prefix(message_class: Any, field: str, length: int) -> bytes:
-    """Makes the bytes before the content of a field, a message or bytes of that length."""
-    prefix = b''
-    for value in (message_class.DESCRIPTOR.fields_by_name[field].number << 3 | BYTES, length):
-        while value > 127:
-            prefix += bytes([value & 127 | 128])
-            value >>= 7
-        prefix += bytes([value])
-    return prefix
 
 
 def _count_fields(descriptor: Any, content: memoryview, left: int) -> int:

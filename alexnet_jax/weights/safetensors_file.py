@@ -5,8 +5,6 @@ Reading is the safetensors library's, which checks every offset. Writing is done
 comes in another order each time, and the same network shall give the same file.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import json
 import pathlib
@@ -28,19 +26,14 @@ _FLOATS = ('F64', 'F32', 'F16', 'BF16')
 def save_safetensors(network: Network, path: pathlib.Path) -> None:
     """Writes 'conv1/kernel' (height, width, in, out) ..., 'mean_image' (size, size, 3), all float32, and the metadata.
 
-    Raises:
-      InputError: the file cannot be written.
+    `InputError` where the file cannot be written.
     """
     arrays = flatten(network.params) | {MEAN_IMAGE: np.asarray(network.mean_image, np.float32)}
     write_safetensors(arrays, make_metadata(network), path)
 
 
 def load_network_arrays(arrays: dict[str, np.ndarray], values: Mapping[str, str], *, path: pathlib.Path) -> Network:
-    """Loads the network that `save_safetensors` wrote, the same bit for bit, from what `read_safetensors` read.
-
-    Raises:
-      InputError: it is not as it was written.
-    """
+    """Loads what `save_safetensors` wrote from what `read_safetensors` read; `InputError` where it was changed."""
     network = parse_metadata(values, path=path)
     weights = dict(arrays)
     mean_image = weights.pop(MEAN_IMAGE, None)
@@ -53,11 +46,7 @@ def load_network_arrays(arrays: dict[str, np.ndarray], values: Mapping[str, str]
 
 
 def write_safetensors(arrays: Mapping[str, np.ndarray], metadata: Mapping[str, str], path: pathlib.Path) -> None:
-    """Writes float32 arrays in the order of their names, one at a time; the file appears when it is whole.
-
-    Raises:
-      InputError: it cannot be written.
-    """
+    """Writes float32 arrays in the order of their names, one at a time; `InputError` where that cannot be done."""
     header: dict[str, object] = {'__metadata__': dict(metadata)}
     start = 0
     for name, array in sorted(arrays.items()):

@@ -4,8 +4,6 @@ Source: docs.jax.dev, "Exporting and serializing staged-out computations", "Comp
 what an earlier one wrote for six months. Weights are kept as safetensors or ONNX; this is for serving.
 """
 
-from __future__ import annotations
-
 import datetime
 import json
 import pathlib

@@ -4,8 +4,6 @@ Format: torch/serialization.py `_save`: a zip archive, uncompressed, of NAME/dat
 storage. data.pkl is a pickle, which is a program: unpickled as it is, it may call whatever it names.
 """
 
-from __future__ import annotations
-
 import io
 import pathlib
 import pickle
@@ -24,10 +22,9 @@ from alexnet_jax.files import map_file
 MAX_PROGRAM = 2**20  # bytes of data.pkl; AlexNet's has two thousand
 MAX_DIRECTORY = 2**20  # bytes of the archive's list of files
 _DAMAGED = (  # what the unpickler raises
-    *(pickle.UnpicklingError, ValueError, LookupError, TypeError, AttributeError),
-    *(EOFError, OverflowError, struct.error),
+    *(pickle.UnpicklingError, struct.error, EOFError, OverflowError),
+    *(ValueError, LookupError, TypeError, AttributeError),
 )
-
 _STORAGES = {
     'torch.FloatStorage': '<f4',
     'torch.HalfStorage': '<f2',
@@ -51,7 +48,7 @@ OPCODES = b''.join(
 )
 
 
-class _RefusedError(ValueError):
+class _RefusedError(Exception):
     """The file holds something else than tensors; says what."""
 
 
@@ -122,12 +119,10 @@ class _Unpickler(pickle._Unpickler):
         raise _RefusedError('it refers to a storage of a type that is not read: float, half, bfloat16 and double are')
 
     def load_setitem(self) -> None:
-        """Sets one item."""
         value, key = self.stack.pop(), self.stack.pop()
         self._set_items([key, value])
 
     def load_setitems(self) -> None:
-        """Sets the items since the last mark."""
         self._set_items(self.pop_mark())
 
     def load_build(self) -> None:
@@ -162,7 +157,7 @@ def read_torch(path: pathlib.Path) -> dict[str, np.ndarray]:
     """
     try:
         archive = _Archive(path)
-        values = _load_program(archive.get_program())
+        values = _unpickle(archive.get_content('data.pkl'))
         for key in ('state_dict', 'model'):
             if isinstance(values, dict) and isinstance(values.get(key), dict):
                 values = values[key]
@@ -176,11 +171,11 @@ def read_torch(path: pathlib.Path) -> dict[str, np.ndarray]:
         ) from error
 
 
-def _load_program(program: bytes) -> Any:
+def _unpickle(program: memoryview) -> Any:
+    if len(program) > MAX_PROGRAM:
+        raise _RefusedError(f'a data.pkl of {len(program):,} bytes')
     try:
         return _Unpickler(io.BytesIO(program)).load()
-    except _RefusedError:
-        raise
     except _DAMAGED as error:
         raise _RefusedError(f'data.pkl is damaged: {str(error)[:60] or "it is cut short"}') from error
 
@@ -196,8 +191,6 @@ class _DirectoryFile(io.FileIO):
 
 
 class _Archive:
-    """The archive of a PyTorch file."""
-
     def __init__(self, path: pathlib.Path) -> None:
         self._bytes = map_file(path)
         with _DirectoryFile(path) as file, zipfile.ZipFile(file) as archive:
@@ -208,20 +201,12 @@ class _Archive:
         self._folder = programs[0].removesuffix('data.pkl')
         if f'{self._folder}constants.pkl' in self._files:
             raise _RefusedError('it is a TorchScript program')
-        if f'{self._folder}byteorder' in self._files and bytes(self._get_content('byteorder')) != b'little':
+        if f'{self._folder}byteorder' in self._files and bytes(self.get_content('byteorder')) != b'little':
             raise _RefusedError('its numbers are big-endian')
 
-    def get_program(self) -> bytes:
-        """Returns data.pkl."""
-        content = self._get_content('data.pkl')
-        if len(content) > MAX_PROGRAM:
-            raise _RefusedError(f'a data.pkl of {len(content):,} bytes')
-        return bytes(content)
-
     def get_array(self, tensor: _Tensor) -> np.ndarray:
-        """Returns the numbers of a tensor."""
         storage, key = tensor.storage, tensor.storage.key[:20]
-        content = self._get_content(f'data/{storage.key}')
+        content = self.get_content(f'data/{storage.key}')
         dtype = np.dtype(storage.dtype)
         if len(content) != storage.length * dtype.itemsize:
             raise _RefusedError(f'storage {key} has {len(content):,} bytes for {storage.length:,} numbers')
@@ -241,7 +226,7 @@ class _Archive:
         except (ValueError, OverflowError) as error:
             raise _RefusedError('a tensor is too large to be true') from error
 
-    def _get_content(self, name: str) -> memoryview:
+    def get_content(self, name: str) -> memoryview:
         """Returns a file's bytes where they lie, compared with their checksum."""
         info = self._files.get(self._folder + name)
         if info is None:

@@ -3,8 +3,6 @@
 Source: torchvision/models/alexnet.py, `class AlexNet` for the names, `AlexNet_Weights` for how it wants its images.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import pathlib
 from collections.abc import Mapping
@@ -43,23 +41,18 @@ NAMES = {
 
 def is_state_dict(tensors: Mapping[str, np.ndarray]) -> bool:
     """Tells whether arrays of these names are torchvision's."""
-    return NAMES['conv1/kernel'] in _strip_prefixes(tensors)
+    return any(name.removeprefix('module.') == NAMES['conv1/kernel'] for name in tensors)
 
 
 def load_state_dict(
     tensors: Mapping[str, np.ndarray], values: Mapping[str, str] | None = None, *, path: pathlib.Path
 ) -> Network:
-    """Loads the network of a state dict.
-
-    Args:
-      tensors: by torchvision's names, also with the 'module.' of DataParallel before them.
-      values: the metadata that `save_torchvision` wrote beside them; None: they are from elsewhere.
-      path: the file, for messages.
+    """Loads the network of a state dict; `values` is the metadata where `save_torchvision` wrote it.
 
     Raises:
       InputError: they are not the tensors of that network, or not as `save_torchvision` wrote them.
     """
-    tensors = _strip_prefixes(tensors)
+    tensors = {name.removeprefix('module.'): tensor for name, tensor in tensors.items()}  # of DataParallel
     if others := [name for name in tensors if name not in NAMES.values()]:
         raise InputError(f"{path} is no state dict of torchvision's alexnet: it holds {others[0][:60]} too")
     arrays = {ours: tensors[theirs] for ours, theirs in NAMES.items() if theirs in tensors}
@@ -73,10 +66,9 @@ def load_state_dict(
 
 
 def save_torchvision(network: Network, path: pathlib.Path) -> list[str]:
-    """Writes a .safetensors file by torchvision's names; returns what the reader of it has to know.
+    """Writes a .safetensors file for torchvision's `load_state_dict`; returns lines for the person who uses it.
 
-    `load_state_dict(safetensors.torch.load_file(path))` takes it. The mean image shrinks to its mean colour, because
-    that is all that torchvision's transforms subtract.
+    The mean image shrinks to its mean colour, because that is all that torchvision's transforms subtract.
 
     Raises:
       InputError: the network is another than torchvision's, or the file cannot be written.
@@ -100,8 +92,3 @@ def save_torchvision(network: Network, path: pathlib.Path) -> list[str]:
             f'{difference:.1f} of 255, so its outputs there are not quite those here'
         )
     return notes
-
-
-def _strip_prefixes(tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Strips DataParallel's prefix from the names."""
-    return {name.removeprefix('module.'): tensor for name, tensor in tensors.items()}

@@ -44,40 +44,26 @@ def start(tmp_path):
         yield start
 
 
-@pytest.fixture
-def worker(start):
-    return start(WORKER, SETTING)
-
-
-def test_worker_lists_its_programs_and_samples_them(worker):
-    worker.wait_until_ready()
+def test_worker_samples_its_programs_until_one_breaks(start):
+    worker = start(WORKER, SETTING)
+    worker.wait_until_ready()  # warmed up: two calls
     assert worker.programs == {'work': {'flop': 30, 'moved': 5}, 'fail': {'flop': 0, 'moved': 0}}
     assert worker.versions == {'setting': repr(SETTING), 'name': 'some'}
     sample = worker.sample('work', seconds=0)
     assert sample.calls == 1
     assert sample.seconds > 0
     assert worker.sample('work', seconds=0.05).calls > 1
-
-
-def test_worker_that_breaks_raises_with_its_output(worker):
-    worker.wait_until_ready()  # warmed up: two calls
-    worker.sample('work', seconds=0)
     with pytest.raises(RuntimeError, match=r'it ended with code 1 .*\n(.*\n)*this one breaks'):
         worker.sample('fail', seconds=0)
 
 
-def test_closed_worker_has_ended(worker):
-    worker.wait_until_ready()
-    worker.close()
-    assert worker._process.poll() is not None
-
-
-@pytest.mark.parametrize(('allocator', 'refused'), [('tuned', True), ('default', False)])
-def test_run_worker_refuses_an_allocator_that_cannot_be_tuned(start, allocator, refused):
+def test_run_worker_refuses_to_tune_an_allocator_that_cannot_be(start):
     untunable = 'from alexnet_jax.benchmark import protocol\nprotocol.tune_allocator = lambda: False\n'
-    worker = start(untunable + WORKER, dataclasses.replace(SETTING, allocator=allocator))
-    if refused:
-        with pytest.raises(RuntimeError, match='cannot be tuned'):
-            worker.wait_until_ready()
-    else:
-        worker.wait_until_ready()
+    tuned, default = (
+        start(untunable + WORKER, dataclasses.replace(SETTING, allocator=a)) for a in ('tuned', 'default')
+    )
+    with pytest.raises(RuntimeError, match='cannot be tuned'):
+        tuned.wait_until_ready()
+    default.wait_until_ready()
+    default.close()
+    assert default._process.poll() is not None  # a closed worker has ended

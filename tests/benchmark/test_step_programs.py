@@ -8,10 +8,11 @@ import pytest
 from alexnet_jax.benchmark.protocol import Setting
 from alexnet_jax.benchmark.step_programs import count_flop, make_layer_programs, make_parameters
 from alexnet_jax.model import ops as plain
+from alexnet_jax.model.spec import ChannelNorm, MaxPool
 from alexnet_jax.model.zoo import PAPER
 
 BATCH, CLASSES = 2, 10
-NORM = {'towers': 2, 'size': 5, 'k': 2.0, 'alpha': 1e-4, 'beta': 0.75}
+NORM, POOL = ChannelNorm(size=5, k=2.0, alpha=1e-4, beta=0.75), MaxPool(window=3, stride=2)
 # Of 'paper' at width 1/16: 6, 16, 24, 24, 16 channels, 256 and 256 units. Multiply-accumulates of one image.
 MACS = {
     'conv1': 55 * 55 * 6 * (11 * 11 * 3),
@@ -39,6 +40,7 @@ def test_count_flop_of_the_papers_network():
     assert count_flop(PAPER, num_classes=1000) == (1_448_813_632, 4_135_610_496)
 
 
+@pytest.mark.slow
 def test_make_layer_programs_has_every_row(programs):
     rows = {
         'normalise': ['forward'],
@@ -52,6 +54,7 @@ def test_make_layer_programs_has_every_row(programs):
     assert set(programs) == {f'{layer} {part}' for layer, parts in rows.items() for part in parts} | {'update'}
 
 
+@pytest.mark.slow
 def test_make_layer_programs_counts_arithmetic(programs):
     for layer, macs in MACS.items():
         for part in ('forward', 'input gradient', 'weight gradient'):
@@ -62,6 +65,7 @@ def test_make_layer_programs_counts_arithmetic(programs):
     assert count_flop(PAPER.scaled(0.0625), num_classes=CLASSES) == (2 * sum(MACS.values()), 2 * trained)
 
 
+@pytest.mark.slow
 def test_make_layer_programs_counts_traffic(programs):
     conv2, kernel2, pooled1 = BATCH * 27 * 27 * 16, 5 * 5 * 3 * 16, BATCH * 27 * 27 * 6
     image, conv1 = BATCH * 224 * 224 * 3, BATCH * 55 * 55 * 6
@@ -81,6 +85,7 @@ def test_make_layer_programs_counts_traffic(programs):
     assert {name: programs[name].moved / 4 for name in floats} == floats
 
 
+@pytest.mark.slow
 def test_layer_programs_compute_what_their_rows_name(programs):
     """Against the plain operations; each gradient is that of the mean of the layer's outputs."""
     names = ('conv1 pooling', 'conv2', 'conv2 bias, ReLU', 'conv2 LRN')
@@ -98,8 +103,8 @@ def test_layer_programs_compute_what_their_rows_name(programs):
             (activated > 0) / activated.size,
             (activated > 0).sum((0, 1, 2)) / activated.size,
         ],
-        'conv2 LRN backward': [jax.grad(lambda x: plain.channel_norm(x, **NORM).mean())(activated)],
-        'conv2 pooling backward': [jax.grad(lambda x: plain.max_pool(x, window=3, stride=2).mean())(normalised)],
+        'conv2 LRN backward': [jax.grad(lambda x: plain.channel_norm(x, NORM, towers=2).mean())(activated)],
+        'conv2 pooling backward': [jax.grad(lambda x: plain.max_pool(x, POOL).mean())(normalised)],
     }
     for name, gradients in expected.items():
         found = programs[name].call()

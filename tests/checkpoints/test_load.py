@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+import shutil
 
 import jax
 import numpy as np
@@ -15,21 +16,28 @@ from alexnet_jax.errors import InputError
 from alexnet_jax.run.run_dir import claim_run_dir
 
 
-@pytest.fixture
-def saved(tmp_path, tiny, tiny_dir):
-    """A run folder with checkpoint 0 of a Caffe network without its norms, and its parameters."""
+@pytest.fixture(scope='module')
+def saved_once(tmp_path_factory, tiny, tiny_dir):
+    """A run folder with checkpoint 0 of a Caffe network without its norms, its parameters and mean image."""
     run = run_with(
         variant='caffenet', width=0.02, without=('norm',), data_dir=str(tiny_dir), mesh=(1, 1), batch_size=128, seed=4
     )
     mean = np.asarray(centre_crop(tiny.mean_image, 227))
     state = run.create_state(mean)
-    claim_run_dir(tmp_path / 'run', run, tiny)
-    with Checkpointer(tmp_path / 'run', keep=2) as checkpoints:
-        checkpoints.save(state, data_order=0)
-    return tmp_path / 'run', jax.device_get(state.params), mean
+    folder = tmp_path_factory.mktemp('saved')
+    claim_run_dir(folder, run, tiny)
+    with Checkpointer(folder, keep=2) as checkpointer:
+        checkpointer.save(state, data_order=0)
+    return folder, jax.device_get(state.params), mean
 
 
-def test_all_of_a_network_comes_back(saved, tiny):
+@pytest.fixture
+def saved(saved_once, tmp_path):
+    folder, *values = saved_once
+    return shutil.copytree(folder, tmp_path / 'run'), *values
+
+
+def test_load_network_gives_all_of_a_run_s_network(saved, tiny):
     workdir, params, mean = saved
     network = load_network(workdir)
     jax.tree.map(np.testing.assert_array_equal, network.params, params)
@@ -41,7 +49,7 @@ def test_all_of_a_network_comes_back(saved, tiny):
     assert network.about['config']['dataset'] == 'tiny'
 
 
-def test_a_run_of_before_finds_its_classes_in_its_dataset_or_numbers_them(saved):
+def test_load_network_of_an_earlier_version_takes_classes_from_the_dataset_or_numbers_them(saved):
     workdir, *_ = saved
     run = json.loads((workdir / 'run.json').read_text())
     del run['classes']
@@ -52,7 +60,7 @@ def test_a_run_of_before_finds_its_classes_in_its_dataset_or_numbers_them(saved)
     assert load_network(workdir).classes == ('0', '1', '2')
 
 
-def test_what_cannot_be_read_says_so_in_one_line(saved, tmp_path):
+def test_load_network_refuses_what_it_cannot_read_in_one_line(saved, tmp_path):
     workdir, *_ = saved
     with pytest.raises(InputError, match='has no checkpoint 7: it has 0'):
         load_network(workdir, step=7)
@@ -67,7 +75,7 @@ def test_what_cannot_be_read_says_so_in_one_line(saved, tmp_path):
         load_network(workdir)
 
 
-def test_a_run_folder_may_be_named_from_where_one_stands(saved, monkeypatch):
+def test_load_network_takes_a_relative_folder(saved, monkeypatch):
     workdir, params, _ = saved
     monkeypatch.chdir(workdir.parent)
     network = load_network(pathlib.Path('run'))

@@ -3,6 +3,7 @@
 import json
 
 import cli
+import pytest
 
 # Of 'paper' at width 1/16: 6, 16, 24, 24, 16 channels, 256 and 256 units; 4 rows a device, half the channels, float32;
 # the towers along a first axis of their own.
@@ -27,14 +28,15 @@ def audit(*options, cache):
     return json.loads(process.stdout.splitlines()[-1]), process.stdout
 
 
-def test_parameters_counts_and_compiles_nothing(tmp_path):
+def test_audit_parameters_counts_and_compiles_nothing(tmp_path):
     report, text = audit('--config=configs/two_device.py:imagenet2012', '--parameters', cache=tmp_path)
     assert report == {'devices': 2, 'parameters': 60_965_224, 'macs': 724_406_816}
     assert '60,965,224 parameters' in text
     assert list(tmp_path.rglob('*')) == []  # no compiled program in the cache
 
 
-def test_the_schedule_on_2x2_is_the_four_exchanges_and_one_mean(program_cache):
+@pytest.mark.slow
+def test_audit_on_2x2_finds_the_four_exchanges_and_one_mean(program_cache):
     report, text = audit(
         '--config=configs/two_device.py', '--config.variant=paper', '--config.width=0.0625', '--config.mesh=2,2',
         '--config.batch_size=8', '--classes=10', cache=program_cache,
@@ -62,13 +64,13 @@ def test_the_schedule_on_2x2_is_the_four_exchanges_and_one_mean(program_cache):
     assert "total over 'tower': 7 collectives, 58,624 bytes received" in text
 
 
-def test_a_wrong_option_is_one_line(program_cache):
+def test_audit_refuses_a_wrong_option_in_one_line(program_cache):
     process = cli.run('audit', '--config=configs/two_device.py', '--config.widht=1', cache=program_cache)
     assert process.returncode == 1
     assert process.stderr == 'error: unknown config key \'widht\': Did you mean "width" instead of "widht"?\n'
 
 
-def test_hardware_that_nobody_knows_is_one_line(program_cache):
+def test_audit_refuses_unknown_hardware_in_one_line(program_cache):
     options = ('--config=configs/hybrid.py', '--config.mesh=2,2', '--topology=v9:2x2')
     process = cli.run('audit', *options, cache=program_cache)
     assert (process.returncode, process.stdout) == (1, '')

@@ -10,6 +10,7 @@ import pytest
 from alexnet_jax.benchmark.input_figures import STAGES
 
 
+@pytest.mark.slow
 def test_bench_step_measures_both_meshes_and_the_ceilings(program_cache):
     process = cli.run(
         'bench', 'step', '--width=0.03125', '--classes=10', '--batch=4', '--rounds=2', '--seconds=0.02', '--nolayers',
@@ -38,6 +39,7 @@ def test_bench_step_measures_both_meshes_and_the_ceilings(program_cache):
     assert 'batch 4: round 2 of 2' in process.stderr
 
 
+@pytest.mark.slow
 def test_bench_input_measures_every_stage_and_names_the_limit(tiny_dir, tmp_path):
     process = cli.run(
         'bench', 'input', '--dataset=tiny', f'--data_dir={tiny_dir}', '--batch=8', '--rounds=2', '--seconds=0.02',

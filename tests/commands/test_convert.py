@@ -69,6 +69,7 @@ def test_convert_refuses_what_cannot_be_written(to, tmp_path):
         convert(network('one_weird_trick'), to=to, output=tmp_path / 'nowhere' / 'w')
 
 
+@pytest.mark.repeats  # run_command ends all verbs so, and what is refused is tested above
 def test_convert_prints_a_mistake_in_one_line(tmp_path, command):
     safetensors_file.save_safetensors(network('released'), tmp_path / 'w')
     process = command(f'--weights={tmp_path}/w', '--to=torchvision', f'--output={tmp_path}/out')

@@ -54,6 +54,7 @@ def check_screen(lines):
     ]
 
 
+@pytest.mark.slow
 def test_doctor_of_fresh_run_finds_nothing(processes):
     process = processes['fresh']
     assert process.returncode == 0, process.stderr
@@ -65,6 +66,7 @@ def test_doctor_of_fresh_run_finds_nothing(processes):
     assert process.stderr.splitlines()[-1].startswith('training step 3 of 3: loss 1.')
 
 
+@pytest.mark.slow
 def test_doctor_of_broken_run_names_cause_and_keeps_folder(processes, broken):
     process = processes['broken']
     assert process.returncode == 3, process.stderr
@@ -92,7 +94,12 @@ MISTAKES = {
 }
 
 
-@pytest.mark.parametrize('mistake', MISTAKES)
+REPEATS = ('a wrong value', 'no dataset')  # they end as the others do, after some seconds
+
+
+@pytest.mark.parametrize(
+    'mistake', [pytest.param(name, marks=[pytest.mark.repeats] * (name in REPEATS)) for name in MISTAKES]
+)
 def test_doctor_reports_mistake_in_one_line(mistake, program_cache):
     options, text = MISTAKES[mistake]
     process = cli.run('doctor', *options, cache=program_cache)

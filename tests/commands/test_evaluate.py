@@ -14,11 +14,12 @@ from random_networks import CLASSES, network_of, save_run, slow_probabilities
 from alexnet_jax.distributed.exit import ExitHandler
 from alexnet_jax.distributed.hosts import ProcessGroup
 from alexnet_jax.errors import InputError
-from alexnet_jax.evaluation import evaluate_networks as running
+from alexnet_jax.evaluation import evaluate_networks as evaluating
+from alexnet_jax.evaluation.evaluate_networks import EvaluationSettings, evaluate_networks
 from alexnet_jax.evaluation.open_networks import NetworkArgs, list_remarks, open_test_dataset
 from alexnet_jax.weights.safetensors_file import save_safetensors
 
-pytestmark = pytest.mark.usefixtures('optimised')
+pytestmark = [pytest.mark.usefixtures('optimised'), pytest.mark.slow]
 
 PROTOCOLS = ('centre', 'ten_view')
 
@@ -39,13 +40,12 @@ def runs(tmp_path_factory, tiny, tiny_dir):
 @pytest.fixture
 def evaluate(monkeypatch):
     """The library call, in this process, whose backend is set up already."""
-    monkeypatch.setattr(running, 'prepare_backend', lambda *_, **__: None)
+    monkeypatch.setattr(evaluating, 'prepare_backend', lambda *_, **__: None)
     times = {'heartbeat': 10, 'join_timeout': 10}
 
     def call(source, **settings):
-        return running.evaluate(
-            source, running.Settings(**settings), group=ProcessGroup(), exit_handler=ExitHandler(), **times
-        )
+        processes = {'group': ProcessGroup(), 'exit_handler': ExitHandler(), **times}
+        return evaluate_networks(source, EvaluationSettings(**settings), **processes)
 
     return call
 
@@ -84,7 +84,7 @@ def check_files(folder, tiny, rows):
     return result
 
 
-def test_an_ensemble_is_the_mean_of_its_members_probabilities(runs, evaluate, tiny, tmp_path):
+def test_evaluate_networks_averages_the_members_of_an_ensemble(runs, evaluate, tiny, tmp_path):
     """One of crops of 224, one of 227; the reference rows of ensembles beside it."""
     result, text = evaluate(NetworkArgs(workdir=list(runs)), output=str(tmp_path / 'out'))
     first, second = runs.values()
@@ -102,7 +102,7 @@ def test_an_ensemble_is_the_mean_of_its_members_probabilities(runs, evaluate, ti
     assert [network['variant'] for network in result['networks']] == ['released', 'caffenet']
 
 
-def test_two_processes_find_the_same_and_one_speaks(runs, tiny, tmp_path, program_cache):
+def test_evaluate_on_two_processes_finds_the_same_and_one_speaks(runs, tiny, tmp_path, program_cache):
     """Each has a replica, and so half of the images."""
     workdir = next(iter(runs))
     given = [f'--workdir={workdir}', '--mesh=2,1', f'--output={tmp_path / "out"}', '--json']
@@ -119,7 +119,7 @@ def test_two_processes_find_the_same_and_one_speaks(runs, tiny, tmp_path, progra
     assert all(re.fullmatch(r'(centre|ten-view): \d+ of 13 images', line) for line in done.stderr.splitlines())
 
 
-def test_weights_from_a_file_need_a_dataset_by_name(evaluate, runs, tiny, tiny_dir, tmp_path):
+def test_evaluate_networks_of_weights_needs_a_dataset_by_name(evaluate, runs, tiny, tiny_dir, tmp_path):
     save_safetensors(network_of('released'), tmp_path / 'w.safetensors')
     source = NetworkArgs(weights=[str(tmp_path / 'w.safetensors')])
     given = {'output': str(tmp_path / 'out'), 'protocols': ['centre']}
@@ -129,7 +129,7 @@ def test_weights_from_a_file_need_a_dataset_by_name(evaluate, runs, tiny, tiny_d
     check_files(tmp_path / 'out', tiny, {'centre': next(iter(runs.values()))['centre']})
 
 
-def test_what_cannot_be_tested_is_one_line(evaluate, runs, tmp_path):
+def test_evaluate_networks_refuses_what_cannot_be_tested(evaluate, runs, tmp_path):
     workdir = next(iter(runs))
     cases = [
         ({}, {'output': str(tmp_path)}, 'no network is named'),
@@ -145,7 +145,7 @@ def test_what_cannot_be_tested_is_one_line(evaluate, runs, tmp_path):
             evaluate(NetworkArgs(**source), **settings)
 
 
-def test_an_output_that_cannot_be_written_is_refused_before_the_test(evaluate, runs, monkeypatch, tmp_path):
+def test_evaluate_networks_refuses_an_unwritable_output_before_the_test(evaluate, runs, monkeypatch, tmp_path):
     """Which may take hours."""
     monkeypatch.setattr(NetworkArgs, 'open', None)
     (tmp_path / 'file').write_text('')
@@ -154,7 +154,7 @@ def test_an_output_that_cannot_be_written_is_refused_before_the_test(evaluate, r
             evaluate(NetworkArgs(workdir=[next(iter(runs))]), output=str(tmp_path / output))
 
 
-def test_numbers_that_are_none_are_refused(evaluate, runs, tiny_dir, monkeypatch, tmp_path):
+def test_evaluate_networks_refuses_non_finite_probabilities(evaluate, runs, tiny_dir, monkeypatch, tmp_path):
     network = network_of()
     network.params['fc8']['bias'] = np.full(3, np.nan, np.float32)
     monkeypatch.setattr(NetworkArgs, 'open', lambda self: [network])
@@ -164,7 +164,7 @@ def test_numbers_that_are_none_are_refused(evaluate, runs, tiny_dir, monkeypatch
     assert list(tmp_path.iterdir()) == []
 
 
-def test_classes_must_be_the_dataset_s(tiny, tiny_dir):
+def test_open_test_dataset_checks_the_classes(tiny, tiny_dir):
     given = {'name': 'tiny', 'data_dir': str(tiny_dir)}
     assert list_remarks([network_of()], open_test_dataset([network_of()], **given)) == []
     for classes in (('green', 'blue', 'red'), ('blue', 'green'), ('blue', 'green', 'yellow')):
@@ -178,11 +178,11 @@ def test_classes_must_be_the_dataset_s(tiny, tiny_dir):
     ('option', 'words'),
     [
         ('--mesh=3', '--mesh=3: it must be two whole numbers'),
-        ('--batch_size=0', 'batch_size'),
-        ('stray', "unexpected argument 'stray'"),
+        pytest.param('--batch_size=0', 'batch_size', marks=pytest.mark.repeats),
+        pytest.param('stray', "unexpected argument 'stray'", marks=pytest.mark.repeats),
     ],
 )
-def test_a_mistake_in_the_command_line_is_one_line(program_cache, option, words):
+def test_evaluate_names_a_mistake_in_the_command_line_in_one_line(program_cache, option, words):
     done = cli.run('evaluate', '--workdir=runs/x', option, cache=program_cache)
     assert done.returncode == 1
     assert done.stderr.startswith('error: ') and words in done.stderr and done.stderr.count('\n') == 1

@@ -11,10 +11,12 @@ from random_networks import network_of, save_run, slow_probabilities
 from alexnet_jax.data.photo import square_image
 from alexnet_jax.data.photo_files import open_photos
 from alexnet_jax.errors import InputError
-from alexnet_jax.evaluation import extract_features as features_wiring
-from alexnet_jax.evaluation import figure_4 as figures
-from alexnet_jax.evaluation import predict_photos as wiring
+from alexnet_jax.evaluation import extract_features as extracting
+from alexnet_jax.evaluation import figure_4
+from alexnet_jax.evaluation import predict_photos as predicting
+from alexnet_jax.evaluation.extract_features import extract_features
 from alexnet_jax.evaluation.open_networks import NetworkArgs
+from alexnet_jax.evaluation.predict_photos import predict_photos
 from alexnet_jax.weights.safetensors_file import save_safetensors
 
 NAMES = ('green/photo.png', 'red/photo.jpg', 'elsewhere/photo.webp')
@@ -38,9 +40,9 @@ def photos(tmp_path_factory):
 
 
 @pytest.fixture
-def here(monkeypatch):
+def prepared_backend(monkeypatch):
     """This process's backend is set up already."""
-    for module in (wiring, features_wiring):
+    for module in (predicting, extracting):
         monkeypatch.setattr(module, 'prepare_backend', lambda *_, **__: None)
 
 
@@ -50,7 +52,8 @@ def expected(network, folder, names, protocol):
     return slow_probabilities(network, squares, protocol, decoded=True)
 
 
-def test_json_is_exactly_the_five_most_probable_and_bad_files_end_in_1(network, photos, tmp_path, program_cache):
+@pytest.mark.slow
+def test_predict_prints_the_five_most_probable_and_ends_in_1_for_bad_files(network, photos, tmp_path, program_cache):
     save_safetensors(network, tmp_path / 'w.safetensors')
     names = [str(photos / name) for name in (NAMES[0], 'text.jpg', NAMES[1], 'nothing.jpg', NAMES[2])]
     given = [f'--weights={tmp_path / "w.safetensors"}', '--json', '--protocol=ten_view']
@@ -82,7 +85,7 @@ def run(tmp_path_factory, tiny, tiny_dir):
     return NetworkArgs(workdir=[str(workdir)])
 
 
-def test_neighbours_and_figure(here, run, photos, tiny, tmp_path, monkeypatch):
+def test_predict_photos_finds_neighbours_and_draws_them(prepared_backend, run, photos, tiny, tmp_path, monkeypatch):
     """A training image itself is among the photographs: nearest to it is its record."""
     jpeg, label = tiny.records('train')[7]
     known = tmp_path / tiny.classes[label] / 'known.png'
@@ -90,46 +93,46 @@ def test_neighbours_and_figure(here, run, photos, tiny, tmp_path, monkeypatch):
     whole = square_image(jpeg)
     Image.fromarray(whole).save(known)
     drawn = []
-    monkeypatch.setattr(figures, 'draw_figure_4', lambda *given: drawn.append(given))
+    monkeypatch.setattr(figure_4, 'draw_figure_4', lambda *given: drawn.append(given))
     names = [str(known), str(photos / NAMES[2])]
-    outcome = wiring.predict(names, run, protocol='centre', neighbours='tiny', figure='f.png')
-    near = outcome.fields['predictions'][0]['neighbours']
+    found, text, _ = predict_photos(names, run, protocol='centre', neighbours='tiny', figure='f.png')
+    near = found['predictions'][0]['neighbours']
     assert len(near) == 6
     assert near[0] == {'record': 7, 'class': tiny.classes[label], 'distance': pytest.approx(0, abs=0.05)}
     assert near[1]['distance'] > 0.05
-    lines, top = outcome.text.splitlines(), outcome.fields['predictions'][0]['top5']
+    lines, top = text.splitlines(), found['predictions'][0]['top5']
     assert len(top) == 3  # of three classes
     assert lines[0].split() == ['image', 'probability', 'class']
     assert lines[1].split() == [names[0], f'{top[0]["probability"]:.1%}', top[0]['class']]
     assert lines[3].split() == [f'{top[2]["probability"]:.1%}', top[2]['class']]
     assert lines[4].split()[:4] == ['nearest', tiny.classes[label], '(7,', '0.0),']
     assert lines[-1] == 'drawn: f.png'
-    (path, shown, rows), *rest = drawn
-    assert path == 'f.png' and not rest
+    ((path, shown),) = drawn
+    assert path == 'f.png'
     assert [one.true for one in shown] == [tiny.classes[label], None]
     np.testing.assert_array_equal(shown[0].image, whole)
-    assert [one.name for one in rows[0]] == [one['class'] for one in near]
-    np.testing.assert_array_equal(rows[0][0].image, whole)
+    assert [name for _, name in shown[0].neighbours] == [one['class'] for one in near]
+    np.testing.assert_array_equal(shown[0].neighbours[0][0], whole)
 
 
-def test_what_cannot_be_done_is_one_line(here, run, photos, tiny_dir):
+def test_predict_photos_refuses_what_cannot_be_done(prepared_backend, run, photos):
     image = [str(photos / NAMES[0])]
     with pytest.raises(InputError, match='no image is named'):
-        wiring.predict([], run, protocol='centre')
+        predict_photos([], run, protocol='centre')
     with pytest.raises(InputError, match='several networks are named'):
-        wiring.predict(image, NetworkArgs(workdir=['a', 'b']), protocol='centre')
+        predict_photos(image, NetworkArgs(workdir=['a', 'b']), protocol='centre')
     with pytest.raises(InputError, match="no dataset 'nix'"):
-        wiring.predict(image, run, protocol='centre', neighbours='nix')
+        predict_photos(image, run, protocol='centre', neighbours='nix')
     with pytest.raises(InputError, match=r'--figure=nix/x.png: there is no folder nix$'):
-        wiring.predict(image, run, protocol='centre', figure='nix/x.png')
+        predict_photos(image, run, protocol='centre', figure='nix/x.png')
     with pytest.raises(InputError, match='--figure draws at most 400 images, and 401 are named'):
-        wiring.predict(image * 401, run, protocol='centre', figure='x.png')
-    outcome = wiring.predict([str(photos / 'text.jpg'), str(photos)], run, protocol='centre')
-    assert outcome.fields == {'predictions': []}
-    assert [line.split(': ')[1] for line in outcome.unusable] == ['not an image', 'Is a directory']
+        predict_photos(image * 401, run, protocol='centre', figure='x.png')
+    found, text, unusable = predict_photos([str(photos / 'text.jpg'), str(photos)], run, protocol='centre')
+    assert (found, text) == ({'predictions': []}, '')
+    assert [line.split(': ')[1] for line in unusable] == ['not an image', 'Is a directory']
 
 
-def test_photographs_have_the_class_of_their_folder(photos, monkeypatch):
+def test_open_photos_labels_by_folder(photos, monkeypatch):
     found = open_photos([str(photos / name) for name in (*NAMES, 'text.jpg')], ('blue', 'green', 'red'))
     assert found.labels == (1, 2, None)
     assert [label for _, label in found.records] == [1, 2, 0]
@@ -137,17 +140,15 @@ def test_photographs_have_the_class_of_their_folder(photos, monkeypatch):
     assert open_photos(['photo.png'], ('blue', 'green', 'red')).labels == (1,)
 
 
-def test_features_of_a_dataset_and_of_files(here, run, photos, tiny, tmp_path):
+def test_extract_features_of_a_dataset_and_of_files_agree(prepared_backend, run, photos, tiny, tmp_path):
     """The same image as a record and as a file has the same features."""
-    settings = features_wiring.Settings(layer='fc7', dataset='tiny', output=str(tmp_path / 'f.npz'))
-    text, unusable = features_wiring.write([], run, settings)
+    text, unusable = extract_features([], run, layer='fc7', dataset='tiny', output=str(tmp_path / 'f.npz'))
     assert text.startswith(f'{tmp_path / "f.npz"}: fc7/dropout of 13 images, 256 each') and unusable == ()
     record = tmp_path / 'green' / 'record.jpg'
     record.parent.mkdir()
     record.write_bytes(tiny.records('validation')[5][0])
     names = [str(photos / 'text.jpg'), str(record), str(photos / NAMES[2])]
-    settings = features_wiring.Settings(layer='fc7', output=str(tmp_path / 'g.npz'))
-    _, unusable = features_wiring.write(names, run, settings)
+    _, unusable = extract_features(names, run, layer='fc7', output=str(tmp_path / 'g.npz'))
     assert unusable == (f'{photos / "text.jpg"}: not an image',)
     with np.load(tmp_path / 'f.npz') as of_dataset, np.load(tmp_path / 'g.npz') as of_files:
         np.testing.assert_allclose(of_files['features'][0], of_dataset['features'][5], rtol=1e-4, atol=1e-4)
@@ -157,21 +158,11 @@ def test_features_of_a_dataset_and_of_files(here, run, photos, tiny, tmp_path):
         assert str(of_dataset['images']) == 'tiny, validation'
 
 
-@pytest.mark.parametrize(
-    ('names', 'settings', 'words'),
-    [
-        ([], {'layer': 'fc7', 'output': 'f.npz'}, 'features of what'),
-        (['a.jpg'], {'layer': 'fc7', 'output': 'f.npz', 'dataset': 'tiny'}, 'features of what'),
-        (['a.jpg'], {'layer': 'fc7'}, 'no file is named'),
-        (['a.jpg'], {'layer': 'fc7', 'output': 'f.txt'}, 'must end in'),
-        (['a.jpg'], {'layer': 'pool5', 'output': 'f.npz'}, '--layer=pool5: the network released has no such layer'),
-    ],
-)
-def test_features_of_nothing(here, run, names, settings, words):
-    with pytest.raises(InputError, match=words):
-        features_wiring.write(names, run, features_wiring.Settings(**settings))
+def test_extract_features_refuses_an_unknown_layer(prepared_backend, run):
+    with pytest.raises(InputError, match='--layer=pool5: the network released has no such layer'):
+        extract_features(['a.jpg'], run, layer='pool5', output='f.npz')
 
 
-def test_layers_are_listed_without_images(here, run):
-    text, _ = features_wiring.write([], run, features_wiring.Settings(layer='help'))
+def test_extract_features_lists_layers_without_images(prepared_backend, run):
+    text, _ = extract_features([], run, layer='help')
     assert 'fc7/dropout' in text and text.endswith('= fc8')

@@ -22,6 +22,7 @@ from alexnet_jax.report.run_folder import load_run_folder
 from alexnet_jax.run.run_dir import claim_run_dir
 from alexnet_jax.sharding.mesh import make_mesh
 
+pytestmark = pytest.mark.slow
 CLASSES = ['<b>blue</b>', 'a$x_y$ & "b"', "<script>alert('c')</script>"]
 TESTED = {'examples': 13, 'loss': 1.0, 'top1_error': 0.25, 'top5_error': 0.0}
 
@@ -52,7 +53,7 @@ def make_run_folder(workdir, tiny, tiny_dir, *, logged, **values):
 def runs(tmp_path_factory, tiny, tiny_dir):
     """Makes two run folders, one of two towers and finished, two of none and not; gives one's kernel too."""
     root = tmp_path_factory.mktemp('runs')
-    kernel = make_run_folder(root / 'one', tiny, tiny_dir, logged=True, variant='released', mesh=(1, 2))
+    kernel = make_run_folder(root / 'one', tiny, tiny_dir, logged=True, variant='no_norm', mesh=(1, 2))
     result = {'centre': TESTED, 'ten_view': TESTED | {'top1_error': 0.125}, 'steps': 4}
     (root / 'one/result.json').write_text(json.dumps(result))
     (root / 'one/startup.json').write_text('{"total": 2.5, "parts": {"imports": 1.0, "step": 1.5}}')
@@ -131,7 +132,7 @@ def test_report_writes_figures(pages):
 def test_report_compares_runs(pages):
     text = read_text(pages[1])
     assert text.startswith('2 runs compared') or '2 runs compared' in text[:200]
-    assert 'one released, width 0.0625 tiny 4 x 8 12.5 % 25.0 %' in text
+    assert 'one no_norm, width 0.0625 tiny 4 x 8 12.5 % 25.0 %' in text
     assert 'two one_weird_trick, width 0.0625 tiny 4 x 8, not finished not measured 25.0 %' in text
     assert 'This network has no towers to specialise' in text
 
@@ -155,7 +156,7 @@ def open_pages(pages):
 
 
 @pytest.mark.parametrize('dark', [False, True])
-def test_browser_shows_all_and_fetches_nothing(open_pages, dark):
+def test_report_shows_all_in_a_browser_and_fetches_nothing(open_pages, dark):
     frames, console, requests = open_pages(dark)
     assert console == []
     assert {name for name in requests if 'frame' not in name} == {'/one.html', '/two.html'}
@@ -168,7 +169,7 @@ def test_browser_shows_all_and_fetches_nothing(open_pages, dark):
         assert "<script>alert('c')</script>" in frame['text']
 
 
-def test_browser_follows_preference_for_dark(open_pages):
+def test_report_follows_the_preference_for_dark(open_pages):
     light, dark = (open_pages(dark)[0][0] for dark in (False, True))
     assert (light['paper'], dark['paper']) == ('rgb(253, 253, 252)', 'rgb(20, 24, 30)')
     assert light['ink'] != dark['ink']  # text in charts too
@@ -240,12 +241,14 @@ def test_report_refuses_unusable_arguments(write, runs, tmp_path):
             write(workdirs, **{'output': tmp_path / 'r.html', 'data_dir': 'nowhere'} | options)
 
 
-def test_command_prints_error_on_one_line(program_cache):
-    with (
-        cli.start('report', '--workdir=nowhere', 'stray', cache=program_cache) as stray,
-        cli.start('report', '--workdir=nowhere', cache=program_cache) as missing,
-    ):
-        for process, message in ((stray, "unexpected argument 'stray'"), (missing, 'nowhere is no run folder')):
-            stdout, stderr = process.communicate(timeout=300)
-            assert process.returncode == 1 and stdout == ''
-            assert stderr.startswith(f'error: {message}') and stderr.count('\n') == 1
+@pytest.mark.parametrize(
+    ('options', 'message'),
+    [
+        (['stray'], "unexpected argument 'stray'"),
+        pytest.param([], 'nowhere is no run folder', marks=pytest.mark.repeats),  # as any that `write` refuses
+    ],
+)
+def test_report_prints_a_mistake_in_one_line(program_cache, options, message):
+    process = cli.run('report', '--workdir=nowhere', *options, cache=program_cache)
+    assert (process.returncode, process.stdout) == (1, '')
+    assert process.stderr.startswith(f'error: {message}') and process.stderr.count('\n') == 1

@@ -68,7 +68,7 @@ def test_sweep_names_an_invalid_point_of_a_config_file(tmp_path):
     )
 
 
-def test_dry_run_lists_points_of_file_and_command_line(tmp_path):
+def test_sweep_dry_run_lists_points_of_file_and_command_line(tmp_path):
     file = tmp_path / 'rates.py'
     file.write_text(
         'from alexnet_jax.training.config import make_config\n'
@@ -90,11 +90,12 @@ def test_dry_run_lists_points_of_file_and_command_line(tmp_path):
     assert sweep(*options, '--count').stdout == '4\n'
 
 
+@pytest.mark.slow
 def test_sweep_trains_and_reports_a_run_that_diverges(tiny_dir, tmp_path, program_cache):
     root = tmp_path / 'rates'
     options = (
         *(f'{CONFIG}:tiny', f'--config.data_dir={tiny_dir}', '--config.width=0.01', '--config.steps=2'),
-        *('--config.batch_size=8', '--sweep.learning_rate=0.001,1e38', '--sweep.seed=4'),
+        *('--config.batch_size=8', '--config.variant=no_norm', '--sweep.learning_rate=0.001,1e38', '--sweep.seed=4'),
         f'--workdir={root}',
     )
     done = sweep(*options, '--jobs=2', '--report', cache=program_cache)
@@ -114,6 +115,7 @@ def test_sweep_trains_and_reports_a_run_that_diverges(tiny_dir, tmp_path, progra
     assert (again.returncode, again.stderr) == (0, 'learning_rate=0.001,seed=4: finished before\n')
 
 
+@pytest.mark.slow
 def test_sweep_finishes_after_kill_9(tiny_dir, tmp_path):
     """With a small program in place of training; docs/sweeps.md has it with training."""
     programs.write_program(tmp_path, {'seed=0': ['done'], 'seed=1': ['wait'], 'seed=2': ['wait', 'done']})
@@ -139,7 +141,7 @@ def test_sweep_finishes_after_kill_9(tiny_dir, tmp_path):
     assert {row['state'] for row in csv.DictReader((root / 'results.csv').read_text().splitlines())} == {'finished'}
 
 
-def test_index_replaces_the_process_by_the_run(tiny_dir, tmp_path):
+def test_sweep_index_replaces_the_process_by_the_run(tiny_dir, tmp_path):
     programs.write_program(tmp_path, {'seed=1': ['wait', 75]})
     root = tmp_path / 'root'
     options = (

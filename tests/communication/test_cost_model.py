@@ -1,13 +1,13 @@
 """The prediction's arithmetic, by hand."""
 
+import dataclasses
 import types
 
 import jax
 import numpy as np
 import pytest
 
-from alexnet_jax.communication import cost_model
-from alexnet_jax.communication.cost_model import Cost, Prediction, TooLarge, compile_for, predict
+from alexnet_jax.communication.cost_model import Cost, TooLargeError, compile_for, format_prediction, predict
 from alexnet_jax.communication.messages import Message
 
 # A v5e chip: 197 TFLOP/s, 819 GB/s, 50 GB/s a link.
@@ -26,7 +26,7 @@ def message(axis, size):
     return Message('', 'all-reduce', axis, 'backward', (size,), 'float32', size)
 
 
-def test_each_term_is_an_amount_by_its_published_rate():
+def test_predict_divides_each_amount_by_its_published_rate():
     said = [message('tower', 50_000_000), message('data', 25_000_000), message('data,tower', 100_000_000)]
     found = predict(COST, said, towers_on_2x2(), 'v5e:2x2')
     assert found.compute == pytest.approx(1e-3)
@@ -39,12 +39,14 @@ def test_each_term_is_an_amount_by_its_published_rate():
     assert COST.memory == 33
 
 
-def test_without_messages_the_larger_of_arithmetic_and_memory_is_the_step():
-    found = predict(COST, [], towers_on_2x2(), 'v5e:2x2')
-    assert (found.links, found.bound) == (0, 'memory')
-    assert found.step == found.memory
-    assert Prediction(compute=3.0, memory=2.0, links=1.0, link_bytes={}).bound == 'compute'
-    assert Prediction(compute=3.0, memory=2.0, links=1.0, link_bytes={}).step == 4.0
+@pytest.mark.parametrize(
+    ('operations', 'traffic', 'step', 'bound'), [(197e9, 2 * 819_000_000, 2e-3, 'memory'), (591e9, 0, 3e-3, 'compute')]
+)
+def test_predict_without_messages_takes_the_larger_of_arithmetic_and_memory(operations, traffic, step, bound):
+    cost = dataclasses.replace(COST, operations=operations, traffic=traffic)
+    found = predict(cost, [], towers_on_2x2(), 'v5e:2x2')
+    assert (found.links, found.bound) == (0, bound)
+    assert found.step == pytest.approx(step)
 
 
 class Lowered:
@@ -55,19 +57,18 @@ class Lowered:
         raise jax.errors.JaxRuntimeError(self.error)
 
 
-def test_what_does_not_fit_into_a_chip_is_one_line():
+def test_compile_for_says_in_one_line_that_a_chip_is_too_small():
     large = Lowered('RESOURCE_EXHAUSTED: XLA:TPU compile permanent error. Ran out of memory in memory space hbm.\nMore')
-    with pytest.raises(TooLarge, match=r'does not fit into a chip .* use more chips or fewer images') as found:
+    with pytest.raises(TooLargeError, match=r'does not fit into a chip .* use more chips or fewer images') as found:
         compile_for(large, None)
     assert '\n' not in found.value.args[0]
     with pytest.raises(jax.errors.JaxRuntimeError):  # all else is a bug
         compile_for(Lowered('INTERNAL: no'), None)
 
 
-def test_the_text_has_every_term():
-    text = cost_model._text(
-        COST, predict(COST, [message('tower', 50_000_000)], towers_on_2x2(), 'v5e:2x2'), 'v5e:2x2', images=3000
-    )
+def test_format_prediction_has_every_term():
+    predicted = predict(COST, [message('tower', 50_000_000)], towers_on_2x2(), 'v5e:2x2')
+    text = format_prediction(COST, predicted, 'v5e:2x2', images=3000)
     assert 'a prediction: nothing was run' in text
     assert '197.0 GFLOP' in text and '1.000 ms' in text
     assert '1.64 GB' in text and '2.000 ms' in text

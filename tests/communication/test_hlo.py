@@ -46,14 +46,14 @@ MEAN = (
 )
 
 
-def test_a_gather_between_layouts_with_tiles_is_read():
+def test_compiled_schedule_reads_a_gather_between_layouts_with_tiles():
     (message,) = compiled_schedule(GATHER, make_mesh(2, 2))
     assert (message.layer, message.op, message.axis, message.direction) == ('conv3', 'all-gather', 'tower', 'forward')
     assert (message.shape, message.dtype) == ((2, 128, 13, 13, 8), 'bfloat16')
     assert message.bytes == 128 * 13 * 13 * 8 * 2  # the other tower's
 
 
-def test_a_gather_in_two_halves_counts_its_result_once():
+def test_compiled_schedule_counts_the_result_of_a_started_gather_once():
     started = (
         '  %ag = (bf16[1,8]{1,0:T(8,128)}, bf16[2,8]{1,0:T(8,128)}) all-gather-start(%x), '
         'replica_groups={{0,1},{2,3}}, dimensions={0}\n  %done = bf16[2,8]{1,0:T(8,128)} all-gather-done(%ag)'
@@ -62,7 +62,7 @@ def test_a_gather_in_two_halves_counts_its_result_once():
     assert (message.shape, message.bytes) == ((2, 8), 16)
 
 
-def test_a_scatter_written_as_a_sum_and_its_slice_is_a_scatter_of_the_layer_that_it_reads():
+def test_compiled_schedule_reads_a_sum_and_its_slice_as_a_scatter_of_the_layer_behind():
     scatter, rest = compiled_schedule(SCATTER, make_mesh(2, 2))
     assert (scatter.layer, scatter.op, scatter.axis) == ('conv3', 'reduce-scatter', 'tower')
     assert scatter.bytes == 170 * 8 * 128 * 4  # with two rows of padding in 340, the own half of them
@@ -71,7 +71,7 @@ def test_a_scatter_written_as_a_sum_and_its_slice_is_a_scatter_of_the_layer_that
     assert scatter.direction == rest.direction == 'backward'
 
 
-def test_many_arrays_in_one_sum_are_one_message():
+def test_compiled_schedule_reads_many_arrays_in_one_sum_as_one_message():
     (message,) = compiled_schedule(MEAN, make_mesh(2, 2))
     assert (message.layer, message.op, message.axis) == ('', 'all-reduce', 'data')
     assert message.shape == ((2,), (3,), (11, 11, 3, 3), (12,))
@@ -85,12 +85,12 @@ def test_many_arrays_in_one_sum_are_one_message():
         '  %new = f32[8]{0} permute-new(%x), source_target_pairs={{0,1},{2,3}}',
     ],
 )
-def test_an_unknown_way_to_talk_is_refused(line):
+def test_compiled_schedule_refuses_an_unknown_collective(line):
     with pytest.raises(ValueError, match='no collective that this program can read'):
         compiled_schedule(line, make_mesh(2, 2))
 
 
-def test_what_stays_on_the_chip_is_no_traffic_but_its_copies_are():
+def test_memory_traffic_counts_copies_but_not_what_stays_on_the_chip():
     program = ProgramText("""
 %branch_0 (p: f32[8]) -> f32[8] {
   ROOT %small = f32[8]{0:T(128)} copy(%p)
@@ -119,7 +119,7 @@ branch_computations={%branch_0, %branch_1}
     assert program.memory_traffic() == read_slice + fusion + copied + branch
 
 
-def test_a_loop_of_unknown_length_is_refused():
+def test_memory_traffic_refuses_a_loop_of_unknown_length():
     loop = 'ENTRY %main (p: f32[8]) -> f32[8] {\n  %w = f32[8]{0} while(%p), condition=%c, body=%b\n}'
     with pytest.raises(ValueError, match='how often'):
         ProgramText(loop).memory_traffic()

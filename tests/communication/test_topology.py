@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from alexnet_jax.communication.chips import CHIPS, list_slices
-from alexnet_jax.communication.topology import count_links, get_chip, make_topology_mesh, parse_topology
+from alexnet_jax.communication.topology import count_links, get_chip, make_topology_devices, parse_topology
 from alexnet_jax.errors import InputError
 
 
@@ -20,7 +20,7 @@ from alexnet_jax.errors import InputError
         ('v6e', 234.9e15, 102.4e12, 3.2e12),
     ],
 )
-def test_the_figures_of_a_chip_agree_with_what_is_published_of_whole_pods(kind, flops, all_reduce, bisection):
+def test_chips_agree_with_what_is_published_of_whole_pods(kind, flops, all_reduce, bisection):
     chip = CHIPS[kind]
     side = round(chip.pod ** (1 / chip.dimensions))
     assert side**chip.dimensions == chip.pod
@@ -31,7 +31,7 @@ def test_the_figures_of_a_chip_agree_with_what_is_published_of_whole_pods(kind, 
 
 
 @pytest.mark.parametrize('kind', CHIPS)
-def test_there_is_a_slice_of_every_power_of_two_up_to_256(kind):
+def test_list_slices_has_every_power_of_two_up_to_256(kind):
     found = list_slices(CHIPS[kind])
     assert list(found) == [2**n for n in range(9)]
     assert {count: math.prod(parse_topology(name)) for count, name in found.items()} == {n: n for n in found}
@@ -70,12 +70,12 @@ def grid(shape, groups, *, names=('data', 'tower')):
         ((16, 16), 4, 'data', 1 + 1),
     ],
 )
-def test_links_that_lead_to_a_chip(shape, groups, axis, expected):
-    assert count_links(grid(shape, groups), (axis,), shape=shape, ring=16) == expected
+def test_count_links_of_one_axis(shape, groups, axis, expected):
+    assert count_links(grid(shape, groups), (axis,), f'v5e:{shape[0]}x{shape[1]}') == expected
 
 
-def test_both_axes_together_reach_a_chip_from_everywhere():
-    assert count_links(grid((16, 16), 8, names=('data', 'model')), ('data', 'model'), shape=(16, 16), ring=16) == 4
+def test_count_links_of_both_axes_is_all_of_a_chip():
+    assert count_links(grid((16, 16), 8, names=('data', 'model')), ('data', 'model'), 'v5e:16x16') == 4
 
 
 @pytest.mark.parametrize(
@@ -92,19 +92,19 @@ def test_both_axes_together_reach_a_chip_from_everywhere():
         ('v5e:16x32', 'has 512 chips, a slice of v5e at most 256'),
     ],
 )
-def test_a_name_that_is_no_topology_is_one_line(topology, complaint):
+def test_parse_topology_refuses_in_one_line(topology, complaint):
     with pytest.raises(InputError, match=complaint) as found:
         parse_topology(topology)
     assert '\n' not in found.value.args[0]  # str() would hide it
 
 
-def test_sides_and_chips_are_read_from_the_name():
+def test_parse_topology_and_get_chip_read_the_name():
     assert parse_topology('v5e:8x16') == (8, 16)
     assert parse_topology('v5p:4x4x8') == (4, 4, 8)
     assert get_chip('v6e:2x2') is get_chip('v6e') is CHIPS['v6e']
 
 
-def test_without_the_compiler_the_command_to_install_it_is_named(monkeypatch):
+def test_make_topology_devices_names_the_command_that_installs_the_compiler(monkeypatch):
     monkeypatch.setattr(importlib.util, 'find_spec', lambda name: None)
     with pytest.raises(InputError, match=r"^--topology needs the TPU compiler: pip install 'alexnet-jax\[tpu\]'$"):
-        make_topology_mesh('v5e:2x2', 2, 2)
+        make_topology_devices('v5e:2x2')

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from alexnet_jax.data.augment import Augmentation, centre_crop, crop, lighting_basis, normalise, sample_augmentation
+from alexnet_jax.data.augment import centre_crop, lighting_basis, normalise, sample_augmentation
 from alexnet_jax.data.pipeline import epoch_order
 
 # A covariance with known axes: 3-4-5 directions and standard deviations of 100, 20 and 5.
@@ -17,10 +17,10 @@ DEVIATIONS = np.array([100.0, 20.0, 5.0])
 COVARIANCE = sum(s**2 * np.outer(p, p) for s, p in zip(DEVIATIONS, AXES, strict=True))
 
 
-@pytest.fixture(scope='module')
-def draws():
-    """(100000, 6) of one epoch's records: top, left, flip, three normals."""
-    return table(range(100_000), epoch=1)
+@pytest.fixture(scope='module', params=[25_000, pytest.param(100_000, marks=pytest.mark.repeats)])
+def draws(request):
+    """(count, 6) of one epoch's records: top, left, flip, three normals."""
+    return table(range(request.param), epoch=1)
 
 
 @pytest.fixture(scope='module')
@@ -103,7 +103,7 @@ def test_sample_augmentation_shares_crop_and_flip_only_in_a_group():
     assert {(d.top, d.left, d.flip) for d in shared} == {(of(7).top, of(7).left, of(7).flip)}
     for record, d in zip(range(500, 532), shared, strict=True):
         assert d.normals.tolist() == of(record).normals.tolist()
-    groups = np.array([[d.top, d.left, d.flip] for d in (of(99, crop_group=group) for group in range(10_000))])
+    groups = np.array([[d.top, d.left, d.flip] for d in (of(99, crop_group=group) for group in range(3_000))])
     assert_uniform_and_independent(groups[:, 0], groups[:, 2], values=(33, 2))
     assert_uniform_and_independent(groups[:, 1], groups[:, 2], values=(33, 2))
 
@@ -122,19 +122,8 @@ def test_sample_augmentation_depends_on_seed_epoch_and_record_only():
     assert len(set.union(*normals)) == 3 * len(normals)  # no number comes twice, in no other place either
 
 
-@pytest.mark.parametrize('flip', [False, True])
-@pytest.mark.parametrize(('top', 'left'), [(0, 0), (32, 32), (5, 17)])
-def test_crop_cuts_at_the_offset_and_mirrors(top, left, flip):
-    image = np.random.default_rng(0).integers(0, 256, (256, 256, 3), dtype=np.uint8)
-    view = crop(image, Augmentation(top, left, flip, np.zeros(3)))
-    assert view.shape == (224, 224, 3)
-    for row, column in [(0, 0), (0, 223), (223, 0), (100, 30)]:
-        np.testing.assert_array_equal(view[row, column], image[top + row, left + (223 - column if flip else column)])
-    assert view.dtype == np.uint8
-
-
 def test_lighting_basis_gives_the_covariance_of_the_formula(draws):
-    """Paper section 4.1, over 1e5 draws: sum of (0.1 sigma_i)^2 p_i p_i^T, along every p_i."""
+    """Paper section 4.1, over all draws: sum of (0.1 sigma_i)^2 p_i p_i^T, along every p_i."""
     noise = draws[:, 3:] @ lighting_basis(COVARIANCE, scale='standard_deviation', strength=0.1).astype(float).T
     found = noise.T @ noise / len(noise)
     sizes = (0.1 * DEVIATIONS) ** 2

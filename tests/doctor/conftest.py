@@ -37,7 +37,7 @@ def lab(blotches):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(step, 'is_cpu_mesh', lambda mesh: False)
         patch.setattr(network_stats, 'TEST_IMAGES', 64)
-        yield Lab(blotches, small, steps=6)
+        yield Lab(blotches, small, steps=3)
 
 
 @pytest.fixture(scope='session')

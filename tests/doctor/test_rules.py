@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 
 from alexnet_jax.doctor.data_stats import DataStats, Probe, describe_images
-from alexnet_jax.doctor.measurements import Measurements
 from alexnet_jax.doctor.network_stats import DropoutStats, InputStats, NetworkStats, UpdateStats
 from alexnet_jax.doctor.recorder import LayerStats
-from alexnet_jax.doctor.rules import find_causes, list_notes
+from alexnet_jax.doctor.rules import Measurements, find_causes, list_notes
 from alexnet_jax.doctor.snapshot import Snapshot
 from alexnet_jax.model.zoo import VARIANTS
+from alexnet_jax.training.build import Run
 from alexnet_jax.training.config import make_config
 from alexnet_jax.training.validation import validate_config
 
@@ -62,12 +62,12 @@ def make_measurements(*, variant='released', start=0, history=(), losses=(2.3, 2
     for fields in (data, inputs, network):
         fields |= {name: changed.pop(name) for name in [*changed] if name in fields}
     assert not changed
-    pieces = {field.name: None for field in dataclasses.fields(Snapshot)}
-    pieces |= {'name': 'x', 'config': validate_config(settings), 'dataset': 'photos', 'classes': 10, 'examples': 3000}
-    pieces |= {'variant': VARIANTS[variant], 'history': history, 'notes': ()}
+    run = dict.fromkeys(field.name for field in dataclasses.fields(Run))
+    run |= {'config': validate_config(settings), 'num_classes': 10, 'examples': 3000, 'variant': VARIANTS[variant]}
+    snapshot = Snapshot('x', Run(**run), state=None, batches=None, history=history)
     losses, rates = list(losses), [rate] * len(losses)
     network |= {'start': start, 'losses': losses, 'errors': [0.9] * len(losses), 'rates': rates}
-    return Measurements(Snapshot(**pieces), DataStats(**data), NetworkStats(inputs=InputStats(**inputs), **network))
+    return Measurements(snapshot, DataStats(**data), NetworkStats(inputs=InputStats(**inputs), **network))
 
 
 def list_causes(**changed):
@@ -196,7 +196,8 @@ def test_update_ratio_ignores_frozen_layers():
 def test_find_causes_ignores_units_of_tanh():
     tanh = dataclasses.replace(VARIANTS['released'], activation=None)
     found = make_measurements(before=make_stats(fc6=make_layer(dead=90)))
-    found = dataclasses.replace(found, snapshot=dataclasses.replace(found.snapshot, variant=tanh))
+    run = dataclasses.replace(found.snapshot.run, variant=tanh)
+    found = dataclasses.replace(found, snapshot=dataclasses.replace(found.snapshot, run=run))
     assert find_causes(found) == []
 
 

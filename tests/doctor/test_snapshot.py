@@ -21,21 +21,20 @@ from alexnet_jax.training.schedule import LayerLRMultiplier
 
 @pytest.fixture(scope='module')
 def saved(tiny, tiny_dir, tmp_path_factory):
-    """Makes a run folder with checkpoint 0, once."""
+    """Makes a run folder with checkpoint 0, and the state that its config begins with, once."""
     workdir = tmp_path_factory.mktemp('saved') / 'run'
     save_run(network_of(), workdir, tiny, tiny_dir)
-    return workdir
+    return workdir, make_snapshot(load_config(workdir), tiny, name='x').state
 
 
 @pytest.fixture
-def run(saved, tiny, tmp_path):
+def run(saved, tmp_path):
     """Returns a copy of the run folder, and a function that saves its state, with fc8's bias of `value`, as `step`."""
-    workdir = shutil.copytree(saved, tmp_path / 'run')
+    workdir, fresh = shutil.copytree(saved[0], tmp_path / 'run'), saved[1]
 
     def save(step, value):
-        state = make_snapshot(load_config(workdir), tiny, name='x').state
-        fc8 = jax.tree.map(lambda leaf: np.full_like(leaf, value), state.params['fc8'])
-        state = dataclasses.replace(state, params=state.params | {'fc8': fc8}, step=state.step + step)
+        fc8 = jax.tree.map(lambda leaf: np.full_like(leaf, value), fresh.params['fc8'])
+        state = dataclasses.replace(fresh, params=fresh.params | {'fc8': fc8}, step=fresh.step + step)
         with Checkpointer(workdir, keep=5) as checkpoints:
             checkpoints.save(jax.device_put(state, make_mesh(1, 1).devices.item()), data_order=3)
 
@@ -53,7 +52,8 @@ def open_snapshot(workdir, tiny):
     return load_snapshot(workdir, load_config(workdir), tiny)
 
 
-def test_load_snapshot_newest_whole_checkpoint(run, tiny):
+@pytest.mark.slow
+def test_load_snapshot_takes_newest_whole_checkpoint(run, tiny):
     workdir, save = run
     save(9, 0.25)
     save(10, 0.5)
@@ -70,6 +70,7 @@ def test_load_snapshot_newest_whole_checkpoint(run, tiny):
     assert note.startswith('checkpoint 10 is damaged') and note.endswith('an older one is looked at')
 
 
+@pytest.mark.slow
 def test_load_snapshot_without_whole_checkpoint(run, tiny):
     workdir, _ = run
     damage(workdir / 'checkpoints/0')
@@ -81,6 +82,7 @@ def test_load_snapshot_without_whole_checkpoint(run, tiny):
     assert snapshot.notes == ('it has no checkpoint yet: looked at before its first step',)
 
 
+@pytest.mark.slow
 def test_load_snapshot_refuses_another_network_and_notes_another_dataset(run, tiny):
     workdir, _ = run
     text = (workdir / 'run.json').read_text()
@@ -102,4 +104,4 @@ def test_examine_workdir_refuses_missing_run():
 def test_make_snapshot_lr_multipliers(lab):
     """Released, 300 steps: conv1 at a tenth of the rate from 66/91 of them on, 217.6, and at 0 from 71/91 on, 234.1."""
     snapshot = lab.make_snapshot(steps=300)
-    assert snapshot.lr_multipliers == (LayerLRMultiplier('conv1', 218, 0.1), LayerLRMultiplier('conv1', 234, 0.0))
+    assert snapshot.run.lr_multipliers == (LayerLRMultiplier('conv1', 218, 0.1), LayerLRMultiplier('conv1', 234, 0.0))

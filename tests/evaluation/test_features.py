@@ -1,17 +1,13 @@
-"""Features of single stages against the plain network, on meshes; the files they are written to."""
-
-import json
+"""Features of single stages against the plain network, on meshes."""
 
 import jax
 import numpy as np
 import oracle
-import pyarrow.parquet as pq
 import pytest
-from random_networks import CLASSES, network_of
+from random_networks import network_of
+from simplejpeg import decode_jpeg
 
-from alexnet_jax.data.decode import decode_record
 from alexnet_jax.errors import InputError
-from alexnet_jax.evaluation.feature_files import About, check_output, write_features
 from alexnet_jax.evaluation.features import find_stage, format_stages, iter_features
 from alexnet_jax.model.zoo import VARIANTS
 from alexnet_jax.sharding.mesh import make_mesh
@@ -25,9 +21,7 @@ def network():
 @pytest.fixture(scope='module')
 def expected(network, tiny):
     """By the plain network's functions: some stages of all 13 validation images' centre crops."""
-    images = np.stack([decode_record(jpeg)[16:240, 16:240] for jpeg, _ in tiny.records('validation')]).astype(
-        np.float32
-    )
+    images = np.stack([decode_jpeg(jpeg)[16:240, 16:240] for jpeg, _ in tiny.records('validation')]).astype(np.float32)
     p = network.params
 
     @jax.jit
@@ -45,9 +39,14 @@ def expected(network, tiny):
 
 @pytest.mark.parametrize(
     ('shape', 'layer'),
-    [((1, 1), 'conv5/relu'), ((1, 2), 'conv2'), ((2, 2), 'fc7'), ((1, 2), 'fc8')],
+    [  # a convolution's halves, a dense layer's, and fc8, which both devices have whole
+        ((1, 2), 'conv2'),
+        ((2, 2), 'fc7'),
+        ((1, 2), 'fc8'),
+        pytest.param((1, 1), 'conv5/relu', marks=pytest.mark.repeats),
+    ],
 )
-def test_features_equal_the_plain_network_s(network, tiny, expected, shape, layer):
+def test_iter_features_equals_the_plain_network(network, tiny, expected, shape, layer):
     """Towers put together in their order, units halved, 13 images in batches of 4."""
     records, told = tiny.records('validation'), []
     stage = find_stage(network.variant, layer)
@@ -60,7 +59,7 @@ def test_features_equal_the_plain_network_s(network, tiny, expected, shape, laye
     assert told == [4, 8, 12, 13]
 
 
-def test_a_layer_is_its_last_stage():
+def test_find_stage_takes_a_layer_for_its_last_stage():
     assert find_stage(VARIANTS['released'], 'conv1') == 'conv1/relu'
     assert find_stage(VARIANTS['paper'], 'conv1') == 'conv1/pool'
     assert find_stage(VARIANTS['paper'], 'conv1/norm') == 'conv1/norm'
@@ -70,69 +69,8 @@ def test_a_layer_is_its_last_stage():
             find_stage(VARIANTS['paper'], layer)
 
 
-def test_the_list_has_all_of_them(network):
+def test_format_stages_lists_all(network):
     lines = format_stages(network).splitlines()
     assert len(lines) == 23
     assert lines[2].split() == ['conv1/pool', '27x27x6', '4,374']
     assert lines[-2].split() == ['fc7/dropout', '256', '256', '=', 'fc7']
-
-
-BATCHES = [(np.arange(12, dtype=np.float32).reshape(2, 2, 1, 3), np.array([2, 0], np.int32))]
-BATCHES += [(np.full((1, 2, 1, 3), 7, np.float32), np.array([1], np.int32))]
-ROWS = np.concatenate([rows for rows, _ in BATCHES])
-
-
-def about(**changes):
-    known = {'layer': 'conv5/pool', 'network': 'runs/x, step 3', 'images': 'tiny, validation', 'classes': CLASSES}
-    return About(**{**known, 'names': None, 'labels': None, **changes})
-
-
-@pytest.mark.parametrize('files', [False, True])
-def test_npz(tmp_path, files):
-    given = about(names=('a.jpg', 'b.jpg', 'ä.jpg'), labels=np.array([-1, 2, 0], np.int32)) if files else about()
-    write_features(tmp_path / 'f.npz', BATCHES, given, shape=(2, 1, 3))
-    with np.load(tmp_path / 'f.npz', allow_pickle=False) as file:
-        np.testing.assert_array_equal(file['features'], ROWS)
-        assert file['labels'].tolist() == ([-1, 2, 0] if files else [2, 0, 1])
-        assert (file['files'] if files else file['records']).tolist() == (list(given.names) if files else [0, 1, 2])
-        assert [str(file[key]) for key in ('layer', 'network', 'images')] == [given.layer, given.network, given.images]
-        assert file['classes'].tolist() == list(CLASSES)
-    assert [path.name for path in tmp_path.iterdir()] == ['f.npz']
-
-
-@pytest.mark.parametrize('files', [False, True])
-def test_parquet(tmp_path, files):
-    given = about(names=('a.jpg', 'b.jpg', 'ä.jpg'), labels=np.array([-1, 2, 0], np.int32)) if files else about()
-    write_features(tmp_path / 'f.parquet', BATCHES, given, shape=(2, 1, 3))
-    table = pq.read_table(tmp_path / 'f.parquet')
-    columns = table.to_pydict()
-    np.testing.assert_array_equal(np.array(columns['features']).reshape(3, 2, 1, 3), ROWS)
-    if files:
-        assert columns['file'] == list(given.names)
-        assert (columns['label'], columns['class']) == ([None, 2, 0], [None, 'red', 'blue'])
-    else:
-        assert columns['record'] == [0, 1, 2]
-        assert (columns['label'], columns['class']) == ([2, 0, 1], ['red', 'blue', 'green'])
-    facts = {key.decode(): value.decode() for key, value in table.schema.metadata.items()}
-    assert {key: facts[key] for key in ('layer', 'network', 'images')} == {
-        key: getattr(given, key) for key in ('layer', 'network', 'images')
-    }
-    assert (json.loads(facts['shape']), json.loads(facts['classes'])) == ([2, 1, 3], list(CLASSES))
-
-
-def test_a_file_that_cannot_be_is_refused_before_the_work(tmp_path):
-    with pytest.raises(InputError, match=r'must end in \.npz or \.parquet'):
-        check_output(tmp_path / 'f.csv')
-    with pytest.raises(InputError, match='there is no folder'):
-        check_output(tmp_path / 'nowhere' / 'f.npz')
-
-
-def test_what_stops_half_way_leaves_no_file(tmp_path):
-    def broken():
-        yield BATCHES[0]
-        raise InputError('a record is damaged')
-
-    for name in ('f.npz', 'f.parquet'):
-        with pytest.raises(InputError, match='a record is damaged'):
-            write_features(tmp_path / name, broken(), about(), shape=(2, 1, 3))
-    assert list(tmp_path.iterdir()) == []

@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from alexnet_jax.errors import InputError
-from alexnet_jax.evaluation.figure_4 import OTHER, RIGHT, Neighbour, Predicted, draw_figure_4
+from alexnet_jax.evaluation.figure_4 import OTHER, RIGHT, Predicted, draw_figure_4
 
 GREEN, VIOLET = (10, 200, 30), (130, 20, 220)
 LIKELIEST = [('shoe', 0.5), ('hat', 0.25), ('x$_$' * 20, 0.125), ('дом', 0.1), ('鞋', 0.025)]
@@ -22,7 +22,7 @@ def count(path, colour):
     return int((np.asarray(Image.open(path).convert('RGB')) == colour).all(axis=-1).sum())
 
 
-def test_bars_are_as_long_as_probabilities_and_the_right_one_is_pink(tmp_path, recwarn):
+def test_draw_figure_4_makes_bars_as_long_as_probabilities_and_the_right_one_pink(tmp_path, recwarn):
     """The bars' 1 is 180 pixels long; names lie on them, so areas are compared with tolerance."""
     path = tmp_path / 'f.png'
     draw_figure_4(path, [Predicted(plain(GREEN), 'hat', LIKELIEST)])
@@ -36,18 +36,18 @@ def test_bars_are_as_long_as_probabilities_and_the_right_one_is_pink(tmp_path, r
     assert not [w for w in recwarn if 'Glyph' in str(w.message)]
 
 
-def test_five_images_make_two_rows_and_each_has_its_neighbours(tmp_path):
+def test_draw_figure_4_of_five_images_makes_two_rows_with_neighbours(tmp_path):
     path = tmp_path / 'f.png'
     shown = [Predicted(plain(GREEN), None, LIKELIEST)] * 5
     draw_figure_4(path, shown)
     alone = count(path, GREEN)
     assert alone == pytest.approx(5 * 180**2, rel=0.02)
-    draw_figure_4(path, shown, [[Neighbour(plain(VIOLET), 'shoe', 1.0)] * 6] * 5)
+    draw_figure_4(path, [Predicted(plain(GREEN), None, LIKELIEST, [(plain(VIOLET), 'shoe')] * 6)] * 5)
     small = (count(path, GREEN) - alone) / 5  # the test image again, in the first column
     assert small > 80**2
     assert count(path, VIOLET) == pytest.approx(30 * small, rel=0.02)
 
 
-def test_a_file_that_cannot_be_written_is_one_line(tmp_path):
+def test_draw_figure_4_refuses_a_path_that_cannot_be_written(tmp_path):
     with pytest.raises(InputError, match='choose another --figure'):
         draw_figure_4(tmp_path / 'nowhere' / 'f.png', [Predicted(plain(GREEN), None, LIKELIEST)])

@@ -5,7 +5,7 @@ import math
 
 import pytest
 
-from alexnet_jax.evaluation.landmarks import TrainingHistory, landmarks, on_course
+from alexnet_jax.evaluation.landmarks import TrainingHistory, check_landmarks
 
 # 10,009 steps of 128 are an epoch, 20 are 200,182; the rate falls after step 250,000.
 GOOD = TrainingHistory(
@@ -22,15 +22,16 @@ GOOD = TrainingHistory(
 NAMES = ('start', 'plateau', 'early', 'drop', 'centre 1', 'centre 5', 'ten-view 1', 'ten-view 5')
 
 
-def verdicts(**changes):
-    passed = landmarks(dataclasses.replace(GOOD, **changes))
-    return dict(zip(NAMES, (landmark.verdict for landmark in passed), strict=True)), passed
+def check(**changes):
+    """(checks, verdicts by name) of a run like GOOD with changes."""
+    checks = check_landmarks(dataclasses.replace(GOOD, **changes))
+    return checks, {name: landmark.verdict for name, landmark in zip(NAMES, checks, strict=True)}
 
 
-def test_the_published_run_is_on_course():
-    found, passed = verdicts()
-    assert set(found.values()) == {'as expected'} and on_course(passed)
-    assert [landmark.found for landmark in passed] == [
+def test_check_landmarks_finds_the_published_run_as_expected():
+    checks, verdicts = check()
+    assert set(verdicts.values()) == {'as expected'}
+    assert [landmark.found for landmark in checks] == [
         *('6.92 at step 20', '512,000, step 4,000', '55.0% at step 201,000', '53.0% to 47.0%'),
         *('42.7%', '19.8%', '40.7%', '18.2%'),
     ]
@@ -72,12 +73,10 @@ def test_the_published_run_is_on_course():
         ({'dataset': 'clothing'}, 'plateau', 'not comparable'),
     ],
 )
-def test_each_side_of_a_bound(changes, name, verdict):
-    found, passed = verdicts(**changes)
-    assert found[name] == verdict
-    assert on_course(passed) == ('off' not in found.values())
+def test_check_landmarks_tells_each_side_of_a_bound(changes, name, verdict):
+    assert check(**changes)[1][name] == verdict
 
 
-def test_a_run_that_has_logged_one_line_has_most_before_it():
-    found, passed = verdicts(losses=GOOD.losses[:1], errors=(), final={})
-    assert found.pop('start') == 'as expected' and set(found.values()) == {'not yet'} and on_course(passed)
+def test_check_landmarks_of_one_log_line_are_mostly_not_yet():
+    _, verdicts = check(losses=GOOD.losses[:1], errors=(), final={})
+    assert verdicts.pop('start') == 'as expected' and set(verdicts.values()) == {'not yet'}

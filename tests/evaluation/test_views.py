@@ -21,7 +21,7 @@ def compiled():
     return jax.jit(cut_view)
 
 
-def test_ten_views_are_four_corners_and_the_centre_and_their_mirror_images(compiled):
+def test_get_views_ten_are_corners_centre_and_their_mirror_images(compiled):
     expected = {patch.tobytes() for patch in PATCHES.values()}
     expected |= {np.flip(patch, axis=2).tobytes() for patch in PATCHES.values()}
     found = [np.asarray(compiled(IMAGES, *view)) for view in get_views('ten_view')]
@@ -32,12 +32,12 @@ def test_ten_views_are_four_corners_and_the_centre_and_their_mirror_images(compi
     assert compiled._cache_size() == 1  # one program for every view
 
 
-def test_the_centre_is_the_middle_as_it_is(compiled):
+def test_get_views_centre_is_the_middle_as_it_is(compiled):
     (view,) = get_views('centre')
     np.testing.assert_array_equal(compiled(IMAGES, *view), PATCHES['centre'])
 
 
-def test_views_of_caffes_crops_of_227():
+def test_get_views_of_caffes_crops_of_227():
     """caffe/python/caffe/io.py oversample: four corners and the centre, 30 places along each side."""
     found = {np.asarray(cut_view(IMAGES, *view, size=227)).tobytes() for view in get_views('ten_view', 227)}
     patches = [IMAGES[:, top : top + 227, left : left + 227] for top in (0, 29) for left in (0, 29)]
@@ -45,7 +45,7 @@ def test_views_of_caffes_crops_of_227():
     assert found == {x.tobytes() for patch in patches for x in (patch, patch[:, :, ::-1])}
 
 
-def test_views_of_24_out_of_32_and_of_whole_records():
+def test_get_views_of_24_out_of_32_and_of_whole_records():
     """The four corners, the centre 4 from each edge; of whole records, two in place of ten."""
     small = IMAGES[:, :32, :32]
     found = [np.asarray(cut_view(small, *view, size=24)) for view in get_views('ten_view', 24, record=32)]

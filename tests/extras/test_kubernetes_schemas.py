@@ -20,11 +20,11 @@ MODELS = {
 }
 
 
-def documents(name):
+def load_documents(name):
     return list(yaml.safe_load_all((cli.ROOT / 'launch' / name).read_text()))
 
 
-def unknown_names(value, type_name, place):
+def find_unknown_names(value, type_name, place):
     """Where `value` has a name that its type does not: 'V1Job', 'List[V1Container]', 'Dict[str, str]', 'str', ..."""
     inner = re.fullmatch(r'(?:list\[|dict\(str, |dict\[str, )(.*)[\])]', type_name, re.IGNORECASE)
     model = getattr(client, type_name, None)
@@ -38,31 +38,31 @@ def unknown_names(value, type_name, place):
     found = []
     for key, part in parts.items():
         there = f'{place}.{key}'
-        found += unknown_names(part, types[key], there) if key in types else [there]
+        found += find_unknown_names(part, types[key], there) if key in types else [there]
     return found
 
 
 def check(document):
     """Fails unless every name is known and every value of the type that the schema wants."""
     name = MODELS[document['apiVersion'], document['kind']]
-    assert unknown_names(document, name, document['kind']) == []
+    assert find_unknown_names(document, name, document['kind']) == []
     getattr(client, name).model_validate(document, by_alias=True)
 
 
-def test_the_files_are_there():
+def test_schema_is_asked_about_every_file():
     assert FILES == ['kubernetes.yaml', 'kubernetes_storage.yaml', 'kubernetes_sweep.yaml']
 
 
 @pytest.mark.parametrize('name', FILES)
-def test_a_file_is_what_the_schema_says(name):
-    found = documents(name)
+def test_schema_accepts_every_file(name):
+    found = load_documents(name)
     assert found
     for document in found:
         check(document)
 
 
-def spoilt(change):
-    (job,) = (document for document in documents('kubernetes.yaml') if document['kind'] == 'Job')
+def make_spoilt_job(change):
+    (job,) = (document for document in load_documents('kubernetes.yaml') if document['kind'] == 'Job')
     change(job['spec'], job['spec']['template']['spec']['containers'][0])
     return job
 
@@ -86,6 +86,6 @@ def rule(spec):
         (lambda spec, container: rule(spec).pop('action'), 'podFailurePolicy.rules.0.action\n  Field required'),
     ],
 )
-def test_what_is_no_part_of_the_schema_is_found(change, says):
+def test_schema_refuses_unknown_names_and_types(change, says):
     with pytest.raises((AssertionError, ValueError), match=re.escape(says)):
-        check(spoilt(change))
+        check(make_spoilt_job(change))

@@ -22,7 +22,7 @@ print(json.dumps({
 """
 
 
-def text_of(cell):
+def get_text(cell):
     """What a cell printed."""
     return ''.join(output['text'] for output in cell.outputs if output.output_type == 'stream')
 
@@ -43,10 +43,10 @@ def executed(saved, program_cache):
     where = {'metadata': {'path': str(NOTEBOOK.parent)}}
     client = nbclient.NotebookClient(notebook, timeout=900, kernel_name='python3', resources=where)
     client.execute(env=cli.environment(program_cache, compile_less=False))  # it trains for long
-    return notebook, json.loads(text_of(notebook.cells.pop()))
+    return notebook, json.loads(get_text(notebook.cells.pop()))
 
 
-def test_it_learns(executed):
+def test_notebook_learns(executed):
     losses = executed[1]['losses']
     assert len(losses) == 200
     assert sum(losses[:10]) / 10 == pytest.approx(math.log(10), abs=0.4)  # guessing
@@ -54,7 +54,7 @@ def test_it_learns(executed):
     assert executed[1]['error'] < 0.75
 
 
-def test_what_is_exchanged_is_what_the_paper_says(executed):
+def test_notebook_exchanges_what_the_paper_says(executed):
     """Half of 256 maps of 13x13, of 256 of 6x6, of 4096 units, at an eighth; 32 images, 4 bytes."""
     conv3, fc6, fc7 = 32 * 13 * 13 * 16 * 4, 32 * 6 * 6 * 16 * 4, 32 * 256 * 4
     forward = [('conv3', conv3), ('fc6', fc6), ('fc7', fc7), ('fc8', fc7)]
@@ -64,18 +64,18 @@ def test_what_is_exchanged_is_what_the_paper_says(executed):
     assert sorted(executed[1]['compiled']) == sorted(expected)
 
 
-def test_one_device_comes_to_the_same_loss(executed):
+def test_notebook_comes_to_the_same_loss_on_one_device(executed):
     two, one = executed[1]['alone']
     assert two == pytest.approx(one, rel=1e-5)
 
 
-def test_the_saved_outputs_are_those_of_this_code(saved, executed):
+def test_notebook_holds_the_outputs_of_this_code(saved, executed):
     code = [cell for cell in saved.cells if cell.cell_type == 'code']
     assert [cell.execution_count for cell in code] == list(range(1, len(code) + 1))
     assert sum('image/png' in output.get('data', {}) for cell in code for output in cell.outputs) == 4
     assert NOTEBOOK.stat().st_size < 500_000
     fresh = {cell.id: cell for cell in executed[0].cells}
-    same = [cell.id for cell in code if text_of(cell) and text_of(cell) == text_of(fresh[cell.id])]
+    same = [cell.id for cell in code if get_text(cell) and get_text(cell) == get_text(fresh[cell.id])]
     # The network, who holds what, the exchange by hand, the schedule, the compiled program: nothing measured in them.
     assert len(same) >= 5
-    assert any('by hand' in text_of(cell) for cell in code if cell.id in same)
+    assert any('by hand' in get_text(cell) for cell in code if cell.id in same)

@@ -10,14 +10,13 @@ import math
 import jax
 import pytest
 from extras.conftest import extra
-from jax import lax
+from talkative import Talkative
 
 from alexnet_jax.communication import audit, cost_model, scaling
 from alexnet_jax.communication.messages import Message, expected_schedule
-from alexnet_jax.communication.topology import count_links, make_topology_mesh, parse_topology
+from alexnet_jax.communication.topology import count_links, make_topology_devices, parse_topology
 from alexnet_jax.errors import InputError
-from alexnet_jax.model.alexnet import AlexNet
-from alexnet_jax.sharding.mesh import TOWER
+from alexnet_jax.sharding.mesh import TOWER, make_mesh
 from alexnet_jax.training import step as step_module
 from alexnet_jax.training.config import make_config
 from alexnet_jax.training.validation import validate_config
@@ -96,7 +95,7 @@ def check_towers(messages, mesh):
     assert backward <= {('backward', op) for op in ('reduce-scatter', 'all-reduce', 'collective-permute')}
 
 
-def test_two_devices_of_a_2x2_slice_talk_at_the_four_exchanges_and_nowhere_else():
+def test_two_device_on_a_2x2_slice_talks_at_the_four_exchanges_and_nowhere_else():
     messages, cost, mesh = compiled(config_of('two_device', (1, 2)), 'v5e:2x2')
     check_towers(messages, mesh)
     assert {m.axis for m in messages} == {TOWER}
@@ -106,7 +105,7 @@ def test_two_devices_of_a_2x2_slice_talk_at_the_four_exchanges_and_nowhere_else(
     assert cost.operations > 0
 
 
-def test_towers_and_replicas_on_256_chips_exchange_in_pairs_and_average_over_all_pairs():
+def test_hybrid_on_256_chips_exchanges_in_pairs_and_averages_over_all_pairs():
     messages, _, mesh = compiled(config_of('hybrid', (128, 2)), 'v5e:16x16')
     check_towers(messages, mesh)
     others = [m for m in messages if TOWER not in m.axis]
@@ -122,16 +121,7 @@ def test_towers_and_replicas_on_256_chips_exchange_in_pairs_and_average_over_all
     assert predicted.link_bytes == {'tower': tower, 'data': pytest.approx(averaged / 3)}
 
 
-class Talkative(AlexNet):
-    """Talks one time more: adds nothing to conv5's input, but asks the other tower what nothing is."""
-
-    def _convolve(self, conv, x):
-        if conv.name == 'conv5':
-            x = x + 1e-30 * lax.psum(x.mean(), TOWER)
-        return super()._convolve(conv, x)
-
-
-def test_a_network_that_talks_one_time_more_is_caught(monkeypatch):
+def test_compile_for_catches_a_network_that_talks_one_time_more(monkeypatch):
     monkeypatch.setattr(step_module, 'AlexNet', Talkative)
     messages, _, mesh = compiled(config_of('two_device', (1, 2)), 'v5e:2x2')
     with pytest.raises(AssertionError):
@@ -141,36 +131,35 @@ def test_a_network_that_talks_one_time_more_is_caught(monkeypatch):
 
 
 @pytest.mark.parametrize('topology', ['v4:2x2x1', 'v5e:1x1', 'v5e:1x2', 'v5e:2x4', 'v5p:2x2x2', 'v6e:4x4'])
-def test_a_topology_has_one_device_for_each_chip(topology):
-    chips = math.prod(parse_topology(topology))
-    mesh = make_topology_mesh(topology, chips, 1)
-    assert len({tuple(device.coords) for device in mesh.devices.flat}) == chips
-    assert {device.platform for device in mesh.devices.flat} == {'tpu'}
+def test_make_topology_devices_has_one_for_each_chip(topology):
+    devices, chips = make_topology_devices(topology), math.prod(parse_topology(topology))
+    assert len({tuple(device.coords) for device in devices}) == len(devices) == chips
+    assert {device.platform for device in devices} == {'tpu'}
 
 
-def test_a_mesh_that_does_not_fit_and_a_slice_that_cannot_be_are_one_line():
+def test_make_topology_devices_and_make_mesh_refuse_in_one_line():
     with pytest.raises(InputError, match=r'a mesh of 4x2 .* needs 8 devices, but 4 TPU device'):
-        make_topology_mesh('v5e:2x2', 4, 2)
+        make_mesh(4, 2, devices=make_topology_devices('v5e:2x2'))
     with pytest.raises(
         InputError, match=r'^--topology=v5e:3x3 cannot be compiled for: .*; use one like v5e:1x1'
     ) as found:
-        make_topology_mesh('v5e:3x3', 1, 1)
+        make_topology_devices('v5e:3x3')
     assert '\n' not in found.value.args[0]
 
 
-def test_the_groups_of_one_weird_trick_are_blocks_of_chips():
-    mesh = make_topology_mesh('v5e:16x16', 64, 4, one_weird_trick=True)
-    assert count_links(mesh, ('model',), shape=(16, 16), ring=16) == 2  # a host's 2x2
+def test_count_links_of_one_weird_trick_on_blocks_of_chips():
+    mesh = make_mesh(64, 4, one_weird_trick=True, devices=make_topology_devices('v5e:16x16'))
+    assert count_links(mesh, ('model',), 'v5e:16x16') == 2  # a host's 2x2
 
 
-def test_the_report_has_both_readings_the_chip_and_the_prediction(monkeypatch):
+def test_report_prediction_has_both_readings_the_chip_and_the_prediction(monkeypatch):
     """The compiler replaced again."""
     mean = Message('', 'all-reduce', 'data', 'backward', (HELD,), 'float32', 50_000_000)
     monkeypatch.setattr(cost_model, 'compile_for', lambda *_: ([mean], cost_model.Cost(197e9, 819_000, 1, 2, 3)))
     figures, text = cost_model.report_prediction(config_of('hybrid', (2, 2)), 'v5e:2x2', num_classes=CLASSES)
     assert json.loads(json.dumps(figures))['compiled'][0]['bytes'] == 50_000_000
     towers = [(m['layer'], m['direction']) for m in figures['traced'] if m['axis'] == TOWER]
-    assert towers == list(design(make_topology_mesh('v5e:2x2', 2, 2)))
+    assert towers == list(design(make_mesh(2, 2)))
     assert figures['chip']['flops'] == 197e12
     assert figures['prediction']['step'] == pytest.approx(2e-3)
     assert f'50,000,000{2 * 4 * HELD // 2:>14,}' in text  # what it receives, beside the formula
@@ -178,23 +167,22 @@ def test_the_report_has_both_readings_the_chip_and_the_prediction(monkeypatch):
     assert 'predicted step: 2.000 ms' in text
 
 
-def test_a_table_compiles_each_program_once(tmp_path, monkeypatch):
+def test_report_scaling_compiles_each_program_once(tmp_path, monkeypatch, capsys):
     """The compiler replaced, since it has its tests above; all before it is real."""
     said, asked = [Message('conv3', 'all-gather', 'tower', 'forward', (2, 4), 'float32', 50_000_000)], []
 
     def compile_for(lowered, mesh):
         asked.append(mesh.devices.size)
         if mesh.devices.size == 1:
-            raise cost_model.TooLarge('no')
+            raise cost_model.TooLargeError('no')
         return said, cost_model.Cost(197e9, 819_000, 1, 2, 3)
 
     monkeypatch.setattr(cost_model, 'compile_for', compile_for)
-    output, lines = tmp_path / 'rows.json', []
-    options = {'num_classes': CLASSES, 'output': str(output), 'info': lines.append}
+    options = {'num_classes': CLASSES, 'output': str(tmp_path / 'rows.json')}
     config = config_of('hybrid', (2, 2))
     figures, text = scaling.report_scaling(config, 'v5e', ['1', '2', '4'], scaling='weak', **options)
     assert asked == [1, 2, 4]
-    assert lines[2] == 'compiling for v5e:2x2, mesh 2x2, 64 images ...'
+    assert capsys.readouterr().err.splitlines()[2] == 'compiling for v5e:2x2, mesh 2x2, 64 images ...'
     rows = figures['rows']
     assert [(row['mesh'], row['batch_size']) for row in rows] == [([1, 1], 16), ([1, 2], 32), ([2, 2], 64)]
     assert 'prediction' not in rows[0] and 'does not fit' in text

@@ -60,7 +60,7 @@ class Saboteur:
         self.wrap(run_dir, 'open_or_render', lambda *_: self.act())
 
     def arm_agree(self):
-        """Between its own word and the others', where processes compare what they have."""
+        """After it has told the others what it has, before it reads what they have."""
         from alexnet_jax.distributed import hosts
 
         client, saboteur = hosts.get_store, self
@@ -101,7 +101,7 @@ class Saboteur:
         from alexnet_jax.run.testing import Tester
 
         step = [0]
-        self.wrap(Tester, 'test', lambda _, state, protocol: step.__setitem__(0, int(state.step)))
+        self.wrap(Tester, 'test', lambda tester, state, protocol: step.__setitem__(0, int(state.step)))
         original = Evaluator.__call__
 
         def test(evaluator, *arguments, progress, **options):

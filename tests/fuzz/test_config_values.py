@@ -1,6 +1,6 @@
 """`validate_config` accepts what the statement below admits, nothing else; a command line ends in one line or in that.
 
-absl.s flags are global: the parser gets fresh ones here, for each input, with the config flag of alexnet_jax/main.py.
+absl's flags are global: the parser gets fresh ones here, for each input, with the config flag of alexnet_jax/main.py.
 """
 
 import ast
@@ -26,7 +26,7 @@ from alexnet_jax.model.ablations import ABLATIONS, CONTAINED
 from alexnet_jax.model.zoo import VARIANTS
 from alexnet_jax.sharding.mesh import make_mesh
 from alexnet_jax.training.build import build_run, make_variant
-from alexnet_jax.training.config import make_config
+from alexnet_jax.training.config import TRACKING, make_config
 from alexnet_jax.training.schedule import Plateau
 from alexnet_jax.training.validation import validate_config
 
@@ -92,7 +92,7 @@ ADMITS = {
     'without': known_parts,
     'crops': optional(int32(1)),
     'images_per_crop': optional(int32(1)),
-    'tracking': either('', 'wandb', 'mlflow', 'trackio'),
+    'tracking': either('', *TRACKING),
     'seed': int32(0),
     'batch_size': int32(1),
     'epochs': epochs,
@@ -235,10 +235,11 @@ def use(config):
     assert 0 < rate < math.inf
 
 
-def test_the_statement_has_every_key():
+def test_statement_has_every_key():
     assert set(ADMITS) == set(make_config('birds', mesh=(1, 2)))
 
 
+@pytest.mark.slow
 @fuzzed(250)
 @hypothesis.given(st.lists(PAIRS, min_size=1, max_size=3).map(dict))
 def test_validate_config_accepts_what_the_statement_admits(values):
@@ -314,7 +315,7 @@ def meaning(key, text):
 
 @fuzzed(150)
 @hypothesis.given(pair=st.tuples(KEYS, TEXTS) | PAIRS.map(lambda pair: (pair[0], written(pair[1]))))
-def test_an_override_is_read_as_written_or_refused_in_one_line(pair, monkeypatch):
+def test_parse_config_flags_reads_an_override_as_written_or_refuses_it_in_one_line(pair, monkeypatch):
     key, text = pair
     found = outcome('command line', lambda: parsed([f'--config.{key}={text}'], monkeypatch), InputError, SystemExit)
     if isinstance(found, Exception | SystemExit):
@@ -339,6 +340,6 @@ ARGUMENTS = st.tuples(
 @hypothesis.example(options=['--config.else=1'])
 @hypothesis.example(options=['--config.a\nb=1'])
 @hypothesis.given(options=st.lists(ARGUMENTS, min_size=1, max_size=3))
-def test_any_other_argument_is_refused_in_one_line_too(options, monkeypatch):
+def test_parse_config_flags_refuses_any_other_argument_in_one_line(options, monkeypatch):
     found = outcome('arguments', lambda: parsed(options, monkeypatch), InputError, SystemExit)
     assert isinstance(found, InputError | SystemExit) or admitted(vars(found))

@@ -81,11 +81,11 @@ def forge(data, edits, cut):
     return bytes(data if cut is None else data[: int(cut * len(data))])
 
 
-def used():
+def get_peak_megabytes():
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
-def equal(found, expected):
+def are_equal(found, expected):
     return all(map(np.array_equal, jax.tree.leaves(found), jax.tree.leaves(expected)))
 
 
@@ -96,16 +96,16 @@ def test_open_weights_reads_or_refuses_forged_files(whole, tmp_path, monkeypatch
     kind = data.draw(st.sampled_from(sorted(whole)))
     content, original = whole[kind]
     (tmp_path / 'w').write_bytes(forge(content, edits, cut))
-    memory, clock = used(), time.process_time()
+    memory, clock = get_peak_megabytes(), time.process_time()
     found = outcome(f'weights, {kind}', lambda: open_weights(tmp_path / 'w'), InputError)
     assert time.process_time() - clock < SECONDS
-    assert used() - memory < MEGABYTES
+    assert get_peak_megabytes() - memory < MEGABYTES
     assert [file.name for file in tmp_path.iterdir()] == ['w']
     if isinstance(found, InputError):
         return
     if kind in OWN:  # their arrays have hashes
         assert found.name == original.name
-        assert equal((found.params, found.mean_image), (original.params, original.mean_image))
+        assert are_equal((found.params, found.mean_image), (original.params, original.mean_image))
     else:
         assert jax.tree.map(np.shape, found.params) == jax.tree.map(np.shape, original.params)
         assert all(x.dtype == np.float32 and np.isfinite(x).all() for x in jax.tree.leaves(found.params))

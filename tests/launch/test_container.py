@@ -1,7 +1,8 @@
-"""The Dockerfile without Docker: its steps, run in the order and with the words it has."""
+"""The Dockerfile without Docker: its steps, run in the order and with the words it has.
 
-import fnmatch
-import json
+That its entry point trains with what is copied, tests/launch/test_kubernetes.py shows in two pods of the image.
+"""
+
 import os
 import re
 import subprocess
@@ -29,26 +30,12 @@ def get_arguments(start):
 
 @pytest.fixture
 def context(tmp_path):
-    """What .dockerignore leaves of the checkout: `COPY . .`."""
-    lines = (cli.ROOT / '.dockerignore').read_text().splitlines()
-    assert '*' in lines  # everything is out but
-    kept = [line[1:] for line in lines if line.startswith('!')]
-    names = [path.name for path in cli.ROOT.iterdir()]
-    parts = [name for name in names if any(fnmatch.fnmatch(name, pattern) for pattern in kept)]
-    assert '.git' not in parts and 'data' not in parts
-    return checkout.copy(tmp_path, parts=parts)
+    return checkout.copy_context(tmp_path)
 
 
-def test_container_entry_point_trains_with_what_is_copied(context, tiny_dir, program_cache):
-    command = [*checkout.get_entrypoint(), '--config=configs/two_device.py', f'--config.data_dir={tiny_dir}']
-    ((code, error),) = checkout.run_together(
-        [*command, *checkout.TINY, '--workdir=runs/a'], [checkout.make_environment(program_cache)], cwd=context
-    )
-    assert code == 0, error
-    assert json.loads((context / 'runs/a/result.json').read_text())['steps'] == 2
-
-
-@pytest.mark.parametrize('extra', ['', 'cuda12', 'cuda13', 'tpu'])
+@pytest.mark.parametrize(
+    'extra', ['', 'cuda12', *(pytest.param(e, marks=pytest.mark.repeats) for e in ('cuda13', 'tpu'))]
+)
 def test_container_argument_names_an_extra(context, extra, tmp_path):
     """The RUN line itself, with a pip that only prints its arguments."""
     bin = tmp_path / 'bin'

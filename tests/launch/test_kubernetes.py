@@ -12,6 +12,7 @@ import cli
 import pytest
 import yaml
 from slurm_cluster import find_free_ports
+from sweep import programs
 
 from alexnet_jax.distributed.hosts import ProcessGroup, find_process_group
 from alexnet_jax.errors import FAILED, INTERRUPTED, LOST
@@ -105,9 +106,13 @@ def test_job_gives_every_pod_its_index_and_the_coordinator():
         )
 
 
+@pytest.mark.slow
 def test_job_trains_in_two_pods(tmp_path, tiny_dir, program_cache):
-    """On loopback, where no Service resolves alexnet-0.alexnet: that one variable differs."""
-    top = checkout.copy(tmp_path)
+    """By the image's entry point and with what the image holds.
+
+    On loopback, where no Service resolves alexnet-0.alexnet: that one variable differs.
+    """
+    top = checkout.copy_context(tmp_path)
     coordinator = {'JAX_COORDINATOR_ADDRESS': f'127.0.0.1:{find_free_ports(1)[0]}'}
     indices = range(load_job('kubernetes.yaml')[0]['completions'])
     pod_commands = {tuple(make_pod_command('kubernetes.yaml', index)) for index in indices}
@@ -124,9 +129,12 @@ def test_job_trains_in_two_pods(tmp_path, tiny_dir, program_cache):
     assert json.loads((top / 'runs/two_device_demo/result.json').read_text())['steps'] == 2
 
 
-def test_sweep_job_has_a_pod_for_each_point(tmp_path, tiny_dir, program_cache):
-    """As `--count` prints; the last pod's command, as written, runs the last point."""
-    top = checkout.copy(tmp_path)
+def test_sweep_job_has_a_pod_for_each_point(tmp_path, program_cache):
+    """As `--count` prints; the last pod's command, as written, runs the last point: a small program in its place."""
+    top = checkout.copy(tmp_path / 'top')
+    programs.write_program(top)
+    (top / 'runs').mkdir()
+    programs.write_script(top / 'runs', {})
     last = load_job('kubernetes_sweep.yaml')[0]['completions'] - 1
     command = make_pod_command('kubernetes_sweep.yaml', last)
     environment = checkout.make_environment(program_cache) | make_pod_environment('kubernetes_sweep.yaml', last)
@@ -135,10 +143,10 @@ def test_sweep_job_has_a_pod_for_each_point(tmp_path, tiny_dir, program_cache):
     )
     assert command[-1] == f'--index={last}'
     assert int(counted.stdout) == last + 1
-    ((code, error),) = checkout.run_together(
-        [*command, *checkout.TINY, f'--config.data_dir={tiny_dir}'], [environment], cwd=top
-    )
+    ((code, error),) = checkout.run_together([*command, '--module=program'], [environment], cwd=top)
     assert code == 0, error
     (result,) = (top / 'runs/sweep').glob('*/result.json')
     assert result.parent.name == 'learning_rate=0.01,seed=2'
-    assert json.loads(result.read_text())['steps'] == 2
+    (started,) = programs.load_starts(result.parent)
+    given = {'config': 'configs/two_device.py', 'config.learning_rate': '0.01', 'config.seed': '2'}
+    assert started['options'] | given == started['options']

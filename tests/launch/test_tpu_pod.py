@@ -1,6 +1,7 @@
 """launch/tpu_pod.sh with stand-ins for gcloud, sudo and docker, on two workers of this machine."""
 
 import json
+import os
 import shlex
 import subprocess
 import sys
@@ -59,15 +60,15 @@ if arguments[0] == 'run':
 class Pod:
     """Two workers, 0 and 1, and a folder that both see."""
 
-    def __init__(self, folder, *, cache, data_dir):
-        self.folder, self.top, self.shared = folder, folder / 'checkout', folder / 'shared'
-        for name in ('bin', '0', '1', 'shared/data', 'shared/runs', 'checkout'):
+    def __init__(self, folder, *, top, cache, data_dir, entrypoint=None):
+        self.folder, self.top, self.shared = folder, top, folder / 'shared'
+        for name in ('bin', '0', '1', 'shared/data', 'shared/runs'):
             (folder / name).mkdir(parents=True)
         programs = {
             'gcloud': GCLOUD.format(python=sys.executable, folder=str(folder)),
             'docker': DOCKER.format(
                 python=sys.executable,
-                entrypoint=checkout.get_entrypoint(),
+                entrypoint=entrypoint or checkout.get_entrypoint(),
                 options=[*checkout.TINY, f'--config.data_dir={data_dir}'],
             ),
             'sudo': '#!/bin/sh\nexec "$@"\n',
@@ -82,7 +83,6 @@ class Pod:
             'JAX_COORDINATOR_PORT': str(find_free_ports(1)[0]),
             'OMPI_COMM_WORLD_SIZE': '2',
             'OMPI_COMM_WORLD_LOCAL_RANK': '0',
-            **{f'GIT_{who}_{what}': 'test' for who in ('AUTHOR', 'COMMITTER') for what in ('NAME', 'EMAIL')},
         }
 
     def script(self, *arguments):
@@ -102,17 +102,30 @@ class Pod:
         return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
-@pytest.fixture
-def pod(tmp_path, program_cache, tiny_dir):
-    pod = Pod(tmp_path, cache=program_cache, data_dir=tiny_dir)
-    checkout.copy(pod.top, parts=('alexnet_jax', 'configs', 'launch', 'Dockerfile', '.gitignore'))
+@pytest.fixture(scope='module')
+def top(tmp_path_factory):
+    """A checkout with all committed."""
+    top = tmp_path_factory.mktemp('checkout')
+    checkout.copy(top, parts=('alexnet_jax', 'configs', 'launch', 'Dockerfile', '.gitignore'))
+    names = {f'GIT_{who}_{what}': 'test' for who in ('AUTHOR', 'COMMITTER') for what in ('NAME', 'EMAIL')}
     for command in (['init', '--quiet'], ['add', '--all'], ['commit', '--quiet', '--message=all']):
-        subprocess.run(['git', *command], cwd=pod.top, env=pod.environment, check=True)
-    return pod
+        subprocess.run(['git', *command], cwd=top, env=os.environ | names, check=True)
+    return top
 
 
-def test_tpu_pod_runs_from_create_to_delete(pod):
-    """The run's own command is executed: two processes that get their index from JAX."""
+@pytest.fixture
+def pod(top, tmp_path, program_cache, tiny_dir):
+    return Pod(tmp_path, top=top, cache=program_cache, data_dir=tiny_dir)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    'trains', [False, pytest.param(True, marks=pytest.mark.repeats)], ids=['arguments', 'two processes train']
+)
+def test_tpu_pod_runs_from_create_to_delete(top, tmp_path, program_cache, tiny_dir, trains):
+    """Where it trains, the run's own command is executed: two processes that get their index from JAX."""
+    entrypoint = None if trains else ['echo']
+    pod = Pod(tmp_path, top=top, cache=program_cache, data_dir=tiny_dir, entrypoint=entrypoint)
     run = ('--', '--config=configs/two_device.py', '--workdir=runs/a b')
     for arguments in (
         ('create', *PLACE, '--type=v5litepod-8', '--spot'),
@@ -151,6 +164,10 @@ def test_tpu_pod_runs_from_create_to_delete(pod):
         assert ['stop', '--time=120', 'alexnet'] in docker
     assert ['logs', '--follow', '--tail=100', 'alexnet'] in pod.read_calls('1/docker')
     assert ['logs', '--follow', '--tail=100', 'alexnet'] not in pod.read_calls('0/docker')
+    if not trains:
+        for worker in '01':
+            assert '--config=configs/two_device.py --workdir=runs/a b' in (pod.folder / worker / 'log').read_text()
+        return
     assert json.loads((pod.shared / 'runs/a b/result.json').read_text())['steps'] == 2
     log = (pod.folder / '0/log').read_text()
     assert '2 processes (TPU), mesh 1x2' in log and '(0,1)' in log

@@ -22,13 +22,16 @@ time.sleep(0.1)
 start_up.lap('jax')
 start_up.compile(jax.jit(lambda x: x + 1).lower(1.0))
 start_up.lap('step')
-print(json.dumps([start_up.line(), start_up.account()]))
+print(json.dumps([start_up.format_line(), start_up.to_json()]))
 """
 
 
+pytestmark = pytest.mark.slow
+
+
 @pytest.fixture(scope='module')
-def account(tmp_path_factory):
-    """Runs PROGRAM with a compilation cache, or without: (line, account, seconds seen from outside)."""
+def starts(tmp_path_factory):
+    """[(line, account, seconds seen from outside)] of PROGRAM with an empty cache, with the same again, without."""
     folder = str(tmp_path_factory.mktemp('cache'))
 
     def measure(*, cache):
@@ -40,11 +43,11 @@ def account(tmp_path_factory):
         )
         return *json.loads(out.stdout), time.monotonic() - began
 
-    return measure
+    return [measure(cache=cache) for cache in (True, True, False)]
 
 
-def test_it_begins_with_the_process_and_its_parts_are_the_whole(account):
-    line, found, outside = account(cache=False)
+def test_startup_timer_begins_with_the_process_and_its_parts_are_the_whole(starts):
+    line, found, outside = starts[2]
     assert list(found['parts']) == ['imports', 'jax', 'compile', 'step']
     assert found['parts']['imports'] >= 0.3  # slept before the account was opened
     assert found['parts']['jax'] >= 0.1
@@ -54,15 +57,14 @@ def test_it_begins_with_the_process_and_its_parts_are_the_whole(account):
     assert line.startswith(f'first step after {total} s: imports {imports}, jax ')
 
 
-def test_cached_is_what_the_cache_says(account):
-    said = [account(cache=cache)[:2] for cache in (True, True, False)]
-    assert [found['compile_cached'] for _, found in said] == [False, True, False]
-    assert ['compile (cached) ' in line for line, _ in said] == [False, True, False]
+def test_startup_timer_tells_what_the_cache_had(starts):
+    assert [found['compile_cached'] for _, found, _ in starts] == [False, True, False]
+    assert ['compile (cached) ' in line for line, _, _ in starts] == [False, True, False]
 
 
-def test_without_proc_it_begins_where_it_is_made(monkeypatch, tmp_path):
+def test_startup_timer_without_proc_begins_where_it_is_made(monkeypatch, tmp_path):
     monkeypatch.setattr('alexnet_jax.logs.timing.STAT', tmp_path / 'stat')
     began = time.perf_counter()
     start_up = StartupTimer()
     start_up.lap('imports')
-    assert 0 <= start_up.account()['total'] <= time.perf_counter() - began + 0.001
+    assert 0 <= start_up.to_json()['total'] <= time.perf_counter() - began + 0.001

@@ -8,13 +8,13 @@ from typing import ClassVar
 
 import cli
 import pytest
+from builders import config_with, run_with
 
 from alexnet_jax.errors import InputError, Interrupted
 from alexnet_jax.logs import tracking
 from alexnet_jax.logs.logger import RunLogger
 from alexnet_jax.logs.tracking import Tracking, check_tracker
-from alexnet_jax.training.config import make_config
-from alexnet_jax.training.validation import validate_config
+from alexnet_jax.training.config import TRACKING
 
 
 class Fake:
@@ -32,7 +32,7 @@ class Fake:
         self.records, self.endings = kept['records'], kept['endings']
         print('a greeting')  # as trackers do
 
-    def logged(self):
+    def get_last_steps(self):
         if not self.can_be_asked:
             return None
         return {name.split('/')[0]: step for step, values in self.records for name in values}
@@ -51,14 +51,7 @@ def fake(request, monkeypatch):
     """The class, with an empty store, under the name of mlflow."""
     kind = type('Fresh', (Fake,), {'store': {}, 'can_be_asked': request.param})
     monkeypatch.setitem(tracking.TRACKERS, 'mlflow', kind)
-    monkeypatch.setattr(tracking, 'check_tracker', lambda name: None)
     return kind
-
-
-def config(**values):
-    made = make_config(None, mesh=(1, 2))
-    made.update({'tracking': 'mlflow'} | values)
-    return validate_config(made)
 
 
 def run(workdir, steps, *, every=5, tests=(), scale=1.0):
@@ -66,17 +59,19 @@ def run(workdir, steps, *, every=5, tests=(), scale=1.0):
     workdir.mkdir(exist_ok=True)
     said = []
     start = steps[0] - 1
-    with Tracking(config(), workdir, start=start) as track, RunLogger(
-        workdir, start_step=start, total_steps=100, batch_size=8, track=track.log
-    ) as log:  # fmt: skip
+    made = run_with(tracking='mlflow')
+    with (
+        Tracking(made.config, workdir, start=start) as track,
+        RunLogger(made, workdir, start=start, track=track.log) as log,
+    ):
         track.info = said.append
         for step in steps:
             metrics = {'loss': scale * step, 'top1_error': 0.5, 'learning_rate': 0.1, 'data_wait': 0.0}
             if step % every == 0:
-                log.train(step, metrics, images_per_second=10.0)
+                log.log_training(step, metrics, images_per_second=10.0)
             if step in tests:
                 figures = {'loss': 2.0, 'top1_error': 0.5, 'top5_error': 0.1, 'examples': 3}
-                log.evaluation(step, 'centre', figures, seconds=1.0)
+                log.log_test(step, 'centre', figures, seconds=1.0)
     return said
 
 
@@ -85,18 +80,17 @@ def losses(kind, name='train/loss'):
     return [(step, values[name]) for step, values in kept['records'] if name in values]
 
 
-def test_a_tracker_gets_the_records_the_settings_and_the_result(fake, tmp_path, capsys):
-    with Tracking(config(seed=7), tmp_path, start=0) as track, RunLogger(
-        tmp_path, start_step=0, total_steps=9, batch_size=8, track=track.log
-    ) as log:  # fmt: skip
+def test_tracking_sends_the_records_the_settings_and_the_result(fake, tmp_path, capsys):
+    made = run_with(tracking='mlflow', seed=7)
+    with Tracking(made.config, tmp_path, start=0) as track, RunLogger(made, tmp_path, start=0, track=track.log) as log:
         metrics = {'loss': 1.5, 'top1_error': 0.5, 'learning_rate': 0.1, 'data_wait': 0.25}
-        log.train(5, metrics, images_per_second=8.0)
-        log.evaluation(9, 'centre', {'loss': 2.0, 'top1_error': 0.5, 'top5_error': 0.1, 'examples': 3}, seconds=1.0)
-        track.result(
+        log.log_training(5, metrics, images_per_second=8.0)
+        log.log_test(9, 'centre', {'loss': 2.0, 'top1_error': 0.5, 'top5_error': 0.1, 'examples': 3}, seconds=1.0)
+        track.log_result(
             {'centre': {'loss': 2.0}, 'steps': 9, 'images_per_second': None, 'data_wait': 0.5, 'params_sha256': 'ab'}
         )
     kept = fake.store['run0']
-    assert kept['settings'] == config(seed=7).to_json()
+    assert kept['settings'] == made.config.to_json()
     assert kept['records'] == [
         (5, {f'train/{name}': value for name, value in (metrics | {'images_per_second': 8.0}).items()}),
         (9, {f'validation_centre/{name}': value for name, value in
@@ -110,7 +104,7 @@ def test_a_tracker_gets_the_records_the_settings_and_the_result(fake, tmp_path, 
     assert 'a greeting' in printed.err
 
 
-def test_a_resumed_run_is_the_same_one_and_has_each_step_once(fake, tmp_path):
+def test_tracking_resumes_the_same_run_with_each_step_once(fake, tmp_path):
     run(tmp_path / 'a', range(1, 18), tests=(16,))  # killed, say, after a checkpoint at 12
     run(tmp_path / 'a', range(13, 31), tests=(16, 24), scale=3.0)
     assert losses(fake) == [(5, 5.0), (10, 10.0), (15, 15.0), (20, 60.0), (25, 75.0), (30, 90.0)]
@@ -119,7 +113,7 @@ def test_a_resumed_run_is_the_same_one_and_has_each_step_once(fake, tmp_path):
     assert len(losses(fake)) == 6
 
 
-def test_what_a_tracker_lacks_comes_from_metrics_jsonl(fake, tmp_path):
+def test_tracking_sends_what_the_tracker_lacks_from_metrics_jsonl(fake, tmp_path):
     fake.breaks_at = 10
     run(tmp_path / 'a', range(1, 18), tests=(16,))
     fake.breaks_at = None
@@ -131,7 +125,7 @@ def test_what_a_tracker_lacks_comes_from_metrics_jsonl(fake, tmp_path):
     assert losses(fake, 'validation_centre/loss') == [(16, 2.0), (24, 2.0)]
 
 
-def test_another_folder_is_another_run(fake, tmp_path):
+def test_tracking_opens_another_run_for_another_folder(fake, tmp_path):
     for name in ('a', 'b'):
         run(tmp_path / name, range(1, 6))
     assert list(fake.store) == ['run0', 'run1']
@@ -140,13 +134,13 @@ def test_another_folder_is_another_run(fake, tmp_path):
 @pytest.mark.parametrize(
     ('error', 'ending'), [(Interrupted('saved'), 'stopped'), (InputError('x'), 'failed'), (KeyError('x'), 'failed')]
 )
-def test_the_tracker_knows_how_a_run_ended(fake, tmp_path, error, ending):
-    with pytest.raises(type(error)), Tracking(config(), tmp_path, start=0):
+def test_tracking_says_how_a_run_ended(fake, tmp_path, error, ending):
+    with pytest.raises(type(error)), Tracking(config_with(tracking='mlflow'), tmp_path, start=0):
         raise error
     assert fake.store['run0']['endings'] == [ending]
 
 
-def test_a_tracker_that_fails_is_said_once_and_the_run_goes_on(fake, tmp_path):
+def test_tracking_says_once_that_the_tracker_fails_and_goes_on(fake, tmp_path):
     fake.breaks_at = 10
     said = run(tmp_path / 'a', range(1, 31))
     assert said == ['WARNING: mlflow failed: ConnectionError: gone; the run goes on without; metrics.jsonl has all']
@@ -155,12 +149,12 @@ def test_a_tracker_that_fails_is_said_once_and_the_run_goes_on(fake, tmp_path):
     assert [json.loads(line)['step'] for line in lines] == [5, 10, 15, 20, 25, 30]
 
 
-def test_a_tracker_that_does_not_start_stops_a_new_run_alone(fake, tmp_path, capsys):
+def test_tracking_that_does_not_start_stops_a_new_run_alone(fake, tmp_path, capsys):
     fake.breaks_at = 'start'
     with pytest.raises(
         InputError, match=r'^mlflow does not open a run: ConnectionError: no route to host; .*tracking=$'
     ):
-        Tracking(config(), tmp_path, start=0)
+        Tracking(config_with(tracking='mlflow'), tmp_path, start=0)
     fake.breaks_at = None
     run(tmp_path / 'a', range(1, 6))
     fake.breaks_at = 'start'
@@ -169,7 +163,7 @@ def test_a_tracker_that_does_not_start_stops_a_new_run_alone(fake, tmp_path, cap
     assert len((tmp_path / 'a' / 'metrics.jsonl').read_text().splitlines()) == 2
 
 
-def test_a_tracker_that_hangs_does_not_hold_up_the_run(fake, tmp_path, monkeypatch):
+def test_tracking_does_not_wait_for_a_tracker_that_hangs(fake, tmp_path, monkeypatch):
     monkeypatch.setattr(tracking, 'PATIENCE', 0.1)
     stuck = threading.Event()
     monkeypatch.setattr(fake, 'log', lambda *_: stuck.wait(30))
@@ -179,23 +173,23 @@ def test_a_tracker_that_hangs_does_not_hold_up_the_run(fake, tmp_path, monkeypat
     assert len((tmp_path / 'a' / 'metrics.jsonl').read_text().splitlines()) == 6
 
 
-def test_other_processes_and_no_tracker_say_nothing(fake, tmp_path):
-    for made, silent in [(config(), True), (config(tracking=''), False)]:
+def test_tracking_does_nothing_in_other_processes_and_without_a_tracker(fake, tmp_path):
+    for made, silent in [(config_with(tracking='mlflow'), True), (config_with(), False)]:
         with Tracking(made, tmp_path, start=0, silent=silent) as track:
             track.log(1, 'train', {'loss': 1.0})
-            track.result({'steps': 1})
+            track.log_result({'steps': 1})
     assert fake.store == {}
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_damaged_tracking_json_is_one_line(fake, tmp_path):
+def test_tracking_refuses_a_damaged_tracking_json(fake, tmp_path):
     (tmp_path / 'tracking.json').write_text('{"mlflow": {')
     with pytest.raises(InputError, match=r'tracking.json is damaged: delete it'):
-        Tracking(config(), tmp_path, start=0)
+        Tracking(config_with(tracking='mlflow'), tmp_path, start=0)
 
 
-@pytest.mark.parametrize('name', ['wandb', 'mlflow', 'trackio'])
-def test_a_missing_package_is_one_line_with_the_command(name, monkeypatch, tmp_path):
+@pytest.mark.parametrize('name', TRACKING)
+def test_check_tracker_gives_the_command_for_a_missing_package(name, monkeypatch, tmp_path):
     monkeypatch.setattr(sys, 'path', [str(tmp_path)])
     monkeypatch.delitem(sys.modules, name, raising=False)
     command = "pip install 'alexnet-jax[tracking]'"
@@ -211,8 +205,9 @@ def test_a_missing_package_is_one_line_with_the_command(name, monkeypatch, tmp_p
     check_tracker(name)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(util.find_spec('trackio') is not None, reason='trackio is installed')
-def test_a_run_without_its_tracker_s_package_ends_before_it_begins(tmp_path, program_cache, tiny_dir):
+def test_train_without_its_tracker_s_package_ends_before_it_begins(tmp_path, program_cache, tiny_dir):
     process = cli.run(
         'train', '--config=configs/two_device.py:tiny', f'--config.data_dir={tiny_dir}', '--config.batch_size=8',
         '--config.tracking=trackio', f'--workdir={tmp_path / "run"}', cache=program_cache,

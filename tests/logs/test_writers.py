@@ -34,7 +34,7 @@ def lines(path):
     return [json.loads(line)['step'] for line in path.read_text().splitlines()]
 
 
-def test_a_line_that_has_no_room_is_kept_whole_and_comes_first_when_there_is(disk, tmp_path):
+def test_jsonl_writer_keeps_a_line_that_has_no_room_and_writes_it_first_when_there_is(disk, tmp_path):
     file = JsonlWriter(tmp_path / 'metrics.jsonl', until=0)
     file.write({'step': 1, 'split': 'train'})
     for room in (0, 5):  # none, and some for a part
@@ -48,14 +48,14 @@ def test_a_line_that_has_no_room_is_kept_whole_and_comes_first_when_there_is(dis
     assert lines(tmp_path / 'metrics.jsonl') == [1, 2, 7, 9]
 
 
-def test_the_default_stops_in_one_line(disk, tmp_path):
+def test_metric_writer_stops_on_a_full_disk_in_one_line(disk, tmp_path):
     records = MetricWriter(tmp_path, until=0, patient=False, info=print)
     disk['left'] = 0
     with pytest.raises(InputError, match=r'cannot write .*/metrics\.jsonl: No space left on device'):
         records.write(1, 'train', {'loss': 2.0})
 
 
-def test_patience_says_so_once_until_it_works_again(disk, tmp_path):
+def test_patient_metric_writer_says_so_once_until_it_works_again(disk, tmp_path):
     printed = []
     records = MetricWriter(tmp_path, until=0, patient=True, info=printed.append)
     for step, room in enumerate([None, 0, 0, None, 0], start=1):
@@ -67,7 +67,7 @@ def test_patience_says_so_once_until_it_works_again(disk, tmp_path):
     assert lines(tmp_path / 'metrics.jsonl') == [1, 2, 3, 4]
 
 
-def test_what_was_written_is_not_written_again_and_what_is_later_goes(tmp_path):
+def test_metric_writer_writes_nothing_twice_and_drops_what_is_later(tmp_path):
     for until in (0, 2):
         records = MetricWriter(tmp_path, until=until, patient=False, info=print)
         for step in (1, 2, 3):
@@ -80,7 +80,7 @@ def test_what_was_written_is_not_written_again_and_what_is_later_goes(tmp_path):
     ]  # fmt: skip
 
 
-def test_a_start_that_is_killed_while_it_drops_later_lines_loses_none(tmp_path, monkeypatch):
+def test_metric_writer_killed_while_it_drops_later_lines_loses_none(tmp_path, monkeypatch):
     class Half(io.FileIO):
         def write(self, data):
             super().write(data[: len(data) // 2])
@@ -105,11 +105,11 @@ def test_a_start_that_is_killed_while_it_drops_later_lines_loses_none(tmp_path, 
         assert lines(tmp_path / 'metrics.jsonl') == [1, 2, 3]
 
 
-def test_the_board_is_read_back_by_tensorboardx_s_own_messages(tmp_path):
+def test_tensorboard_writer_is_read_back_by_tensorboardx_messages(tmp_path):
     from tensorboardX.proto.event_pb2 import Event
 
     board = TensorBoardWriter(tmp_path, purge_step=3)
-    board.add(3, 'train', {'loss': 1.5, 'protocol': 'centre', 'error': 0})
+    board.write(3, 'train', {'loss': 1.5, 'protocol': 'centre', 'error': 0})
     board.close()
     data, events = next(tmp_path.iterdir()).read_bytes(), []
     while data:  # records of the TFRecord format: length, its checksum, bytes, their checksum

@@ -23,22 +23,22 @@ def filters(*colours):
         ((0, 0, 0), 0),
     ],
 )
-def test_a_filter_of_one_pixel(colour, share):
+def test_colour_shares_of_a_filter_of_one_pixel(colour, share):
     np.testing.assert_allclose(colour_shares(filters(colour)), [share], atol=1e-12)
 
 
-def test_places_count_by_their_energy():
+def test_colour_shares_counts_places_by_their_energy():
     kernel = np.zeros((1, 2, 3, 1), np.float32)
     kernel[0, 0, :, 0] = 1, 1, 1  # energy 3, grey
     kernel[0, 1, :, 0] = 3, -3, 0  # energy 18, colour
     np.testing.assert_allclose(colour_shares(kernel), [18 / 21])
 
 
-def test_random_weights_have_two_thirds():
+def test_colour_shares_of_random_weights_are_two_thirds():
     kernel = np.random.default_rng(0).normal(size=(11, 11, 3, 2000))
     assert abs(colour_shares(kernel).mean() - 2 / 3) < 0.002  # of standard deviation .025 / sqrt(2000)
 
 
-def test_the_first_half_is_tower_0():
+def test_tower_colours_takes_the_first_half_for_tower_0():
     kernel = filters((1, 1, 1), (1, 0, 0), (1, -1, 0), (1, -1, 0))
     assert tower_colours(kernel) == pytest.approx({'colour_tower0': 1 / 3, 'colour_tower1': 1.0})

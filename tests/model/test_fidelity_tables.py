@@ -7,11 +7,11 @@ from alexnet_jax.model.zoo import NETWORKS
 from experiments.fidelity_tables import DOCUMENT, filled
 
 
-def test_the_document_is_that_of_the_data():
+def test_fidelity_tables_are_those_of_the_data():
     assert DOCUMENT.read_text() == filled(DOCUMENT.read_text()), 'run python -m experiments.fidelity_tables'
 
 
-def test_every_network_and_every_published_error_is_in_it():
+def test_fidelity_tables_have_every_network_and_every_published_error():
     text = DOCUMENT.read_text()
     assert all(f'| `{name}` |' in text for name in NETWORKS)
     with (DOCUMENT.parents[1] / 'alexnet_jax/evaluation/references.csv').open(newline='') as file:

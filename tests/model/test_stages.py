@@ -1,29 +1,37 @@
 """What the stages of the networks are called and what they hold, against the plain network's own functions."""
 
+import functools
+
 import jax
 import numpy as np
 import oracle
 import pytest
 
 from alexnet_jax.model.ablations import ablate
-from alexnet_jax.model.alexnet import INTERMEDIATES, AlexNet, get_stage_shapes, init_parameters, list_stages
+from alexnet_jax.model.alexnet import (
+    INTERMEDIATES,
+    AlexNet,
+    get_parameter_shapes,
+    get_stage_shapes,
+    init_parameters,
+    list_stages,
+)
 from alexnet_jax.model.zoo import VARIANTS
 
 WIDTH = 0.0625
 
 
 @pytest.mark.parametrize('name', sorted(VARIANTS))
-def test_stages_are_those_that_are_shown(name):
+def test_list_stages_names_what_is_sown(name):
     variant = VARIANTS[name].scaled(WIDTH)
-    params = init_parameters(variant, jax.random.key(0), num_classes=3)
-    images = np.zeros((1, variant.input_size, variant.input_size, 3), np.float32)
-    shown = jax.eval_shape(lambda: AlexNet(variant, 3).apply({'params': params}, images, mutable=[INTERMEDIATES]))[1][
-        INTERMEDIATES
-    ]
-    assert sorted(list_stages(variant)) == sorted(shown)
+    params = get_parameter_shapes(variant, num_classes=3)
+    images = jax.ShapeDtypeStruct((1, variant.input_size, variant.input_size, 3), np.float32)
+    apply = functools.partial(AlexNet(variant, 3).apply, mutable=[INTERMEDIATES])
+    sown = jax.eval_shape(apply, {'params': params}, images)[1][INTERMEDIATES]
+    assert sorted(list_stages(variant)) == sorted(sown)
 
 
-def test_names_and_shapes_of_the_published_network():
+def test_get_stage_shapes_of_the_published_network():
     """Notes of the paper's section 3.5 and CHM layers-145.cfg: the order of the first two layers is its own."""
     shapes = get_stage_shapes(VARIANTS['released'], num_classes=1000)
     assert list(shapes.items()) == [
@@ -41,35 +49,36 @@ def test_names_and_shapes_of_the_published_network():
     assert 'fc6/tanh' in list_stages(ablate(VARIANTS['released'], ('relu',)))
 
 
-def test_they_hold_what_their_names_say():
+@pytest.mark.slow
+def test_stages_hold_what_their_names_say():
     """Units are halved in testing; a stage's input is the one before it."""
     variant = VARIANTS['released'].scaled(WIDTH)
     params = init_parameters(variant, jax.random.key(0), num_classes=3)
     images = np.random.default_rng(0).uniform(-128, 128, (2, 224, 224, 3)).astype(np.float32)
-    logits, shown = jax.jit(lambda x: AlexNet(variant, 3).apply({'params': params}, x, mutable=[INTERMEDIATES]))(images)
-    shown = shown[INTERMEDIATES]
+    logits, sown = jax.jit(lambda x: AlexNet(variant, 3).apply({'params': params}, x, mutable=[INTERMEDIATES]))(images)
+    sown = sown[INTERMEDIATES]
     first = oracle.conv(images, params['conv1'], stride=4, pad=((0, 3), (0, 3)))
     close = {'rtol': 1e-4, 'atol': 1e-5}
-    np.testing.assert_allclose(shown['conv1/linear'], first, rtol=1e-4, atol=1e-4)
-    np.testing.assert_allclose(shown['conv1/norm'], oracle.channel_norm(shown['conv1/linear'], 2e-5), **close)
-    np.testing.assert_array_equal(shown['conv1/pool'], oracle.pool(shown['conv1/norm']))
-    np.testing.assert_array_equal(shown['conv1/relu'], np.maximum(shown['conv1/pool'], 0))
-    flat = np.asarray(shown['conv5/pool']).reshape(2, -1)
-    np.testing.assert_allclose(shown['fc6/linear'], flat @ params['fc6']['kernel'] + params['fc6']['bias'], **close)
-    np.testing.assert_array_equal(shown['fc7/dropout'], np.maximum(shown['fc7/linear'], 0) / 2)
-    np.testing.assert_array_equal(shown['fc8/linear'], logits)
+    np.testing.assert_allclose(sown['conv1/linear'], first, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(sown['conv1/norm'], oracle.channel_norm(sown['conv1/linear'], 2e-5), **close)
+    np.testing.assert_array_equal(sown['conv1/pool'], oracle.pool(sown['conv1/norm']))
+    np.testing.assert_array_equal(sown['conv1/relu'], np.maximum(sown['conv1/pool'], 0))
+    flat = np.asarray(sown['conv5/pool']).reshape(2, -1)
+    np.testing.assert_allclose(sown['fc6/linear'], flat @ params['fc6']['kernel'] + params['fc6']['bias'], **close)
+    np.testing.assert_array_equal(sown['fc7/dropout'], np.maximum(sown['fc7/linear'], 0) / 2)
+    np.testing.assert_array_equal(sown['fc8/linear'], logits)
 
 
-@pytest.mark.parametrize('name', ['released', 'one_weird_trick'])
-def test_the_program_of_those_who_do_not_ask_is_the_same_without(name, monkeypatch):
+@pytest.mark.parametrize('name', ['released', pytest.param('one_weird_trick', marks=pytest.mark.repeats)])
+def test_program_of_those_who_do_not_ask_is_the_same_without_stages(name, monkeypatch):
     """Byte for byte: training pays nothing for it."""
     variant = VARIANTS[name].scaled(WIDTH)
-    params = init_parameters(variant, jax.random.key(0), num_classes=3)
-    images = np.zeros((1, variant.input_size, variant.input_size, 3), np.float32)
+    params = get_parameter_shapes(variant, num_classes=3)
+    images = jax.ShapeDtypeStruct((1, variant.input_size, variant.input_size, 3), np.float32)
 
     def program():
         return jax.jit(lambda p, x: AlexNet(variant, 3).apply({'params': p}, x)).lower(params, images).as_text()
 
     with_it = program()
-    monkeypatch.setattr(AlexNet, '_shown', lambda self, layer, stage, x: x)
+    monkeypatch.setattr(AlexNet, '_sow', lambda self, layer, stage, x: x)
     assert program() == with_it

@@ -24,14 +24,14 @@ GOLDEN = [
 
 
 @pytest.mark.parametrize('name', ['paper', 'released', 'caffe_alexnet', 'caffenet'])
-def test_layer_sizes_are_the_papers(name):
+def test_get_layer_sizes_are_the_paper_s(name):
     rows = get_layer_sizes(VARIANTS[name], num_classes=1000)
     assert [(r.name, r.output, r.weights, r.biases, r.macs) for r in rows] == GOLDEN
     assert sum(r.weights + r.biases for r in rows) == 60_965_224
     assert sum(r.macs for r in rows) == 724_406_816
 
 
-def test_sizes_of_one_weird_trick():
+def test_get_layer_sizes_of_one_weird_trick():
     """By hand from torchvision/models/alexnet.py: 224 -> (224 + 4 - 11) // 4 + 1 = 55 -> 27 -> 13 -> 6."""
     rows = get_layer_sizes(VARIANTS['one_weird_trick'], num_classes=1000)
     assert [(row.name, row.output, row.weights) for row in rows] == [
@@ -49,14 +49,14 @@ def test_sizes_of_one_weird_trick():
 
 
 @pytest.mark.parametrize('name', ['paper', 'released', 'caffe_alexnet', 'caffenet'])
-def test_parameter_tree_has_60_965_224_numbers(name):
+def test_get_parameter_shapes_has_60_965_224_numbers(name):
     shapes = get_parameter_shapes(VARIANTS[name], num_classes=1000)
     counted = {name: (math.prod(p['kernel'].shape), math.prod(p['bias'].shape)) for name, p in shapes.items()}
     assert counted == {name: (weights, biases) for name, _, weights, biases, _ in GOLDEN}
     assert sum(leaf.size for leaf in jax.tree.leaves(shapes)) == 60_965_224
 
 
-def test_constants_of_the_paper():
+def test_zoo_has_the_constants_of_the_paper():
     norm = ChannelNorm(size=5, k=2.0, alpha=1e-4, beta=0.75)
     assert [c.then for c in PAPER.convs[:2]] == [(Relu(), norm, MaxPool(3, 2))] * 2
     assert [c.then for c in PAPER.convs[2:]] == [(Relu(),), (Relu(),), (Relu(), MaxPool(3, 2))]
@@ -70,7 +70,7 @@ def test_constants_of_the_paper():
     assert PAPER.images_per_crop == 1
 
 
-def test_constants_of_the_released_code():
+def test_zoo_has_the_constants_of_the_released_code():
     norm = ChannelNorm(size=5, k=2.0, alpha=2e-5, beta=0.75)
     assert RELEASED.convs[0].then == (norm, MaxPool(3, 2), Relu())
     assert RELEASED.convs[1].then == (Relu(), norm, SpatialNorm(5, 1.0, 4e-5, 0.75), MaxPool(3, 2))
@@ -80,7 +80,7 @@ def test_constants_of_the_released_code():
     assert RELEASED.images_per_crop == RELEASED.scaled(0.25).images_per_crop == 32
 
 
-def test_constants_of_caffe():
+def test_zoo_has_the_constants_of_caffe():
     """models/bvlc_alexnet and models/bvlc_reference_caffenet, train_val.prototxt."""
     norm = ChannelNorm(size=5, k=1.0, alpha=2e-5, beta=0.75, across_towers=True)
     alexnet, caffenet = VARIANTS['caffe_alexnet'], VARIANTS['caffenet']
@@ -94,7 +94,7 @@ def test_constants_of_caffe():
         assert not variant.divisible and PAPER.divisible and RELEASED.divisible
 
 
-def test_the_author_s_own_ablations():
+def test_zoo_has_the_author_s_own_ablations():
     """CHM layers-145-half.cfg, layers-150.cfg, layers-148.cfg, layers-147.cfg; parameters counted by hand there."""
     counts = {'half': 59_798_312, 'no_exchange': 60_714_408, 'no_norm': 60_965_224, 'no_overlap': 60_965_224}
     for name, count in counts.items():
@@ -119,7 +119,7 @@ def test_the_author_s_own_ablations():
         ('no_overlap', 90, 91, None, 79),
     ],
 )
-def test_what_the_log_of_each_run_says_of_colour_noise_and_conv1(name, ended, dark, slow, still):
+def test_zoo_ends_colour_noise_and_slows_conv1_as_the_log_of_each_run_says(name, ended, dark, slow, still):
     """CHM layer-params-{145,145-half,150,148,147}.cfg; "at epoch N" is after N - 1 of those to `ended`, "killed"."""
     variant = VARIANTS[name]
     assert variant.lighting == dataclasses.replace(RELEASED.lighting, until=pytest.approx((dark - 1) / ended))
@@ -129,13 +129,13 @@ def test_what_the_log_of_each_run_says_of_colour_noise_and_conv1(name, ended, da
     )
 
 
-def test_constants_of_the_released_schedule():
+def test_zoo_has_the_constants_of_the_released_schedule():
     """layers-145.cfg's log: conv1 at a tenth from epoch 67 of 91 on, still from epoch 72 on."""
     assert RELEASED.lr_multipliers == (LRMultiplier('conv1', 66 / 91, 0.1), LRMultiplier('conv1', 71 / 91, 0.0))
     assert PAPER.lr_multipliers == ()
 
 
-def test_width_scales_channels_and_keeps_the_variance_of_every_unit():
+def test_scaled_keeps_the_variance_of_every_unit():
     narrow = PAPER.scaled(0.25)
     assert [c.features for c in narrow.convs] == [24, 64, 96, 96, 64]
     assert [d.features for d in narrow.dense] == [1024, 1024, 0]
@@ -145,17 +145,17 @@ def test_width_scales_channels_and_keeps_the_variance_of_every_unit():
     assert PAPER.scaled(1) == PAPER
 
 
-def test_every_width_has_two_equal_towers():
+def test_scaled_has_two_equal_towers_at_every_width():
     for width in (0.001, 0.1, 0.3, 1.7):
         features = [layer.features for layer in (*PAPER.scaled(width).convs, *PAPER.scaled(width).dense[:2])]
         assert all(n >= 2 and n % 2 == 0 for n in features)
 
 
-def test_one_weird_trick_starts_as_pytorch_does():
+def test_init_parameters_of_one_weird_trick_starts_as_pytorch_does():
     """torch.nn.Conv2d and Linear: kernel and bias uniform within +-1/sqrt(fan-in), the standard deviation of which is
     1/sqrt(3 fan-in).
     """
-    variant = VARIANTS['one_weird_trick'].scaled(0.25)
+    variant = VARIANTS['one_weird_trick'].scaled(0.125)
     params = init_parameters(variant, jax.random.key(0), num_classes=10)
     for layer, both in params.items():
         fan_in = math.prod(both['kernel'].shape[:-1])

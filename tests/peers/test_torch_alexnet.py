@@ -20,7 +20,7 @@ WIDTH, CLASSES, ROWS = 0.0625, 7, 3
 def problem():
     """Weights, a batch, and this project's logits and gradients."""
     random = np.random.default_rng(0)
-    peer = torch_alexnet.AlexNet(width=WIDTH, classes=CLASSES)
+    peer = torch_alexnet.TorchAlexNet(width=WIDTH, classes=CLASSES)
     params = {
         name: {'kernel': _kernel(layer.weight.shape, random), 'bias': random.normal(0.1, 0.1, layer.bias.shape)}
         for name, layer in peer.named_children()
@@ -61,7 +61,7 @@ def _theirs(array):
 @pytest.mark.parametrize('form', ['eager', 'eager_channels_last', 'best'])
 def test_torch_alexnet_gives_our_logits_and_gradients(problem, form):
     form = torch_alexnet.FORMS[form]
-    peer = torch_alexnet.AlexNet(width=WIDTH, classes=CLASSES, norm=form.norm).double().eval()
+    peer = torch_alexnet.TorchAlexNet(width=WIDTH, classes=CLASSES, norm=form.norm).double().eval()
     for name, layer in peer.named_children():
         layer.weight.data = torch.from_numpy(_theirs(problem['params'][name]['kernel']))
         layer.bias.data = torch.from_numpy(problem['params'][name]['bias'])
@@ -78,7 +78,7 @@ def test_torch_alexnet_gives_our_logits_and_gradients(problem, form):
 
 
 def test_dropout_keeps_values_in_training_and_halves_in_testing():
-    peer = torch_alexnet.AlexNet(width=WIDTH, classes=CLASSES)
+    peer = torch_alexnet.TorchAlexNet(width=WIDTH, classes=CLASSES)
     ones = torch.ones(1000)
     kept = peer.train()._dropout(ones)
     assert set(kept.tolist()) == {0.0, 1.0}
@@ -87,8 +87,8 @@ def test_dropout_keeps_values_in_training_and_halves_in_testing():
 
 
 def test_make_optimizer_makes_the_papers_update_at_a_constant_rate():
-    model = torch_alexnet.AlexNet(width=1 / 32, classes=2)
-    optimizer = torch_alexnet.make_optimizer(model, fused=torch_alexnet.FORMS['best'].fused_update)
+    model = torch_alexnet.TorchAlexNet(width=1 / 32, classes=2)
+    optimizer = torch_alexnet.make_torch_optimizer(model, fused=torch_alexnet.FORMS['best'].fused_update)
     weight, bias = model.fc8.weight, model.fc8.bias
     for parameter in (weight, bias):
         parameter.data.fill_(1e4)  # so that the decay, 5e-6 of it, shows beside the gradients

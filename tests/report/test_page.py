@@ -1,15 +1,21 @@
 """Tests what the templates say in cases that a small run does not reach."""
 
+import re
 import types
 
 import numpy as np
 import pytest
 
 from alexnet_jax.evaluation.measures import ClassRow
-from alexnet_jax.report.drawing import Photo, Pixels
-from alexnet_jax.report.filters import Specialisation
+from alexnet_jax.report.drawing import FigureCollection, Photo, Pixels
 from alexnet_jax.report.page import Section, format_megabytes, format_percent, format_standard_error, render_page
+from alexnet_jax.report.pictures import Specialisation
+from alexnet_jax.report.sections import make_speed_section
 
+LOGGED = [
+    {'step': 2, 'images_per_second': 1234.6, 'data_wait': 0.1},
+    {'step': 4, 'images_per_second': 8.0, 'data_wait': 0.25},
+]
 PIXELS = Pixels(np.zeros((2, 3, 3), np.uint8), 'a "quoted" <description>')
 
 
@@ -67,3 +73,24 @@ def test_formats_of_numbers():
     assert (format_megabytes(280_000), format_megabytes(12_340_000)) == ('0.28 MB', '12.3 MB')
     assert (format_percent(None), format_percent(0.234)) == ('not measured', '23.4\N{NO-BREAK SPACE}%')
     assert format_standard_error(0.125, 13) == '± 9.2'
+
+
+def test_speed_section_leaves_out_what_was_not_logged():
+    logged, silent = (
+        types.SimpleNamespace(
+            name=name,
+            index=index,
+            workdir=name,
+            train=train,
+            startup={'total': 2.5, 'parts': {'step': 1.5}} if train else None,
+            metadata={'devices': 'cpu', 'mesh': {'data': 1, 'tower': 2}} if train else {},
+            images_per_second=10.04 if train else None,
+            config=types.SimpleNamespace(dataset='tiny'),
+        )
+        for index, (name, train) in enumerate({'logged': LOGGED, 'silent': []}.items())
+    )
+    section = make_speed_section([logged, silent], FigureCollection())
+    page = ' '.join(render_page([logged, silent], [section]).split())
+    cells = [re.findall(r'<td[^>]*>(.*?)</td>', row)[1:] for row in re.findall(r'<tr><td>.*?</tr>', page)]
+    assert cells[:2] == [['cpu', '1x2', '10.0', '621.3', '25.0 %', '2.5 s'], ['not recorded', *[''] * 5]]
+    assert 'aria-label="Images a second over training"' in page

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 
+import numpy as np
 import pytest
 from builders import run_with
 
@@ -19,7 +20,9 @@ def run():
     ('other', 'refused'),
     [({}, False), ({'digest': 'another'}, True), ({'rows': [8, 16], 'digest': 'another'}, False)],
 )
-def test_another_batch_of_the_same_rows_is_refused_and_its_process_named(tiny, run, monkeypatch, other, refused):
+def test_iter_batches_refuses_another_batch_of_the_same_rows_and_names_its_process(
+    tiny, run, monkeypatch, other, refused
+):
     monkeypatch.setattr(batches, 'allgather_str', lambda topic, word: [word, json.dumps(json.loads(word) | other)])
     placed = batches.iter_batches(run, tiny, start=3)
     if refused:
@@ -29,7 +32,7 @@ def test_another_batch_of_the_same_rows_is_refused_and_its_process_named(tiny, r
         assert next(placed).images.shape == (8, 224, 224, 3)
 
 
-def test_one_pixel_and_one_label_are_another_batch(tiny, run, monkeypatch):
+def test_check_same_rows_tells_one_pixel_and_one_label_apart(tiny, run, monkeypatch):
     said = []
     monkeypatch.setattr(batches, 'allgather_str', lambda topic, word: said.append(word) or [word])
     batch = batches.make_batches(run, tiny)[0]
@@ -40,3 +43,17 @@ def test_one_pixel_and_one_label_are_another_batch(tiny, run, monkeypatch):
         batches._check_same_rows(one, range(8))
     assert said[0] == said[3]
     assert len(set(said)) == 3
+
+
+def test_make_batches_gives_the_same_images_in_another_order_after_a_roll_back(tiny):
+    whole = run_with(batch_size=40)
+    first, second = (batches.make_batches(whole, tiny, data_order=order).records(0).tolist() for order in (0, 1))
+    assert sorted(first) == sorted(second) == list(range(40))
+    assert first != second
+
+
+def test_iter_batches_places_no_lighting_that_is_not_finite(tiny, run, monkeypatch):
+    monkeypatch.setattr(batches, 'lighting_basis', lambda *_, **__: np.full((3, 3), np.nan, np.float32))
+    monkeypatch.setattr(batches, 'place_batch', None)
+    with pytest.raises(InputError, match='the lighting is nan at step 1'):
+        next(batches.iter_batches(run, tiny, start=0))

@@ -1,5 +1,6 @@
 """The loop, watched from inside: who waits for whom, what is compiled when, what is moved, what is traced."""
 
+import dataclasses
 import gzip
 import json
 import re
@@ -8,42 +9,23 @@ import time
 import types
 
 import jax
+import numpy as np
 import pytest
-from builders import run_with
+from run.short_runs import SharedRun, make_run, train
 
 from alexnet_jax.checkpoints.checkpointer import SaveError
+from alexnet_jax.data.augment import centre_crop
 from alexnet_jax.distributed.preemption import Preemption
-from alexnet_jax.evaluation.evaluator import Evaluator
+from alexnet_jax.errors import InputError
 from alexnet_jax.logs import metrics_reader
 from alexnet_jax.logs.logger import RunLogger
-from alexnet_jax.logs.timing import StartupTimer, Stopwatch
+from alexnet_jax.logs.timing import Stopwatch
 from alexnet_jax.run import batches, loop
-from alexnet_jax.run.train import train_run
+from alexnet_jax.sharding.mesh import place_batch
 from alexnet_jax.training import build
+from alexnet_jax.training.step import Batch
 
 COMPILED = '/jax/core/compile/backend_compile_duration'  # jax.monitoring, also where the cache has the program
-
-
-def run(tiny, workdir, *, after_test=lambda protocol: None, preemption=None, **values):
-    """Trains on the tiny dataset and two devices; `after_test` is called after each test that ended."""
-    built = run_with(variant='released', width=0.0625, schedule='steps', **values)
-    workdir.mkdir(exist_ok=True)
-    evaluator = Evaluator(built.variant, built.mesh, tiny.records('validation'), num_classes=3, batch_size=8)
-
-    def evaluate(*arguments, **options):
-        result = evaluator(*arguments, **options)
-        after_test(options['protocol'])
-        return result
-
-    evaluate.examples = evaluator.examples
-    return train_run(
-        built,
-        dataset=tiny,
-        evaluate=evaluate,
-        workdir=workdir,
-        startup=StartupTimer(),
-        preemption=preemption or Preemption(print),
-    )
 
 
 @pytest.fixture(scope='module')
@@ -73,31 +55,32 @@ def watched(tiny, tmp_path_factory):
         events.append(('batch', 1 + sum(kind == 'batch' for kind, _ in events)))
         return place(mesh, batch, **size)
 
-    def look(watch, step, loss):
+    def check(monitor, step, loss):
         events.append(('read', step))
-        return watch_look(watch, step, loss)
+        return check_loss(monitor, step, loss)
 
-    def train(log, step, *arguments, **options):
+    def log_training(logger, step, *arguments, **options):
         events.append(('log', step))
-        return log_train(log, step, *arguments, **options)
+        return write_log(logger, step, *arguments, **options)
 
     def compiled(event, seconds, **details):
         if event == COMPILED:
             events.append(('compile', details.get('fun_name')))
 
     make_train_step, place = build.make_train_step, batches.place_batch
-    watch_look, log_train = metrics_reader.LossMonitor.look, RunLogger.train
+    check_loss, write_log = metrics_reader.LossMonitor.check, RunLogger.log_training
     workdir = tmp_path_factory.mktemp('watched')
     jax.monitoring.register_event_duration_secs_listener(compiled)
     try:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(build, 'make_train_step', Update)
             patch.setattr(batches, 'place_batch', place_batch)
-            patch.setattr(metrics_reader.LossMonitor, 'look', look)
-            patch.setattr(RunLogger, 'train', train)
-            run(
+            patch.setattr(metrics_reader.LossMonitor, 'check', check)
+            patch.setattr(RunLogger, 'log_training', log_training)
+            train(
                 tiny,
                 workdir,
+                alone=True,
                 after_test=lambda protocol: events.append(('test', protocol)),
                 steps=12,
                 evaluate_every=6,
@@ -109,7 +92,8 @@ def watched(tiny, tmp_path_factory):
     return workdir, events
 
 
-def test_a_step_waits_neither_for_the_log_nor_for_its_successors_data(watched):
+@pytest.mark.slow
+def test_train_dispatches_steps_before_it_reads_or_logs_those_before(watched):
     """So a logger or a reader of data that is slow finds the devices with two more steps to do."""
     _, events = watched
     at = {event: place for place, event in enumerate(events)}
@@ -121,7 +105,8 @@ def test_a_step_waits_neither_for_the_log_nor_for_its_successors_data(watched):
         assert at['dispatch', step + 2] < at['read', step]
 
 
-def test_nothing_is_compiled_after_the_first_step_test_and_checkpoint(watched):
+@pytest.mark.slow
+def test_train_compiles_nothing_after_the_first_step_test_and_checkpoint(watched):
     _, events = watched
     kinds = [kind for kind, _ in events]
     steps, test, again = events.index(('dispatch', 1)), events.index(('log', 6)), events.index(('dispatch', 7))
@@ -132,22 +117,23 @@ def test_nothing_is_compiled_after_the_first_step_test_and_checkpoint(watched):
     assert [name for kind, name in events[again:] if kind == 'test'] == ['centre', 'ten_view']
 
 
-def test_what_is_moved_in_the_loop_is_moved_by_name(tiny, tmp_path, monkeypatch):
+def test_train_refuses_transfers_that_are_not_by_name(tiny, tmp_path, monkeypatch):
     """A batch that is left on the host would be sent by the step itself, which then waits for it: refused."""
     monkeypatch.setattr(batches, 'place_batch', lambda mesh, batch, batch_size: batch)
     with pytest.raises(jax.errors.JaxRuntimeError, match='Disallowed host-to-device transfer'):
-        run(tiny, tmp_path / 'run', steps=2)
+        train(tiny, tmp_path / 'run', steps=2)
     assert not (tmp_path / 'run/result.json').exists()
 
 
-def test_the_log_says_how_long_the_devices_waited_for_data(tiny, tmp_path, capsys, monkeypatch):
+@pytest.mark.slow
+def test_train_logs_how_long_the_devices_waited_for_data(tiny, tmp_path, capsys, monkeypatch):
     def place_batch(mesh, batch, **size):
         time.sleep(0.3)  # a step takes a tenth of it
         return place(mesh, batch, **size)
 
     place = batches.place_batch
     monkeypatch.setattr(batches, 'place_batch', place_batch)
-    result = run(tiny, tmp_path / 'run', steps=6, log_every=6)
+    result = train(tiny, tmp_path / 'run', steps=6, log_every=6)
     said = capsys.readouterr().err
     line = json.loads((tmp_path / 'run/metrics.jsonl').read_text().splitlines()[0])
     assert 0.5 < result['data_wait'] < 1
@@ -157,7 +143,7 @@ def test_the_log_says_how_long_the_devices_waited_for_data(tiny, tmp_path, capsy
 
 
 @pytest.mark.parametrize('ended', [True, False])
-def test_only_devices_with_nothing_to_do_wait_for_data(ended):
+def test_next_counts_waiting_only_of_devices_with_nothing_to_do(ended):
     def slow():
         time.sleep(0.05)
         yield 'a batch'
@@ -168,50 +154,53 @@ def test_only_devices_with_nothing_to_do_wait_for_data(ended):
     assert (0.05 <= this.stopwatch.waited < 1) if ended else this.stopwatch.waited == 0
 
 
-def test_a_resumed_run_makes_no_state_that_it_would_throw_away(watched, tiny, monkeypatch):
-    workdir, _ = watched
-    monkeypatch.setattr(build, 'create_state', None)
-    assert run(tiny, workdir, steps=13)['steps'] == 13
-
-
-@pytest.mark.parametrize(('total', 'traced'), [(6, [3, 4]), (3, [3]), (2, [])])
-def test_the_profile_holds_whole_steps_by_number_and_the_exchanges_by_name(tiny, tmp_path, capsys, total, traced):
-    run(tiny, tmp_path / 'run', steps=total, profile=2)
+@pytest.mark.slow
+def test_profile_holds_whole_steps_by_number_and_the_exchanges_by_name(tiny, tmp_path, capsys):
+    train(tiny, tmp_path / 'run', steps=5, profile=2)
     said = capsys.readouterr().err
-    if not traced:
-        assert 'nothing was traced: profiling begins at step 3, after the end of this run' in said
-        assert not (tmp_path / 'run/profile').exists()
-        return
-    assert f'traced {len(traced)} steps into {tmp_path}/run/profile: open it with `tensorboard --logdir ' in said
+    assert f'traced 2 steps into {tmp_path}/run/profile: open it with `tensorboard --logdir ' in said
     (folder,) = (tmp_path / 'run/profile/plugins/profile').iterdir()
     (space,), (timeline,) = folder.glob('*.xplane.pb'), folder.glob('*.trace.json.gz')
     for name in (b'conv1', b'exchange_conv3', b'exchange_fc6', b'exchange_fc7', b'exchange_fc8'):
         assert name in space.read_bytes()
     events = json.loads(gzip.decompress(timeline.read_bytes()))['traceEvents']
-    assert [int(event['args']['step_num']) for event in events if event.get('name') == 'train'] == traced
+    assert [int(event['args']['step_num']) for event in events if event.get('name') == 'train'] == [3, 4]
     # The gradients of the exchanges before conv3, fc6 and fc7, on two devices.
     scattered = [event for event in events if str(event.get('args', {}).get('hlo_op')).startswith('reduce_scatter')]
-    assert len(scattered) == 3 * 2 * len(traced)
+    assert len(scattered) == 3 * 2 * 2
     assert {event['args']['hlo_module'] for event in scattered} == {'jit_train_step'}
 
 
-def test_a_run_that_goes_on_for_longer_has_no_result_until_it_ends(tiny, tmp_path):
-    """Else the report and `compare` would take the shorter one's for it."""
+@pytest.mark.slow
+def test_train_run_that_goes_on_for_longer_has_no_result_until_it_ends(watched, tiny, monkeypatch):
+    """Else the report and `compare` would take the shorter one's for it. Nor is a state made that is thrown away."""
 
     def killed(protocol):
         raise KeyboardInterrupt
 
-    run(tiny, tmp_path / 'run', steps=1)
-    assert (tmp_path / 'run/result.json').exists()
+    workdir, _ = watched
+    monkeypatch.setattr(SharedRun, 'create_state', None)
+    assert json.loads((workdir / 'result.json').read_text())['steps'] == 12
     with pytest.raises(KeyboardInterrupt):
-        run(tiny, tmp_path / 'run', steps=2, after_test=killed)
-    assert not (tmp_path / 'run/result.json').exists()
-    run(tiny, tmp_path / 'run', steps=2)
-    assert json.loads((tmp_path / 'run/result.json').read_text())['steps'] == 2
+        train(tiny, workdir, steps=13, after_test=killed)
+    assert not (workdir / 'result.json').exists()
+    assert train(tiny, workdir, steps=13)['steps'] == 13
+    assert json.loads((workdir / 'result.json').read_text())['steps'] == 13
 
 
+@pytest.mark.slow
+def test_train_run_has_no_result_where_the_last_update_ruins_the_network(tiny, tmp_path):
+    """The loss of a step is that before its update: of the last one, only the test can tell."""
+    message = r'the validation loss is (nan|inf) at step 1: .*, the state before it is checkpoint 0,'
+    with pytest.raises(InputError, match=message):
+        train(tiny, tmp_path, learning_rate=1e30, steps=1)
+    assert not (tmp_path / 'result.json').exists()
+    assert [path.name for path in (tmp_path / 'checkpoints').iterdir()] == ['0']
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize('told', ['at once', 'in the last test'])
-def test_a_run_that_is_told_to_stop_and_cannot_save_never_says_that_it_did(tiny, tmp_path, monkeypatch, told):
+def test_train_run_told_to_stop_that_cannot_save_never_says_that_it_did(tiny, tmp_path, monkeypatch, told):
     """Although it may go on without: who stops it wants to know what is safe."""
     usage, preemption = shutil.disk_usage(tmp_path), Preemption(print)
     monkeypatch.setattr(shutil, 'disk_usage', lambda path: usage._replace(free=10_000))
@@ -222,4 +211,19 @@ def test_a_run_that_is_told_to_stop_and_cannot_save_never_says_that_it_did(tiny,
         preemption.name = 'SIGTERM'
 
     with pytest.raises(SaveError, match='checkpoint not written: 0 MB are free'):
-        run(tiny, tmp_path, after_test=after_test, preemption=preemption, on_failed_save='continue', steps=1)
+        train(tiny, tmp_path, after_test=after_test, preemption=preemption, on_failed_save='continue', steps=1)
+
+
+def test_train_step_changes_no_frozen_state(tiny):
+    plain = make_run()
+    state = plain.create_state(np.asarray(centre_crop(tiny.mean_image)))
+    host, mesh = batches.make_batches(plain, tiny)[0], plain.mesh
+    before = jax.device_get(state)
+    bad = place_batch(mesh, Batch(host.images, host.labels, np.full_like(host.lighting, np.inf)))
+    good = place_batch(mesh, Batch(host.images, host.labels, host.lighting))
+    step = plain.compile(state, good)
+    for batch in (bad, good, good):
+        state, _ = step(state, batch)
+    assert int(state.step) == -1  # frozen after no update
+    after = jax.device_get(dataclasses.replace(state, step=before.step))
+    jax.tree.map(np.testing.assert_array_equal, after, before)

@@ -1,29 +1,25 @@
-"""Numbers that go wrong: the step is named, its images are written down, and the run does what its config says."""
+"""Non-finite numbers: the step is named, its images are written down, and the run does what its config says."""
 
 import dataclasses
+import itertools
 import json
 import re
-import types
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from builders import run_with
-from run import test_loop
-from run.test_loop import run
+from run.short_runs import make_run, train
 
 from alexnet_jax.checkpoints.hashes import hash_tree
 from alexnet_jax.data.augment import centre_crop
 from alexnet_jax.errors import InputError
-from alexnet_jax.evaluation.evaluator import Evaluator
 from alexnet_jax.run import batches
-from alexnet_jax.sharding.mesh import place_batch
-from alexnet_jax.training import build, step
-from alexnet_jax.training.schedule import fixed_drops
-from alexnet_jax.training.step import Batch, cross_entropy, make_train_step
+from alexnet_jax.sharding.mesh import place_batch, replicate
+from alexnet_jax.training import step
+from alexnet_jax.training.step import Batch, cross_entropy
 
-pytestmark = pytest.mark.usefixtures('optimised')
+pytestmark = pytest.mark.slow
 
 BAD = 5  # the step whose batch is spoilt
 OPTIONS = {'steps': 9, 'checkpoint_every': 3, 'evaluate_every': 9, 'log_every': 1}
@@ -49,47 +45,28 @@ def spoilt(monkeypatch):
     return monkeypatch
 
 
-def spoil_update(monkeypatch, *steps, by_plateau=False):
-    """These steps have losses and gradients that are numbers, and a rate that makes infinite parameters of them.
-
-    With `by_plateau` the others' rate is halved with each drop of the paper's rule.
-    """
-
-    def schedule(*arguments, **options):
-        given = fixed_drops(*arguments, **options)
-
-        def rate(step, plateau):
-            good = 0.01 * 0.5**plateau.drops if by_plateau else given(step, plateau)
-            return jnp.where(jnp.isin(step, jnp.array(steps) - 1), 3e38, good)
-
-        return rate
-
-    monkeypatch.setattr(build, 'fixed_drops', schedule)
-
-
-def by_hand(tiny, *, without=(), rates=None, clip_norm=None):
+def by_hand(tiny, *, without=(), drops=(0,) * 9, clip_norm=None):
     """Parameters after each of 9 steps from plain calls of the training step, some batches left out.
 
-    `rates` are the learning rates of the 9 steps where they are not the config's.
+    `drops` says for each of the 9 steps how often the paper's rule has dropped the rate before it.
     """
-    plain = run_with(variant='released', width=0.0625, schedule='steps', clip_norm=clip_norm, **OPTIONS)
-    if rates:
-        plain = dataclasses.replace(plain, schedule=lambda step, plateau: jnp.float32(rates)[step])
-    state, step = plain.create_state(np.asarray(centre_crop(tiny.mean_image))), plain.make_train_step()
-    hashes = {}
+    plain = make_run(clip_norm=clip_norm, **OPTIONS)
+    state, hashes = plain.create_state(np.asarray(centre_crop(tiny.mean_image))), {}
     for number in range(1, 10):
         if number in without:
             state = dataclasses.replace(state, step=state.step + 1)
         else:
+            plateau = dataclasses.replace(state.plateau, drops=replicate(plain.mesh, np.int32(drops[number - 1])))
+            state = dataclasses.replace(state, plateau=plateau)
             batch = batches.make_batches(plain, tiny)[number - 1]
             placed = place_batch(plain.mesh, Batch(batch.images, batch.labels, batch.lighting))
-            state, _ = step(state, placed)
+            state, _ = plain.compile(state, placed)(state, placed)
         hashes[number] = hash_tree(state.params)
     return hashes
 
 
 @pytest.fixture(scope='module')
-def undisturbed(optimised, tiny):
+def undisturbed(tiny):
     """sha256 of the parameters that nine good steps come to."""
     return by_hand(tiny)[9]
 
@@ -103,9 +80,9 @@ def steps_of_log(workdir):
     return [line['step'] for line in lines if line['split'] == 'train']
 
 
-def test_it_stops_with_the_state_before_saved_and_the_images_named(undisturbed, spoilt, tiny, tmp_path):
+def test_recover_stops_with_the_state_before_saved_and_the_images_named(undisturbed, spoilt, tiny, tmp_path):
     with pytest.raises(InputError, match='the loss is nan at step 5: stopped; the state before it is checkpoint 4'):
-        run(tiny, tmp_path / 'run', **OPTIONS)
+        train(tiny, tmp_path / 'run', **OPTIONS)
     assert sorted(path.name for path in (tmp_path / 'run/checkpoints').iterdir()) == ['3', '4']
     (line,) = read_non_finite(tmp_path / 'run')
     order = np.random.default_rng([0, 0, 0x0DE4]).permutation(40)
@@ -113,11 +90,11 @@ def test_it_stops_with_the_state_before_saved_and_the_images_named(undisturbed, 
     assert steps_of_log(tmp_path / 'run') == [1, 2, 3, 4]
     spoilt.undo()
     # What was saved is the state after 4 steps and nothing else: going on from it comes to an undisturbed run's end.
-    assert run(tiny, tmp_path / 'run', **OPTIONS)['params_sha256'] == undisturbed
+    assert train(tiny, tmp_path / 'run', **OPTIONS)['params_sha256'] == undisturbed
 
 
-def test_skipping_leaves_out_that_batch_and_nothing_else(undisturbed, spoilt, tiny, tmp_path, capsys):
-    result = run(tiny, tmp_path / 'run', on_non_finite='skip', **OPTIONS)
+def test_recover_skips_that_batch_and_nothing_else(undisturbed, spoilt, tiny, tmp_path, capsys):
+    result = train(tiny, tmp_path / 'run', on_non_finite='skip', **OPTIONS)
     assert result['params_sha256'] == by_hand(tiny, without={5})[9] != undisturbed
     assert result['steps'] == 9
     assert 'the loss is nan at step 5: its batch is left out' in capsys.readouterr().err
@@ -125,8 +102,8 @@ def test_skipping_leaves_out_that_batch_and_nothing_else(undisturbed, spoilt, ti
     assert [line['action'] for line in read_non_finite(tmp_path / 'run')] == ['skip']
 
 
-def test_rolling_back_goes_on_from_the_last_checkpoint_with_other_images(undisturbed, spoilt, tiny, tmp_path, capsys):
-    result = run(tiny, tmp_path / 'run', on_non_finite='roll_back', **OPTIONS)
+def test_recover_rolls_back_to_the_last_checkpoint_and_another_order(undisturbed, spoilt, tiny, tmp_path, capsys):
+    result = train(tiny, tmp_path / 'run', on_non_finite='roll_back', **OPTIONS)
     assert result['steps'] == 9
     assert 'the loss is nan at step 5: back to step 3, with another order of the images' in capsys.readouterr().err
     assert steps_of_log(tmp_path / 'run') == [1, 2, 3, 4, 5, 6, 7, 8, 9]
@@ -136,57 +113,48 @@ def test_rolling_back_goes_on_from_the_last_checkpoint_with_other_images(undistu
     # Started again from a checkpoint of the second order, it keeps to it.
     spoilt.undo()
     (tmp_path / 'run/checkpoints/9').rename(tmp_path / '9')
-    assert run(tiny, tmp_path / 'run', **OPTIONS)['params_sha256'] == result['params_sha256']
+    assert train(tiny, tmp_path / 'run', **OPTIONS)['params_sha256'] == result['params_sha256']
 
 
-def test_the_other_order_has_the_same_images_in_another_order(tiny):
-    whole = run_with(batch_size=40)
-    first, second = (batches.make_batches(whole, tiny, data_order=order).records(0).tolist() for order in (0, 1))
-    assert sorted(first) == sorted(second) == list(range(40))
-    assert first != second
-
-
-@pytest.mark.parametrize('policy', ['skip', 'roll_back'])
-def test_it_stops_when_it_happens_too_often(tiny, tmp_path, monkeypatch, policy):
+@pytest.mark.parametrize('policy', ['skip', pytest.param('roll_back', marks=pytest.mark.repeats)])
+def test_recover_stops_when_it_happens_too_often(tiny, tmp_path, monkeypatch, policy):
     def place(mesh, batch, **size):
         return place_batch(mesh, dataclasses.replace(batch, lighting=np.full_like(batch.lighting, np.nan)), **size)
 
     monkeypatch.setattr(batches, 'place_batch', place)
     with pytest.raises(InputError, match=r'the loss is nan at step \d: stopped'):
-        run(tiny, tmp_path / 'run', on_non_finite=policy, max_non_finite=2, **OPTIONS)
+        train(tiny, tmp_path / 'run', on_non_finite=policy, max_non_finite=2, **OPTIONS)
     actions = [line['action'] for line in read_non_finite(tmp_path / 'run')]
     assert actions == [policy, policy, 'stop']
 
 
-def test_an_update_that_is_no_number_is_named_by_its_step(undisturbed, tiny, tmp_path):
+def test_recover_names_the_step_of_a_non_finite_update(undisturbed, tiny, tmp_path):
     """A rate so high that finite gradients make infinite parameters: the loss of the next step shows it."""
     with pytest.raises(InputError, match=r'step 2: stopped; the update of step 1 spoilt .* before it is checkpoint 0,'):
-        run(tiny, tmp_path / 'run', learning_rate=3e38, **OPTIONS)
+        train(tiny, tmp_path / 'run', spoilt=(1,), **OPTIONS)
     (line,) = read_non_finite(tmp_path / 'run')
     assert line['step'] == 1
     assert [path.name for path in (tmp_path / 'run/checkpoints').iterdir()] == ['0']
     # What was saved is the state at the beginning.
-    assert run(tiny, tmp_path / 'run', **OPTIONS)['params_sha256'] == undisturbed
+    assert train(tiny, tmp_path / 'run', **OPTIONS)['params_sha256'] == undisturbed
 
 
-def test_it_stops_with_the_state_before_an_update_that_is_no_number(undisturbed, tiny, tmp_path, monkeypatch, capsys):
-    spoil_update(monkeypatch, 8)
+def test_recover_stops_with_the_state_before_a_non_finite_update(undisturbed, tiny, tmp_path, capsys):
     options = {**OPTIONS, 'checkpoint_every': 5}
     with pytest.raises(InputError, match=r'the update of step 8 spoilt the parameters, the .* it is checkpoint 7, '):
-        run(tiny, tmp_path / 'run', **options)
+        train(tiny, tmp_path / 'run', spoilt=(8,), **options)
     assert 'spoilt the parameters; back to step 5, from which steps 6 to 7 are made again' in capsys.readouterr().err
     assert sorted(path.name for path in (tmp_path / 'run/checkpoints').iterdir()) == ['5', '7']
     (line,) = read_non_finite(tmp_path / 'run')
     second = np.random.default_rng([0, 1, 0x0DE4]).permutation(40)
     assert line['records'] == second[16:24].tolist()
-    monkeypatch.undo()
-    assert run(tiny, tmp_path / 'run', **OPTIONS)['params_sha256'] == undisturbed
+    assert train(tiny, tmp_path / 'run', **OPTIONS)['params_sha256'] == undisturbed
 
 
-def test_skipping_such_an_update_makes_the_steps_before_it_again_as_they_were(spoilt, tiny, tmp_path, capsys):
+def test_recover_skips_such_an_update_and_makes_the_steps_before_it_again(spoilt, tiny, tmp_path, capsys):
     """No checkpoint, so from the beginning; and step 5, left out before, is again, though its batch would do now."""
-    spoil_update(spoilt, 7)
-    result = run(tiny, tmp_path / 'run', on_non_finite='skip', **{**OPTIONS, 'checkpoint_every': 9})
+    options = {**OPTIONS, 'checkpoint_every': 9}
+    result = train(tiny, tmp_path / 'run', spoilt=(7,), on_non_finite='skip', **options)
     assert result['params_sha256'] == by_hand(tiny, without={5, 7})[9]
     said = capsys.readouterr().err
     assert said.count('the update of step 7 spoilt the parameters; back to step 0, from which steps 1 to 6 are') == 1
@@ -195,69 +163,51 @@ def test_skipping_such_an_update_makes_the_steps_before_it_again_as_they_were(sp
     assert steps_of_log(tmp_path / 'run') == [1, 2, 3, 4, 6, 7, 8, 9]
 
 
-def test_the_steps_made_again_have_the_rates_that_they_had(tiny, tmp_path, monkeypatch):
+def test_recover_makes_steps_again_with_the_rates_that_they_had(tiny, tmp_path):
     """The paper's rule halves the rate after tests that no checkpoint follows: what it knew is not in the last one."""
+    errors = itertools.chain([0.5], itertools.repeat(0.6))  # the first test is the best
 
-    class Worse(Evaluator):
-        """Finds the first test the best."""
+    def change_result(result):
+        return dataclasses.replace(result, top1_error=next(errors))
 
-        tests = 0
-
-        def __call__(self, *arguments, **options):
-            self.tests += 1
-            result = super().__call__(*arguments, **options)
-            return dataclasses.replace(result, top1_error=0.5 if self.tests == 1 else 0.6)
-
-    monkeypatch.setattr(test_loop, 'Evaluator', Worse)
-    spoil_update(monkeypatch, 8, by_plateau=True)
-    options = {**OPTIONS, 'evaluate_every': 2, 'checkpoint_every': 9, 'patience': 1}
-    result = run(tiny, tmp_path / 'run', on_non_finite='skip', **options)
+    options = {**OPTIONS, 'evaluate_every': 2, 'checkpoint_every': 9, 'patience': 1, 'on_non_finite': 'skip'}
+    result = train(tiny, tmp_path / 'run', change_result=change_result, spoilt=(8,), **options)
     assert sorted(path.name for path in (tmp_path / 'run/checkpoints').iterdir()) == ['2', '9']
-    rates = [0.01] * 4 + [0.005] * 2 + [0.0025] * 2 + [0.00125]  # the test of step 8, left out, is made as well
-    assert result['params_sha256'] == by_hand(tiny, without={8}, rates=rates)[9]
+    drops = [0] * 4 + [1] * 2 + [2] * 2 + [3]  # the test of step 8, left out, is made as well
+    assert result['params_sha256'] == by_hand(tiny, without={8}, drops=drops)[9]
 
 
-def test_of_several_steps_the_first_whose_update_is_none_is_named(undisturbed, tiny, tmp_path, monkeypatch):
+def test_recover_names_the_first_of_several_non_finite_updates(undisturbed, tiny, tmp_path):
     """A unit that is always off has an infinite bias from step 4 on, which no loss shows before step 8."""
 
-    class Update:
-        def __init__(self, *arguments, **options):
-            self._step = make_train_step(*arguments, **options)
+    def change_state(number, state):
+        if number != 4:
+            return state
+        bias = state.params['fc6']['bias']
+        value = jax.device_put(np.where(np.arange(bias.size) == 0, -np.inf, bias), bias.sharding)
+        params = state.params | {'fc6': state.params['fc6'] | {'bias': value}}
+        return dataclasses.replace(state, params=params)
 
-        def lower(self, *arguments):
-            return types.SimpleNamespace(compile=lambda: self)
-
-        def __call__(self, state, batch):
-            state, metrics = self._step(state, batch)
-            with jax.transfer_guard('allow'):
-                if int(state.step) != 4:
-                    return state, metrics
-                bias = state.params['fc6']['bias']
-                value = jax.device_put(np.where(np.arange(bias.size) == 0, -np.inf, bias), bias.sharding)
-            params = state.params | {'fc6': state.params['fc6'] | {'bias': value}}
-            return dataclasses.replace(state, params=params), metrics
-
-    spoil_update(monkeypatch, 7)
-    monkeypatch.setattr(build, 'make_train_step', Update)
+    spoilt = {'spoilt': (7,), 'change_state': change_state}
     with pytest.raises(InputError, match=r'step 8: stopped; the update of step 4 spoilt .* before it is checkpoint 3,'):
-        run(tiny, tmp_path / 'run', **{**OPTIONS, 'checkpoint_every': 2})
+        train(tiny, tmp_path / 'run', **spoilt, **{**OPTIONS, 'checkpoint_every': 2})
     assert [line['step'] for line in read_non_finite(tmp_path / 'run')] == [4]
-    monkeypatch.undo()
-    assert run(tiny, tmp_path / 'run', **OPTIONS)['params_sha256'] == undisturbed
+    assert train(tiny, tmp_path / 'run', **OPTIONS)['params_sha256'] == undisturbed
 
 
-def test_the_last_step_is_tested_and_saved_where_its_batch_is_left_out(tiny, tmp_path, monkeypatch):
+def test_recover_tests_and_saves_the_last_step_where_its_batch_is_left_out(tiny, tmp_path):
     """No loss follows it: the test shows it."""
-    spoil_update(monkeypatch, 9)
-    result = run(tiny, tmp_path / 'run', on_non_finite='skip', **OPTIONS)
+    result = train(tiny, tmp_path / 'run', spoilt=(9,), on_non_finite='skip', **OPTIONS)
     assert result['steps'] == 9
     assert result['params_sha256'] == by_hand(tiny, without={9})[8]
     assert [(line['step'], line['number']) for line in read_non_finite(tmp_path / 'run')] == [(9, 'validation loss')]
     assert (tmp_path / 'run/checkpoints/9').is_dir()
 
 
-@pytest.mark.parametrize('clip_norm', [None, 1e3], ids=['not clipped', 'clipped'])
-def test_gradients_that_are_no_numbers_are_seen_at_once_where_their_norm_is_known(
+@pytest.mark.parametrize(
+    'clip_norm', [pytest.param(None, marks=pytest.mark.repeats), 1e3], ids=['not clipped', 'clipped']
+)
+def test_recover_sees_non_finite_gradients_at_once_where_their_norm_is_known(
     tiny, tmp_path, monkeypatch, capsys, clip_norm
 ):
     """Labels above 100 have the loss of those below, and a gradient that is none: the root's at 0."""
@@ -270,49 +220,24 @@ def test_gradients_that_are_no_numbers_are_seen_at_once_where_their_norm_is_know
 
     monkeypatch.setattr(step, 'cross_entropy', rooted)
     spoil_batch(monkeypatch, lambda batch: dataclasses.replace(batch, labels=batch.labels + 100))
-    result = run(tiny, tmp_path / 'run', on_non_finite='skip', clip_norm=clip_norm, **OPTIONS)
+    result = train(tiny, tmp_path / 'run', on_non_finite='skip', clip_norm=clip_norm, **OPTIONS)
     assert result['params_sha256'] == by_hand(tiny, without={5}, clip_norm=clip_norm)[9]
     (line,) = read_non_finite(tmp_path / 'run')
     assert (line['step'], line['number']) == (5, 'gradient norm' if clip_norm else 'loss')
     assert ('are made again' in capsys.readouterr().err) == (clip_norm is None)
 
 
-def test_lighting_that_is_no_number_never_reaches_the_devices(tiny, tmp_path, monkeypatch):
-    monkeypatch.setattr(batches, 'lighting_basis', lambda *_, **__: np.full((3, 3), np.nan, np.float32))
-    monkeypatch.setattr(batches, 'place_batch', None)
-    with pytest.raises(InputError, match='the lighting is nan at step 1'):
-        run(tiny, tmp_path / 'run', **OPTIONS)
-
-
-def test_a_frozen_state_is_changed_by_no_step(tiny):
-    plain = run_with(variant='released', width=0.0625, schedule='steps', **OPTIONS)
-    state, step = plain.create_state(np.asarray(centre_crop(tiny.mean_image))), plain.make_train_step()
-    host, mesh = batches.make_batches(plain, tiny)[0], plain.mesh
-    before = jax.device_get(state)
-    bad = place_batch(mesh, Batch(host.images, host.labels, np.full_like(host.lighting, np.inf)))
-    good = place_batch(mesh, Batch(host.images, host.labels, host.lighting))
-    for batch in (bad, good, good):
-        state, _ = step(state, batch)
-    assert int(state.step) == -1  # frozen after no update
-    after = jax.device_get(dataclasses.replace(state, step=before.step))
-    jax.tree.map(np.testing.assert_array_equal, after, before)
-
-
-@pytest.mark.parametrize('policy', ['stop', 'roll_back'])
-def test_a_checkpoint_of_spoilt_parameters_is_not_gone_on_from(
-    undisturbed, tiny, tmp_path, capsys, monkeypatch, policy
-):
+@pytest.mark.parametrize('policy', [pytest.param('stop', marks=pytest.mark.repeats), 'roll_back'])
+def test_recover_goes_on_from_no_checkpoint_of_spoilt_parameters(undisturbed, tiny, tmp_path, capsys, policy):
     """Saved after every step, also after step 5, whose loss was a number and whose update was none."""
     options = {**OPTIONS, 'checkpoint_every': 1, 'keep_checkpoints': 1}
-    spoil_update(monkeypatch, BAD)
     with pytest.raises(InputError, match=r'the update of step 5 spoilt the parameters, .* is checkpoint 4'):
-        run(tiny, tmp_path / 'run', on_non_finite=policy, max_non_finite=2, **options)
-    monkeypatch.undo()
+        train(tiny, tmp_path / 'run', spoilt=(BAD,), on_non_finite=policy, max_non_finite=2, **options)
     actions = [(line['step'], line['action']) for line in read_non_finite(tmp_path / 'run')]
     assert actions == [(5, 'stop')] if policy == 'stop' else [(5, 'roll_back'), (5, 'roll_back'), (5, 'stop')]
     said = capsys.readouterr().err
     assert said.count('back to step 4, with another order') == len(actions) - 1
     assert re.search(r'checkpoint 5 is damaged \(\S+ was NaN or infinite when it was saved\)', said)
-    result = run(tiny, tmp_path / 'run', **options)
+    result = train(tiny, tmp_path / 'run', **options)
     assert result['params_sha256'] == undisturbed
     assert len(list((tmp_path / 'run/damaged_checkpoints').iterdir())) == len(actions)

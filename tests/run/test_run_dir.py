@@ -6,15 +6,30 @@ import os
 import re
 import shutil
 import socket
+import subprocess
 import threading
 import time
 
 import pytest
 from builders import run_with
 
+from alexnet_jax.data.dataset import open_dataset
 from alexnet_jax.errors import InputError
 from alexnet_jax.files import hold_lock
-from alexnet_jax.run.run_dir import claim_run_dir, hold_run_dir, open_or_render
+from alexnet_jax.run import run_dir
+from alexnet_jax.run.run_dir import check_run_dir, claim_run_dir, hold_run_dir, open_or_render
+
+
+def snapshot(folder):
+    return {path.relative_to(folder): path.read_bytes() for path in folder.rglob('*') if path.is_file()}
+
+
+def assert_refused(folder, run, dataset, message):
+    before = snapshot(folder)
+    for function in (check_run_dir, claim_run_dir):
+        with pytest.raises(InputError, match=message):
+            function(folder, run, dataset)
+    assert snapshot(folder) == before
 
 
 @pytest.fixture
@@ -33,22 +48,95 @@ def earlier(tiny, tmp_path):
 
 
 @pytest.mark.parametrize('values', [{'variant': 'paper'}, {'variant': 'released', 'images_per_crop': 1}])
-def test_a_run_whose_images_had_crops_of_their_own_goes_on(earlier, tiny, values):
+def test_claim_run_dir_takes_an_earlier_run_whose_images_had_crops_of_their_own(earlier, tiny, values):
     folder = earlier(run_with(**values))
 
     claim_run_dir(folder, run_with(**values), tiny)
     assert json.loads((folder / 'run.json').read_text())['identity']['images_per_crop'] == 1
 
 
-def test_a_run_that_would_share_its_crops_from_now_on_is_refused(earlier, tiny):
-    folder = earlier(run_with(variant='released'))
+def test_claim_run_dir_refuses_an_earlier_run_that_would_share_its_crops_now(earlier, tiny):
+    run = run_with(variant='released')
+    assert_refused(earlier(run), run, tiny, r'holds another run \(images_per_crop 1, not 32\)')
 
-    with pytest.raises(InputError, match=r'holds another run \(images_per_crop 1, not 32\)'):
-        claim_run_dir(folder, run_with(variant='released'), tiny)
+
+@pytest.mark.parametrize(
+    ('values', 'named'),
+    [
+        ({'seed': 1}, 'seed 0, not 1'),
+        ({'lighting': False}, 'lighting True, not False'),
+        ({'width': 0.125}, r'width 1\.0, not 0\.125'),
+    ],
+)
+def test_claim_run_dir_refuses_another_run_and_leaves_it_alone(tiny, tmp_path, values, named):
+    claim_run_dir(tmp_path, run_with(), tiny)
+    assert_refused(tmp_path, run_with(**values), tiny, rf'holds another run \({named}\)')
+
+
+def test_claim_run_dir_refuses_another_dataset_of_the_same_name(tiny, tiny_dir, tmp_path):
+    """Here, one with a shard of another hash, which opening does not read."""
+    other = shutil.copytree(tiny_dir, tmp_path / 'data')
+    (manifest,) = other.glob('tiny/*/manifest.json')
+    content = json.loads(manifest.read_text())
+    shard = next(entry for file, entry in content['files'].items() if 'train.array_record' in file)
+    shard['sha256'] = shard['sha256'][::-1]
+    manifest.write_text(json.dumps(content))
+    claim_run_dir(tmp_path / 'run', run_with(), tiny)
+    assert_refused(tmp_path / 'run', run_with(), open_dataset('tiny', data_dir=other), 'run .dataset_fingerprint ')
+
+
+def test_claim_run_dir_refuses_what_is_no_run_and_leaves_it_alone(tiny, tmp_path):
+    (tmp_path / 'thesis.tex').write_text('years of work')
+    assert_refused(tmp_path, run_with(), tiny, 'is not empty and holds no run')
+
+
+@pytest.mark.parametrize('content', [b'{"identi', b'[1]', b'{"identity": 1}', b'\xff'])
+def test_claim_run_dir_refuses_a_damaged_run_json(tiny, tmp_path, content):
+    (tmp_path / 'run.json').write_bytes(content)
+    assert_refused(tmp_path, run_with(), tiny, 'run.json is damaged')
+
+
+def test_run_dir_that_cannot_be_made_is_refused(tiny, tmp_path):
+    (tmp_path / 'file').write_text('')
+    message = 'cannot write to .*/file/run: Not a directory'
+    with pytest.raises(InputError, match=message), hold_run_dir(tmp_path / 'file/run'):
+        pytest.fail('held')
+    with pytest.raises(InputError, match=message):
+        claim_run_dir(tmp_path / 'file/run', run_with(), tiny)
+
+
+def test_claim_run_dir_writes_the_commit_of_its_own_checkout_only(tiny, tmp_path, monkeypatch):
+    """Not that of another project in whose folder the package is installed."""
+
+    def git(*command):
+        name = ('-c', 'user.name=a', '-c', 'user.email=a@example.org')
+        done = subprocess.run(['git', *name, *command], cwd=project, capture_output=True, text=True, check=True)
+        return done.stdout.strip()
+
+    def written():
+        claim_run_dir(tmp_path / 'run', run_with(), tiny)
+        return json.loads((tmp_path / 'run/run.json').read_text())['commit']
+
+    project = tmp_path / 'project'
+    source = project / 'venv/alexnet_jax/run/run_dir.py'
+    source.parent.mkdir(parents=True)
+    source.write_text('')
+    monkeypatch.setattr(run_dir, '__file__', str(source))
+    assert written() is None  # no repository
+    git('init')
+    (project / '.gitignore').write_text('venv\n')
+    git('add', '.gitignore')
+    git('commit', '--message=theirs')
+    assert written() is None
+    git('add', '--force', 'venv')
+    git('commit', '--message=ours')
+    assert written() == git('rev-parse', 'HEAD')
+    source.write_text('# changed')
+    assert written() == git('rev-parse', 'HEAD') + '-dirty'
 
 
 @pytest.mark.parametrize('text', ['', '{"seed": 0,', '[1, 2]'])
-def test_a_damaged_config_is_said_and_written_anew(tiny, tmp_path, capsys, text):
+def test_claim_run_dir_says_that_config_json_is_damaged_and_writes_it_anew(tiny, tmp_path, capsys, text):
     """run.json says whose run it is; config.json is for comparing settings."""
     claim_run_dir(tmp_path / 'run', run_with(), tiny)
     path = tmp_path / 'run/config.json'
@@ -60,7 +148,7 @@ def test_a_damaged_config_is_said_and_written_anew(tiny, tmp_path, capsys, text)
     assert line == f'{path} is damaged: whether settings have changed is not known, and it is written anew'
 
 
-def test_a_folder_is_held_by_one_run_at_a_time(tmp_path, capsys):
+def test_hold_run_dir_holds_a_folder_for_one_run_at_a_time(tmp_path, capsys):
     folder = tmp_path / 'runs/one'
     with hold_run_dir(folder), hold_run_dir(tmp_path / 'runs/two'):
         other = f'another process ({socket.gethostname()}, pid {os.getpid()}) trains in {folder}'
@@ -72,13 +160,13 @@ def test_a_folder_is_held_by_one_run_at_a_time(tmp_path, capsys):
         assert capsys.readouterr().err == ''
 
 
-def test_a_folder_that_only_holds_a_lock_is_empty(tiny, tmp_path):
+def test_claim_run_dir_takes_a_folder_that_only_holds_a_lock(tiny, tmp_path):
     with hold_run_dir(tmp_path / 'run'):
         claim_run_dir(tmp_path / 'run', run_with(), tiny)
     assert (tmp_path / 'run/run.json').exists()
 
 
-def test_storage_without_locks_is_used_without(tmp_path, monkeypatch):
+def test_hold_run_dir_uses_storage_without_locks(tmp_path, monkeypatch):
     def unknown(file, how):
         raise OSError(errno.ENOLCK, 'No locks available')
 
@@ -87,7 +175,7 @@ def test_storage_without_locks_is_used_without(tmp_path, monkeypatch):
         assert (tmp_path / 'run').is_dir()
 
 
-def test_who_comes_while_another_renders_the_embedded_dataset_waits_for_it(tiny_dir, tmp_path, capsys):
+def test_open_or_render_waits_for_another_that_renders(tiny_dir, tmp_path, capsys):
     """Another has the lock, makes the dataset (here a copy) and leaves; this one finds it."""
     opened = []
     waiting = threading.Thread(target=lambda: opened.append(open_or_render('demo', str(tmp_path))))

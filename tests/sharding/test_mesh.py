@@ -9,13 +9,13 @@ from alexnet_jax.errors import InputError
 from alexnet_jax.sharding.mesh import batch_spec, make_mesh, parameter_specs
 
 
-def test_towers_of_one_replica_are_neighbours():
+def test_make_mesh_places_the_towers_of_one_replica_side_by_side():
     mesh = make_mesh(4, 2)
     assert mesh.axis_names == ('data', 'tower')
     np.testing.assert_array_equal([[d.id for d in row] for row in mesh.devices], np.arange(8).reshape(4, 2))
 
 
-def test_specs_shard_output_channels_of_everything_but_fc8():
+def test_parameter_specs_shard_output_channels_of_everything_but_fc8():
     tree = {
         'params': {name: {'kernel': np.zeros((2, 4)), 'bias': np.zeros(4)} for name in ('fc6', 'fc8')},
         'momentum': ({'conv3': {'kernel': np.zeros((3, 3, 2, 4)), 'bias': np.zeros(4)}}, np.zeros(())),
@@ -31,7 +31,7 @@ def test_specs_shard_output_channels_of_everything_but_fc8():
     }
 
 
-def test_with_one_weird_trick_the_hidden_layers_are_split_and_all_else_is_everywhere():
+def test_parameter_specs_of_one_weird_trick_split_the_hidden_layers_only():
     mesh = make_mesh(2, 4, one_weird_trick=True)
     assert mesh.axis_names == ('data', 'model')
     layer = {'kernel': np.zeros((8, 8)), 'bias': np.zeros(8)}
@@ -54,12 +54,12 @@ def test_with_one_weird_trick_the_hidden_layers_are_split_and_all_else_is_everyw
         ((0, 2), 'at least 1'),
     ],
 )
-def test_a_mesh_that_cannot_be_says_so(shape, message):
+def test_make_mesh_says_why_it_cannot_be(shape, message):
     with pytest.raises(InputError, match=message):
         make_mesh(*shape)
 
 
-def test_a_process_without_a_device_in_the_mesh_is_named(monkeypatch):
+def test_make_mesh_names_a_process_without_a_device(monkeypatch):
     """Two hosts of four GPUs and the two devices of configs/two_device.py."""
     gpus = [types.SimpleNamespace(platform='gpu', process_index=number // 4) for number in range(8)]
     monkeypatch.setattr(jax, 'devices', lambda: gpus)
@@ -70,7 +70,7 @@ def test_a_process_without_a_device_in_the_mesh_is_named(monkeypatch):
         make_mesh(1, 2)
 
 
-def test_too_few_accelerators_names_a_config_that_fits(monkeypatch):
+def test_make_mesh_names_a_config_that_fits_too_few_accelerators(monkeypatch):
     monkeypatch.setattr(jax, 'devices', lambda: [type('Gpu', (), {'platform': 'gpu'})()])
     with pytest.raises(InputError, match=r'but 1 GPU device\(s\) were found: use configs/one_device.py'):
         make_mesh(1, 2)

@@ -7,7 +7,7 @@ from rich.console import Console
 
 from alexnet_jax.sweep.display import Display, format_cells
 from alexnet_jax.sweep.plan import make_point
-from alexnet_jax.sweep.run_progress import RunProgress
+from alexnet_jax.sweep.results import RunProgress
 from alexnet_jax.sweep.runner import SweepRun
 from alexnet_jax.training.config import make_config
 

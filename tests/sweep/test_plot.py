@@ -5,12 +5,12 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from alexnet_jax.sweep import plot
-from alexnet_jax.sweep.results import Row, Setting
+from alexnet_jax.sweep.results import Row, SweepSetting
 
 
 def setting(centre, **overrides):
     results = [{'centre': {'top1_error': error}} for error in centre]
-    return Setting(overrides, [Row('', overrides, 'finished', '', 1, result, {}, False) for result in results])
+    return SweepSetting(overrides, [Row('', overrides, 'finished', '', 1, result, {}, False) for result in results])
 
 
 @pytest.fixture

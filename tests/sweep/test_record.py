@@ -59,10 +59,19 @@ def test_record_refuses_a_folder_without_a_sweep(tmp_path):
         record(tmp_path, [0])
 
 
-@pytest.mark.parametrize('text', ['', '{}', '[]', '{"points": {}, "earlier": {}}'])
+@pytest.mark.parametrize(
+    'text',
+    ['', '{}', '[]', '{"points": {}, "earlier": {}}', '{"points": [], "earlier": [], "settings": {}}'],
+)
 def test_record_refuses_a_damaged_file(tmp_path, text):
     (tmp_path / 'sweep.json').write_text(text)
     with pytest.raises(InputError, match='is damaged'):
+        record(tmp_path, [0])
+
+
+def test_record_refuses_an_unreadable_file(tmp_path):
+    (tmp_path / 'sweep.json').mkdir()
+    with pytest.raises(InputError, match=r'cannot read .*sweep\.json: Is a directory; mend that, or choose another'):
         record(tmp_path, [0])
 
 

@@ -129,7 +129,7 @@ def test_write_results_draws_no_picture_without_a_finished_run(tmp_path):
 
 
 @pytest.mark.parametrize('rates', [(0.1, 0.2), (0.01, 0.1, 1.0)])
-def test_write_results_draws_rows_and_lines(tmp_path, rates):
+def test_write_results_draws_a_picture(tmp_path, rates):
     base = make_config(None)
     points = check_points(base, [{'learning_rate': rate, 'momentum': m} for rate in rates for m in (0.0, 0.9)])
     record = SweepRecord(Plan(tmp_path / 'a', 'x.py', (), base), points)

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from alexnet_jax.sweep.run_progress import NOTE, load_progress, read_log_end, read_result
+from alexnet_jax.sweep.results import NOTE, load_progress, read_log_end, read_result
 
 
 def train(step, loss):

@@ -13,7 +13,7 @@ from sweep import programs
 from alexnet_jax.sweep.plan import check_points, format_options, make_point
 from alexnet_jax.sweep.record import lock_point
 from alexnet_jax.sweep.resources import Resources
-from alexnet_jax.sweep.run_progress import read_log_end
+from alexnet_jax.sweep.results import read_log_end
 from alexnet_jax.sweep.runner import MAX_ATTEMPTS, PointSource, Runner
 from alexnet_jax.training.config import make_config
 

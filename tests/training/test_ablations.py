@@ -7,14 +7,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from builders import run_with
+from builders import draw_parameters, run_with
+from simplejpeg import decode_jpeg
 
 from alexnet_jax.communication.audit import abstract_batch, exchange_bytes
 from alexnet_jax.communication.messages import compiled_schedule, expected_schedule, traced_schedule
-from alexnet_jax.data.augment import choose_offsets, restrict_augmentation, sample_augmentation
-from alexnet_jax.data.decode import decode_record
+from alexnet_jax.data.augment import choose_offsets, sample_augmentation
 from alexnet_jax.errors import InputError
-from alexnet_jax.model.alexnet import init_parameters
 from alexnet_jax.run.batches import make_batches
 from alexnet_jax.run.run_dir import claim_run_dir
 from alexnet_jax.sharding.mesh import TOWER, parameter_specs, place_batch, shardings
@@ -24,7 +23,10 @@ from alexnet_jax.training.step import Batch
 
 CLASSES, ROWS = 3, 4
 # Those that change what a device has or says; the others only leave out or replace what happens within a tower.
-NETWORKS = ['norm', 'dropout', 'towers', 'conv3_exchange', 'exchange']
+NETWORKS = [
+    *(pytest.param(name, marks=pytest.mark.repeats) for name in ('norm', 'dropout', 'conv3_exchange')),
+    *('towers', 'exchange'),
+]
 
 
 def run_without(*without, mesh=(1, 1), **values):
@@ -40,10 +42,8 @@ def three_steps(run):
         random.integers(0, CLASSES, ROWS).astype(np.int32),
         random.standard_normal((ROWS, 3)) * 10 * variant.lighting.strength,
     )
-    params = init_parameters(variant, jax.random.key(0), num_classes=CLASSES)
-    losses = []
+    params, losses = draw_parameters(variant, num_classes=CLASSES), []
     with jax.enable_x64(True):
-        params = jax.tree.map(lambda p: np.asarray(p, np.float64) * 2, params)
         state = TrainState(
             step=jnp.zeros((), jnp.int32),
             params=params,
@@ -59,8 +59,9 @@ def three_steps(run):
         return losses, jax.tree.map(np.asarray, state.params)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name', NETWORKS)
-def test_three_steps_are_the_same_on_one_device_and_on_two(name):
+def test_train_step_without_a_part_is_the_same_on_one_device_and_on_two(name):
     two = (2, 1) if name == 'towers' else (1, 2)
     (losses, params), (others, found) = (
         three_steps(run_without(name, mesh=mesh, variant='released', seed=4, schedule='steps', learning_rate=0.003))
@@ -73,10 +74,16 @@ def test_three_steps_are_the_same_on_one_device_and_on_two(name):
         assert np.abs(other - one).max() <= 1e-9 * np.abs(one).max(), jax.tree_util.keystr(path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
-    ('name', 'exchanges'), [('conv3_exchange', ['fc6', 'fc7', 'fc8']), ('exchange', ['fc8']), ('relu', None)]
+    ('name', 'exchanges'),
+    [
+        pytest.param('conv3_exchange', ['fc6', 'fc7', 'fc8'], marks=pytest.mark.repeats),
+        ('exchange', ['fc8']),
+        pytest.param('relu', None, marks=pytest.mark.repeats),
+    ],
 )
-def test_towers_talk_where_the_network_says_and_nowhere_else(name, exchanges):
+def test_train_step_exchanges_where_the_network_says_and_nowhere_else(name, exchanges):
     run = run_without(name, mesh=(1, 2))
     mesh = run.mesh
     traced = run.make_train_step().trace(run.abstract_state(), abstract_batch(mesh, ROWS))
@@ -91,18 +98,18 @@ def test_towers_talk_where_the_network_says_and_nowhere_else(name, exchanges):
         assert sorted((m.layer, m.direction, m.op, m.bytes) for m in found if TOWER in m.axis) == sorted(expected)
 
 
-def test_without_crops_training_sees_the_centre_and_its_mirror_image(tiny):
+def test_make_batches_without_crops_has_the_centre_and_its_mirror_image(tiny):
     batches, mirrored = make_batches(run_without('crops'), tiny), 0
     for step in (0, 7):
         for image, record in zip(batches[step].images, batches[step].records, strict=True):
-            centre = decode_record(tiny.records('train')[int(record)][0])[16:240, 16:240]
+            centre = decode_jpeg(tiny.records('train')[int(record)][0])[16:240, 16:240]
             flip = not np.array_equal(image, centre)
             np.testing.assert_array_equal(image, centre[:, ::-1] if flip else centre)
             mirrored += flip
     assert 0 < mirrored < 16
 
 
-def test_crops_and_flips_leave_everything_else_as_it_was(tiny):
+def test_make_batches_without_crops_and_flips_leaves_the_rest_as_it_was(tiny):
     whole, few = (make_batches(run, tiny)[3] for run in (run_without(), run_without('crops', 'flips')))
     np.testing.assert_array_equal(whole.records, few.records)
     np.testing.assert_array_equal(whole.lighting, few.lighting)
@@ -113,7 +120,7 @@ def test_crops_and_flips_leave_everything_else_as_it_was(tiny):
     assert 0 < same.sum() < 8
 
 
-def test_places_are_the_centre_and_others_of_the_seed():
+def test_choose_offsets_gives_the_centre_and_others_of_the_seed():
     assert choose_offsets(1, seed=5) == ((16, 16),)
     eight = choose_offsets(8, seed=5)
     assert eight[0] == (16, 16)
@@ -123,17 +130,17 @@ def test_places_are_the_centre_and_others_of_the_seed():
     assert set(choose_offsets(1089, seed=0)) == {(top, left) for top in range(33) for left in range(33)}
 
 
-def test_every_place_is_as_likely_and_flips_and_lighting_stay():
+def test_sample_augmentation_of_offsets_draws_evenly_and_keeps_flips_and_lighting():
     places = choose_offsets(8, seed=5)
     whole = [sample_augmentation(seed=1, epoch=2, record=record) for record in range(8000)]
-    few = [restrict_augmentation(chance, offsets=places, flips=True) for chance in whole]
+    few = [sample_augmentation(seed=1, epoch=2, record=record, offsets=places) for record in range(8000)]
     counts = Counter((chance.top, chance.left) for chance in few)
     assert set(counts) == set(places)
     assert all(880 < count < 1120 for count in counts.values())  # 1000, and four standard deviations of 29.6
     assert all(a.flip == b.flip and (a.normals == b.normals).all() for a, b in zip(whole, few, strict=True))
 
 
-def test_crops_of_a_config_are_the_places_also_after_a_roll_back(tiny):
+def test_make_batches_keeps_its_offsets_after_a_roll_back(tiny):
     run = run_without(crops=8, seed=3)
     assert make_batches(run, tiny).offsets == choose_offsets(8, seed=3) == make_batches(run, tiny, data_order=1).offsets
     assert make_batches(run_without(), tiny).offsets is None
@@ -145,7 +152,7 @@ def folder(tiny, tmp_path):
     return tmp_path / 'run'
 
 
-def test_a_folder_holds_one_ablation(folder, tiny):
+def test_claim_run_dir_refuses_another_ablation(folder, tiny):
     claim_run_dir(folder, run_without('overlap', 'norm'), tiny)
     with pytest.raises(InputError, match=r"holds another run \(without \['norm', 'overlap'\], not \['norm'\]\)"):
         claim_run_dir(folder, run_without('norm'), tiny)
@@ -156,13 +163,13 @@ def test_a_folder_holds_one_ablation(folder, tiny):
 @pytest.mark.parametrize(
     ('values', 'others'), [({'lighting': False}, ['lighting']), ({'crops': 1}, ['crops'])], ids=['lighting', 'crops']
 )
-def test_two_ways_to_say_the_same_are_the_same_run(values, others, tiny, tmp_path):
+def test_claim_run_dir_takes_two_ways_to_say_the_same(values, others, tiny, tmp_path):
     assert run_without(**values).variant == run_without(*others).variant
     claim_run_dir(tmp_path / 'run', run_without(**values), tiny)
     claim_run_dir(tmp_path / 'run', run_without(*others), tiny)
 
 
-def test_a_folder_from_before_there_were_ablations_goes_on_without_a_word(tiny, tmp_path, capsys):
+def test_claim_run_dir_takes_a_folder_from_before_there_were_ablations(tiny, tmp_path, capsys):
     claim_run_dir(tmp_path / 'run', run_without(), tiny)
     for name, keys in {'run.json': ('without', 'crops'), 'config.json': ('without', 'crops', 'tracking')}.items():
         content = json.loads((tmp_path / 'run' / name).read_text())

@@ -24,11 +24,11 @@ from alexnet_jax.training.step import rates_at
         ({'variant': 'paper', 'epochs': 91.0}, 91 * 5),
     ],
 )
-def test_the_released_noise_ends_after_66_of_91_epochs_and_the_paper_s_never(values, lit):
+def test_build_run_ends_the_released_noise_after_66_of_91_epochs_and_the_paper_s_never(values, lit):
     assert run_with(**values).lighting_steps == lit
 
 
-def test_the_released_conv1_is_slowed_at_epoch_67_and_frozen_at_72_of_91():
+def test_build_run_slows_the_released_conv1_at_epoch_67_and_freezes_it_at_72_of_91():
     """CHM layers-145.cfg's log; 5 steps an epoch."""
     changes = run_with(variant='released', epochs=91.0).lr_multipliers
     assert [(change.layer, change.step, change.factor) for change in changes] == [
@@ -39,7 +39,7 @@ def test_the_released_conv1_is_slowed_at_epoch_67_and_frozen_at_72_of_91():
 
 
 @pytest.mark.parametrize(('variant', 'rate'), [('released', 0.02), ('paper', 1e-5), ('caffenet', 2e-5)])
-def test_the_released_biases_learn_at_their_first_rate_to_the_end(variant, rate):
+def test_build_run_keeps_the_released_biases_at_their_first_rate_to_the_end(variant, rate):
     """At a weights' rate of 1e-5, the last one: CHM layer-params-145.cfg, [conv2a] epsW=0.00001 epsB=0.02."""
     drops = {'schedule': 'steps', 'drop_epochs': (1.0, 2.0, 3.0)}
     run = run_with(examples=80, variant=variant, mesh=(1, 1), learning_rate=0.01, **drops)  # 10 steps an epoch
@@ -51,13 +51,13 @@ def test_the_released_biases_learn_at_their_first_rate_to_the_end(variant, rate)
     np.testing.assert_allclose(updates['conv2']['kernel'], -1e-5, rtol=1e-6)
 
 
-def test_a_drop_beyond_what_a_run_can_count_never_comes():
+def test_build_run_never_drops_beyond_what_a_run_can_count():
     drops = {'schedule': 'steps', 'drop_epochs': (1.0, 2.0**30), 'learning_rate': 0.5, 'drop_factor': 0.5}
     rate = run_with(examples=80, **drops).schedule  # 10 steps an epoch
     assert [float(rate(step, Plateau.start())) for step in (9, 10, 2**31 - 2)] == [0.5, 0.25, 0.25]
 
 
-def test_a_run_s_batches_are_lit_and_cut_as_its_variant_says(tiny):
+def test_make_batches_lights_and_cuts_as_the_variant_says(tiny):
     released = make_batches(run_with(variant='released', steps=3), tiny)  # lit for 2.2 steps
     assert [bool(released[step].lighting.any()) for step in range(3)] == [True, True, False]
     assert released.images_per_crop == 32
@@ -70,7 +70,7 @@ def test_a_run_s_batches_are_lit_and_cut_as_its_variant_says(tiny):
     assert make_config(None, mesh=(1, 2)).images_per_crop == 1  # its steps of 32 would show one window each
 
 
-def test_an_image_takes_150544_bytes_to_the_device(tiny):
+def test_iter_batches_sends_150544_bytes_an_image_to_the_device(tiny):
     """224 * 224 * 3 of pixels, 4 of label, 12 of lighting."""
     batches = make_batches(run_with(variant='released', steps=3), tiny)
     batch = next(iter_batches(run_with(mesh=(1, 1), variant='released', steps=3), tiny, start=0))
@@ -91,12 +91,12 @@ def test_an_image_takes_150544_bytes_to_the_device(tiny):
         ({'rate_batch_size': 4}, 'rate 0.02, times 0.1 when 5 tests in a row bring no lower error, at most 3 times'),
     ],
 )
-def test_a_run_says_at_its_start_what_its_rate_will_do(values, plan):
+def test_describe_schedule_says_what_the_rate_will_do(values, plan):
     """Of two schedules' settings only those of the chosen one count; 80 images: 10 steps an epoch."""
     assert describe_schedule(run_with(examples=80, steps=30, **values)) == f'30 steps of 8 images (3 epochs): {plan}'
 
 
-def test_the_steps_after_which_the_rate_drops_are_those_that_are_said():
+def test_describe_schedule_names_the_steps_after_which_the_rate_drops():
     run = run_with(examples=80, steps=30, schedule='steps', drop_epochs=(1.01, 2.5))
     rates = [float(run.schedule(jnp.int32(made), Plateau.start())) for made in range(30)]  # of the step after `made`
     np.testing.assert_allclose(rates, [0.01] * 11 + [0.001] * 14 + [0.0001] * 5, rtol=1e-6)

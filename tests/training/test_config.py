@@ -66,26 +66,26 @@ def changed(**values):
     return config
 
 
-def test_every_key_has_a_wrong_value_here():
+def test_wrong_values_are_here_for_every_key():
     assert set(WRONG) == set(make_config('birds', mesh=(1, 2)))
 
 
 @pytest.mark.parametrize(('key', 'value'), [(key, value) for key, values in WRONG.items() for value in values])
-def test_a_wrong_value_is_one_line_with_key_and_value(key, value):
+def test_validate_config_refuses_a_wrong_value_in_one_line(key, value):
     with pytest.raises(InputError) as error:
         validate_config(changed(**{key: value}))
     assert str(error.value).startswith(f'config.{key} is {value!r}: it must be ')
     assert '\n' not in str(error.value)
 
 
-def test_a_value_whose_text_is_not_one_line_is_described():
+def test_validate_config_describes_a_value_whose_text_is_not_one_line():
     with pytest.raises(InputError, match=r'^config.seed is too long a number: it must be'):
         validate_config(changed(seed=16**4000))
     with pytest.raises(InputError, match=r'^config.drop_epochs is a table: it must be'):
         validate_config(changed(drop_epochs={'a': 1, 'b': 2}))
 
 
-def test_an_unknown_and_a_missing_key_are_named():
+def test_validate_config_names_an_unknown_and_a_missing_key():
     config = changed()
     with config.unlocked():
         config.colour = 'red'
@@ -98,13 +98,13 @@ def test_an_unknown_and_a_missing_key_are_named():
         validate_config(config)
 
 
-def test_a_batch_that_the_data_axis_does_not_divide_is_refused_with_what_would_do():
+def test_validate_config_refuses_a_batch_that_the_data_axis_does_not_divide():
     with pytest.raises(InputError, match=r'batch_size 10 does not divide over the 4 .* \(4, 2\): use a multiple of 4$'):
         validate_config(changed(batch_size=10, mesh=(4, 2)))
     validate_config(changed(batch_size=12, mesh=(4, 2)))
 
 
-def test_parts_to_be_without_are_one_name_an_entry_once_validated():
+def test_validate_config_splits_without_into_names():
     for written in (('norm', 'overlap'), ('norm,overlap',)):  # the second is what --config.without=norm,overlap gives
         assert validate_config(changed(without=written)).without == ('norm', 'overlap')
 
@@ -143,7 +143,7 @@ def test_parts_to_be_without_are_one_name_an_entry_once_validated():
         ),
     ],
 )
-def test_parts_that_contradict_something_else_are_refused(values, line):
+def test_validate_config_refuses_parts_that_contradict_something_else(values, line):
     with pytest.raises(InputError) as error:
         validate_config(changed(**values))
     assert str(error.value) == line
@@ -154,7 +154,7 @@ def test_parts_that_contradict_something_else_are_refused(values, line):
     ('epochs', 'steps'),
     [(1.1, 550), (2.2, 1100), (4.4, 2200), (1.0, 500), (1.0001, 501), (0.001, 1), (1e-9, 1)],
 )
-def test_epochs_are_the_number_that_is_written(epochs, steps):
+def test_get_total_steps_takes_epochs_as_they_are_written(epochs, steps):
     """Times 50,000 images in batches of 100; ceil(1.1 * 500) is 551."""
     assert validate_config(changed(epochs=epochs, batch_size=100)).get_total_steps(50_000) == steps
     config = validate_config(changed(batch_size=100, schedule='steps', drop_epochs=(epochs,)))
@@ -164,7 +164,7 @@ def test_epochs_are_the_number_that_is_written(epochs, steps):
 @pytest.mark.parametrize(
     ('variant', 'offsets'), [('paper', 33**2), ('caffenet', 30**2), ('cifar10_80sec', 1), ('cifar10_11pct', 9**2)]
 )
-def test_more_crops_than_a_network_has_offsets_are_refused(variant, offsets):
+def test_validate_config_refuses_more_crops_than_a_network_has_offsets(variant, offsets):
     """224 of 256, 227 of 256, 32 of 32 and 24 of 32 pixels."""
     validate_config(changed(variant=variant, mesh=(1, 1), crops=offsets))
     with pytest.raises(InputError, match=rf'config.crops is {offsets + 1}: .* at {offsets} offsets: use at most that'):
@@ -172,7 +172,7 @@ def test_more_crops_than_a_network_has_offsets_are_refused(variant, offsets):
 
 
 @pytest.mark.parametrize('variant', ['caffe_alexnet', 'caffenet', 'one_weird_trick'])
-def test_networks_whose_towers_cannot_live_apart_are_not_split(variant):
+def test_validate_config_refuses_to_split_towers_that_cannot_live_apart(variant):
     with pytest.raises(InputError, match=rf'config.variant {variant} has no two towers .* use --config.mesh=2,1'):
         validate_config(changed(variant=variant, mesh=(2, 2)))
     validate_config(changed(variant=variant, mesh=(2, 1)))
@@ -181,7 +181,7 @@ def test_networks_whose_towers_cannot_live_apart_are_not_split(variant):
 
 @pytest.mark.parametrize('file', ['one_device', 'two_device', 'data_parallel', 'hybrid', 'one_weird_trick'])
 @pytest.mark.parametrize('dataset', [None, 'imagenet2012'])
-def test_the_configs_are_valid_and_differ_in_what_devices_share_alone(file, dataset):
+def test_configs_are_valid_and_differ_in_what_devices_share_alone(file, dataset):
     (path,) = PACKAGE.parent.glob(f'configs/{file}.py')
     config = runpy.run_path(str(path))['get_config'](*filter(None, [dataset]))
     validated = validate_config(config)
@@ -194,7 +194,7 @@ def test_the_configs_are_valid_and_differ_in_what_devices_share_alone(file, data
 
 
 @pytest.mark.parametrize(('mode', 'mesh'), [('data_parallel', (2, 1)), ('hybrid', (2, 2)), ('one_weird_trick', (1, 2))])
-def test_one_value_turns_one_mode_into_another(mode, mesh):
+def test_validate_config_takes_the_mesh_from_parallelism(mode, mesh):
     assert validate_config(changed(mesh=None, parallelism=mode)).mesh == mesh
     assert validate_config(changed(mesh=(4, 1), parallelism=mode)).mesh == (4, 1)  # what is asked for stays
 
@@ -209,7 +209,7 @@ def test_one_value_turns_one_mode_into_another(mode, mesh):
         ({'batch_size': 64, 'rate_batch_size': 128}, 0.005),
     ],
 )
-def test_the_learning_rate_grows_with_the_batch_where_it_shall(values, expected):
+def test_initial_learning_rate_grows_with_the_batch_where_it_shall(values, expected):
     """Linearly (arXiv 1404.5997, section 5: what worked, although the variance says sqrt)."""
     assert validate_config(changed(**values)).initial_learning_rate == pytest.approx(expected, rel=1e-12)
 
@@ -226,12 +226,12 @@ def test_the_learning_rate_grows_with_the_batch_where_it_shall(values, expected)
         ),
     ],
 )
-def test_what_one_weird_trick_cannot_do_is_refused(values, message):
+def test_validate_config_refuses_what_one_weird_trick_cannot_do(values, message):
     with pytest.raises(InputError, match=message):
         validate_config(changed(parallelism='one_weird_trick', **values))
 
 
-def test_the_ablations_are_valid_runs_each_another_network_or_other_images():
+def test_configs_ablations_are_valid_runs_each_another_network_or_other_images():
     config_file = runpy.run_path(str(PACKAGE.parent / 'configs/ablations.py'))
     assert config_file['get_config']('birds').to_dict() == make_config('birds', mesh=(1, 1)).to_dict()
     points, variants = list(config_file['sweep']()), set()
@@ -254,7 +254,7 @@ def test_the_ablations_are_valid_runs_each_another_network_or_other_images():
         ('13pct', 470, (450, 460)),
     ],
 )
-def test_each_network_for_cifar10_has_its_file_s_schedule(network, epochs, drops):
+def test_configs_cifar10_has_each_file_s_schedule(network, epochs, drops):
     config_file = runpy.run_path(str(PACKAGE.parent / 'configs/cifar10.py'))
     config = config_file['get_config'](*filter(None, [network]))
     validate_config(config)
@@ -267,7 +267,7 @@ def test_each_network_for_cifar10_has_its_file_s_schedule(network, epochs, drops
         validate_config(config)
 
 
-def test_a_network_for_cifar10_that_is_none_is_refused():
+def test_configs_cifar10_refuses_an_unknown_network():
     config_file = runpy.run_path(str(PACKAGE.parent / 'configs/cifar10.py'))
     with pytest.raises(
         InputError, match=r'configs/cifar10.py:17pct: there is no such network; use one of 80sec, 19pct,'
@@ -275,12 +275,12 @@ def test_a_network_for_cifar10_that_is_none_is_refused():
         config_file['get_config']('17pct')
 
 
-def test_one_weird_trick_needs_two_hidden_layers_to_split():
+def test_validate_config_wants_two_hidden_layers_for_one_weird_trick():
     with pytest.raises(InputError, match=r'config.variant cifar10_80sec has no fc6 and fc7 for one weird trick'):
         validate_config(changed(variant='cifar10_80sec', parallelism='one_weird_trick'))
 
 
-def test_the_recipe_for_imagenet_is_the_paper_s():
+def test_make_config_for_imagenet_is_the_paper_s_recipe():
     """Section 5 for the update, 3.5 for the size, 4.1 for the lighting."""
     assert make_config('imagenet2012', mesh=(1, 2)).to_dict() == {
         'variant': 'paper',
@@ -321,7 +321,7 @@ def test_the_recipe_for_imagenet_is_the_paper_s():
     }
 
 
-def test_steps_override_epochs_and_parts_of_a_batch_count_whole():
+def test_get_total_steps_prefers_steps_and_counts_parts_of_a_batch_whole():
     imagenet = validate_config(make_config('imagenet2012', mesh=(1, 2)))
     assert imagenet.get_total_steps(1_281_167) == 900_821  # 90 * 1281167 / 128 = 900820.55
     assert build_run(imagenet, num_classes=1000, examples=1_281_167).evaluate_every == 10_010  # 10009.1: an epoch
@@ -330,14 +330,14 @@ def test_steps_override_epochs_and_parts_of_a_batch_count_whole():
     assert build_run(validate_config(changed(batch_size=8)), num_classes=3, examples=3).checkpoint_every == 1
 
 
-def test_more_updates_than_an_int32_counts_are_refused():
+def test_get_total_steps_refuses_more_than_an_int32_counts():
     config = validate_config(changed(epochs=2.0**30, batch_size=1))
     assert config.get_total_steps(1) == 2**30
     with pytest.raises(InputError, match=r'^config.epochs 1073741824.0 are 3,221,225,472 updates .*: use fewer$'):
         config.get_total_steps(3)
 
 
-def test_every_key_is_read_outside_of_the_file_that_defines_it():
+def test_config_keys_are_all_read_outside_of_the_file_that_defines_them():
     """By a real attribute access `config.KEY` (or CONFIG[...] by IDENTITY), not by its mention in a text."""
     read = set()
     for path in PACKAGE.rglob('*.py'):

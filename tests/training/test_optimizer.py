@@ -39,8 +39,8 @@ def recurrence(start, gradients, name, *, rate_factor, decay):
     )
 
 
-@pytest.mark.parametrize('bias_rate', [1.0, 2.0])
-def test_200_steps_across_two_drops_equal_the_recurrence(bias_rate):
+@pytest.mark.parametrize('bias_rate', [pytest.param(1.0, marks=pytest.mark.repeats), 2.0])
+def test_paper_sgd_of_200_steps_across_two_drops_equals_the_recurrence(bias_rate):
     start, gradients = problem()
     optimizer = paper_sgd(momentum=0.9, weight_decay=5e-4, bias_rate=bias_rate)
     with jax.enable_x64(True):
@@ -55,7 +55,7 @@ def test_200_steps_across_two_drops_equal_the_recurrence(bias_rate):
         np.testing.assert_allclose(found['layer']['bias'], bias, rtol=0, atol=1e-12)
 
 
-def test_biases_keep_their_rate_where_only_the_weights_is_lowered():
+def test_paper_sgd_keeps_the_rate_of_biases_where_only_the_weights_is_lowered():
     """CHM layer-params-145.cfg: epsW 0.00001 and epsB 0.02 in the end; its log lowers epsw alone, of conv1 too."""
     start, gradients = problem()
     optimizer = paper_sgd(momentum=0.9, weight_decay=5e-4, bias_rate=2.0)
@@ -80,7 +80,7 @@ def test_biases_keep_their_rate_where_only_the_weights_is_lowered():
         np.testing.assert_allclose(found['layer']['bias'], bias, rtol=0, atol=1e-12)
 
 
-def test_each_layer_decays_as_much_as_is_said_of_it():
+def test_paper_sgd_decays_each_layer_as_much_as_is_said_of_it():
     start, gradients = problem()
     start, gradients = ([dict.fromkeys('abc', tree['layer']) for tree in trees] for trees in ([start], gradients))
     optimizer = paper_sgd(
@@ -98,7 +98,7 @@ def test_each_layer_decays_as_much_as_is_said_of_it():
             np.testing.assert_allclose(found[layer]['bias'], bias, rtol=0, atol=1e-12)
 
 
-def test_float32_stays_within_1e_6_of_the_recurrence():
+def test_paper_sgd_in_float32_stays_within_1e_6_of_the_recurrence():
     start, gradients = problem()
     optimizer = paper_sgd(momentum=0.9, weight_decay=5e-4, bias_rate=1.0)
     f32 = jax.tree.map(lambda w: w.astype('f4'), (start, gradients))
@@ -126,7 +126,7 @@ def test_optax_sgd_is_the_same_until_the_rate_drops_and_another_rule_after():
     assert apart[-1] > 0.05
 
 
-def test_a_slowed_layer_follows_its_own_rate_and_a_frozen_one_stays_where_it_is():
+def test_paper_sgd_slows_a_layer_and_holds_a_frozen_one():
     """conv1 at a tenth from step 70, left out from step 140 on: no step of old momentum either."""
     start, gradients = problem()
     names = {'conv1': start['layer'], 'conv2': start['layer']}
@@ -158,3 +158,10 @@ def test_a_slowed_layer_follows_its_own_rate_and_a_frozen_one_stays_where_it_is(
             np.testing.assert_allclose(path[step]['conv2'][name], usual[step], rtol=0, atol=1e-12)
             np.testing.assert_allclose(path[step]['conv1'][name], slowed[min(step, 139)], rtol=0, atol=1e-9)
         assert abs(path[139]['conv1'][name] - path[69]['conv1'][name]).max() > 1e-3
+
+
+def test_paper_sgd_refuses_an_argument_that_it_does_not_know():
+    params = {'layer': {'kernel': jnp.ones(3), 'bias': jnp.ones(3)}}
+    optimizer = paper_sgd(momentum=0.9, weight_decay=5e-4, bias_rate=1.0)
+    with pytest.raises(TypeError, match='factors'):
+        optimizer.update(params, optimizer.init(params), params, learning_rate=jnp.float32(0.1), factors={})

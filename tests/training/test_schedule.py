@@ -7,18 +7,18 @@ import pytest
 from alexnet_jax.training.schedule import Plateau, fixed_drops, on_plateau, update_plateau
 
 
-def test_fixed_drops_happen_at_their_steps():
+def test_fixed_drops_drops_at_its_steps():
     rate = fixed_drops(0.01, factor=0.1, at_steps=(3, 5))
     found = [float(rate(jnp.int32(step), Plateau.start())) for step in range(7)]
     np.testing.assert_allclose(found, [1e-2, 1e-2, 1e-2, 1e-3, 1e-3, 1e-4, 1e-4], rtol=1e-6)
 
 
-def test_no_drops_is_a_constant_rate():
+def test_fixed_drops_without_steps_is_constant():
     rate = fixed_drops(0.02, factor=0.1, at_steps=())
     assert float(rate(jnp.int32(10**6), Plateau.start())) == pytest.approx(0.02)
 
 
-def test_the_papers_rule_divides_when_the_error_stops_improving():
+def test_update_plateau_divides_when_the_error_stops_improving():
     errors = [0.9, 0.8, 0.8, 0.85, 0.7, 0.71, 0.72, 0.70, 0.69, 0.8, 0.8, 0.8, 0.8]
     #         best best 1    2:drop best 1    2:drop  1    best 1    2:drop 1   2:no more than three
     expected_drops = [0, 0, 0, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3]

@@ -1,5 +1,6 @@
 """The sharded step against the plain one-device network: loss, every gradient, the whole update, on every mesh."""
 
+import functools
 import itertools
 
 import jax
@@ -17,6 +18,7 @@ from alexnet_jax.training.schedule import LayerLRMultiplier, Plateau, fixed_drop
 from alexnet_jax.training.state import TrainState, create_state
 from alexnet_jax.training.step import Batch, make_gradients, make_train_step
 
+pytestmark = pytest.mark.slow
 WIDTH, CLASSES, ROWS, SEED = 0.0625, 7, 8, 4
 MESHES = [(1, 1), (1, 2), (2, 1), (2, 2), (4, 2)]
 # With one weird trick: (data, model). Two devices have a tower's hidden units each; of four or eight each has a part.
@@ -25,10 +27,23 @@ EVERY = [(shape, False) for shape in MESHES] + [(shape, True) for shape in TRICK
 TOLERANCE = 1e-12  # of the largest entry, in float64
 
 
-@pytest.fixture(scope='module', params=['paper', 'released'])
-def problem(request):
+def name(case):
+    shape, trick = case
+    return f'{shape[0]}x{shape[1]}' + ' with the trick' * trick
+
+
+def cases(variant, *first, among):
+    """`among` for a variant: of the cases only those in `first` belong to the ordinary tests."""
+    return [
+        pytest.param(variant, case, marks=() if case in first else pytest.mark.repeats, id=f'{variant}-{name(case)}')
+        for case in among
+    ]
+
+
+@functools.cache
+def make_problem(variant_name):
     """A variant, float64 parameters, a batch, and what the plain network makes of them."""
-    variant = VARIANTS[request.param].scaled(WIDTH)
+    variant = VARIANTS[variant_name].scaled(WIDTH)
     random = np.random.default_rng(0)
     batch = Batch(
         random.integers(0, 256, (ROWS, 224, 224, 3), dtype=np.uint8),
@@ -40,7 +55,7 @@ def problem(request):
     key = jax.random.fold_in(jax.random.key(SEED), 0)  # what the train step of this seed draws from at step 0
     params = init_parameters(variant, jax.random.key(0), num_classes=CLASSES)
     masks = oracle.dropout_masks(key, ROWS, [256, 256])
-    divisor = np.full((ROWS, 1, 1, 1), {'paper': 1.0, 'released': 1.1}[request.param])
+    divisor = np.full((ROWS, 1, 1, 1), {'paper': 1.0, 'released': 1.1}[variant_name])
     divisor[[2, 5]] = 1
     with jax.enable_x64(True):
         # Doubled, so that gradients do not come from the biases alone.
@@ -48,7 +63,7 @@ def problem(request):
         images = (batch.images - mean + batch.lighting[:, None, None]) / divisor
 
         def loss(params):
-            logits = oracle.network(request.param, params, jnp.asarray(images), masks)
+            logits = oracle.network(variant_name, params, jnp.asarray(images), masks)
             return oracle.mean_cross_entropy(logits, batch.labels), (logits.argmax(axis=1) != batch.labels).mean()
 
         (loss, error), gradients = jax.jit(jax.value_and_grad(loss, has_aux=True))(params)
@@ -64,14 +79,17 @@ def problem(request):
         }
 
 
-def name(case):
-    shape, trick = case
-    return f'{shape[0]}x{shape[1]}' + ' with the trick' * trick
+# With these every axis is split and every collective called.
+ONE, TWO, FOUR, TRICK2, TRICK8 = ((1, 1), False), ((1, 2), False), ((2, 2), False), ((1, 2), True), ((2, 4), True)
 
 
-@pytest.mark.parametrize('case', EVERY, ids=name)
-def test_loss_every_gradient_and_the_whole_update_equal_the_plain_network_s(problem, case):
+@pytest.mark.parametrize(
+    ('variant_name', 'case'),
+    cases('paper', TWO, among=EVERY) + cases('released', ONE, FOUR, TRICK2, TRICK8, among=EVERY),
+)
+def test_train_step_has_the_loss_gradients_and_update_of_the_plain_network(variant_name, case):
     """Momentum starts at one, so that its decay counts too; the rate makes gradients the most of the change."""
+    problem = make_problem(variant_name)
     (shape, trick), variant, rate = case, problem['variant'], 1024.0
     mesh = make_mesh(*shape, one_weird_trick=trick)
     optimizer = paper_sgd(momentum=0.9, weight_decay=5e-4, bias_rate=variant.bias_rate)
@@ -121,8 +139,14 @@ def inputs_of(jaxpr, primitives):
     return found
 
 
-@pytest.mark.parametrize('case', [((1, 1), False), ((2, 2), False), ((2, 2), True)], ids=name)
-def test_bfloat16_is_the_precision_of_products_and_of_nothing_that_adds_up(problem, case):
+BFLOAT16 = [ONE, FOUR, ((2, 2), True)]
+
+
+@pytest.mark.parametrize(
+    ('variant_name', 'case'), cases('paper', among=BFLOAT16) + cases('released', *BFLOAT16[1:], among=BFLOAT16)
+)
+def test_make_gradients_has_bfloat16_products_and_adds_up_in_float32(variant_name, case):
+    problem = make_problem(variant_name)
     mesh = make_mesh(*case[0], one_weird_trick=case[1])
     gradients = jax.jit(make_gradients(problem['variant'], mesh, num_classes=CLASSES, dtype=jnp.bfloat16))
     params = jax.tree.map(lambda p: p.astype(np.float32), problem['params'])
@@ -145,49 +169,7 @@ def test_bfloat16_is_the_precision_of_products_and_of_nothing_that_adds_up(probl
         assert cosine > 0.9, jax.tree_util.keystr(path)
 
 
-def test_the_state_is_the_same_on_every_mesh_and_lies_where_it_should():
-    variant = VARIANTS['paper'].scaled(WIDTH)
-    optimizer = paper_sgd(momentum=0.9, weight_decay=5e-4, bias_rate=1.0)
-    mean = np.full((224, 224, 3), 120.0)
-    states = {
-        shape: create_state(variant, optimizer, make_mesh(*shape), num_classes=CLASSES, mean_image=mean, seed=1)
-        for shape in [(1, 1), (2, 2)]
-    }
-    jax.tree.map(np.testing.assert_array_equal, *(jax.device_get(state) for state in states.values()))
-    params = states[2, 2].params
-    momentum = optax.tree_utils.tree_get(states[2, 2].opt_state, 'trace')
-    for tree in (params, momentum):
-        assert tree['conv2']['kernel'].addressable_shards[0].data.shape == (5, 5, 3, 8)  # one tower's outputs of two
-        assert tree['conv2']['bias'].addressable_shards[0].data.shape == (8,)
-        assert tree['fc6']['kernel'].addressable_shards[0].data.shape == (6 * 6 * 16, 128)
-        assert tree['fc8']['kernel'].addressable_shards[0].data.shape == (256, CLASSES)  # whole on both
-
-
-def test_the_step_compiles_once_and_donates_its_state():
-    variant = VARIANTS['paper'].scaled(WIDTH)
-    optimizer = paper_sgd(momentum=0.9, weight_decay=5e-4, bias_rate=1.0)
-    mesh = make_mesh(1, 2)
-    mean = np.full((224, 224, 3), 120.0)
-    state = create_state(variant, optimizer, mesh, num_classes=CLASSES, mean_image=mean, seed=1)
-    step = make_train_step(
-        variant, optimizer, fixed_drops(0.01, factor=0.1, at_steps=(1,)), mesh, num_classes=CLASSES, seed=0
-    )
-    random = np.random.default_rng(0)
-    rates = []
-    for _ in range(3):
-        batch = Batch(
-            random.integers(0, 256, (4, 224, 224, 3), dtype=np.uint8), np.zeros(4, np.int32), np.zeros((4, 3), 'f4')
-        )
-        before = state
-        state, metrics = step(state, place_batch(mesh, batch))
-        assert before.params['fc6']['kernel'].is_deleted()
-        rates.append(float(metrics['learning_rate']))
-    assert step._cache_size() == 1
-    np.testing.assert_allclose(rates, [0.01, 0.001, 0.001], rtol=1e-6)
-    assert place_batch(mesh, batch).images.sharding.spec == batch_spec(mesh)
-
-
-def test_a_frozen_layer_is_left_out_of_the_step():
+def test_train_step_compiles_once_donates_its_state_drops_its_rate_and_leaves_a_frozen_layer_out():
     variant, mesh = VARIANTS['paper'].scaled(WIDTH), make_mesh(1, 2)
     optimizer = paper_sgd(momentum=0.9, weight_decay=5e-4, bias_rate=1.0)
     mean = np.full((224, 224, 3), 120.0)
@@ -195,18 +177,25 @@ def test_a_frozen_layer_is_left_out_of_the_step():
     step = make_train_step(
         variant,
         optimizer,
-        fixed_drops(0.01, factor=0.1, at_steps=()),
+        fixed_drops(0.01, factor=0.1, at_steps=(1,)),
         mesh,
         num_classes=CLASSES,
         seed=0,
         lr_multipliers=(LayerLRMultiplier('conv1', 1, 0.0),),
     )
-    images = np.random.default_rng(0).integers(0, 256, (4, 224, 224, 3), dtype=np.uint8)
-    batch = Batch(images, np.zeros(4, np.int32), np.zeros((4, 3), 'f4'))
-    kernels = [jax.device_get(state.params)]
+    random = np.random.default_rng(0)
+    rates, kernels = [], [jax.device_get(state.params)]
     for _ in range(3):
-        state, _ = step(state, place_batch(mesh, batch))
+        images = random.integers(0, 256, (4, 224, 224, 3), dtype=np.uint8)
+        batch = place_batch(mesh, Batch(images, np.zeros(4, np.int32), np.zeros((4, 3), 'f4')))
+        before = state
+        state, metrics = step(state, batch)
+        assert before.params['fc6']['kernel'].is_deleted()
+        rates.append(float(metrics['learning_rate']))
         kernels.append(jax.device_get(state.params))
+    assert step._cache_size() == 1
+    np.testing.assert_allclose(rates, [0.01, 0.001, 0.001], rtol=1e-6)
+    assert batch.images.sharding.spec == batch_spec(mesh)
     moved = {
         layer: [bool((a[layer]['kernel'] != b[layer]['kernel']).any()) for a, b in itertools.pairwise(kernels)]
         for layer in kernels[0]
@@ -215,22 +204,26 @@ def test_a_frozen_layer_is_left_out_of_the_step():
     assert set(map(tuple, moved.values())) == {(True, True, True)}
 
 
-CLIPPED = [(case, 0.5) for case in [*EVERY[:5], ((2, 4), True)]] + [(((2, 2), False), 2.0)]
+CLIPPED = [FOUR, TRICK8, *(pytest.param(case, marks=pytest.mark.repeats) for case in (ONE, TWO, EVERY[2], EVERY[4]))]
 
 
-@pytest.mark.parametrize('problem', ['released'], indirect=True)
-@pytest.mark.parametrize(
-    ('case', 'factor'), CLIPPED, ids=lambda value: name(value) if isinstance(value, tuple) else None
-)
-def test_gradients_are_clipped_by_their_norm_over_both_towers(problem, case, factor):
-    """The norm by NumPy, from the plain network's gradients."""
+@pytest.mark.parametrize('case', CLIPPED, ids=name)
+def test_make_gradients_clips_by_the_norm_over_both_towers(case):
+    """The norm by NumPy, from the plain network's gradients; below the limit they stay as they are."""
+    problem = make_problem('released')
     norm = np.sqrt(sum((leaf**2).sum() for leaf in jax.tree.leaves(problem['gradients'])))
     with jax.enable_x64(True):
         mesh = make_mesh(*case[0], one_weird_trick=case[1])
-        gradients = make_gradients(problem['variant'], mesh, num_classes=CLASSES, clip_norm=factor * float(norm))
         params = jax.device_put(problem['params'], shardings(mesh, parameter_specs(mesh, problem['params'])))
         batch = place_batch(mesh, problem['batch'])
-        _, found = jax.jit(gradients)(params, batch, problem['mean'], problem['key'])
-        for path, leaf in jax.tree_util.tree_leaves_with_path(found):
-            expected = problem['gradients'][path[0].key][path[1].key] * min(1.0, factor)
-            np.testing.assert_allclose(leaf, expected, rtol=0, atol=1e-10 * abs(expected).max())
+
+        @jax.jit
+        def clipped(limit, *given):
+            return make_gradients(problem['variant'], mesh, num_classes=CLASSES, clip_norm=limit)(*given)
+
+        for factor in (0.5, 2.0):
+            metrics, found = clipped(factor * norm, params, batch, problem['mean'], problem['key'])
+            np.testing.assert_allclose(metrics[-1], norm, rtol=1e-10)
+            for path, leaf in jax.tree_util.tree_leaves_with_path(found):
+                expected = problem['gradients'][path[0].key][path[1].key] * min(1.0, factor)
+                np.testing.assert_allclose(leaf, expected, rtol=0, atol=1e-10 * abs(expected).max())

@@ -26,7 +26,7 @@ def by_optax(optimizer, **options):
     return np.stack(path)
 
 
-def test_the_paper_s_is_the_training_step_s():
+def test_paper_is_the_training_step_s():
     found = by_optax(
         paper_sgd(momentum=0.9, weight_decay=5e-4, bias_rate=1.0),
         learning_rate=lambda step: jnp.asarray(RATES[step], jnp.float64),
@@ -34,13 +34,14 @@ def test_the_paper_s_is_the_training_step_s():
     np.testing.assert_allclose(descend(paper, noisy_valley, np.ones(5), RATES), found, rtol=0, atol=1e-13)
 
 
-def test_pytorch_s_is_optax_s():
+def test_pytorch_is_optax_s():
     schedule = lambda step: jnp.asarray(RATES, jnp.float64)[step]  # noqa: E731
     found = by_optax(optax.chain(optax.add_decayed_weights(5e-4), optax.sgd(schedule, momentum=0.9)))
     np.testing.assert_allclose(descend(pytorch, noisy_valley, np.ones(5), RATES), found, rtol=0, atol=1e-13)
 
 
-def test_pytorch_s_is_pytorch_s():
+@pytest.mark.slow
+def test_pytorch_is_pytorch_s():
     torch = pytest.importorskip('torch', reason="PyTorch is an extra: pip install 'alexnet-jax[torch]'")
     w = torch.ones(5, dtype=torch.float64, requires_grad=True)
     sgd, path = torch.optim.SGD([w], lr=RATES[0], momentum=0.9, weight_decay=5e-4), [np.ones(5)]
@@ -52,7 +53,7 @@ def test_pytorch_s_is_pytorch_s():
     np.testing.assert_allclose(descend(pytorch, noisy_valley, np.ones(5), RATES), np.stack(path), rtol=0, atol=1e-13)
 
 
-def test_all_agree_until_the_rate_drops_and_three_of_them_after():
+def test_rules_agree_until_the_rate_drops_and_three_of_them_after():
     paths = {rule: descend(rule, noisy_valley, np.ones(5), RATES) for rule in RULES.values()}
     for rule in (caffe, cuda_convnet2):
         np.testing.assert_allclose(paths[rule], paths[paper], rtol=0, atol=1e-13)

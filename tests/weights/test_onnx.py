@@ -2,6 +2,7 @@
 
 import json
 
+import jax
 import pytest
 from weights.foreign import bvlc_onnx, caffe_weights, field, filled, graph, node
 from weights.networks import assert_same, assert_same_params, network
@@ -11,7 +12,7 @@ from alexnet_jax.files import map_file
 from alexnet_jax.model.zoo import VARIANTS
 from alexnet_jax.weights import onnx_write
 from alexnet_jax.weights.onnx_read import Model, parse_tensor
-from alexnet_jax.weights.onnx_schema import ONNX
+from alexnet_jax.weights.onnx_write import ONNX
 from alexnet_jax.weights.open_weights import open_weights
 from alexnet_jax.weights.proto_messages import MalformedError, parse_message
 
@@ -34,6 +35,17 @@ def test_save_onnx_refuses_locally_connected_layers(tmp_path):
     with pytest.raises(InputError, match='ONNX has no locally connected layer, such as local3: use --to=stablehlo'):
         onnx_write.save_onnx(network('cifar10_13pct'), tmp_path / 'w.onnx')
     assert not [*tmp_path.iterdir()]
+
+
+def test_save_onnx_refuses_what_protobuf_cannot_read(tmp_path, monkeypatch):
+    saved = network('paper')
+    numbers = sum(x.size for x in jax.tree.leaves(saved.params)) + saved.mean_image.size + 1  # and what dropout keeps
+    monkeypatch.setattr(onnx_write, 'MAX_BYTES', 4 * numbers)
+    onnx_write.save_onnx(saved, tmp_path / 'w.onnx')
+    monkeypatch.setattr(onnx_write, 'MAX_BYTES', 4 * numbers - 1)
+    with pytest.raises(InputError, match='too large for ONNX, which ends at 2 GiB: use --to=safetensors'):
+        onnx_write.save_onnx(saved, tmp_path / 'other')
+    assert [path.name for path in tmp_path.iterdir()] == ['w.onnx']
 
 
 def test_save_onnx_writes_metadata(tmp_path):

@@ -1,7 +1,5 @@
 """The input pipeline in tf.data: the same crops of the same images, by the means that TensorFlow has for it."""
 
-from __future__ import annotations
-
 import os
 import pathlib
 from collections.abc import Callable, Iterator

@@ -4,8 +4,6 @@ Sizes and constants are those of the paper (model.zoo.PAPER), written again here
 something. Weights convert by transposing: conv HWIO -> OIHW, fc (i, o) -> (o, i).
 """
 
-from __future__ import annotations
-
 import functools
 import os
 from collections.abc import Callable
@@ -61,7 +59,7 @@ def shifted_norm(x: Tensor) -> Tensor:
     return _ShiftedNorm.apply(x.view(b, TOWERS, channels // TOWERS, h, w)).view(b, channels, h, w)
 
 
-class AlexNet(nn.Module):
+class TorchAlexNet(nn.Module):
     """The network: uint8 images (b, 3, 224, 224) and lighting (b, 3) or None -> logits (b, classes)."""
 
     def __init__(self, *, width: float, classes: int, norm: Callable[[Tensor], Tensor] = builtin_norm) -> None:
@@ -114,7 +112,7 @@ FORMS = {
 }
 
 
-def make_optimizer(model: AlexNet, *, fused: bool) -> torch.optim.SGD:
+def make_torch_optimizer(model: TorchAlexNet, *, fused: bool) -> torch.optim.SGD:
     """Makes the paper's update at a constant rate: weights decay, biases do not."""
     layers = list(model.children())
     groups = [{'params': [x.weight for x in layers], 'weight_decay': 5e-4}, {'params': [x.bias for x in layers]}]
@@ -130,8 +128,8 @@ def make_torch_programs(name: str, setting: Setting) -> tuple[dict[str, Program]
         return {'gemm_torch': Program(lambda: torch.matmul(a, b, out=product), flop=2 * 3072**3)}, versions
     torch.manual_seed(0)
     form = FORMS[name]
-    model = AlexNet(width=setting.width, classes=setting.classes, norm=form.norm).to(memory_format=form.layout)
-    optimizer = make_optimizer(model, fused=form.fused_update)
+    model = TorchAlexNet(width=setting.width, classes=setting.classes, norm=form.norm).to(memory_format=form.layout)
+    optimizer = make_torch_optimizer(model, fused=form.fused_update)
     images = torch.randint(256, (setting.batch, 3, 224, 224), dtype=torch.uint8).contiguous(memory_format=form.layout)
     labels, lighting = torch.randint(setting.classes, (setting.batch,)), torch.randn(setting.batch, 3)
     compiled = torch.compile if form.compiled else lambda function: function

@@ -4,16 +4,15 @@ A row for each of the first images that training with this seed is shown: the re
 of the first epochs, and lighting as sampled and exaggerated. Above them the mean image and the principal components.
 """
 
-from __future__ import annotations
-
 import os
 import pathlib
+from typing import Any
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw, ImageFont, ImageOps
 
-from alexnet_jax.data.augment import CROP, count_offsets, crop, lighting_basis, sample_augmentation
-from alexnet_jax.data.dataset import Dataset, open_dataset
+from alexnet_jax.data.augment import CROP, count_offsets, lighting_basis, sample_augmentation
+from alexnet_jax.data.dataset import Dataset
 from alexnet_jax.data.pipeline import epoch_order, read_whole_image
 from alexnet_jax.data.statistics import RECORD
 from alexnet_jax.errors import InputError
@@ -30,21 +29,10 @@ GAP, LINE, MARGIN = 12, 17, 24  # px
 STRIP = (380, 34)  # px, of a principal component
 
 
-def draw_dataset(name: str, *, data_dir: str | os.PathLike[str]) -> tuple[dict[str, str], str]:
-    """Writes DATA_DIR/NAME/contact_sheet.png; returns its path, for programs and for people."""
-    path = pathlib.Path(data_dir) / name / 'contact_sheet.png'
-    write_contact_sheet(open_dataset(name, data_dir=data_dir), path)
-    return {'path': str(path)}, f'drawn: {path}'
-
-
 def write_contact_sheet(dataset: Dataset, path: str | os.PathLike[str], *, seed: int = 0, images: int = 8) -> None:
-    """Writes the sheet of the training split as a PNG; the same file for the same arguments.
+    """Writes the sheet of the training split as a PNG, in a folder that exists; the same file for the same arguments.
 
-    Args:
-      dataset: of `open_dataset`.
-      path: the file, replaced if it exists; its folder is there already.
-      seed: of the training run whose first images these are.
-      images: rows, at least 1; fewer where the split has fewer.
+    Draws the first `images` images, at least 1, of the training run that has this `seed`; fewer where there are fewer.
 
     Raises:
       InputError: the file cannot be written, a record is damaged, or no network crops records of this size.
@@ -54,14 +42,10 @@ def write_contact_sheet(dataset: Dataset, path: str | os.PathLike[str], *, seed:
         raise InputError(f'{dataset.name} has records of {size}x{size}: crops can be shown of {known} only')
     sheet = _Sheet(dataset, seed=seed)
     order = epoch_order(len(sheet.records), seed=seed, epoch=0)[:images]
-    rows = [sheet.draw_header(), sheet.draw_headings(), *(sheet.draw_row(int(record)) for record in order)]
-    picture = _make_canvas(max(row.width for row in rows) + 2 * MARGIN, sum(row.height for row in rows) + 2 * MARGIN)
-    top = MARGIN
-    for row in rows:
-        picture.paste(row, (MARGIN, top))
-        top += row.height
+    rows = [sheet.draw_header(), *(sheet.draw_row(int(record)) for record in order)]
+    picture = Image.fromarray(np.concatenate(list(map(np.asarray, rows))))
     try:
-        picture.save(pathlib.Path(path), 'PNG')
+        ImageOps.expand(picture, MARGIN, WHITE).save(pathlib.Path(path), 'PNG')
     except OSError as error:
         raise InputError(f'cannot write {path} ({error.strerror}): choose another file') from error
 
@@ -90,9 +74,11 @@ class _Sheet:
         return lighting_basis(self.dataset.rgb_covariance, scale=scale, strength=RELEASED.lighting.strength)
 
     def draw_header(self) -> Image.Image:
-        """Draws title, mean image, principal components and how to read the rest."""
-        picture = _make_canvas(self.width, 2 * LINE + SIDE + 2 * LINE + GAP)
-        brush, dataset, top, left = ImageDraw.Draw(picture), self.dataset, 2 * LINE, SIDE + 2 * GAP
+        """Draws title, mean image, principal components, how to read the rest, and the names of the columns."""
+        dataset, top, left = self.dataset, 2 * LINE, SIDE + 2 * GAP
+        bottom = top + SIDE + 2 * LINE + GAP
+        picture = Image.new('RGB', (self.width, bottom + 2 * LINE), WHITE)
+        brush = ImageDraw.Draw(picture)
         title = f'{dataset.name}: {len(self.records):,} training images, {len(dataset.classes)} classes'
         _write(brush, (0, 0), title, size=20)
         picture.paste(self.scale(dataset.mean_image), (0, top))
@@ -129,22 +115,18 @@ class _Sheet:
         )
         for i, line in enumerate(lines):
             _write(brush, (left + STRIP[0] + 4 * GAP, top + i * (LINE + 3)), line)
-        return picture
 
-    def draw_headings(self) -> Image.Image:
-        """Draws the names of the columns."""
-        picture = _make_canvas(self.width, 2 * LINE)
         names = ['record', *(f'crop, epoch {epoch + 1}' for epoch in range(EPOCHS))]
         names += [f'lighting x {times}, epoch {epoch + 1}' for epoch, times in LIGHTING]
         colours = (INK, *COLOURS, *[INK] * len(LIGHTING))
-        for name, left, colour in zip(names, self.lefts, colours, strict=True):
-            _write(ImageDraw.Draw(picture), (left, LINE // 2), name, size=14, colour=colour)
+        for name, column, colour in zip(names, self.lefts, colours, strict=True):
+            _write(brush, (column, bottom + LINE // 2), name, size=14, colour=colour)
         return picture
 
     def draw_row(self, record: int) -> Image.Image:
         """Draws one record, its crops and its lighting."""
         image = read_whole_image(self.records, record, record_size=self.dataset.record_size)
-        options = {'seed': self.seed, 'record': record, 'offset_count': self.offset_count}
+        options: Any = {'seed': self.seed, 'record': record, 'offset_count': self.offset_count}
         samples = [sample_augmentation(epoch=epoch, **options) for epoch in range(EPOCHS)]
         framed = self.scale(image)
         brush = ImageDraw.Draw(framed)
@@ -154,7 +136,8 @@ class _Sheet:
             last = (self.px(corner + self.crop - 1) + rest for corner in (sample.left, sample.top))
             brush.rectangle((*first, *last), outline=colour, width=2)
         tiles = [(framed, [self.dataset.classes[self.records[record][1]], f'record {record}'])]
-        crops = [crop(image, sample, size=self.crop) for sample in samples]
+        windows = (image[s.top : s.top + self.crop, s.left : s.left + self.crop] for s in samples)
+        crops = [view[:, ::-1] if s.flip else view for view, s in zip(windows, samples, strict=True)]
         for view, sample in zip(crops, samples, strict=True):
             caption = [f'{sample.top} down, {sample.left} right', '<-> mirrored' if sample.flip else '']
             tiles.append((self.scale(view), caption))
@@ -163,7 +146,7 @@ class _Sheet:
             caption = ['R {:+d}  G {:+d}  B {:+d}'.format(*np.rint(light).astype(int))]
             tiles.append((self.scale(crops[epoch] + light), caption))
 
-        picture = _make_canvas(self.width, SIDE + 2 * LINE + GAP)
+        picture = Image.new('RGB', (self.width, SIDE + 2 * LINE + GAP), WHITE)
         brush = ImageDraw.Draw(picture)
         for i, ((tile, caption), left) in enumerate(zip(tiles, self.lefts, strict=True)):
             picture.paste(tile, (left, 0))
@@ -176,10 +159,6 @@ class _Sheet:
 
 def _make_picture(image: np.ndarray) -> Image.Image:
     return Image.fromarray(np.ascontiguousarray(np.rint(image).clip(0, 255).astype(np.uint8)))
-
-
-def _make_canvas(width: int, height: int) -> Image.Image:
-    return Image.new('RGB', (width, height), WHITE)
 
 
 def _write(

@@ -1,7 +1,5 @@
 """Specifies a dataset that is to be made: labelled images, listed or streamed, and what is known of them beforehand."""
 
-from __future__ import annotations
-
 import dataclasses
 import hashlib
 import importlib.metadata
@@ -29,9 +27,7 @@ class Example:
 class Split(Protocol):
     """The examples of one split, in an order that is always the same."""
 
-    def __len__(self) -> int:
-        """Counts the examples."""
-        ...
+    def __len__(self) -> int: ...
 
     def iter_examples(self, start: int = 0) -> Iterator[Example]:
         """Yields the examples from index `start` on."""
@@ -45,7 +41,6 @@ class ListedSplit:
     """
 
     def __init__(self, split: str, examples: Sequence[Example]) -> None:
-        """Orders `examples`; the name `split` enters the hash."""
         order = get_hashed_order(split, [example.key for example in examples])
         self._examples = [examples[index] for index in order]
 
@@ -67,37 +62,23 @@ def get_hashed_order(split: str, keys: Sequence[str]) -> list[int]:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class DatasetSpec:
-    """A dataset that is to be made.
-
-    Attributes:
-      name: its TFDS name.
-      classes: class names, in label order.
-      splits: split name -> its examples; 'train' and 'validation' at least.
-      to_record: a module-level function, an example's source -> the record's image, the bytes of a square RGB JPEG;
-        raises `UnusableImage` when the source is at fault. Runs in worker processes.
-      decode: a module-level function, the record's image -> the pixels that training will see, uint8
-        (record_size, record_size, 3).
-      record_size: side of the records.
-      recipe: names everything that the records depend on. Work that a killed run has left is used under the same
-        recipe only.
-      unusable: 'split/file: reason' of what was found unusable without reading it.
-      notes: sentences that the user should read.
-      originals: of a TFDS dataset whose own images training is to read, its version folder and each split's name
-        there, by its name here; None where records are to be written.
-      every_class: whether each class must have a training image. A folder's classes are those that it has, but a TFDS
-        dataset made from part of its archives still names them all.
-    """
+    """A dataset that is to be made; `to_record` and `decode` are module-level functions: worker processes call them."""
 
     name: str
-    classes: tuple[str, ...]
-    splits: Mapping[str, Split]
+    classes: tuple[str, ...]  # names, in label order
+    splits: Mapping[str, Split]  # 'train' and 'validation' at least
+    # Converts an example's source to the bytes of a square RGB JPEG; `UnusableImage` when the source is at fault.
     to_record: Callable[[Any], bytes]
+    # Decodes a record to the pixels that training will see: uint8 (record_size, record_size, 3).
     decode: Callable[[bytes], np.ndarray] = simplejpeg.decode_jpeg
     record_size: int = RECORD
-    recipe: str
-    unusable: tuple[str, ...] = ()
-    notes: tuple[str, ...] = ()
+    recipe: str  # of all that the records depend on: what a killed run has left is used under the same one only
+    unusable: tuple[str, ...] = ()  # 'split/file: reason' of what was found unusable without reading it
+    notes: tuple[str, ...] = ()  # sentences that the user should read
+    # Of a TFDS dataset whose own images training is to read: its version folder, and by each split's name that there.
     originals: tuple[str, Mapping[str, str]] | None = None
+    # Whether each class must have a training image: a folder has images of all its classes, but a TFDS dataset made
+    # from part of its archives still names all of them.
     every_class: bool = False
 
     @property

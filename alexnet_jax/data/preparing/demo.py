@@ -61,15 +61,7 @@ def get_label(index: int) -> int:
 
 
 def render(split: str, index: int) -> tuple[np.ndarray, int]:
-    """Draws one image, a pure function of its arguments.
-
-    Args:
-      split: 'train' or 'validation'.
-      index: 0 or more, without an upper limit.
-
-    Returns:
-      image uint8 (256, 256, 3) RGB, and its label in [0, 10).
-    """
+    """Draws image `index`, 0 or more, of a split: uint8 (256, 256, 3) RGB, and its label; a pure function."""
     rng = np.random.default_rng((SEED, SAMPLES[split], index))
     label = get_label(index)
     shape, fill = SHAPES[label // len(FILLS)], FILLS[label % len(FILLS)]

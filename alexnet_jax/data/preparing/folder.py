@@ -1,7 +1,5 @@
 """Specifies a dataset from a folder of images, IMAGES/{train,validation[,test]}/<class>/<image>."""
 
-from __future__ import annotations
-
 import functools
 import os
 import pathlib
@@ -17,16 +15,10 @@ IMAGE_EXTENSIONS = frozenset({'.jpg', '.jpeg', '.png', '.bmp', '.gif', '.webp', 
 def make_folder_spec(
     images: str | os.PathLike[str], *, name: str, quality: int = QUALITY, record_size: int = RECORD
 ) -> DatasetSpec:
-    """Makes the spec of a folder's dataset; looks at the names and sizes of its files and reads no image.
+    """Makes the spec of a folder's dataset; `InputError` for anything that is wrong with the folder.
 
-    Args:
-      images: the folder; its classes are the folders in train/, in sorted order.
-      name: of the dataset.
-      quality: JPEG quality of the records, 1..100.
-      record_size: their side in pixels.
-
-    Raises:
-      InputError: anything that is wrong with the folder.
+    Looks at the names and sizes of files, reads no image. The classes are the folders in train/, in sorted order. The
+    records are to be JPEGs of `quality` 1..100, `record_size` pixels wide and high.
     """
     root = pathlib.Path(images)
     if not root.is_dir():
@@ -43,7 +35,8 @@ def make_folder_spec(
     if len(classes) < 2:
         raise InputError(f'{root / "train"} has only one class, {classes[0]!r}; two are needed at least')
     examples: dict[str, list[Example]] = {}
-    unusable, notes, facts = [], [], []
+    unusable, notes = [], []
+    facts: list[tuple[str, str, int, int]] = []  # split, key, bytes and time of each image
     for split in ('train', 'validation', *{'test'} & found):
         names = _list_classes(root / split)
         if extra := [name for name in names if name not in classes]:
@@ -52,18 +45,16 @@ def make_folder_spec(
             notes.append(f'{split}/ has no images of {", ".join(absent)}')
         examples[split] = []
         for class_name in names:
-            usable = []
+            before = len(facts)
             for path in _list_files(root / split / class_name):
-                if path.suffix.lower() in IMAGE_EXTENSIONS:
-                    usable.append(path)
-                else:
+                if path.suffix.lower() not in IMAGE_EXTENSIONS:
                     unusable.append(f'{path.relative_to(root)}: not an image extension')
-            if not usable:
-                raise InputError(f'{root / split / class_name} has no images; add some or remove the folder')
-            for path in usable:
+                    continue
                 example = Example(path.relative_to(root / split).as_posix(), classes.index(class_name), str(path))
                 examples[split].append(example)
                 facts.append((split, example.key, path.stat().st_size, path.stat().st_mtime_ns))
+            if len(facts) == before:
+                raise InputError(f'{root / split / class_name} has no images; add some or remove the folder')
     return DatasetSpec(
         name=name,
         classes=tuple(classes),

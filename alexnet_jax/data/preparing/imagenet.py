@@ -7,8 +7,6 @@ first; it is what the tests compare with. Class names, their order and the valid
     ILSVRC2012_img_val.tar      ILSVRC2012_val_00000001.JPEG, ...: image i has line i of the list of labels
 """
 
-from __future__ import annotations
-
 import functools
 import os
 import pathlib
@@ -24,20 +22,9 @@ from alexnet_jax.data.statistics import RECORD
 from alexnet_jax.errors import InputError
 
 TRAIN, VALIDATION = 'ILSVRC2012_img_train.tar', 'ILSVRC2012_img_val.tar'
-
-
-class OfficialArchive(NamedTuple):
-    """The archive as image-net.org gives it: bytes, images, md5."""
-
-    size: int
-    images: int
-    md5: str
-
-
-OFFICIAL = {
-    TRAIN: OfficialArchive(147_897_477_120, 1_281_167, '1d675b47d978889d74fa0da5fadfb00e'),
-    VALIDATION: OfficialArchive(6_744_924_160, 50_000, '29b22e2961454d5413ddabcf34fc5622'),
-}
+# Of the archives that image-net.org gives; docs/data.md has their md5.
+OFFICIAL_BYTES = {TRAIN: 147_897_477_120, VALIDATION: 6_744_924_160}
+OFFICIAL_IMAGES = {TRAIN: 1_281_167, VALIDATION: 50_000}
 
 
 class FileRange(NamedTuple):
@@ -53,11 +40,10 @@ class TarSplit:
 
     def __init__(self, path: pathlib.Path, labels: dict[str, int]) -> None:
         """Counts the images; `labels` are of the archive's members, or of the archives in it."""
-        self.path = path
-        self._labels = labels
+        self.path, self._labels = path, labels
         # Counting means reading every header, minutes on a disk that turns; the official archive is known.
-        known = path.stat().st_size == OFFICIAL[path.name].size
-        self._count = OFFICIAL[path.name].images if known else sum(1 for _ in self.iter_examples())
+        official = path.stat().st_size == OFFICIAL_BYTES[path.name]
+        self._count = OFFICIAL_IMAGES[path.name] if official else sum(1 for _ in self.iter_examples())
 
     def __len__(self) -> int:
         return self._count
@@ -88,11 +74,7 @@ def _open(path: str) -> int:
 
 
 def iter_members(path: pathlib.Path, *, start: int = 0, size: int | None = None) -> Iterator[tuple[str, int, int]]:
-    """Yields name, first byte and size of each file in a tar, or in a range of it that is one.
-
-    Raises:
-      InputError: the archive is damaged.
-    """
+    """Yields name, first byte and size of each file in a tar, or a range of it that is one; `InputError` if damaged."""
     where = path.name if size is None else f'{path.name}, archive at byte {start:,}'
     try:
         with path.open('rb') as file:
@@ -116,19 +98,15 @@ def iter_members(path: pathlib.Path, *, start: int = 0, size: int | None = None)
 def make_imagenet_spec(
     manual_dir: str | os.PathLike[str], *, name: str = 'imagenet2012', quality: int = QUALITY, record_size: int = RECORD
 ) -> DatasetSpec:
-    """Makes the spec of the dataset in the archives in `manual_dir`; reads no image.
+    """Makes the spec of the dataset in `manual_dir`'s archives, official or a part of them in the same layout.
 
-    Args:
-      manual_dir: folder that holds both archives, official or a part of them in the same layout.
-      name: of the dataset.
-      quality: JPEG quality of the records, 1..100.
-      record_size: their side in pixels.
+    Reads no image. The records are to be JPEGs of `quality` 1..100, `record_size` pixels wide and high.
 
     Raises:
       InputError: an archive is missing, cut off, or not of the official layout, or its labels cannot be known.
     """
     folder = pathlib.Path(manual_dir).expanduser()
-    if absent := [file for file in OFFICIAL if not (folder / file).is_file()]:
+    if absent := [file for file in OFFICIAL_BYTES if not (folder / file).is_file()]:
         raise InputError(
             f'{folder} has no {" and no ".join(absent)}; register at https://image-net.org/download-images for them'
         )
@@ -139,7 +117,7 @@ def make_imagenet_spec(
         'train': TarSplit(folder / TRAIN, label_of_synset),
         'validation': TarSplit(folder / VALIDATION, _read_validation_labels(folder / VALIDATION, label_of_synset)),
     }
-    sizes = {path: path.stat().st_size for path in (split.path for split in splits.values())}
+    sizes = {split.path: split.path.stat().st_size for split in splits.values()}
     files = [(path.name, size, path.stat().st_mtime_ns) for path, size in sizes.items()]
     return DatasetSpec(
         name=name,
@@ -149,15 +127,14 @@ def make_imagenet_spec(
         record_size=record_size,
         recipe=hash_recipe('imagenet', name, quality, record_size, files),
         notes=tuple(
-            f'{path} has {size:,} bytes, the official archive {OFFICIAL[path.name].size:,}: a part of ImageNet'
+            f'{path} has {size:,} bytes, the official archive {OFFICIAL_BYTES[path.name]:,}: a part of ImageNet'
             for path, size in sizes.items()
-            if size != OFFICIAL[path.name].size
+            if size != OFFICIAL_BYTES[path.name]
         ),
     )
 
 
 def _read_words(file: str) -> list[str]:
-    """Reads one of TFDS's lists about ImageNet."""
     return tfds.core.tfds_path(f'datasets/imagenet2012/{file}').read_text().split()
 
 

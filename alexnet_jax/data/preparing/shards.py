@@ -5,8 +5,6 @@ the sums over everything before it are on disk, and only then the journal names 
 example that the journal does not name. The result is therefore the same bytes, however often a run was killed.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import io
 import json
@@ -33,41 +31,65 @@ Progress = Callable[[str, int, int], None]  # split, images done, images in the 
 
 @dataclasses.dataclass
 class SplitState:
-    """The converted part of a split.
+    """The converted part of a split."""
 
-    Attributes:
-      seen: examples that were converted, or found unusable.
-      records: how many of them are usable.
-      shards: (records, bytes of these, bytes of the file) of each finished shard.
-      unusable: (key, reason) of the examples that are not usable.
-      complete: whether no example remains.
-    """
-
-    seen: int = 0
-    records: int = 0
+    seen: int = 0  # examples that were converted, or found unusable
+    records: int = 0  # how many of them are usable
+    # Of each finished shard: records, bytes of these, bytes of the file.
     shards: list[Sequence[int]] = dataclasses.field(default_factory=list)
-    unusable: list[Sequence[str]] = dataclasses.field(default_factory=list)
-    complete: bool = False
+    unusable: list[Sequence[str]] = dataclasses.field(default_factory=list)  # (key, reason) of each
+    complete: bool = False  # whether no example remains
+
+
+def make_features(spec: DatasetSpec) -> Any:
+    """Makes the TFDS features of a prepared dataset."""
+    image = tfds.features.Image(shape=(spec.record_size, spec.record_size, 3), encoding_format='jpeg')
+    return tfds.features.FeaturesDict({'image': image, 'label': tfds.features.ClassLabel(names=spec.classes)})
+
+
+class _ShardWriter:
+    """Writes a shard under another name until it is finished; no file where there is no record."""
+
+    def __init__(self, path: pathlib.Path, spec: DatasetSpec) -> None:
+        self._path, self._unfinished = path, path.with_suffix('.unfinished')
+        self._features = make_features(spec)
+        self._serializer = example_serializer.ExampleSerializer(self._features.get_serialized_info())
+        self._writer: Any = None
+        self._sizes: list[int] = []  # bytes of each record
+
+    def write(self, jpeg: bytes, label: int) -> None:
+        """Adds a record."""
+        if self._writer is None:
+            self._writer = ArrayRecordWriter(os.fspath(self._unfinished), 'group_size:1')  # random access to each
+        encoded = self._features.encode_example({'image': io.BytesIO(jpeg), 'label': label})
+        # Deterministic: otherwise image and label change places by chance.
+        record = self._serializer.get_tf_example(encoded).SerializeToString(deterministic=True)
+        self._writer.write(record)
+        self._sizes.append(len(record))
+
+    def close(self) -> tuple[int, int, int] | None:
+        """Moves the file to its path; returns (records, their bytes, the file's), or None where there is no file."""
+        if self._writer is None:
+            return None
+        self._writer.close()
+        with self._unfinished.open('rb') as file:
+            os.fsync(file.fileno())  # it would now survive a power cut
+        self._unfinished.replace(self._path)
+        return len(self._sizes), sum(self._sizes), self._path.stat().st_size
 
 
 class Shards:
-    """The shards of a dataset in a folder, with a journal of those that are finished.
-
-    Attributes:
-      splits: split name -> `SplitState`.
-      statistics: sums over the converted part of 'train'.
-      finished: examples in finished shards, which a rerun need not look at.
-    """
+    """The shards of a dataset in a folder, with a journal of those that are finished."""
 
     def __init__(self, spec: DatasetSpec, folder: pathlib.Path) -> None:
         """Finds what an earlier run of the same recipe left in `folder`; empties it if it is of another."""
-        self._spec = spec
-        self._folder = folder
+        self._spec, self._folder = spec, folder
         self.splits = {split: SplitState() for split in spec.splits}
-        self.statistics = Statistics(len(spec.classes), record_size=spec.record_size)
+        self.statistics = Statistics(len(spec.classes), record_size=spec.record_size)  # of the converted part of train
         if not self._reload():
             shutil.rmtree(folder, ignore_errors=True)
             (folder / 'shards').mkdir(parents=True)
+        # Examples in finished shards, which a rerun need not look at.
         self.finished = sum(state.seen for state in self.splits.values())
 
     def write(self, *, workers: int, progress: Progress | None) -> None:
@@ -77,23 +99,19 @@ class Shards:
                 self._write_split(split, state, workers=workers, progress=progress or (lambda *_: None))
 
     def _write_split(self, split: str, state: SplitState, *, workers: int, progress: Progress) -> None:
-        examples, count = self._spec.splits[split], len(self._spec.splits[split])
-        if state.seen:
-            progress(split, state.seen, count)
-        shard = _ShardWriter(self._get_path(split, len(state.shards)), self._spec)
-        first = state.seen
-        for chunk, (results, statistics) in convert_examples(
-            self._spec,
-            examples.iter_examples(first),
-            count=count - first,
-            with_statistics=split == 'train',
-            workers=workers,
-        ):
+        examples, first = self._spec.splits[split], state.seen
+        count = len(examples)
+        if first:
+            progress(split, first, count)
+        shard = self._open_shard(split, state)
+        options: Any = {'count': count - first, 'with_statistics': split == 'train', 'workers': workers}
+        for chunk, (results, statistics) in convert_examples(self._spec, examples.iter_examples(first), **options):
             for example, result in zip(chunk, results, strict=True):
                 if isinstance(result, str):
                     state.unusable.append((example.key, result))
-                else:
-                    state.records += 1
+                    continue
+                state.records += 1
+                if self._spec.originals is None:
                     shard.write(result, example.label)
             state.seen += len(chunk)
             if statistics is not None:
@@ -101,9 +119,12 @@ class Shards:
             progress(split, state.seen, count)
             if state.seen - first >= SHARD:
                 self._finish(state, shard)
-                shard, first = _ShardWriter(self._get_path(split, len(state.shards)), self._spec), state.seen
+                shard, first = self._open_shard(split, state), state.seen
         state.complete = True
         self._finish(state, shard)
+
+    def _open_shard(self, split: str, state: SplitState) -> _ShardWriter:
+        return _ShardWriter(self._get_path(split, len(state.shards)), self._spec)
 
     def _finish(self, state: SplitState, shard: _ShardWriter) -> None:
         """Closes a shard, and writes the sums and the journal."""
@@ -172,44 +193,3 @@ class Shards:
             supervised_keys=('image', 'label'),
         )
         return data
-
-
-def make_features(spec: DatasetSpec) -> Any:
-    """Makes the TFDS features of a prepared dataset."""
-    image = tfds.features.Image(shape=(spec.record_size, spec.record_size, 3), encoding_format='jpeg')
-    return tfds.features.FeaturesDict({'image': image, 'label': tfds.features.ClassLabel(names=spec.classes)})
-
-
-class _ShardWriter:
-    """Writes a shard under another name until it is finished; no file where there is no record to keep."""
-
-    def __init__(self, path: pathlib.Path, spec: DatasetSpec) -> None:
-        self._path, self._unfinished = path, path.with_suffix('.unfinished')
-        self._keep = spec.originals is None
-        self._features = make_features(spec)
-        self._serializer = example_serializer.ExampleSerializer(self._features.get_serialized_info())
-        self._writer: Any = None
-        self._records = self._bytes = 0
-
-    def write(self, jpeg: bytes, label: int) -> None:
-        """Adds a record."""
-        if not self._keep:
-            return
-        if self._writer is None:
-            self._writer = ArrayRecordWriter(os.fspath(self._unfinished), 'group_size:1')  # random access to each
-        encoded = self._features.encode_example({'image': io.BytesIO(jpeg), 'label': label})
-        # Deterministic: otherwise image and label change places by chance.
-        record = self._serializer.get_tf_example(encoded).SerializeToString(deterministic=True)
-        self._writer.write(record)
-        self._records += 1
-        self._bytes += len(record)
-
-    def close(self) -> tuple[int, int, int] | None:
-        """Moves the file to its path; returns (records, their bytes, the file's), or None where there is no file."""
-        if self._writer is None:
-            return None
-        self._writer.close()
-        with self._unfinished.open('rb') as file:
-            os.fsync(file.fileno())  # it would now survive a power cut
-        self._unfinished.replace(self._path)
-        return self._records, self._bytes, self._path.stat().st_size

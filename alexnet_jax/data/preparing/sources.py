@@ -1,7 +1,5 @@
 """Finds the images that a user asks to have prepared, and makes the spec of their dataset."""
 
-from __future__ import annotations
-
 import dataclasses
 import os
 import pathlib
@@ -17,18 +15,7 @@ from alexnet_jax.errors import InputError
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SourceArgs:
-    """The options of `alexnet prepare` that say what to prepare: a folder of images, or a dataset by name.
-
-    Attributes:
-      images: the folder (`folder.make_folder_spec`), or None.
-      dataset: 'demo', 'imagenet2012' or another TFDS name, or None.
-      name: of the result; None is the dataset's name.
-      tfds_dir: where TFDS keeps its datasets.
-      manual_dir: folder of archives that TFDS cannot download.
-      quality: JPEG quality of the records, 1..100.
-      size: their side in pixels.
-      keep_originals: leave the images where TFDS has them.
-    """
+    """The options of `alexnet prepare` that say what to prepare; its --help has their meaning."""
 
     images: str | None = None
     dataset: str | None = None
@@ -58,15 +45,13 @@ def get_dataset_name(args: SourceArgs) -> str:
 
 
 def make_spec(args: SourceArgs, *, make: bool = True) -> DatasetSpec:
-    """Finds the images; `make` lets TFDS make a dataset that it does not have, which may download much.
+    """Finds the images; `InputError` where their source cannot be used, as said there.
 
-    ImageNet is read from its archives unless TFDS has it already and no `manual_dir` was named.
-
-    Raises:
-      InputError: what the source of the images cannot do, as said there.
+    `make` lets TFDS make a dataset that it does not have, which may download much. ImageNet is read from its archives
+    unless TFDS has it already and no `manual_dir` was named.
     """
-    dataset, name = args.dataset, get_dataset_name(args)
-    form: dict[str, Any] = {'name': name, 'quality': args.quality, 'record_size': args.size}
+    dataset = args.dataset
+    form: dict[str, Any] = {'name': get_dataset_name(args), 'quality': args.quality, 'record_size': args.size}
     if args.keep_originals and dataset in (None, 'demo'):
         raise InputError('--keep_originals is for TFDS datasets: a folder and demo must be prepared')
     if args.images is not None:

@@ -1,7 +1,5 @@
 """Specifies a dataset from a TFDS image classification dataset, which its own builder makes where it is missing."""
 
-from __future__ import annotations
-
 import contextlib
 import functools
 import os
@@ -12,9 +10,8 @@ from typing import Any
 import simplejpeg
 import tensorflow_datasets as tfds
 
-from alexnet_jax.data.photo import QUALITY, photo_to_jpeg, square_image
+from alexnet_jax.data.photo import photo_to_jpeg, square_image
 from alexnet_jax.data.preparing.dataset_spec import DatasetSpec, Example, get_hashed_order, hash_recipe
-from alexnet_jax.data.statistics import RECORD
 from alexnet_jax.errors import InputError
 
 TENSORFLOW = 'run `pip install tensorflow-cpu` (needed only for this)'
@@ -29,9 +26,7 @@ class TfdsSplit:
 
     def __init__(self, builder: Any, split: str, *, own_name: str) -> None:
         """Opens `split` of a prepared builder, which is `own_name` in the prepared dataset."""
-        self._builder = builder
-        self.name = split
-        self._own_name = own_name
+        self._builder, self.name, self._own_name = builder, split, own_name
 
     def __len__(self) -> int:
         return self._builder.info.splits[self.name].num_examples
@@ -39,19 +34,16 @@ class TfdsSplit:
     def iter_examples(self, start: int = 0) -> Iterator[Example]:
         """Yields the examples from index `start` on; `InputError` when a label is not one of the classes."""
         class_count = self._builder.info.features['label'].num_classes
-        for index, record in self._iter_records(start):
+        for index, record in self.iter_records(start):
             label = int(record['label'])
             if not 0 <= label < class_count:
                 where = f'{self._builder.info.full_name}, split {self.name}, record {index}'
                 raise InputError(f'{where}: label {label} is not one of {class_count} classes')
             yield Example(f'{index:08d}', label, record['image'])
 
-    def has_labels(self) -> bool:
-        """Tells whether the first record has a label: TFDS writes -1 where a test set keeps its labels secret."""
-        return int(next(self._iter_records(0))[1]['label']) >= 0
-
-    def _iter_records(self, start: int) -> Iterator[tuple[int, Any]]:
-        decoders = {'image': tfds.decode.SkipDecoding()}  # as stored: workers decode it
+    def iter_records(self, start: int = 0) -> Iterator[tuple[int, Any]]:
+        """Yields index and record of the examples from `start` on, with images as they are stored: workers decode."""
+        decoders = {'image': tfds.decode.SkipDecoding()}
         if has_random_access(self._builder):
             source = self._builder.as_data_source(self.name, decoders=decoders)
             for index in get_hashed_order(self._own_name, [f'{index:08d}' for index in range(len(self))])[start:]:
@@ -72,26 +64,15 @@ def has_random_access(builder: Any) -> bool:
 
 
 def make_tfds_spec(
-    builder: Any,
-    *,
-    dataset: str,
-    name: str,
-    quality: int = QUALITY,
-    record_size: int = RECORD,
-    keep_originals: bool = False,
+    builder: Any, *, dataset: str, name: str, quality: int, record_size: int, keep_originals: bool
 ) -> DatasetSpec:
-    """Makes the spec of a TFDS dataset; 'validation' is its validation split, or else its test split.
+    """Makes the spec of a prepared TFDS dataset; 'validation' is its validation split, or else its test split.
 
-    Args:
-      builder: of the dataset, prepared.
-      dataset: its name, for messages.
-      name: of the result.
-      quality: JPEG quality of the records, 1..100.
-      record_size: their side in pixels; of originals, the side of the squares that training makes of them.
-      keep_originals: leave the images where they are: only their statistics are wanted, and which are unusable.
+    The records are to be JPEGs of `quality` 1..100, `record_size` pixels wide and high. With `keep_originals` they stay
+    where they are, and training makes squares of that size: only statistics are wanted, and which are unusable.
 
     Raises:
-      InputError: not images with labels, no validation or test split.
+      InputError: not images with labels, no validation or test split; `dataset` is what the message calls it.
     """
     info, directory = builder.info, os.fspath(builder.data_dir)
     features = dict(info.features.items()) if isinstance(info.features, tfds.features.FeaturesDict) else {}
@@ -134,7 +115,7 @@ def _choose_splits(dataset: str, builder: Any) -> tuple[dict[str, TfdsSplit], li
         chosen = {'train': 'train', 'validation': 'test'}
         notes.append(f'{dataset} has no validation split: its test split is used as validation')
     splits = {own: TfdsSplit(builder, split, own_name=own) for own, split in chosen.items()}
-    if 'test' in splits and not splits['test'].has_labels():
+    if 'test' in splits and int(next(splits['test'].iter_records())[1]['label']) < 0:  # -1 is TFDS's for a secret
         del splits['test']
         notes.append(f'{dataset} keeps the labels of its test split secret: left out')
     return splits, notes
@@ -152,13 +133,8 @@ def find_builder(dataset: str, *, tfds_dir: str | os.PathLike[str]) -> Any:
 def make_tfds_dataset(builder: Any, *, dataset: str, manual_dir: str | os.PathLike[str] | None) -> None:
     """Has the builder make its dataset if it is missing; it may download it, and most need TensorFlow.
 
-    Args:
-      builder: of the dataset.
-      dataset: its name, for messages.
-      manual_dir: folder of the archives that TFDS cannot download.
-
     Raises:
-      InputError: TensorFlow or the archives are missing, or whatever else TFDS says.
+      InputError: TensorFlow is missing, or the archives in `manual_dir`, or whatever else TFDS says.
     """
     if builder.is_prepared():
         return

@@ -1,10 +1,7 @@
 """Converts examples to records over all cores, in order, and sums up the statistics that training needs."""
 
-from __future__ import annotations
-
 import collections
 import concurrent.futures
-import contextlib
 import dataclasses
 import functools
 import itertools
@@ -30,14 +27,9 @@ def count_cores() -> int:
 def convert_examples(
     spec: DatasetSpec, examples: Iterator[Example], *, count: int, with_statistics: bool, workers: int
 ) -> Iterator[tuple[Sequence[Example], Converted]]:
-    """Converts examples in chunks, in order, with at most a few chunks for each worker in memory.
+    """Converts examples in chunks, in order, with at most a few chunks for each of `workers` processes in memory.
 
-    Args:
-      spec: of the dataset whose records they become.
-      examples: in order.
-      count: how many examples there are: processes are started only where they pay.
-      with_statistics: whether statistics are wanted.
-      workers: processes.
+    `count` is the number of examples: processes are started only where they pay.
     """
     # Workers need no list of examples.
     convert = functools.partial(_convert, dataclasses.replace(spec, splits={}, unusable=()), with_statistics)
@@ -45,12 +37,10 @@ def convert_examples(
     if min(workers, count // CHUNK) < 2:
         yield from ((chunk, convert(chunk)) for chunk in chunks)
         return
-    with contextlib.ExitStack() as stack:
-        # Spawned, not forked: a fork copies locks that threads of the parent (JAX has many) may hold.
-        pool = stack.enter_context(
-            concurrent.futures.ProcessPoolExecutor(workers, multiprocessing.get_context('spawn'), _exit_with_parent)
-        )
-        stack.callback(pool.shutdown, cancel_futures=True)
+    # Spawned, not forked: a fork copies locks that threads of the parent (JAX has many) may hold.
+    spawn = multiprocessing.get_context('spawn')
+    pool = concurrent.futures.ProcessPoolExecutor(workers, spawn, _exit_with_parent)
+    try:
         pending: collections.deque[tuple[Sequence[Example], concurrent.futures.Future]] = collections.deque()
         for chunk in chunks:
             pending.append((chunk, pool.submit(convert, chunk)))
@@ -58,6 +48,8 @@ def convert_examples(
                 converted, future = pending.popleft()
                 yield converted, future.result()
         yield from ((converted, future.result()) for converted, future in pending)
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def _exit_with_parent() -> None:

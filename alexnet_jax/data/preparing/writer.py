@@ -4,77 +4,131 @@ Everything is written to a hidden folder beside the final one, which it becomes 
 that exists is whole. A run that is killed leaves the hidden folder; the same command run again goes on from it.
 """
 
-from __future__ import annotations
-
 import contextlib
 import dataclasses
 import errno
-import io
+import itertools
 import os
 import pathlib
 import re
 import shutil
 import time
 from collections.abc import Iterator, Sequence
+from statistics import mean, median
 from typing import Any
 
 import numpy as np
-import tensorflow_datasets as tfds
 
-from alexnet_jax.data.dataset import STATISTICS_FILE, VERSION
-from alexnet_jax.data.fingerprint import write_dataset_manifest
+from alexnet_jax.data.dataset import STATISTICS_FILE, VERSION, write_dataset_manifest
+from alexnet_jax.data.photo import UnusableImage
 from alexnet_jax.data.preparing.dataset_spec import DatasetSpec
-from alexnet_jax.data.preparing.estimate import estimate_preparation
 from alexnet_jax.data.preparing.shards import SHARD, Progress, Shards
 from alexnet_jax.data.preparing.workers import count_cores
+from alexnet_jax.data.statistics import Statistics
 from alexnet_jax.errors import InputError
-from alexnet_jax.files import try_lock
+from alexnet_jax.files import hold_lock
 
 MANY = 8192  # images, whose disk space is worth an estimate beforehand
+SAMPLE = 64  # images that an estimate is made from
+OVERHEAD = 1.02  # of a record file over its records
+STATISTICS_BYTES = 4_000_000  # the mean image and the running sums
 NAMED_UNUSABLE = 10  # how many files or classes an error names before it only counts
 
 
 @dataclasses.dataclass(frozen=True)
-class Prepared:
-    """A dataset that was written.
+class Estimate:
+    """The disk space and time of a preparation."""
 
-    Attributes:
-      name: dataset name.
-      directory: its version folder.
-      classes: class names, in label order.
-      splits: split -> images.
-      megabytes: split -> size of its shards in 10**6 bytes.
-      skipped: 'split/class/file: reason' of every image left out.
-      notes: sentences that the user should read, one for each image left out among them.
-      fingerprint: as `Dataset.fingerprint`.
-      seconds: wall time.
-    """
+    images: dict[str, int]  # of each split
+    needed: int  # bytes
+    free: int  # bytes, on the disk of data_dir
+    images_per_second: float  # over all cores, as measured on a sample on one core
+    notes: tuple[str, ...]  # the spec's
+
+    @property
+    def seconds(self) -> float:
+        """Computes the time of converting every image."""
+        return sum(self.images.values()) / self.images_per_second
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns all of it, for programs."""
+        return dataclasses.asdict(self) | {'seconds': self.seconds}
+
+    def format_text(self) -> str:
+        """Formats a few lines for people."""
+        minutes = self.seconds / 60
+        duration = f'{minutes / 60:.1f} hours' if minutes >= 100 else f'{max(minutes, 1):.0f} min'
+        lines = [f'{split:12}{count:12,} images' for split, count in self.images.items()]
+        lines.append(f'{"disk":12}{self.needed / 1e9:12.1f} GB needed, {self.free / 1e9:.1f} GB free')
+        speed = f'{self.images_per_second:,.0f} images/s on {count_cores()} cores'
+        return '\n'.join([*lines, f'{"time":12}about {duration} at {speed}'])
+
+
+@dataclasses.dataclass(frozen=True)
+class Prepared:
+    """A dataset that was written."""
 
     name: str
-    directory: pathlib.Path
-    classes: tuple[str, ...]
-    splits: dict[str, int]
-    megabytes: dict[str, float]
-    skipped: tuple[str, ...]
-    notes: tuple[str, ...]
-    fingerprint: str
-    seconds: float
+    directory: pathlib.Path  # the version folder
+    classes: tuple[str, ...]  # in label order
+    splits: dict[str, int]  # images of each
+    megabytes: dict[str, float]  # of each split's shards, 10**6 bytes
+    skipped: tuple[str, ...]  # 'split/class/file: reason' of every image left out
+    notes: tuple[str, ...]  # sentences that the user should read, one for each image left out among them
+    fingerprint: str  # as `Dataset.fingerprint`
+    seconds: float  # wall time
 
     def format_text(self) -> str:
         """Formats a few lines for people."""
         speed = sum(self.splits.values()) / self.seconds
-        return '\n'.join(
-            [
-                f'{"split":12}{"images":>10}{"MB":>10}',
-                *(f'{split:12}{count:10,}{self.megabytes[split]:10.1f}' for split, count in self.splits.items()),
-                f'{len(self.classes)} classes, {self.seconds:.1f} s, {speed:.0f} images/s: {self.directory}',
-            ]
-        )
+        lines = [f'{"split":12}{"images":>10}{"MB":>10}']
+        lines += [f'{split:12}{count:10,}{self.megabytes[split]:10.1f}' for split, count in self.splits.items()]
+        lines.append(f'{len(self.classes)} classes, {self.seconds:.1f} s, {speed:.0f} images/s: {self.directory}')
+        return '\n'.join(lines)
 
     def to_json(self) -> dict[str, Any]:
         """Returns the same for programs."""
         fields = {key: getattr(self, key) for key in ('name', 'classes', 'splits', 'fingerprint', 'seconds')}
         return fields | {'directory': str(self.directory), 'skipped': len(self.skipped)}
+
+
+def estimate_preparation(
+    spec: DatasetSpec, *, data_dir: str | os.PathLike[str], remaining: int | None = None
+) -> Estimate:
+    """Converts the first images of the training split and extrapolates to the `remaining` images (None: all).
+
+    Raises:
+      InputError: the disk has no space for it, or none of the first images can be used.
+    """
+    sizes, seconds = [], []
+    statistics = Statistics(len(spec.classes), record_size=spec.record_size)
+    for example in itertools.islice(spec.splits['train'].iter_examples(), SAMPLE):
+        start = time.perf_counter()
+        try:
+            record = spec.to_record(example.source)
+            statistics.add(spec.decode(record), example.label)
+        except UnusableImage:
+            continue
+        seconds.append(time.perf_counter() - start)
+        sizes.append(len(record))
+    if not sizes:
+        raise InputError(f'none of the first {SAMPLE} training images of {spec.name} can be used')
+    size = mean(sizes) * OVERHEAD if spec.originals is None else 0
+    needed = round(size * (spec.example_count if remaining is None else remaining)) + STATISTICS_BYTES
+    absolute = pathlib.Path(data_dir).absolute()
+    free = shutil.disk_usage(next(path for path in (absolute, *absolute.parents) if path.is_dir())).free
+    if free < needed:
+        raise InputError(
+            f'about {needed / 1e9:.1f} GB are needed in {data_dir} and {free / 1e9:.1f} GB are free; '
+            'free some, or choose another --data_dir'
+        )
+    return Estimate(
+        images={split: len(examples) for split, examples in spec.splits.items()},
+        needed=needed,
+        free=free,
+        images_per_second=count_cores() / median(seconds),  # the first images pay for what is loaded
+        notes=spec.notes,
+    )
 
 
 def prepare(
@@ -88,20 +142,16 @@ def prepare(
 ) -> Prepared:
     """Writes DATA_DIR/NAME/1.0.0, going on from what a killed run of the same spec has left.
 
-    Args:
-      spec: of the dataset (`sources.make_spec`).
-      data_dir: the folder of prepared datasets.
-      skip_unusable: leave unusable files out instead of failing after all were looked at.
-      overwrite: replace an existing dataset.
-      workers: processes; None is one a core.
-      progress: called as images are finished.
+    With `skip_unusable` leaves unusable files out instead of failing after all were looked at; with `overwrite`
+    replaces an existing dataset. `workers` is the number of processes, None: one a core. Calls `progress` as images are
+    finished.
 
     Raises:
       InputError: it exists already, data_dir cannot be written or is full, unusable images, nothing left of a class.
     """
     start = time.monotonic()
     directory = check_name(spec.name, data_dir=data_dir, overwrite=overwrite)
-    with _open_hidden_folder(pathlib.Path(data_dir), spec.name) as hidden, _silence_tfds():
+    with _open_hidden_folder(pathlib.Path(data_dir), spec.name) as hidden:
         shards = Shards(spec, hidden)
         if (remaining := spec.example_count - shards.finished) > MANY:
             estimate_preparation(spec, data_dir=data_dir, remaining=remaining)
@@ -173,30 +223,12 @@ def check_name(name: str, *, data_dir: str | os.PathLike[str], overwrite: bool) 
 @contextlib.contextmanager
 def _open_hidden_folder(data_dir: pathlib.Path, name: str) -> Iterator[pathlib.Path]:
     """Gives DATA_DIR/.NAME.partial, perhaps with what a killed run left there, to one process at a time."""
-    lock = data_dir / f'.{name}.lock'
-    try:
-        data_dir.mkdir(parents=True, exist_ok=True)
-        lock_file = try_lock(lock)
-    except OSError as error:
-        raise InputError(f'cannot write to {data_dir} ({error.strerror}); choose another --data_dir') from error
-    if lock_file is None:
-        raise InputError(f'another process is preparing {name} in {data_dir}; wait for it')
-    with lock_file:
+    lock = f'.{name}.lock'
+    with hold_lock(data_dir, lock, option='--data_dir', busy=f'is preparing {name}', patience=-1):
         try:
             yield data_dir / f'.{name}.partial'
         finally:
-            lock.unlink()
-
-
-@contextlib.contextmanager
-def _silence_tfds() -> Iterator[None]:
-    """Silences TFDS's own bars and messages, which name the hidden folder."""
-    tfds.disable_progress_bar()
-    try:
-        with contextlib.redirect_stdout(io.StringIO()):
-            yield
-    finally:
-        tfds.enable_progress_bar()
+            (data_dir / lock).unlink()
 
 
 def _write_statistics(data: pathlib.Path, spec: DatasetSpec, shards: Shards) -> str:

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 from PIL import Image
+from simplejpeg import decode_jpeg
 
 from alexnet_jax.data.augment import sample_augmentation
 from alexnet_jax.data.dataset import DataSource
-from alexnet_jax.data.decode import decode_record
 from alexnet_jax.data.pipeline import epoch_order
 from alexnet_jax.data.preparing.contact_sheet import write_contact_sheet
 from alexnet_jax.errors import InputError
@@ -30,7 +30,7 @@ def rows(tiny):
     """(decoded record, its draws of the first four epochs) of the first three images of training."""
     records, order = tiny.records('train'), epoch_order(40, seed=SEED, epoch=0)
     return [
-        (decode_record(records[r][0]), [sample_augmentation(seed=SEED, epoch=epoch, record=r) for epoch in range(4)])
+        (decode_jpeg(records[r][0]), [sample_augmentation(seed=SEED, epoch=epoch, record=r) for epoch in range(4)])
         for r in map(int, order[:3])
     ]
 
@@ -85,7 +85,7 @@ def test_contact_sheet_lighting_is_released_at_1_and_8_times_its_strength(sheet,
 
 
 def tiny_pixels(tiny):
-    return np.stack([decode_record(jpeg) for jpeg, _ in tiny.records('train')]).reshape(-1, 3).astype(float)
+    return np.stack([decode_jpeg(jpeg) for jpeg, _ in tiny.records('train')]).reshape(-1, 3).astype(float)
 
 
 def test_contact_sheet_frames_the_crops(sheet, rows, tiny):

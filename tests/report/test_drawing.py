@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 
 from alexnet_jax.errors import InputError
-from alexnet_jax.report.drawing import Pixels
-from alexnet_jax.report.figure_collection import FigureCollection
+from alexnet_jax.report.drawing import FigureCollection, Pixels
 
 
 @pytest.fixture

@@ -5,10 +5,8 @@ import pytest
 from random_networks import network_of, slow_probabilities
 
 from alexnet_jax.errors import InputError
-from alexnet_jax.evaluation.predictions import Predictor, predict_split
+from alexnet_jax.evaluation.open_networks import make_predictor
 from alexnet_jax.sharding.mesh import make_mesh
-
-pytestmark = pytest.mark.usefixtures('optimised')
 
 
 @pytest.fixture(scope='module')
@@ -25,22 +23,23 @@ def slow(validation):
     return network, expected
 
 
+@pytest.mark.usefixtures('optimised')
+@pytest.mark.repeats  # of test_evaluator.py, in float64, and of the commands' tests, through make_predictor
 @pytest.mark.parametrize('shape', [(1, 1), (1, 2), (2, 1), (2, 2)])
-def test_all_rows_equal_the_plain_network_on_every_mesh(slow, validation, shape):
+def test_make_predictor_equals_the_plain_network_on_every_mesh(slow, validation, shape):
     """13 images in batches of 4: the last one is filled up. float32 against float64."""
     network, expected = slow
-    predictor, told = Predictor(network, make_mesh(*shape), validation, batch_size=4), []
+    predict, told = make_predictor(network, make_mesh(*shape), validation, batch_size=4), []
     for protocol, rows in expected.items():
-        found = predictor.predict(protocol, progress=told.append)
+        found = predict(protocol=protocol, progress=told.append)
         np.testing.assert_allclose(found.probabilities, rows, rtol=0, atol=2e-5)
         np.testing.assert_array_equal(found.labels, [label for _, label in validation])
         assert (found.probabilities.dtype, found.labels.dtype) == (np.float32, np.int32)
     assert told == [4, 8, 12, 13] * 2
 
 
-def test_what_a_mesh_cannot_share_is_one_line(validation):
-    arguments = {'protocol': 'centre', 'batch_size': 4}
+def test_make_predictor_refuses_what_a_mesh_cannot_share(validation):
     with pytest.raises(InputError, match='has no two towers that could live apart: use --mesh=1,1'):
-        predict_split(network_of('caffenet'), make_mesh(1, 2), validation, **arguments)
+        make_predictor(network_of('caffenet'), make_mesh(1, 2), validation, batch_size=4)
     with pytest.raises(InputError, match='a batch of 3 does not divide over 2 devices: use a multiple of 2'):
-        predict_split(network_of(), make_mesh(2, 1), validation, **arguments | {'batch_size': 3})
+        make_predictor(network_of(), make_mesh(2, 1), validation, batch_size=3)

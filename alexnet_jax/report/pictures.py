@@ -1,14 +1,22 @@
-"""Measures and renders the first layer's filters by tower, as in the paper's Figure 3."""
-
-from __future__ import annotations
+"""Measures and renders the first layer's filters by tower, as in the paper's Figure 3, and an image's feature maps."""
 
 import dataclasses
+from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
+from jax import Array
+from PIL import ImageColor
 
+from alexnet_jax.data.augment import centre_crop, normalise
+from alexnet_jax.model.alexnet import INTERMEDIATES, AlexNet, list_stages
 from alexnet_jax.model.colour import colour_shares, split_towers
+from alexnet_jax.model.network import Network
+from alexnet_jax.report.drawing import MUTED, TOWER_COLOURS
 
 _PERMUTATIONS = 9999
+_GAP = 4  # pixels between tiles
 _SIDE = 54  # pixels of a tile: twice 27, four times 13, nine times 6, five times 11
 
 
@@ -16,16 +24,13 @@ _SIDE = 54  # pixels of a tile: twice 27, four times 13, nine times 6, five time
 class Specialisation:
     """How differently the two towers see colour.
 
-    Attributes:
-      shares: (2, n / 2), 0..1: by tower, each filter's share of chromatic energy (model.colour.colour_shares).
-      means, medians: of each tower's shares.
-      difference: the distance of the towers' means, 0..1: 0 for towers that are alike, 1 where one has only grey and
-        the other only colour.
-      p: how often a random assignment of the same filters to the towers gives that difference or more (0..1).
+    `difference` is the distance of the towers' means, 0..1: 0 for towers that are alike, 1 where one has only grey and
+    the other only colour. `p` is how often a random assignment of the same filters to the towers gives that difference
+    or more, 0..1.
     """
 
-    shares: np.ndarray
-    means: tuple[float, ...]
+    shares: np.ndarray  # (2, n / 2), 0..1: by tower, each filter's share of chromatic energy (model.colour)
+    means: tuple[float, ...]  # of each tower's shares
     medians: tuple[float, ...]
     difference: float
     p: float
@@ -68,7 +73,7 @@ def render_filters(kernel: np.ndarray) -> np.ndarray:
     return np.rint(127.5 + 127.5 * scaled).astype(np.uint8)
 
 
-def tile_images(images: np.ndarray, *, max_columns: int, gap: int = 4) -> np.ndarray:
+def tile_images(images: np.ndarray, *, max_columns: int) -> np.ndarray:
     """Arranges uint8 (n, h, w, 3) in reading order on one RGBA image, with transparent gaps between them.
 
     Each is enlarged to about _SIDE pixels, each of its own a square. A row has `max_columns` of them, or fewer, but at
@@ -80,7 +85,44 @@ def tile_images(images: np.ndarray, *, max_columns: int, gap: int = 4) -> np.nda
     divisors = (columns for columns in range(max_columns, max(max_columns // 2, 1) - 1, -1) if n % columns == 0)
     columns = next(divisors, min(n, max_columns))
     rows = -(-n // columns)
-    tiles = np.zeros((rows * columns, height + gap, width + gap, 4), np.uint8)
+    high, wide = height + _GAP, width + _GAP
+    tiles = np.zeros((rows * columns, high, wide, 4), np.uint8)
     tiles[:n, :height, :width] = np.insert(images, 3, 255, axis=3)  # opaque
-    grid = tiles.reshape(rows, columns, height + gap, width + gap, 4).swapaxes(1, 2)
-    return grid.reshape(rows * (height + gap), columns * (width + gap), 4)[: -gap or None, : -gap or None]
+    grid = tiles.reshape(rows, columns, high, wide, 4).swapaxes(1, 2)
+    return grid.reshape(rows * high, columns * wide, 4)[:-_GAP, :-_GAP]
+
+
+def compute_maps(network: Network, image: np.ndarray) -> dict[str, np.ndarray]:
+    """Computes {convolution: float32 (h, w, channels)} of a record, uint8 (h, w, 3), seen through its centre crop.
+
+    The maps are those that the next layer reads: behind activation, pooling and normalisation.
+    """
+    variant = network.variant
+    last_stages = {stage.split('/')[0]: stage for stage in list_stages(variant)}
+
+    @jax.jit
+    def forward(params: Any, crop: Array, mean: Array) -> dict[str, Array]:
+        model, pixels = AlexNet(variant, len(network.classes)), normalise(crop, mean, std=variant.pixel_std)
+        stages = model.apply({'params': params}, pixels, mutable=[INTERMEDIATES])[1][INTERMEDIATES]
+        return {conv.name: stages[last_stages[conv.name]][0] for conv in variant.convs}
+
+    crop = jnp.asarray(centre_crop(image, variant.input_size))[None]
+    return jax.device_get(forward(network.params, crop, network.mean_image))
+
+
+def select_strongest_maps(maps: np.ndarray, *, count: int) -> np.ndarray:
+    """Selects from (h, w, channels) the maps whose means are largest, (count, h, w), strongest first."""
+    strongest = np.argsort(-maps.mean(axis=(0, 1)), kind='stable')[:count]
+    return np.moveaxis(maps[..., strongest], -1, 0)
+
+
+def render_maps(maps: np.ndarray, *, tower: int | None) -> np.ndarray:
+    """Renders (n, h, w) as uint8 (n, h, w, 3): black is 0 and less, then the tower's colour, white each map's largest.
+
+    `tower` None, of a network without towers, is grey.
+    """
+    largest = maps.max(axis=(1, 2), keepdims=True)
+    levels = np.divide(maps, largest, out=np.zeros_like(maps), where=largest > 0).clip(0, 1)
+    middle = ImageColor.getrgb(MUTED if tower is None else TOWER_COLOURS[tower])
+    channels = [np.interp(levels, [0, 0.5, 1], [0, value, 255]) for value in middle]
+    return np.rint(np.stack(channels, axis=-1)).astype(np.uint8)
