@@ -5,8 +5,9 @@
     alexnet predict IMAGE... --workdir=runs/NAME --figure=FILE.png     the paper's figure 4, left half
         --neighbours=DATASET       and its right half: the nearest training images of a prepared dataset
 
-An image whose folder is called like a class is taken to be of that class: its bar is pink. Exit code 1 where a file is
-no image, with a line for each; the others are done nevertheless. --neighbours computes features of all training images.
+IMAGE is a file, a folder (all images in it, at any depth) or - (one on standard input). An image whose folder is called
+like a class is taken to be of that class: its bar is pink. Exit code 1 where a file is no image, with a line for each;
+the others are done nevertheless. --neighbours computes features of all training images.
 """
 
 import json

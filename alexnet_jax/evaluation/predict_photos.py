@@ -38,7 +38,7 @@ def predict_photos(
     """Predicts the classes of photographs, on one device.
 
     Args:
-      names: image files.
+      names: image files, folders of them, '-' for standard input.
       source: of one network.
       protocol: 'centre' or 'ten_view'.
       neighbours: a prepared dataset, whose nearest training images are wanted.
@@ -54,15 +54,15 @@ def predict_photos(
       InputError: what the user gave cannot be used.
     """
     if not names:
-        raise InputError('no image is named: give one or more files')
+        raise InputError('no image is named: give one or more files or folders')
     if figure is not None:
         check_writable(pathlib.Path(figure), option='--figure')
-    if figure is not None and len(names) > _MOST_DRAWN:
-        raise InputError(f'--figure draws at most {_MOST_DRAWN} images, and {len(names)} are named: leave some out')
     prepare_backend((1, 1))
     network, mesh = source.open_one(), make_mesh(1, 1)
     searched = None if neighbours is None else open_dataset_for([network], neighbours, data_dir=data_dir)
     photos = open_photos(names, network.classes)
+    if figure is not None and len(photos.names) > _MOST_DRAWN:
+        raise InputError(f'--figure draws at most {_MOST_DRAWN} images, and {len(photos.names)} are given')
     if not photos.names:
         return {'predictions': []}, '', photos.unusable
     # The next power of two, so that few programs are compiled, up to what is worth computing at once.

@@ -10,7 +10,6 @@ from archives import SYNSETS, VALIDATION_SYNSETS, photograph, validation_name
 
 from alexnet_jax.checkpoints.load import load_network
 from alexnet_jax.data.dataset import open_dataset
-from alexnet_jax.data.photo_files import open_photos
 from alexnet_jax.data.preparing.folder import make_folder_spec
 from alexnet_jax.data.preparing.writer import prepare
 from alexnet_jax.errors import InputError
@@ -443,15 +442,3 @@ def test_folders_whose_names_are_not_utf8_are_refused_for_what_is_written(tmp_pa
     with pytest.raises(InputError, match=r'a name that is not UTF-8, .* choose another --workdir'):
         load_network(strange)
     assert prepare(spec, data_dir=tmp_path / 'data', workers=1).splits == {'train': 2, 'validation': 2}
-
-
-def test_open_photos_takes_any_name(tmp_path):
-    composed, decomposed = (unicodedata.normalize(form, 'été') for form in ('NFC', 'NFD'))
-    write(tmp_path, f'{decomposed}/0.jpg', 'cat/text.jpg=x')
-    paths = [tmp_path / decomposed / '0.jpg', tmp_path / 'cat' / os.fsdecode(b'\xe9.jpg'), tmp_path / 'cat/text.jpg']
-    paths[1].write_bytes(PHOTO)
-    photos = open_photos([str(path) for path in paths], ['cat', composed])
-    assert photos.names == (str(paths[0]), rf'{tmp_path}/cat/\xe9.jpg')
-    assert photos.labels == (1, 0)
-    assert photos.unusable == (f'{paths[2]}: not an image',)
-    assert photos.records[1][0] == PHOTO
