@@ -54,7 +54,7 @@ def open_photos(names: Sequence[str], classes: Sequence[str]) -> PhotoFiles:
     for name in names:
         if name != '-' and os.path.isdir(name):
             listing = Listing(pathlib.Path(name))
-            paths = listing.select_images(listing.list_files(listing.root))
+            paths = list(map(os.fspath, listing.select_images(listing.list_files(listing.root))))
             unusable += [f'{escape_name(listing.root / path)}: {reason}' for path, reason in listing.unusable.items()]
             if not paths and not listing.unusable:
                 unusable.append(f'{escape_name(name)}: a folder without an image')
@@ -62,7 +62,7 @@ def open_photos(names: Sequence[str], classes: Sequence[str]) -> PhotoFiles:
                 info(f'{escape_name(name)}: {note}')
         else:
             paths = [name]
-        for path in map(os.fspath, paths):
+        for path in paths:
             try:
                 data = _read(path)
                 square_image(data)
