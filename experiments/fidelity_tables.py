@@ -23,7 +23,7 @@ from alexnet_jax.model.zoo import VARIANTS
 
 DOCUMENT = pathlib.Path(__file__).parents[1] / 'docs/fidelity.md'
 AUTHOR_ABLATIONS = ('half', 'no_exchange', 'no_norm', 'no_overlap')  # a table of their own
-SHOWN = tuple(name for name in VARIANTS if name not in AUTHOR_ABLATIONS)
+MAIN_NETWORKS = tuple(name for name in VARIANTS if name not in AUTHOR_ABLATIONS)
 
 
 def _operation(operation: Operation) -> str:
@@ -125,15 +125,15 @@ POINTS: dict[str, Callable[[Variant], str]] = {
 
 def networks() -> str:
     """Every point of the networks that differ by more than a part, and where it is written."""
-    lines = ['| | ' + ' | '.join(f'`{name}`' for name in SHOWN) + ' |', '|---' * (len(SHOWN) + 1) + '|']
+    lines = ['| | ' + ' | '.join(f'`{name}`' for name in MAIN_NETWORKS) + ' |', '|---' * (len(MAIN_NETWORKS) + 1) + '|']
     for point, describe in POINTS.items():
         cells = []
-        for name in SHOWN:
+        for name in MAIN_NETWORKS:
             variant = VARIANTS[name]
             source = dict(variant.sources).get(point)
             cells.append(describe(variant) + (f' *({source})*' if source else ''))
         lines.append(f'| {point} | ' + ' | '.join(cells) + ' |')
-    lines.append('| source | ' + ' | '.join(VARIANTS[name].source for name in SHOWN) + ' |')
+    lines.append('| source | ' + ' | '.join(VARIANTS[name].source for name in MAIN_NETWORKS) + ' |')
     return '\n'.join(lines)
 
 

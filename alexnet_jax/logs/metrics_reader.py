@@ -9,7 +9,7 @@ from jax import Array
 
 from alexnet_jax.distributed.phases import PROGRESS
 from alexnet_jax.logs.logger import RunLogger
-from alexnet_jax.logs.monitors import LossMonitor, StepMonitor, check_finite
+from alexnet_jax.logs.monitors import LossMonitor, NonFiniteError, StepMonitor, check_finite
 from alexnet_jax.logs.timing import Stopwatch
 from alexnet_jax.training.build import Run
 
@@ -68,7 +68,7 @@ class MetricsReader:
         try:
             warning = self._loss_monitor.check(step, values['loss'])
             check_finite(step, values.get('gradient_norm', 0.0), 'gradient norm')
-        except Exception:
+        except NonFiniteError:
             self._waiting.clear()  # of steps that changed nothing
             self.catch_up()
             raise

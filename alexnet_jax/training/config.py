@@ -67,11 +67,11 @@ def _are_parts(value: Any) -> bool:
     return set(parts) <= set(ABLATIONS) and len(set(parts)) == len(parts)
 
 
-def _whole_number(least: int) -> Rule:
+def _make_whole_number_rule(least: int) -> Rule:
     return Rule(f'a whole number, at least {least} and at most 2**31 - 1', lambda value: _is_whole(value, least))
 
 
-def _one_of(*names: str, wants: str = '') -> Rule:
+def _make_choice_rule(*names: str, wants: str = '') -> Rule:
     return Rule(wants or f'one of {", ".join(names)}', lambda value: isinstance(value, str) and value in names)
 
 
@@ -80,7 +80,7 @@ POSITIVE = Rule('above 0 and finite (in float32)', lambda value: _is_real(value)
 _FRACTION = Rule('at least 0 and below 1 (in float32)', lambda value: _is_real(value) and 0 <= value < _ONE)
 
 
-def _key(default: Any, rule: Rule, text: str, *, optional: type | None = None) -> Any:
+def _make_key(default: Any, rule: Rule, text: str, *, optional: type | None = None) -> Any:
     """Makes a field of `Config`; `optional` is the type of a key whose default is None."""
     if optional:
         rule = Rule(rule.wants, lambda value, holds=rule.holds: value is None or holds(value))  # type: ignore[misc]
@@ -93,24 +93,24 @@ class Config:
     """A validated configuration; its defaults are the paper's recipe (section 5)."""
 
     # The network
-    variant: str = _key(
+    variant: str = _make_key(
         'paper',
-        _one_of(*NETWORKS),
+        _make_choice_rule(*NETWORKS),
         "the network: paper, the text, released, CHM's layers-145, or another: model/zoo.py",
     )
     # Below 0.001 every layer has two units, the least, and only their initial weights go on growing.
-    width: float = _key(
+    width: float = _make_key(
         1.0,
         Rule('at least 0.001 and at most 4', lambda value: _is_real(value) and 0.001 <= value <= 4),
         "channels and units, as a fraction of the paper's",
     )
-    without: tuple[str, ...] = _key(
+    without: tuple[str, ...] = _make_key(
         (),
         Rule(f'names, each once, out of {", ".join(ABLATIONS)}', _are_parts),
         'parts to take away, --config.without=norm,overlap: model/ablations.py',
     )
     # The data
-    dataset: str = _key(
+    dataset: str = _make_key(
         DEMO,
         Rule(
             'the name of a prepared dataset: lower-case letters, digits and underscores, a letter first',
@@ -118,7 +118,7 @@ class Config:
         ),
         'the prepared dataset',
     )
-    data_dir: str = _key(
+    data_dir: str = _make_key(
         'data',
         Rule(
             'a folder, of printable characters',
@@ -126,24 +126,31 @@ class Config:
         ),
         'where prepared datasets are: DATA_DIR/DATASET/VERSION',
     )
-    lighting: bool = _key(True, _FLAG, 'RGB noise along the principal components, strength by variant')
-    crops: int | None = _key(
-        None, _whole_number(1), "offsets to crop at, the centre and others; None: the variant's", optional=int
+    lighting: bool = _make_key(True, _FLAG, 'RGB noise along the principal components, strength by variant')
+    crops: int | None = _make_key(
+        None, _make_whole_number_rule(1), "offsets to crop at, the centre and others; None: the variant's", optional=int
     )
-    images_per_crop: int | None = _key(
-        None, _whole_number(1), 'images that share crop and flip; None: 1 of paper, 32 of released', optional=int
+    images_per_crop: int | None = _make_key(
+        None,
+        _make_whole_number_rule(1),
+        'images that share crop and flip; None: 1 of paper, 32 of released',
+        optional=int,
     )
     # The run
-    seed: int = _key(
+    seed: int = _make_key(
         0,
         Rule('a whole number from 0 to 2**31 - 1', lambda value: _is_whole(value, 0)),
         'of weights, data and dropout',
     )
-    batch_size: int = _key(128, _whole_number(1), 'images of a step, of all devices together (section 5)')
-    epochs: float = _key(90.0, Rule('above 0 and below 2**31', _is_epochs), '"roughly 90 cycles" (section 5)')
-    steps: int | None = _key(None, _whole_number(1), 'updates; where set, overrides epochs', optional=int)
-    parallelism: str = _key('two_device', _one_of(*MESHES), 'what devices share: docs/parallelism.md')
-    mesh: tuple[int, int] = _key(
+    batch_size: int = _make_key(
+        128, _make_whole_number_rule(1), 'images of a step, of all devices together (section 5)'
+    )
+    epochs: float = _make_key(90.0, Rule('above 0 and below 2**31', _is_epochs), '"roughly 90 cycles" (section 5)')
+    steps: int | None = _make_key(
+        None, _make_whole_number_rule(1), 'updates; where set, overrides epochs', optional=int
+    )
+    parallelism: str = _make_key('two_device', _make_choice_rule(*MESHES), 'what devices share: docs/parallelism.md')
+    mesh: tuple[int, int] = _make_key(
         None,
         Rule(
             'two whole numbers, data,tower, tower 1 or 2 (--config.mesh=1,2)',
@@ -152,35 +159,35 @@ class Config:
         '(data, tower) devices; None: the smallest mesh of parallelism',
         optional=tuple,
     )
-    precision: str = _key(
+    precision: str = _make_key(
         'float32',
-        _one_of('float32', 'bfloat16', wants="'float32' or 'bfloat16'"),
+        _make_choice_rule('float32', 'bfloat16', wants="'float32' or 'bfloat16'"),
         'of activations and products; weights, norms and softmax stay float32',
     )
-    deterministic: bool = _key(
+    deterministic: bool = _make_key(
         False, _FLAG, 'the same bits from every run: GPU kernels chosen for it, CPU thread pools of one size'
     )
     # The update (section 5)
-    learning_rate: float = _key(0.01, POSITIVE, 'before any drop')
-    rate_batch_size: int | None = _key(
+    learning_rate: float = _make_key(0.01, POSITIVE, 'before any drop')
+    rate_batch_size: int | None = _make_key(
         None,
-        _whole_number(1),
+        _make_whole_number_rule(1),
         'batch size that learning_rate is for, and with which it grows; None: it does not, but with one weird trick',
         optional=int,
     )
-    momentum: float = _key(0.9, _FRACTION, 'of the update')
-    weight_decay: float = _key(5e-4, _FRACTION, 'of kernels, times the learning rate')
-    schedule: str = _key(
+    momentum: float = _make_key(0.9, _FRACTION, 'of the update')
+    weight_decay: float = _make_key(5e-4, _FRACTION, 'of kernels, times the learning rate')
+    schedule: str = _make_key(
         'plateau',
-        _one_of('plateau', 'steps', wants="'plateau' or 'steps'"),
+        _make_choice_rule('plateau', 'steps', wants="'plateau' or 'steps'"),
         "the paper's rule, or drops at fixed epochs",
     )
-    drop_factor: float = _key(
+    drop_factor: float = _make_key(
         0.1,
         Rule('above 0 and below 1 (in float32)', lambda value: POSITIVE.holds(value) and _FRACTION.holds(value)),
         'what a drop multiplies the learning rate by',
     )
-    drop_epochs: tuple[float, ...] = _key(
+    drop_epochs: tuple[float, ...] = _make_key(
         (24.0, 50.0, 78.0),
         Rule(
             'increasing numbers, each above 0 and below 2**31',
@@ -188,36 +195,44 @@ class Config:
         ),
         'of schedule steps (CHM layers/layer-params-145.cfg: "epoch 25", 51, 79)',
     )
-    patience: int = _key(5, _whole_number(1), 'of schedule plateau: tests without a better error before a drop')
-    max_drops: int = _key(3, _whole_number(0), 'of schedule plateau: "reduced three times prior to termination"')
-    clip_norm: float | None = _key(
+    patience: int = _make_key(
+        5, _make_whole_number_rule(1), 'of schedule plateau: tests without a better error before a drop'
+    )
+    max_drops: int = _make_key(
+        3, _make_whole_number_rule(0), 'of schedule plateau: "reduced three times prior to termination"'
+    )
+    clip_norm: float | None = _make_key(
         None, POSITIVE, "gradients' norm is scaled down to this; None: never", optional=float
     )
     # Watching and keeping
-    evaluate_every: int = _key(0, _whole_number(0), 'steps between validations; 0: once an epoch')
-    checkpoint_every: int = _key(0, _whole_number(0), 'steps between checkpoints; 0: once an epoch')
-    keep_checkpoints: int = _key(3, _whole_number(1), 'the latest ones; the best is kept besides')
-    keep_every_epochs: int = _key(
-        0, _whole_number(0), 'epochs between checkpoints that stay for good, besides the latest and the best; 0: none'
+    evaluate_every: int = _make_key(0, _make_whole_number_rule(0), 'steps between validations; 0: once an epoch')
+    checkpoint_every: int = _make_key(0, _make_whole_number_rule(0), 'steps between checkpoints; 0: once an epoch')
+    keep_checkpoints: int = _make_key(3, _make_whole_number_rule(1), 'the latest ones; the best is kept besides')
+    keep_every_epochs: int = _make_key(
+        0,
+        _make_whole_number_rule(0),
+        'epochs between checkpoints that stay for good, besides the latest and the best; 0: none',
     )
-    log_every: int = _key(20, _whole_number(1), 'steps between lines of the log')
-    on_non_finite: str = _key(
+    log_every: int = _make_key(20, _make_whole_number_rule(1), 'steps between lines of the log')
+    on_non_finite: str = _make_key(
         'stop',
-        _one_of('stop', 'skip', 'roll_back', wants="'stop', 'skip' or 'roll_back'"),
+        _make_choice_rule('stop', 'skip', 'roll_back', wants="'stop', 'skip' or 'roll_back'"),
         'after a non-finite loss: stop, skip the batch, or roll back and go another way',
     )
-    max_non_finite: int = _key(3, _whole_number(0), 'how often a loss may be non-finite before the run stops after all')
-    on_failed_save: str = _key(
+    max_non_finite: int = _make_key(
+        3, _make_whole_number_rule(0), 'how often a loss may be non-finite before the run stops after all'
+    )
+    on_failed_save: str = _make_key(
         'stop',
-        _one_of('stop', 'continue', wants="'stop' or 'continue'"),
+        _make_choice_rule('stop', 'continue', wants="'stop' or 'continue'"),
         'after a save that the disk does not take: stop, or continue without it, with a warning',
     )
-    tracking: str = _key(
+    tracking: str = _make_key(
         '',
-        _one_of(*TRACKING, '', wants=f"{', '.join(map(repr, TRACKING))} or ''"),
+        _make_choice_rule(*TRACKING, '', wants=f"{', '.join(map(repr, TRACKING))} or ''"),
         f'a tracker besides TensorBoard: {", ".join(TRACKING)}',
     )
-    profile: int = _key(0, _whole_number(0), 'steps to trace into WORKDIR/profile, once warm; 0: none')
+    profile: int = _make_key(0, _make_whole_number_rule(0), 'steps to trace into WORKDIR/profile, once warm; 0: none')
 
     @property
     def initial_learning_rate(self) -> float:

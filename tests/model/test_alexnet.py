@@ -12,7 +12,7 @@ from alexnet_jax.model import ops_cpu
 from alexnet_jax.model.alexnet import AlexNet, init_parameters
 from alexnet_jax.model.ops import DropoutStream
 from alexnet_jax.model.zoo import PAPER, VARIANTS
-from experiments.fidelity_tables import SHOWN
+from experiments.fidelity_tables import MAIN_NETWORKS
 
 WIDTH, CLASSES = 0.0625, 7
 
@@ -28,7 +28,7 @@ def batch():
     ('name', 'train'),
     [
         # Every network but the author's ablations; Caffe's two differ in one place.
-        *(pytest.param(name, False, marks=[pytest.mark.repeats] * (name == 'caffe_alexnet')) for name in SHOWN),
+        *(pytest.param(name, False, marks=[pytest.mark.repeats] * (name == 'caffe_alexnet')) for name in MAIN_NETWORKS),
         *((name, True) for name in ('released', 'caffe_alexnet', 'one_weird_trick')),  # the three kinds of dropout
         *(pytest.param(name, True, marks=pytest.mark.repeats) for name in ('paper', 'caffenet')),
     ],
