@@ -3,6 +3,7 @@
 import importlib
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 from alexnet_jax.commands.interrupts import Interrupts
 
@@ -27,14 +28,18 @@ def run_verb(verb: str, arguments: Sequence[str], interrupts: Interrupts) -> Non
         interrupts.describe = getattr(module, 'describe_interrupt', interrupts.describe)
         run_command(module)
     finally:
-        defined = {flag: values for flag, values in flagsaver.save_flag_values().items() if not _is_of(name, flag)}
-        flagsaver.restore_flag_values(defined | before)  # without those of Grain it would not work a second time
+        # Without those of Grain it would not work a second time.
+        flagsaver.restore_flag_values(_save_flags_of_others(name) | before)
         if not imported:
             sys.modules.pop(name, None)
 
 
-def _is_of(module: str, flag: str) -> bool:
-    """Returns whether `module` has defined `flag`, or ml_collections has for its config."""
+def _save_flags_of_others(module: str) -> dict[str, Any]:
+    """Saves all flags but those that `module` has defined, and ml_collections for its config."""
     from absl import flags
+    from absl.testing import flagsaver
 
-    return flags.FLAGS.find_module_defining_flag(flag) == module or flag.startswith('config.')
+    def is_own(name: str) -> bool:
+        return flags.FLAGS.find_module_defining_flag(name) == module or name.startswith('config.')
+
+    return {name: values for name, values in flagsaver.save_flag_values().items() if not is_own(name)}

@@ -5,6 +5,7 @@ storage. `_legacy_save`, before PyTorch 1.6: pickles of a number, a version, fac
 list of its storages, then of each the number of elements, int64, and its bytes.
 """
 
+import abc
 import io
 import pathlib
 import struct
@@ -133,14 +134,14 @@ def _describe(values: Any, path: pathlib.Path) -> tuple[str, str]:
     return 'it is no dictionary of tensors', ''
 
 
-class _File:
+class _File(abc.ABC):
     """A file of torch.save: `values`, what its pickle describes, and the storages."""
 
     values: Any
 
+    @abc.abstractmethod
     def get_content(self, storage: Storage) -> memoryview:
         """Returns a storage's bytes where they lie."""
-        raise NotImplementedError
 
     def get_array(self, tensor: Tensor) -> np.ndarray:
         """Returns a tensor's numbers."""
