@@ -62,6 +62,8 @@ def test_interrupts_end_a_command_with_one_line_wherever_they_strike(moment, tmp
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
+        # Where the tests run in the background of a script, the shell has them ignore it, and what they start.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
     assert process.stdout.readline() == 'now\n'
     time.sleep(0.05)
