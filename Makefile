@@ -1,6 +1,8 @@
 # make train       trains the two-tower network on the embedded dataset (sets up this machine first)
 # make test        runs the tests (sets up this machine first)
 # make test-quick  runs those that are not marked slow, in under two minutes
+# make test-core   runs those of the network, its sharding and its update: under two minutes; for another Python and its JAX,
+#                  make test-core PYTHON=python3.13 VENV=.venv-other
 # make test-all    runs the tests, what repeats them with more examples, and make test-extras: what only some users install
 # make faults      injects every fault of docs/reliability.md into real runs and rewrites its table, 15 minutes
 # make lint        runs the linters of Python, shell and the Dockerfile, and the type checker
@@ -13,7 +15,9 @@ PIP_INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check --constrai
 # Two processes, each with whole files, in their order: those with the fewest tests are the longest.
 PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
-.PHONY: train test test-quick test-repeats test-extras test-all faults lint clean
+CORE := tests/model tests/sharding tests/training tests/communication
+
+.PHONY: train test test-quick test-core test-repeats test-extras test-all faults lint clean
 
 train: $(VENV)/installed-train
 	$(BIN)/python -m alexnet_jax.main --config=configs/two_device.py --workdir=runs/two_device_demo
@@ -26,6 +30,9 @@ test-repeats: $(VENV)/installed-dev
 
 test-quick: $(VENV)/installed-dev
 	$(PYTEST) -m 'not slow and not repeats'
+
+test-core: $(VENV)/installed-dev
+	$(PYTEST) -m 'not slow and not repeats' $(CORE)
 
 # PyTorch's peers are skipped where it could not be installed; nothing else is.
 test-extras: $(VENV)/installed-extras
@@ -42,7 +49,7 @@ lint: $(VENV)/installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/shellcheck .ci/run launch/*.sh launch/*.sbatch
+	PATH="$(BIN):$$PATH" shellcheck .ci/run launch/*.sh launch/*.sbatch
 	$(BIN)/hadolint Dockerfile
 
 # The environment is made anew whenever what is to be in it has changed; the other two tiers are added to it.
@@ -66,4 +73,4 @@ $(VENV)/installed-extras: $(VENV)/installed-dev
 	touch $@
 
 clean:
-	rm -rf $(VENV) build *.egg-info
+	rm -rf $(VENV) .venv-other build *.egg-info

@@ -1,11 +1,10 @@
 """`alexnet VERB ...`, and equally `python -m alexnet_jax VERB ...`: a table of verbs."""
 
-import difflib
-import importlib
 import sys
 
 import alexnet_jax
-from alexnet_jax.commands.command_line import exit_without_reader, run_command
+from alexnet_jax.commands.dispatch import run_verb
+from alexnet_jax.commands.interrupts import Interrupts
 
 VERBS = {
     'train': 'train a network: --config=configs/two_device.py',
@@ -27,20 +26,26 @@ VERBS = {
 
 def main() -> None:
     """Runs the verb that the command line names, in this process."""
-    verb, rest = (sys.argv[1:2] or ['--help'])[0], sys.argv[2:]
-    if verb in ('--help', '-h', 'help'):
-        with exit_without_reader():
-            print('usage: alexnet VERB [--OPTION=VALUE ...]; alexnet VERB --help explains a verb\n')
-            print('\n'.join(f'  {name:12}{text}' for name, text in VERBS.items()))
-    elif verb == '--version':
-        print(f'alexnet_jax {alexnet_jax.__version__}')
-    elif verb in VERBS:
-        sys.argv = [f'alexnet {verb}', *rest]  # ml_collections looks for overrides of the config there
-        run_command(importlib.import_module('alexnet_jax.main' if verb == 'train' else f'alexnet_jax.commands.{verb}'))
-    else:
-        near = difflib.get_close_matches(verb, VERBS, n=1)
-        hint = f'did you mean {near[0]}?' if near else f'known are {", ".join(VERBS)}'
-        sys.exit(f'error: unknown verb {verb!r}: {hint}')
+    with Interrupts() as interrupts:
+        verb, rest = (sys.argv[1:2] or ['--help'])[0], sys.argv[2:]
+        if verb in VERBS:
+            run_verb(verb, rest, interrupts)
+        elif verb in ('--help', '-h', 'help'):
+            _print_help()
+        elif verb == '--version':
+            print(f'alexnet_jax {alexnet_jax.__version__}')
+        else:
+            from alexnet_jax.console import suggest
+
+            sys.exit(f'error: unknown verb {verb!r}: {suggest(verb, VERBS)}')
+
+
+def _print_help() -> None:
+    from alexnet_jax.commands.command_line import exit_without_reader
+
+    with exit_without_reader():
+        print('usage: alexnet VERB [--OPTION=VALUE ...]; alexnet VERB --help explains a verb\n')
+        print('\n'.join(f'  {name:12}{text}' for name, text in VERBS.items()))
 
 
 if __name__ == '__main__':

@@ -17,6 +17,30 @@ from alexnet_jax.console import info
 from alexnet_jax.errors import InputError
 
 HALF = '.half'  # ends the names of files that are being written, and of what a killed process leaves of them
+# What file managers, archives and file systems put into folders by themselves.
+_LITTER = ('.DS_Store', '__MACOSX', 'Thumbs.db', 'desktop.ini', '.directory', 'lost+found', '.snapshot', '@eaDir')
+_LITTER_PREFIXES = ('._', '.nfs', '.Trash', '.fseventsd', '.Spotlight-')
+
+
+def is_litter(name: str) -> bool:
+    """Tells whether a file or folder of that name is nobody's work: macOS's .DS_Store, a new disk's lost+found."""
+    return name in _LITTER or name.startswith(_LITTER_PREFIXES)
+
+
+def escape_name(name: str | os.PathLike[str]) -> str:
+    r"""Returns a name with its bytes that are not UTF-8 as \xe9: it can be printed and written anywhere."""
+    return os.fsencode(name).decode('utf-8', 'backslashreplace')
+
+
+def check_utf8(path: str | os.PathLike[str], *, option: str) -> None:
+    """Raises `InputError` where a path is not UTF-8: ArrayRecord and Orbax take no other."""
+    try:
+        os.fspath(path).encode()
+    except UnicodeEncodeError as error:
+        raise InputError(
+            f'{escape_name(path)}: a name that is not UTF-8, which ArrayRecord and Orbax cannot open; '
+            f'rename the folder, or choose another {option}'
+        ) from error
 
 
 @contextlib.contextmanager
@@ -28,8 +52,10 @@ def replacing(path: pathlib.Path, *, durable: bool = False) -> Iterator[BinaryIO
     Raises:
       InputError: the file cannot be written.
     """
-    half = path.with_name(f'.{path.name}.{os.getpid()}{HALF}')
+    half = _get_half(path)
     try:
+        if _is_special(path):
+            raise InputError(f'{path} is a device or a pipe: name a file')
         with half.open('wb') as file:
             yield file
             if durable:
@@ -41,6 +67,34 @@ def replacing(path: pathlib.Path, *, durable: bool = False) -> Iterator[BinaryIO
     finally:
         with contextlib.suppress(OSError):
             half.unlink(missing_ok=True)
+
+
+def check_writable(path: pathlib.Path, *, option: str) -> None:
+    """Checks that `replacing` could write `path`, which stays as it is: looked at before the work, not after it.
+
+    Raises:
+      InputError: it could not; names `option`, where the path comes from.
+    """
+    half = _get_half(path)
+    try:
+        if not path.parent.is_dir():
+            raise InputError(f'{option}={path}: there is no folder {path.parent}')
+        if path.is_dir():
+            raise InputError(f'{option}={path} is a folder: name a file in it')
+        if _is_special(path):
+            raise InputError(f'{option}={path} is a device or a pipe: name a file')
+        half.touch()
+        half.unlink()
+    except OSError as error:
+        raise InputError(f'cannot write {path}: {error.strerror}; choose another {option}') from error
+
+
+def _is_special(path: pathlib.Path) -> bool:
+    return path.exists() and not path.is_file() and not path.is_dir()  # root would put a file in place of /dev/null
+
+
+def _get_half(path: pathlib.Path) -> pathlib.Path:
+    return path.with_name(f'.{path.name}.{os.getpid()}{HALF}')
 
 
 def write_file(path: pathlib.Path, content: str | bytes, *, durable: bool = False) -> None:
@@ -109,6 +163,7 @@ def hold_lock(folder: pathlib.Path, name: str, *, option: str, busy: str, patien
     Raises:
       InputError: the folder cannot be written, or another process still holds the lock.
     """
+    check_utf8(folder, option=option)
     until, said = time.monotonic() + patience, False
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -150,6 +150,8 @@ class TrainedNetwork:
         """Yields batches (n, side, side, 3) of the centre squares of files."""
         if not names:
             raise InputError('no image is named: give one path or more')
+        if folders := [name for name in names if os.path.isdir(name)]:
+            raise InputError(f'{folders[0]} is a folder: give the paths of its images')
         photos, side = open_photos(names, self.classes), self._variant.record_size
         if photos.unusable:
             raise InputError('; '.join(photos.unusable))

@@ -14,11 +14,18 @@ import pathlib
 import signal
 import sys
 
+from alexnet_jax.commands.dispatch import run_verb
+from alexnet_jax.commands.interrupts import Interrupts
+
+if __name__ == '__main__':  # before what takes long to import; then this module is imported by its own name
+    with Interrupts() as interrupts:
+        run_verb('train', sys.argv[1:], interrupts)
+
 from absl import flags, logging
 from ml_collections import config_flags
 
 from alexnet_jax.commands import process_flags
-from alexnet_jax.commands.command_line import parse_config_flags, run_command
+from alexnet_jax.commands.command_line import parse_config_flags
 from alexnet_jax.distributed.exit import ExitHandler
 from alexnet_jax.errors import INTERRUPTED
 from alexnet_jax.logs.timing import StartupTimer
@@ -45,8 +52,13 @@ def main(argv: list[str]) -> None:
         print(json.dumps(result))
 
 
+def describe_interrupt() -> str:
+    """Describes what is left of the run at Ctrl-C, until training takes that signal too."""
+    return 'nothing new to save; the same command goes on'
+
+
 def _leave(*_: object) -> None:
-    print('interrupted by SIGTERM: nothing new to save; the same command goes on', file=sys.stderr)
+    print(f'interrupted by SIGTERM: {describe_interrupt()}', file=sys.stderr)
     sys.exit(INTERRUPTED)
 
 
@@ -67,7 +79,3 @@ def _run(exit_handler: ExitHandler) -> dict:
         exit_handler=exit_handler,
         startup=startup,
     )
-
-
-if __name__ == '__main__':
-    run_command(sys.modules[__name__])

@@ -17,8 +17,9 @@ from alexnet_jax.errors import InputError
 from alexnet_jax.model.cifar10 import CIFAR10, DECAY
 from alexnet_jax.training.config import make_config
 
-# (epochs, those after which the rate is divided by 10), from the head of each layer-params file. 19pct's says nothing:
-# it has 18pct's. 13pct's names a web page that is gone: it has 11pct's, "about 300" and "about 150 more", ten and ten.
+# (epochs, those after which the rate is divided by 10), from the head of each layer-params file: 18pct's in CHM and CC,
+# 80sec's and 11pct's in CC alone (the latter of commit 3878e8f: "about 300" and "about 150 more", ten and ten; a2a6af8
+# says 350). 19pct's says nothing: it has 18pct's. 13pct's names a web page that is gone: it has 11pct's.
 SCHEDULES = {
     '80sec': (10.0, (8.0,)),
     '19pct': (140.0, (120.0, 130.0)),

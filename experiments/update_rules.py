@@ -36,7 +36,7 @@ def pytorch(w: np.ndarray, v: np.ndarray, g: np.ndarray, rate: float) -> tuple[n
 def cuda_convnet2(w: np.ndarray, v: np.ndarray, g: np.ndarray, rate: float) -> tuple[np.ndarray, np.ndarray]:
     """cuda-convnet2 cudaconvnet/src/weights.cu Weights::update, whose gradient points downhill already.
 
-    inc.add(grad, 0.9, rate); inc.add(w, -0.0005 rate); w.add(inc). The code of 2012 is the same (CHM weights.cu:146).
+    inc.add(grad, 0.9, rate); inc.add(w, -0.0005 rate); w.add(inc). The code of 2012: the same (CHM src/weights.cu:146).
     """
     downhill = -g
     inc = MOMENTUM * v + rate * downhill

@@ -140,7 +140,7 @@ def test_load_takes_what_was_trained_on_two_devices(tiny, tiny_dir, crops, tmp_p
         ('runs', None, 'runs has no checkpoint: it has none'),
         ('runs/two_device_demo', 7, 'has no checkpoint 7: it has 0'),
         ('weights.safetensors', 0, '--step is for --workdir'),
-        ('photo.jpg', None, 'is no file of weights'),
+        ('photo.jpg', None, 'is no file of weights but a picture'),
     ],
 )
 def test_load_refuses_what_is_no_network(folder, name, step, message):

@@ -228,17 +228,20 @@ def test_train_refuses_an_unknown_dataset_and_lists_what_there_is(train, tmp_pat
 @pytest.mark.parametrize(
     ('option', 'named'),
     [
-        ('--config.learning_rates=0.1', 'unknown config key \'learning_rates\': Did you mean "learning_rate"'),
+        ('--config.learning_rates=0.1', r"unknown config key 'learning_rates': did you mean 'learning_rate'\?"),
         ('--config.batch_size=many', r'--config\.batch_size=many: '),
         ('--config.mesh=3,2', r'config\.batch_size 8 does not divide over the 3 '),
         ('--config.mesh.tower=2', r'--config\.mesh\.tower=2: options of the config look like'),
-        ('--workdri=x', "Unknown command line flag 'workdri'"),
+        ('--config.warmup_epochs=2', "unknown config key 'warmup_epochs': known are batch_size, .*, drop_epochs"),
+        ('--workdri=x', r"Unknown command line flag 'workdri': did you mean '--workdir'\?"),
         ('epochs=20', "unexpected argument 'epochs=20': options look like --config.epochs=20"),
         ('--config=configs/three_device.py', 'no such config file: .*configs/three_device.py'),
         *(
             pytest.param(*case, marks=pytest.mark.repeats)
             for case in [
-                ('--config.colour=red', "unknown config key 'colour': alexnet_jax/training/config.py has them all"),
+                ('--config.colour=red', "unknown config key 'colour': known are batch_size, "),
+                ('--epochs=2', r"Unknown command line flag 'epochs': did you mean '--config.epochs'\?"),
+                ('--nothing=2', "Unknown command line flag 'nothing': --help lists the options"),
                 ('--config.steps=1.5', r'--config\.steps=1\.5: '),
                 ('--config.mesh=1,3', r'config\.mesh is \(1, 3\): .* tower 1 or 2'),
                 ('--config.learning_rate=nan', r'config\.learning_rate is nan: it must be above 0'),

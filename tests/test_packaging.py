@@ -27,21 +27,52 @@ TRACKIO = 'trackio'  # installed with --no-deps; pyproject.toml says why
 DISTRIBUTIONS = {'mlflow': ['mlflow-skinny'], 'tensorflow': ['tensorflow-cpu']}
 
 
-@pytest.fixture(scope='module')
-def pins():
-    """{distribution: version} of requirements.txt."""
+PYTHONS = [f'3.{minor}' for minor in range(30) if f'3.{minor}.0' in SpecifierSet(PROJECT['requires-python'])]
+
+
+def read_pins(python):
+    """{distribution: version} of requirements.txt for a Python, '3.11'; one line each."""
     lines = [line for line in (cli.ROOT / 'requirements.txt').read_text().splitlines() if not line.startswith('#')]
-    pairs = [re.fullmatch(r'([\w.-]+)==([\w.+]+)', line).groups() for line in lines]
-    pinned = {canonicalize_name(name): version for name, version in pairs}
-    assert len(pinned) == len(lines)
+    wanted = [Requirement(line) for line in lines]
+    own = [need for need in wanted if need.marker is None or need.marker.evaluate({'python_version': python})]
+    pinned = {canonicalize_name(need.name): re.fullmatch(r'==([\w.+]+)', str(need.specifier))[1] for need in own}
+    assert len(pinned) == len(own)
+    assert {*pinned} == {canonicalize_name(need.name) for need in wanted}  # what one Python has, all have
     return pinned
 
 
-def test_requirements_pin_every_declared_dependency(pins):
+@pytest.fixture(scope='module')
+def pins():
+    """Those of this Python."""
+    return read_pins('.'.join(map(str, sys.version_info[:2])))
+
+
+@pytest.mark.parametrize('python', PYTHONS)
+def test_requirements_pin_every_declared_dependency(python):
+    pins = read_pins(python)
     for requirement in DECLARED:
         if requirement.name != PROJECT['name']:
             assert requirement.specifier.contains(pins[canonicalize_name(requirement.name)]), requirement
     assert TRACKIO in pins
+
+
+def test_requirements_pin_the_newest_jax_that_a_python_has():
+    """JAX 0.10.2 is the last for Python 3.11; on newer ones it is 0.12, with the Flax and NumPy of its time."""
+    found = {
+        python: [read_pins(python)[name].rsplit('.', 1)[0] for name in ('flax', 'jaxlib', 'numpy')]
+        for python in PYTHONS
+    }
+    assert found.pop('3.11') == ['0.12', '0.10', '2.4']
+    assert set(found) >= {'3.12', '3.13'}
+    assert all(versions == ['0.12', '0.12.0', '2.5'] for versions in found.values())
+    assert read_pins('3.12')['flax'] == '0.12.12'
+
+
+def test_installed_jax_is_the_pinned_one(pins):
+    """Whatever Python runs the tests: they are of what users of it get."""
+    assert {name: importlib.metadata.version(name) for name in ('jax', 'jaxlib', 'flax', 'numpy')} == {
+        name: pins[name] for name in ('jax', 'jaxlib', 'flax', 'numpy')
+    }
 
 
 def test_requirements_pin_every_transitive_dependency(pins):
@@ -65,7 +96,9 @@ def test_requirements_pin_every_transitive_dependency(pins):
     assert len(seen) > 80
 
 
-def test_requirements_give_plugins_the_version_of_jax(pins):
+@pytest.mark.parametrize('python', PYTHONS)
+def test_requirements_give_plugins_the_version_of_jax(python):
+    pins = read_pins(python)
     plugins = {name: version for name, version in pins.items() if name.startswith('jax-cuda') or name == 'jaxlib'}
     assert len(plugins) == 5  # jaxlib, and plugin and pjrt of CUDA 12 and 13
     assert set(plugins.values()) == {pins['jax']}
@@ -96,12 +129,13 @@ def test_wheel_holds_every_data_file():
 
 
 def test_python_versions_agree():
-    """Of requires-python, the classifiers and the Makefile's own check."""
-    supported = [f'3.{minor}' for minor in range(30) if f'3.{minor}.0' in SpecifierSet(PROJECT['requires-python'])]
+    """Of requires-python, the classifiers, the Makefile's own check and what it says, and the second one in CI."""
     prefix = 'Programming Language :: Python :: '
-    assert [line.removeprefix(prefix) for line in PROJECT['classifiers'] if line.startswith(prefix)] == supported
+    assert [line.removeprefix(prefix) for line in PROJECT['classifiers'] if line.startswith(prefix)] == PYTHONS
     lowest, above = re.search(r'\(3, (\d+)\) <= sys\.version_info < \(3, (\d+)\)', read('Makefile')).groups()
-    assert [f'3.{minor}' for minor in range(int(lowest), int(above))] == supported
+    assert [f'3.{minor}' for minor in range(int(lowest), int(above))] == PYTHONS
+    assert f'error: Python {", ".join(PYTHONS[:-1])} or {PYTHONS[-1]} is needed' in read('Makefile')
+    assert f'sys.version_info < (3, {above})' in read('.ci/run')
 
 
 def test_version_is_the_same_everywhere():

@@ -65,12 +65,22 @@ def run_worker(make_programs: Callable[[str, Setting], tuple[Mapping[str, Progra
 class Worker:
     """A process that is measured, as the benchmark sees it."""
 
-    def __init__(self, name: str, command: list[str], setting: Setting, *, environment: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        name: str,
+        command: list[str],
+        setting: Setting,
+        *,
+        environment: Mapping[str, str],
+        python: str = sys.executable,
+    ) -> None:
         self.name = name
         self._errors = tempfile.TemporaryFile('w+')  # noqa: SIM115 - open for as long as the process runs
-        arguments = [sys.executable, *command, json.dumps(dataclasses.asdict(setting))]
+        arguments = [python, *command, json.dumps(dataclasses.asdict(setting))]
         variables = {**os.environ, **environment}
-        self._process = Popen(arguments, stdin=PIPE, stdout=PIPE, stderr=self._errors, env=variables, text=True)
+        # In a session of its own: a terminal's Ctrl-C reaches this process alone, which ends the other.
+        options: dict[str, Any] = {'env': variables, 'text': True, 'start_new_session': True}
+        self._process = Popen(arguments, stdin=PIPE, stdout=PIPE, stderr=self._errors, **options)
 
     def wait_until_ready(self) -> None:
         """Waits until all programs are warm; raises RuntimeError, with the end of its output, if the process ended."""

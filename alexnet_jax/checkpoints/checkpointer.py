@@ -5,15 +5,13 @@ processes opens on one, or on four. Orbax by itself restores a flipped bit witho
 the checkpoint's manifest, the manifest has one of itself, and a checkpoint that does not match is set aside.
 """
 
-from __future__ import annotations
-
 import contextlib
 import dataclasses
 import pathlib
 import shutil
 import time
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, Self
 
 import jax
 import numpy as np
@@ -42,26 +40,33 @@ class SaveError(InputError):
 class Checkpointer:
     """The checkpoints of a run folder, for all its processes; a context manager, which waits for the last save."""
 
-    def __init__(self, workdir: pathlib.Path, *, keep: int, on_failed_save: str = 'stop') -> None:
+    def __init__(
+        self,
+        workdir: pathlib.Path,
+        *,
+        keep: int,
+        is_permanent: Callable[[int], bool] = lambda step: False,
+        on_failed_save: str = 'stop',
+    ) -> None:
         """Opens the checkpoints in `workdir`.
 
         Args:
-          workdir: the run folder.
           keep: how many of the latest checkpoints stay, besides the one with the lowest validation error.
+          is_permanent: says of a step whether its checkpoint stays besides, for good.
           on_failed_save: 'stop' has `save` and `wait` raise what the disk refuses; 'continue' has them warn.
         """
         self.info: Callable[[str], None] = info
         self._patient = on_failed_save == 'continue'
         self._workdir = workdir.resolve()
         self._folder = self._workdir / FOLDER
-        self._keep = keep
+        self._keep, self._is_permanent = keep, is_permanent
         if jax.process_index() == 0:
             self._folder.mkdir(parents=True, exist_ok=True)
         self._delete_leftovers()
         sync_hosts('checkpoints')
         self._writer = AsyncWriter()
 
-    def __enter__(self) -> Checkpointer:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, failed: type[BaseException] | None, *exception: object) -> None:
@@ -132,7 +137,8 @@ class Checkpointer:
             if top1_error is not None and jax.process_index() == 0:
                 self._add_error(self._folder / str(step), top1_error)
             return
-        manifest = Manifest(step, time.time(), list_shapes(tree), {}, top1_error, tested, data_order)
+        permanent = self._is_permanent(step)
+        manifest = Manifest(step, time.time(), list_shapes(tree), {}, top1_error, tested, data_order, permanent)
         try:
             self._writer.begin(self._folder / str(step), tree, manifest)
         except Exception as error:  # as in `_finish`
@@ -243,15 +249,16 @@ class Checkpointer:
         )
 
     def _delete_old(self) -> None:
-        """Deletes all but the latest and the best; damaged checkpoints do not count, and stay."""
-        errors: dict[int, float | None] = {}
+        """Deletes all but the latest, the best and the permanent; damaged checkpoints do not count, and stay."""
+        found: list[Manifest] = []
         for step in list_steps(self._workdir):
             with contextlib.suppress(DamagedError):
-                errors[step] = read_manifest(self._folder / str(step)).top1_error
-        tested = {step: error for step, error in errors.items() if error is not None}
+                found.append(read_manifest(self._folder / str(step)))
+        tested = {manifest.step: manifest.top1_error for manifest in found if manifest.top1_error is not None}
         best = min(tested, key=tested.__getitem__, default=None)
-        for step in [*errors][: -self._keep]:
-            if step != best:
+        for manifest in found[: -self._keep]:
+            step = manifest.step
+            if step != best and not (manifest.permanent or self._is_permanent(step)):
                 doomed = self._folder / f'{_DELETED}{step}'  # renamed first: half a checkpoint never has a step's name
                 with contextlib.suppress(OSError):  # shared storage may refuse while somebody reads it: next time then
                     (self._folder / str(step)).rename(doomed)

@@ -12,7 +12,7 @@ from alexnet_jax.checkpoints.manifest import FOLDER, SET_ASIDE, DamagedError, li
 from alexnet_jax.checkpoints.orbax_io import load_arrays
 from alexnet_jax.console import align_columns
 from alexnet_jax.errors import InputError
-from alexnet_jax.files import replacing
+from alexnet_jax.files import check_writable, is_litter, replacing
 
 
 def format_checkpoints(workdir: pathlib.Path, *, verify: bool) -> tuple[str, bool]:
@@ -27,7 +27,7 @@ def format_checkpoints(workdir: pathlib.Path, *, verify: bool) -> tuple[str, boo
       InputError: there is no checkpoint.
     """
     paths = [workdir / FOLDER / str(step) for step in list_steps(workdir)]
-    aside = sorted((workdir / SET_ASIDE).glob('*'))
+    aside = sorted(path for path in (workdir / SET_ASIDE).glob('*') if not is_litter(path.name))
     if not paths and not aside:
         raise InputError(f'{workdir} has no checkpoints: give the folder of a run, --workdir=runs/NAME')
     rows, whole = [['step', 'saved', 'MB', 'top-1 error', 'state']], True
@@ -42,6 +42,7 @@ def format_checkpoints(workdir: pathlib.Path, *, verify: bool) -> tuple[str, boo
                 error = '' if manifest.top1_error is None else f'{manifest.top1_error:.2%}'
                 if verify:
                     load_arrays(path)
+                state = 'ok, permanent' if manifest.permanent else 'ok'
         except DamagedError as damage:
             state, whole = f'damaged: {damage}', False
         size = sum(file.stat().st_size for file in path.rglob('*') if file.is_file())
@@ -63,19 +64,23 @@ def export_npz(workdir: pathlib.Path, *, step: int | None, to: pathlib.Path) -> 
     """Writes checkpoint `step`, None: the newest, verified, to a NumPy archive; returns a line that says what it did.
 
     The archive holds float32 arrays named like 'conv1/kernel' (height, width, in, out) and 'mean_image' (the crop's
-    size, 224, 224, 3), and 'about', a JSON text with the step, the run's config and `params_sha256` as in result.json.
+    size, 224, 224, 3), and 'about', a JSON text with the step, the run's config and classes, and `params_sha256` as in
+    result.json.
 
     Raises:
       InputError: there is no such checkpoint, it is damaged, or the file cannot be written.
     """
     path = find_checkpoint(workdir, step)
+    check_writable(to, option='--to')
     tree = load_arrays(path)
-    config = workdir / 'config.json'
+    config, run = workdir / 'config.json', workdir / 'run.json'
     about = {
         'step': int(path.name),
         'params_sha256': hash_tree(tree['params']),
         'config': json.loads(config.read_text()) if config.exists() else None,
     }
+    if run.exists():
+        about['classes'] = json.loads(run.read_text()).get('classes')
     arrays: dict[str, Any] = {
         f'{layer}/{name}': np.asarray(x) for layer, both in tree['params'].items() for name, x in both.items()
     }

@@ -13,6 +13,7 @@ from alexnet_jax.checkpoints.manifest import DamagedError
 from alexnet_jax.checkpoints.orbax_io import load_arrays
 from alexnet_jax.data.dataset import open_dataset
 from alexnet_jax.errors import InputError
+from alexnet_jax.files import check_utf8
 from alexnet_jax.model.alexnet import get_parameter_shapes
 from alexnet_jax.model.network import Network, NetworkName
 from alexnet_jax.training.config import Config, make_config
@@ -29,12 +30,16 @@ def load_network(workdir: pathlib.Path, *, step: int | None = None) -> Network:
     Raises:
       InputError: there is no such checkpoint, or it is damaged.
     """
+    check_utf8(workdir, option='--workdir')
     path = find_checkpoint(workdir, step)
     config = load_config(workdir)
     try:
         tree = load_arrays(path)
     except DamagedError as error:
-        raise InputError(f'checkpoint {path} is damaged: {error}; name another with --step') from error
+        raise InputError(
+            f'checkpoint {path} is damaged: {error}; name another with --step, or start the run again, which goes back '
+            f'to one that is whole'
+        ) from error
     params = jax.tree.map(np.asarray, tree['params'])
     name = NetworkName(config.variant, config.width, tuple(sorted({*config.without} - {'lighting', 'crops', 'flips'})))
     outputs = params['fc8']['bias'].size
@@ -57,6 +62,7 @@ def load_config(workdir: pathlib.Path) -> Config:
     Raises:
       InputError: there are none, or they are damaged.
     """
+    check_utf8(workdir, option='--workdir')
     path = workdir / 'config.json'
     try:
         settings = json.loads(path.read_text())

@@ -30,6 +30,7 @@ class Manifest:
       top1_error: of the validation images at this step, 0..1; None: not tested.
       tested: False where the run was told to stop before the test of this step; that may have come later.
       data_order: how often the run was rolled back; each time, its images come in another order.
+      permanent: it stays, whatever comes after it.
     """
 
     step: int
@@ -39,6 +40,7 @@ class Manifest:
     top1_error: float | None = None
     tested: bool = True
     data_order: int = 0
+    permanent: bool = False
 
     def write(self, folder: pathlib.Path) -> None:
         """Writes JSON with a hash of all else in it to CHECKPOINT/hashes, `folder`; `InputError` where that fails."""

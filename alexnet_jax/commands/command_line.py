@@ -2,6 +2,7 @@
 
 import contextlib
 import inspect
+import io
 import itertools
 import keyword
 import os
@@ -15,6 +16,7 @@ from types import ModuleType
 
 from absl import app, flags
 
+from alexnet_jax.console import suggest
 from alexnet_jax.errors import FAILED, InputError
 
 _OVERRIDE = re.compile(r'--?(no)?config\.')
@@ -26,6 +28,8 @@ def run_command(module: ModuleType) -> None:
 
     Exits the process; where `main` or `parse` raises InputError, with its message on one line and code 1.
     """
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors='backslashreplace')  # names of files may be no text
     options = itertools.takewhile(lambda option: option != '--', sys.argv[1:])
     with exit_without_reader():
         if not {'--help', '-h', '-help', '--helpfull'}.isdisjoint(options):
@@ -58,12 +62,11 @@ def exit_without_reader() -> Iterator[None]:
 
 def format_help(module: ModuleType) -> str:
     """Formats a command's docstring and its options with their defaults; those of training with the config's keys."""
-    name = sys.argv[0] if module.__name__ == '__main__' else module.__name__
     lines = [inspect.cleandoc(module.__doc__ or ''), '', 'Options:']
-    for flag in sorted(flags.FLAGS.get_key_flags_for_module(name), key=lambda flag: flag.name):
+    for flag in sorted(flags.FLAGS.get_key_flags_for_module(module.__name__), key=lambda flag: flag.name):
         default = '' if flag.default in (None, False, '', []) else flag.default_as_str.strip("'")
         lines += _format_option(flag.name if flag.boolean else f'{flag.name}=VALUE', flag.help, default)
-    if module.__name__ in ('__main__', 'alexnet_jax.main'):
+    if module.__name__ == 'alexnet_jax.main':
         from alexnet_jax.training.config import KEYS
 
         lines += ['', 'Keys of the config, with the values that config files start from:']
@@ -93,8 +96,10 @@ def parse_config_flags(argv: list[str]) -> list[str]:
     except AttributeError as error:
         if not isinstance(error.args[0], KeyError):  # what ml_collections makes of a key that the config has not
             raise
-        key, *hint = error.args[0].args[0].splitlines()
-        sys.exit(f'error: unknown config key {key}: {"".join(hint) or "alexnet_jax/training/config.py has them all"}')
+        from alexnet_jax.training.config import KEYS
+
+        key = error.args[0].args[0].splitlines()[0]  # behind it a name that is alike, of whatever meaning
+        sys.exit(f'error: unknown config key {key}: {suggest(key.strip(chr(39)), KEYS)}')
     except OSError as error:
         sys.exit(f'error: no such config file: {str(error).splitlines()[-1].strip()}')
     return argv[:1]
@@ -112,11 +117,23 @@ def parse_arguments(argv: list[str]) -> list[str]:
     """Parses the flags of a command; returns the program's name and the arguments. Exits where that fails."""
     try:
         return flags.FLAGS(argv)
+    except flags.UnrecognizedFlagError as error:
+        sys.exit(f'error: Unknown command line flag {error.flagname!r}: {_suggest_option(error.flagname)}')
     except (flags.Error, ValueError) as error:
         # ValueError is what absl makes of --noFLAG=VALUE.
         if not isinstance(error, flags.Error) and not str(error).endswith('does not take an argument'):
             raise
         sys.exit(f'error: {" ".join(str(error).split())}; --help lists the options')
+
+
+def _suggest_option(name: str) -> str:
+    """Says which option is meant by one that does not exist; absl names any that is half alike."""
+    from alexnet_jax.training.config import KEYS
+
+    if 'config' in flags.FLAGS and name in KEYS:
+        return f'did you mean {"--config." + name!r}?'
+    hint = suggest(name, flags.FLAGS, prefix='--')
+    return hint if hint.startswith('did') else '--help lists the options'
 
 
 def split_paths(values: Iterable[str]) -> list[str]:

@@ -3,7 +3,7 @@
     alexnet convert --workdir=runs/NAME --to=onnx --output=NAME.onnx
     alexnet convert --workdir=runs/NAME --to=safetensors --output=NAME.safetensors
     alexnet convert --weights=bvlc_alexnet.caffemodel --to=safetensors --output=bvlc.safetensors
-    alexnet convert --weights=alexnet-owt-7be5be79.pth --to=onnx --output=torchvision.onnx
+    alexnet convert --weights=alexnet-owt-7be5be79.pth --classes=synset_words.txt --to=onnx --output=torchvision.onnx
 
 Read are safetensors, ONNX, Caffe's .caffemodel and PyTorch's .pth, of which nothing is run. Preprocessing travels
 inside the file: mean, geometry, classes. docs/weights.md has the table of what goes where.
@@ -17,12 +17,15 @@ from alexnet_jax.commands.command_line import parse_options
 
 _WORKDIR = flags.DEFINE_string('workdir', None, 'A run folder: the weights of its newest checkpoint.')
 _STEP = flags.DEFINE_integer('step', None, '--workdir: of this checkpoint instead.', lower_bound=0)
-_WEIGHTS = flags.DEFINE_string('weights', None, 'A file of weights: safetensors, ONNX, .caffemodel or .pth.')
+_WEIGHTS = flags.DEFINE_string('weights', None, 'A file of weights: safetensors, ONNX, .caffemodel, .pth or .npz.')
 _VARIANT = flags.DEFINE_string(
     'variant', None, '--weights: which network, where a .caffemodel does not say: caffe_alexnet or caffenet.'
 )
 _MEAN = flags.DEFINE_string(
     'mean', None, "--weights: what the network subtracts: R,G,B of 0..255, or Caffe's .binaryproto."
+)
+_CLASSES = flags.DEFINE_string(
+    'classes', None, 'Names of the outputs: a file (synset_words.txt, a name a line, JSON), or imagenet2012.'
 )
 _TO = flags.DEFINE_string('to', None, 'onnx, safetensors, torchvision or stablehlo.')
 _OUTPUT = flags.DEFINE_string('output', None, 'The file to write; for stablehlo the date is added to its name.')
@@ -36,6 +39,11 @@ def main(_: list[str]) -> None:
     from alexnet_jax.weights.convert import convert, open_source
 
     network = open_source(
-        workdir=_WORKDIR.value, step=_STEP.value, weights=_WEIGHTS.value, variant=_VARIANT.value, mean=_MEAN.value
+        workdir=_WORKDIR.value,
+        step=_STEP.value,
+        weights=_WEIGHTS.value,
+        variant=_VARIANT.value,
+        mean=_MEAN.value,
+        classes=_CLASSES.value,
     )
     print(convert(network, to=_TO.value, output=pathlib.Path(_OUTPUT.value)))

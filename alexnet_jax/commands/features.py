@@ -5,7 +5,8 @@
     alexnet features --weights=FILE --layer=conv5/pool IMAGE... --output=F.parquet
 
 Of the centre crop, without dropout, as in testing. A layer's name is what the next one reads; conv1/linear, conv1/norm
-and so on are the stages on the way. docs/evaluation.md says what is in the files. One process.
+and so on are the stages on the way. IMAGE is a file, a folder (all images in it) or - (one on standard input).
+docs/evaluation.md says what is in the output. One process.
 """
 
 import sys

@@ -5,8 +5,9 @@
     alexnet predict IMAGE... --workdir=runs/NAME --figure=FILE.png     the paper's figure 4, left half
         --neighbours=DATASET       and its right half: the nearest training images of a prepared dataset
 
-An image whose folder is called like a class is taken to be of that class: its bar is pink. Exit code 1 where a file is
-no image, with a line for each; the others are done nevertheless. --neighbours computes features of all training images.
+IMAGE is a file, a folder (all images in it, at any depth) or - (one on standard input). An image whose folder is called
+like a class is taken to be of that class: its bar is pink. Exit code 1 where a file is no image, with a line for each;
+the others are done nevertheless. --neighbours computes features of all training images.
 """
 
 import json
@@ -21,6 +22,9 @@ from alexnet_jax.sharding.backend import tune_allocator
 _WORKDIR = flags.DEFINE_multi_string('workdir', [], 'Run folder.')
 _WEIGHTS = flags.DEFINE_multi_string('weights', [], 'File of weights.')
 _STEP = flags.DEFINE_integer('step', None, 'Which checkpoint of the run. Default: the newest.', lower_bound=0)
+_CLASSES = flags.DEFINE_string(
+    'classes', None, 'Names of the outputs: a file (synset_words.txt, a name a line, JSON), or imagenet2012.'
+)
 _OPTIONS = (
     flags.DEFINE_enum('protocol', 'ten_view', ['centre', 'ten_view'], 'What is averaged: one view, or ten.'),
     flags.DEFINE_string('figure', None, 'A PNG to draw.'),
@@ -38,7 +42,12 @@ def main(argv: list[str]) -> None:
     from alexnet_jax.evaluation.open_networks import NetworkArgs
     from alexnet_jax.evaluation.predict_photos import predict_photos
 
-    source = NetworkArgs(workdir=split_paths(_WORKDIR.value), weights=split_paths(_WEIGHTS.value), step=_STEP.value)
+    source = NetworkArgs(
+        workdir=split_paths(_WORKDIR.value),
+        weights=split_paths(_WEIGHTS.value),
+        step=_STEP.value,
+        classes=_CLASSES.value,
+    )
     found, text, unusable = predict_photos(argv[1:], source, **{flag.name: flag.value for flag in _OPTIONS})
     if _JSON.value:
         print(json.dumps(found))

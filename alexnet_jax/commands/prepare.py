@@ -2,6 +2,7 @@
 
 alexnet prepare --dataset=demo                          the embedded dataset
 alexnet prepare --images=DIR --name=NAME                DIR/{train,validation}/<class>/<image>
+alexnet prepare --images=DIR --name=NAME --validation_share=0.1    DIR/<class>/<image>, or DIR/train/<class>/<image>
 alexnet prepare --dataset=imagenet2012 --manual_dir=DIR    from the two official archives in DIR
 alexnet prepare --dataset=NAME                          any TFDS image classification dataset
 
@@ -11,23 +12,26 @@ examples.
 """
 
 import json
-import sys
 from typing import Any
 
 from absl import flags, logging
 
 from alexnet_jax.commands.command_line import parse_options
 from alexnet_jax.console import info
-from alexnet_jax.errors import InputError
 
 _SOURCE_ARGS = (
-    flags.DEFINE_string('images', None, 'Folder that holds {train,validation[,test]}/<class>/<image>.'),
+    flags.DEFINE_string('images', None, 'Folder that holds {train,validation[,test]}/<class>/<image>, or like one.'),
     flags.DEFINE_string('dataset', None, "'demo', 'imagenet2012', or another TFDS image classification set."),
     flags.DEFINE_string('name', None, 'Name of the result. Default: that of --dataset.'),
     flags.DEFINE_string('tfds_dir', '~/tensorflow_datasets', 'Where TFDS keeps its datasets.'),
     flags.DEFINE_string('manual_dir', None, 'Archives that cannot be downloaded, such as ImageNet.'),
     flags.DEFINE_integer('quality', 95, 'JPEG quality of records; not of demo.', lower_bound=1, upper_bound=100),
     flags.DEFINE_integer('size', 256, 'Side of records in pixels; not of demo.', lower_bound=16, upper_bound=1024),
+    flags.DEFINE_float(
+        'validation_share', None, 'Part of each class to draw for validation.', lower_bound=0.001, upper_bound=0.9
+    ),
+    flags.DEFINE_integer('validation_seed', 0, 'What decides that draw.', lower_bound=0),
+    flags.DEFINE_bool('validation_only', False, 'No training split: to test weights. Of --images or imagenet2012.'),
     flags.DEFINE_bool('keep_originals', False, 'Statistics only: training reads the images that TFDS has (slower).'),
 )
 _DATA_DIR = flags.DEFINE_string('data_dir', 'data', 'Prepared datasets; the result is DATA_DIR/NAME.')
@@ -43,15 +47,17 @@ parse = parse_options
 def main(argv: list[str]) -> None:
     """Prepares, checks, verifies or draws one dataset and prints the result."""
     logging.set_verbosity(logging.ERROR)  # TFDS reports every file that it opens
-    try:
-        fields, text = _run()
-    except InputError as error:
-        sys.exit(f'error: {error}')
-    except KeyboardInterrupt:
-        sys.exit('interrupted: no dataset was changed; the same command goes on from the last shard that was finished')
+    fields, text = _run()
     print(text)
     if _JSON.value:
         print(json.dumps(fields))
+
+
+def describe_interrupt() -> str:
+    """Describes what is left of the work at Ctrl-C."""
+    if flags.FLAGS.is_parsed() and (_CHECK.value or _VERIFY.value or _SHOW.value):
+        return 'the same command starts it again'
+    return 'no dataset was changed; the same command goes on from the last shard that was finished'
 
 
 def _run() -> tuple[dict[str, Any], str]:

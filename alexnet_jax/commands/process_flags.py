@@ -16,8 +16,8 @@ flags.disclaim_key_flags()  # --help shows them as the command's own
 def define() -> tuple[Callable[[], ProcessGroup], Callable[[], dict[str, int]]]:
     """Defines them; once they are parsed, the first gives the group of this process, the second the times to wait.
 
-    The times are in seconds: 'heartbeat' without a sign of life (distributed.watchdog), and 'join_timeout' until all
-    have come.
+    The times are in seconds: 'heartbeat' without a sign of life and 'stuck_after' in a step that others wait for
+    (distributed.watchdog), and 'join_timeout' until all have come.
     """
     processes = flags.DEFINE_integer('processes', None, 'Processes, of all hosts together.', lower_bound=1)
     process_id = flags.DEFINE_integer('process_id', None, 'Which of them this is, from 0.', lower_bound=0)
@@ -27,6 +27,12 @@ def define() -> tuple[Callable[[], ProcessGroup], Callable[[], dict[str, int]]]:
     heartbeat = flags.DEFINE_integer(
         'heartbeat', 10, 'Seconds without a sign of life after which a process is lost.', lower_bound=10, upper_bound=30
     )
+    stuck = flags.DEFINE_integer(
+        'stuck_after',
+        60,
+        'Seconds that others wait for a step of a process that is alive, until it is lost; ten times that elsewhere.',
+        lower_bound=15,
+    )
 
     def group() -> ProcessGroup:
         from alexnet_jax.distributed.hosts import find_process_group  # imports jax: not before the command is ready
@@ -34,4 +40,5 @@ def define() -> tuple[Callable[[], ProcessGroup], Callable[[], dict[str, int]]]:
         given = {'processes': processes.value, 'process_id': process_id.value}
         return find_process_group(cluster.value, coordinator=coordinator.value, **given)
 
-    return group, lambda: {'heartbeat': heartbeat.value, 'join_timeout': join.value}
+    times = {'heartbeat': heartbeat, 'join_timeout': join, 'stuck_after': stuck}
+    return group, lambda: {name: flag.value for name, flag in times.items()}

@@ -22,6 +22,8 @@ from alexnet_jax.training.config import Config
 from alexnet_jax.training.schedule import fixed_drops
 from alexnet_jax.training.step import Batch, cross_entropy
 
+ISSUE = 'https://github.com/openxla/xla/issues/47945'
+
 
 def size_report(config: Config, *, num_classes: int) -> tuple[dict[str, int], str]:
     """Counts parameters and arithmetic of the config's network, as {name: value} for JSON and as text."""
@@ -158,17 +160,43 @@ def schedule_table(
     for axes in dict.fromkeys([second, DATA, *(m.axis for m in compiled)]):
         own = [m for m in compiled if m.axis == axes]
         lines.append(f'total over {axes!r}: {len(own)} collectives, {sum(m.bytes for m in own):,} bytes received')
-    for name, messages in {'traced program': traced, 'automatic partitioning': automatic}.items():
-        if messages is None:
-            continue
-        inner = [m for m in messages if second in m.axis]
-        where = Counter(f'{m.op} at {m.layer or "?"}' for m in inner)
-        lines.append(
-            f'{name}: {len(messages)} collectives, {len(inner)} of them over {second!r}, '
-            f'{sum(m.bytes for m in inner):,} bytes: '
-            + (', '.join(f'{n} x {what}' for what, n in sorted(where.items())) or 'none')
-        )
+    lines += describe_reading('traced program', traced)
+    if automatic is not None:
+        lines += [*describe_reading('automatic partitioning', automatic), *compare(run.variant, compiled, automatic)]
     return '\n'.join(lines)
+
+
+def describe_reading(name: str, messages: list[Message]) -> list[str]:
+    """Formats how many messages a reading has and what a device receives: a line in all, and one for each axis."""
+    lines = [f'{name}: {len(messages)} collectives, {sum(m.bytes for m in messages):,} bytes received']
+    for axes in dict.fromkeys(m.axis for m in messages):
+        own = [m for m in messages if m.axis == axes]
+        where = Counter(f'{m.op} at {m.layer or "?"}' for m in own)
+        text = ', '.join(f'{n} x {what}' for what, n in sorted(where.items()))
+        lines.append(f'  over {axes!r}: {len(own)} collectives, {sum(m.bytes for m in own):,} bytes: {text}')
+    return lines
+
+
+def compare(variant: Variant, compiled: list[Message], automatic: list[Message]) -> list[str]:
+    """Says how much more the automatic partitioning sends than the compiled step, and what is due to its groups.
+
+    XLA's partitioner shares no convolution with groups: it gathers what such a convolution reads, all images too, and
+    every device does the whole of it. None of that is a network's need, on any mesh.
+    """
+    ours, theirs = (sum(m.bytes for m in messages) for messages in (compiled, automatic))
+    if not theirs:
+        return []
+    grouped = {conv.name for conv in variant.convs if conv.reads == 'tower' and variant.towers > 1}
+    gathers = [m for m in automatic if m.op == 'all-gather' and m.layer in grouped]
+    size = sum(m.bytes for m in gathers)
+    lines = [f'shard_map receives {ours:,} bytes, automatic partitioning {theirs:,}: {theirs - ours:+,}']
+    if gathers:
+        layers = ', '.join(sorted({m.layer for m in gathers}))
+        lines.append(
+            f'  {size:,} bytes ({size / 1e6:.1f} MB) of the latter are {len(gathers)} all-gathers at the '
+            f'grouped convolutions ({layers}), which XLA does not partition: {ISSUE}'
+        )
+    return lines
 
 
 def _describe_arrays(message: Message) -> str:

@@ -2,7 +2,8 @@
 
 import math
 import re
-from collections import deque
+from collections import defaultdict, deque
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax.numpy as jnp
@@ -11,6 +12,7 @@ _COMPUTATION = re.compile(r'(ENTRY )?%?([\w.-]+) \(.*\) -> .*\{\s*$')
 _INSTRUCTION = re.compile(r'\s+(?:ROOT )?%?([\w.-]+) = (\(.*?\)|\S+) ([\w-]+)\((.*)')
 _CALLED = re.compile(r'(?:calls|to_apply)=%?([\w.-]+)')
 _NAME = re.compile(r'op_name="([^"]*)"')
+_BY_PARTITIONER = 'is_spmd_generated="true"'
 _ARRAY = re.compile(r'\b([a-z]\w*)\[([\d,]*)\](\{[^}]*\})?')
 _HLO_DTYPES = {'f64': 'float64', 'f32': 'float32', 'f16': 'float16', 'bf16': 'bfloat16', 'pred': 'bool'} | {
     f'{short}{bits}': f'{long}{bits}' for short, long in (('s', 'int'), ('u', 'uint')) for bits in (8, 16, 32, 64)
@@ -53,6 +55,7 @@ class ProgramText:
         self.lines: list[tuple[str, str]] = []
         self._defined: dict[str, re.Match[str]] = {}
         self._callers: dict[str, str] = {}
+        self._readers: defaultdict[str, list[str]] = defaultdict(list)  # lines, by what they read
         self._entry = computation = ''
         for line in text.splitlines():
             header = _COMPUTATION.match(line)
@@ -66,27 +69,41 @@ class ProgramText:
                 self._defined[instruction[1]] = instruction
                 for called in _CALLED.findall(line):
                     self._callers.setdefault(called, line)
+                for operand in _operands(line):
+                    self._readers[operand].append(line)
 
     def scope(self, line: str, computation: str, wanted: re.Pattern[str]) -> str:
         """Finds the op_name of an instruction; of one without, that of the nearest it reads which holds `wanted`.
 
-        Compilers give no name to instructions of their own making. A computation reads what its caller reads.
+        Compilers give no name to instructions of their own making. A computation reads what its caller reads. Since
+        jaxlib 0.11 the partitioner names what it adds after what that reads, although it is there for what comes
+        next: where that name does not hold `wanted`, the nearest that reads the instruction and does is taken.
         """
         own = _NAME.search(line)
-        if own:
-            return own[1]
-        waiting, seen = deque([line, self._callers.get(computation, '')]), {line}
+        if own and _BY_PARTITIONER in line and not wanted.search(own[1]):
+            return self._find_nearest([line], wanted, self._get_readers) or own[1]
+        return (
+            own[1] if own else self._find_nearest([line, self._callers.get(computation, '')], wanted, self._get_sources)
+        )
+
+    def _find_nearest(self, lines: list[str], wanted: re.Pattern[str], get_next: Callable[[str], list[str]]) -> str:
+        waiting, seen = deque(lines), set(lines)
         while waiting:
             line = waiting.popleft()
             name = _NAME.search(line)
             if name and wanted.search(name[1]):
                 return name[1]
-            for operand in _operands(line):
-                source = self._defined.get(operand)
-                if source and source.string not in seen:
-                    seen.add(source.string)
-                    waiting.append(source.string)
+            new = [following for following in get_next(line) if following not in seen]
+            seen.update(new)
+            waiting.extend(new)
         return ''
+
+    def _get_sources(self, line: str) -> list[str]:
+        return [self._defined[operand].string for operand in _operands(line) if operand in self._defined]
+
+    def _get_readers(self, line: str) -> list[str]:
+        instruction = _INSTRUCTION.match(line)
+        return self._readers[instruction[1]] if instruction else []
 
     def memory_traffic(self, computation: str | None = None) -> int:
         """Counts the bytes that one run of `computation` (None: the program) moves to and from main memory.

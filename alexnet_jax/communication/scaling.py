@@ -19,7 +19,7 @@ from alexnet_jax.communication.messages import Message
 from alexnet_jax.communication.topology import get_chip
 from alexnet_jax.console import info
 from alexnet_jax.errors import InputError
-from alexnet_jax.files import write_json
+from alexnet_jax.files import check_writable, write_json
 from alexnet_jax.training.config import Config
 from alexnet_jax.training.validation import check_together
 
@@ -110,8 +110,7 @@ def _compile_program(lowered: Any, mesh: Any) -> dict[str, Any]:
 
 
 def _read_programs(output: pathlib.Path) -> dict[str, dict[str, Any]]:
-    if not output.parent.is_dir():
-        raise InputError(f'--output={output}: there is no folder {output.parent}')
+    check_writable(output, option='--output')
     if not output.exists():
         return {}
     try:

@@ -8,6 +8,7 @@ import hashlib
 import json
 import os
 import pathlib
+import shlex
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Self
@@ -16,7 +17,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from alexnet_jax.errors import InputError
-from alexnet_jax.files import hash_file
+from alexnet_jax.files import check_utf8, hash_file
 from alexnet_jax.model.spec import Variant
 
 VERSION = '1.0.0'  # the version folder's name
@@ -45,10 +46,15 @@ class DataSource:
         class_count: int,
         photos: bool = False,
         excluded: Sequence[int] = (),
+        data_dir: pathlib.Path | None = None,
     ) -> None:
-        """Wraps a TFDS data source of {'image': bytes, 'label': int}, without the records `excluded`."""
+        """Wraps a TFDS data source of {'image': bytes, 'label': int}, without the records `excluded`.
+
+        `data_dir` is where the dataset is, for messages; None: at its default.
+        """
         self._name, self._split, self._class_count = name, split, class_count
         self._data_source, self.photos = data_source, photos
+        self._where = '' if data_dir is None else f' --data_dir={shlex.quote(str(data_dir))}'
         self._indices = np.delete(np.arange(len(data_source)), list(excluded))
 
     def __len__(self) -> int:
@@ -64,7 +70,7 @@ class DataSource:
         except (RuntimeError, ValueError, OSError) as error:  # what ArrayRecord makes of a damaged or missing shard
             raise InputError(
                 f'{record_name} cannot be read: {str(error).splitlines()[0][:200]}; look at all of it with '
-                f'`alexnet prepare --verify={self._name}`'
+                f'`alexnet prepare --verify={self._name}{self._where}`'
             ) from error
         label, count = int(record['label']), self._class_count
         if not 0 <= label < count:
@@ -80,8 +86,9 @@ class Dataset:
     name: str
     directory: pathlib.Path  # the version folder, such as data/demo/1.0.0
     classes: tuple[str, ...]  # names, in label order
-    mean_image: np.ndarray  # float32 (record_size, record_size, 3), 0..255, of the training split
-    rgb_covariance: np.ndarray  # float64 (3, 3), 0..255 squared, over all pixels of the training split
+    # Of the training split, or of the validation split where there is no other: weights to be tested bring their own.
+    mean_image: np.ndarray  # float32 (record_size, record_size, 3), 0..255
+    rgb_covariance: np.ndarray  # float64 (3, 3), 0..255 squared, over all pixels
     fingerprint: str  # of everything that training reads (see `compute_fingerprint`)
     photos: bool  # whether the images stay where TFDS keeps them, of any size
     splits: Mapping[str, Mapping[str, Any]]  # name where the images are, records there, indices of those excluded
@@ -103,6 +110,10 @@ class Dataset:
         return self
 
     def _get_split(self, split: str) -> Mapping[str, Any]:
+        if split == 'train' and split not in self.splits:
+            raise InputError(
+                f'dataset {self.name} was prepared to test weights only: prepare it again without --validation_only'
+            )
         if split not in self.splits:
             raise InputError(f'dataset {self.name} has no split {split!r}; it has {", ".join(sorted(self.splits))}')
         return self.splits[split]
@@ -122,6 +133,7 @@ class Dataset:
             class_count=len(self.classes),
             photos=self.photos,
             excluded=stored['excluded'],
+            data_dir=self.directory.parent.parent,
         )
 
 
@@ -133,9 +145,10 @@ def open_dataset(name: str, *, data_dir: str | os.PathLike[str]) -> Dataset:
     Raises:
       InputError: not prepared, prepared by something else, or damaged.
     """
+    check_utf8(data_dir, option='--data_dir')
     root = pathlib.Path(data_dir)
     directory = root / name / VERSION
-    prepare = f'alexnet prepare --dataset={name} --data_dir={root}'
+    prepare = f'alexnet prepare --dataset={name} --data_dir={shlex.quote(str(root))}'
     try:
         exists = bool(name) and (root / name).is_dir()
     except OSError as error:  # too long a name, a folder that may not be entered
@@ -167,7 +180,8 @@ def open_dataset(name: str, *, data_dir: str | os.PathLike[str]) -> Dataset:
         if image.shape != mean_image.shape or image.encoding_format != 'jpeg':
             wanted = f'{len(mean_image)}x{len(mean_image)} JPEG like its mean image'
             raise InputError(f'{directory} holds {image.shape} {image.encoding_format}, not {wanted}; {remedy}')
-        if absent := [split for split in ('train', 'validation') if split not in splits]:
+        needed = {manifest.get('statistics_of', 'train'), 'validation'}
+        if absent := [split for split in sorted(needed) if split not in splits]:
             raise InputError(f'{directory} has no {absent[0]} split; {remedy}')
     return Dataset(
         name=name,
@@ -221,8 +235,10 @@ def verify_dataset(
     return dataset
 
 
-def write_dataset_manifest(directory: pathlib.Path, *, originals: Mapping[str, Any] | None = None) -> str:
-    """Adds manifest.json to a finished folder; returns the fingerprint."""
+def write_dataset_manifest(
+    directory: pathlib.Path, *, originals: Mapping[str, Any] | None = None, statistics_of: str = 'train'
+) -> str:
+    """Adds manifest.json to a finished folder, with the split that the statistics are of; returns the fingerprint."""
     files = {
         path.name: {'sha256': hash_file(path), 'bytes': path.stat().st_size}
         for path in sorted(directory.iterdir())
@@ -230,6 +246,8 @@ def write_dataset_manifest(directory: pathlib.Path, *, originals: Mapping[str, A
     }
     fingerprint = compute_fingerprint(files)
     manifest = {'format_version': FORMAT_VERSION, 'fingerprint': fingerprint, 'files': files}
+    if statistics_of != 'train':
+        manifest['statistics_of'] = statistics_of
     if originals is not None:
         manifest |= {'format_version': ORIGINALS_VERSION, 'originals': dict(originals)}
     (directory / MANIFEST_FILE).write_text(json.dumps(manifest, indent=2) + '\n')

@@ -10,9 +10,10 @@ import warnings
 import numpy as np
 import simplejpeg
 from cykooz_resizer import CropBox, FilterType, ImageData, PixelType, ResizeAlg, ResizeOptions, Resizer
-from PIL import ExifTags, Image, ImageOps
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from alexnet_jax.data.decode import copy_crop
+from alexnet_jax.data.image_formats import DEEP, FORMATS, explain_unidentified, is_deep
 from alexnet_jax.data.statistics import RECORD
 from alexnet_jax.errors import InputError
 
@@ -22,8 +23,6 @@ QUALITY = 95  # JPEG quality of the records: about 30 kB a photograph; docs/data
 # A header of 30 bytes can claim pixels that fill any memory.
 MAX_PIXELS = 2**28 // 3  # 89,478,485, a quarter of a GiB as RGB, Pillow's own limit; decoding takes some times that
 MAX_BYTES = 2**29  # of a file: more than so many pixels take uncompressed and transparent
-# By content, not by name. Pillow knows more, and hands some to other programs: an EPS is run by Ghostscript.
-FORMATS = ('BMP', 'GIF', 'JPEG', 'PNG', 'PPM', 'TIFF', 'WEBP')
 # At most eight bits a channel, whose meaning is known without a profile.
 MODES = ('1', 'L', 'LA', 'P', 'PA', 'RGB', 'RGBA', 'CMYK')
 BICUBIC = ResizeAlg.convolution(FilterType.catmull_rom)  # Pillow's BICUBIC: stretched to the source's pixels, no alias
@@ -82,10 +81,10 @@ def square_image(
     """
     try:
         pixels = _decode(data, order, min_side=2 * record_size)
+    except UnidentifiedImageError as error:
+        raise UnusableImage(explain_unidentified(data)) from error
     except (OSError, SyntaxError, ValueError, EOFError, struct.error) as error:
-        text = ' '.join(str(error).split()) or type(error).__name__
-        # Pillow's text names a memory address.
-        raise UnusableImage('not an image' if 'cannot identify image file' in text else text) from error
+        raise UnusableImage(' '.join(str(error).split()) or type(error).__name__) from error
     height, width, _ = pixels.shape
     square, side = min(height, width), side or record_size
     scale = square / record_size
@@ -129,9 +128,8 @@ def _open(data: bytes) -> Image.Image:
 def _decode(data: bytes, order: str, *, min_side: int) -> np.ndarray:
     """Decodes to uint8 (h, w, 3), upright; neither side under `min_side` if the photograph's is not."""
     image = _open(data)
-    deep_png = data.startswith(b'\x89PNG') and data[24] > 8  # IHDR bit depth; Pillow hides that of RGB
-    if deep_png or image.mode.startswith(('I', 'F')):
-        raise UnusableImage('more than 8 bits a channel; convert it to 8')
+    if is_deep(image, data):
+        raise UnusableImage(DEEP)
     if image.mode not in MODES:
         raise UnusableImage(f'colour mode {image.mode}; convert it to RGB')
     short, long = sorted(image.size)

@@ -2,13 +2,14 @@
 
 0    done
 1    an error that a person has to look at; starting again would end the same way
-75   another process of the run was lost: start all of them again, the run goes on from its last checkpoint
+75   a process of the run was lost, or is stuck: start all of them again, the run goes on from its last checkpoint
 76   told to stop by SIGTERM or SIGINT: everything is saved, the same command goes on
-143  SIGTERM a second time, or 130 SIGINT: left at once
+143  SIGTERM a second time, or 130 SIGINT: left at once; 130 too where nothing is trained
 """
 
 from __future__ import annotations
 
+import signal
 import sys
 import traceback
 from collections.abc import Callable
@@ -27,7 +28,7 @@ class ExitHandler:
     def __init__(self) -> None:
         self._peers: PeerWatchdog | None = None
 
-    def connect(self, group: ProcessGroup, *, heartbeat: int, timeout: float) -> ProcessGroup:
+    def connect(self, group: ProcessGroup, *, heartbeat: int, timeout: float, stuck_after: float) -> ProcessGroup:
         """Connects to the other processes as `hosts.initialize` does, and exits with one line where one is lost."""
         from alexnet_jax.distributed.hosts import initialize
         from alexnet_jax.distributed.watchdog import NativeLog, PeerWatchdog, format_lost
@@ -37,7 +38,7 @@ class ExitHandler:
             self._native = NativeLog(f'error: not all {group.count} processes {met}: are all of them started?', FAILED)
             group = initialize(group, heartbeat=heartbeat, timeout=timeout)
             self._native.line, self._native.code = format_lost('0', 'is gone'), LOST
-            self._peers = PeerWatchdog(group, heartbeat=heartbeat)
+            self._peers = PeerWatchdog(group, heartbeat=heartbeat, stuck_after=stuck_after)
         return group
 
     def exit_on_error(self, run: Callable[[], Any]) -> Any:
@@ -49,7 +50,9 @@ class ExitHandler:
                 self._peers.exit_if_peer_lost()
             self._exit(f'error: {error}', FAILED)
         except KeyboardInterrupt:
-            self._exit('interrupted: training goes on from its last checkpoint with the same command', 130)
+            if self._peers is None:
+                raise  # the command line tells
+            self._exit('interrupted by SIGINT', 128 + signal.SIGINT)
         except Interrupted as stop:
             self._exit(f'interrupted: {stop}; the same command goes on', INTERRUPTED)
         except Exception:

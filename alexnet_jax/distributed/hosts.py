@@ -21,6 +21,7 @@ from jax._src.distributed import global_state  # no public name leads to it; Orb
 from jax.experimental import multihost_utils
 
 from alexnet_jax.console import align_columns
+from alexnet_jax.distributed.phases import PROGRESS
 from alexnet_jax.errors import InputError, get_first_line
 
 CLUSTERS = ('auto', 'slurm', 'kubernetes', 'tpu', 'none')
@@ -207,6 +208,7 @@ def allgather_str(topic: str, text: str) -> list[str]:
     store, own, turn = get_store(), jax.process_index(), _rounds[topic]
     _rounds[topic] += 1
     store.key_value_set(f'alexnet/{topic}/{turn}/{own}', text)
+    PROGRESS.advance()
     keys = [f'alexnet/{topic}/{turn}/{index}' for index in range(jax.process_count())]
     texts = [store.blocking_key_value_get(key, _FOREVER) for key in keys]
     if turn:  # all have written this round, so nobody reads the one before any more

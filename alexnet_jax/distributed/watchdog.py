@@ -1,4 +1,4 @@
-"""Watches over the other processes of a run: when one is lost, this one exits at once and says which.
+"""Watches over the processes of a run: when one is lost, or alive and stuck, all exit at once and say which.
 
 JAX's own watch would end a process too, but late, with exit code 134, pages of C++ and no name.
 """
@@ -7,6 +7,7 @@ import contextlib
 import ctypes
 import faulthandler
 import json
+import math
 import os
 import re
 import signal
@@ -15,9 +16,10 @@ import sys
 import tempfile
 import threading
 import time
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from alexnet_jax.distributed.hosts import ProcessGroup, get_store, sync_hosts
+from alexnet_jax.distributed.phases import PROGRESS
 from alexnet_jax.errors import FAILED, INTERRUPTED, LOST
 
 _BEAT = 1.0  # seconds between two heartbeats
@@ -28,12 +30,18 @@ _GRACE = 3.0  # seconds in which this process may end for the same reason as the
 class PeerWatchdog:
     """Watches over the other processes by their heartbeats in `jax.distributed`'s key-value store."""
 
-    def __init__(self, group: ProcessGroup, *, heartbeat: float) -> None:
-        """Starts to give heartbeats and to look for them; after `heartbeat` seconds without one a process is lost."""
-        self._group, self._heartbeat = group, heartbeat
+    def __init__(self, group: ProcessGroup, *, heartbeat: float, stuck_after: float) -> None:
+        """Starts to give heartbeats and to look for them.
+
+        After `heartbeat` seconds without one a process is lost, and after `stuck_after` seconds in a step that others
+        wait for, or `phases.SLOW` times that elsewhere; this process too.
+        """
+        self._group, self._heartbeat, self._stuck_after = group, heartbeat, stuck_after
         self._store = get_store()
         self._heard = {index: time.monotonic() for index in range(group.count) if index != group.index}
         self._hosts: dict[int, str] = {}
+        self._places: dict[int, list[Any]] = {}  # `Progress.report` of each process, this one among them
+        self._behind: dict[int, tuple[int, float]] = {}  # their marks, and since when others have passed more
         self._gone: dict[int, tuple[float, int, str]] = {}  # when it was noticed, their exit code and reason
         self._answered = time.monotonic()  # when the store last did
         self._ended = threading.Event()
@@ -45,15 +53,17 @@ class PeerWatchdog:
         beats: dict[int, int] = {}
         while not self._ended.is_set():
             beat += 1
+            sign = json.dumps([beat, own, *PROGRESS.report(self._stuck_after)])
             try:
-                self._store.key_value_set(f'beat/{self._group.index}', json.dumps([beat, own]), allow_overwrite=True)
+                self._store.key_value_set(f'beat/{self._group.index}', sign, allow_overwrite=True)
                 signs, exits = self._store.key_value_dir_get('beat/'), self._store.key_value_dir_get('left/')
             except Exception:  # whatever the store's failure is called: `_check_peers` counts how long it lasts
                 time.sleep(_BEAT / 4)
                 continue
             now = self._answered = time.monotonic()
             for key, text in signs:
-                index, (count, self._hosts[index]) = int(key.rpartition('/')[2]), json.loads(text)
+                index = int(key.rpartition('/')[2])
+                count, self._hosts[index], *self._places[index] = json.loads(text)
                 if beats.get(index) != count:
                     beats[index], self._heard[index] = count, now
             for key, text in exits:
@@ -70,6 +80,7 @@ class PeerWatchdog:
             if (unseen := now - checked - _BEAT) > 0:  # this process itself was stopped: nobody was silent for it
                 self._answered += unseen
                 self._heard = {index: heard + unseen for index, heard in self._heard.items()}
+                self._behind = {index: (count, since + unseen) for index, (count, since) in self._behind.items()}
             checked = now
             if now - self._answered > self._heartbeat:
                 self._exit_as_lost(0, f'has not answered for {self._heartbeat:.0f} s')
@@ -78,6 +89,8 @@ class PeerWatchdog:
                     # With that code: a launcher that sees the highest only must not start all again.
                     self.announce_exit(reason, FAILED)
                     exit_now(f'error: process {self._name(index)} has failed: {reason}', FAILED)
+                if code == LOST:  # it has found before this one who is lost
+                    self._exit_when_heard(f'error: {reason}')
                 if reason and now - since > _GRACE:
                     self._exit_as_lost(index, f'left: {reason}')
                 if now - since > self._heartbeat:
@@ -86,12 +99,28 @@ class PeerWatchdog:
                 for index, heard in self._heard.items():
                     if now - heard > self._heartbeat and index not in self._gone:
                         self._exit_as_lost(index, f'gave no sign of life for {self._heartbeat:.0f} s')
+                self._exit_if_stuck(now)
+
+    def _exit_if_stuck(self, now: float) -> None:
+        """Exits, naming the process that has come least far, where others have waited too long for it."""
+        places = dict(self._places)
+        if not all(map(places.get, range(self._group.count))):  # not here yet, or of another version
+            return
+        furthest = max(count for count, _, _ in places.values())
+        for index, (count, _, _) in places.items():
+            if count == furthest or count != self._behind.get(index, (None,))[0]:
+                self._behind[index] = (count, now)
+        index, (_, phase, seconds) = min(places.items(), key=lambda item: item[1][0])
+        if index not in self._gone and now - self._behind[index][1] > seconds:
+            self._exit_as_lost(index, f'is alive, and the others have waited {seconds:.0f} s for its {phase}')
 
     def exit_if_peer_lost(self) -> None:
         """Exits, naming the peer, where one is gone after a device or the store has failed; returns if none is."""
         deadline = time.monotonic() + self._heartbeat
         while time.monotonic() < deadline:
             latest = time.monotonic() - _SILENCE
+            if self._ended.is_set():  # another thread has found out, and exits
+                latest = -math.inf
             if self._answered < latest:
                 self._exit_as_lost(0, 'is gone')
             for index, heard in self._heard.items():
@@ -100,8 +129,13 @@ class PeerWatchdog:
             time.sleep(_BEAT / 4)
 
     def _exit_as_lost(self, index: int, why: str) -> NoReturn:
-        self.announce_exit(f'lost process {index}', LOST)
-        exit_now(format_lost(self._name(index), why), LOST)
+        self._exit_when_heard(format_lost(self._name(index), why))
+
+    def _exit_when_heard(self, line: str) -> NoReturn:
+        self.announce_exit(line.removeprefix('error: '), LOST)
+        own, latest = self._group.index, time.monotonic() - _SILENCE
+        self._wait_for_exits(1 + sum(heard > latest for index, heard in self._heard.items() if index != own))
+        exit_now(line, LOST)
 
     def _name(self, index: int) -> str:
         return f'{index} ({self._hosts[index]})' if index in self._hosts else str(index)
@@ -125,13 +159,21 @@ class PeerWatchdog:
             sync_hosts('stopped')
             time.sleep(self._group.index == 0)  # it holds the store, so it goes last
         self.announce_exit(reason, code)
-        if code == FAILED and self._group.index == 0:
-            # Else they would lose the store before they hear why, and a launcher would start all again for nothing.
-            deadline = time.monotonic() + 2 * _GRACE
-            with contextlib.suppress(Exception):  # the store's failures have no common name
-                while len(self._store.key_value_dir_get('left/')) < self._group.count and time.monotonic() < deadline:
-                    time.sleep(_BEAT / 4)
+        if code == FAILED:  # else a launcher would start all again for nothing
+            self._wait_for_exits(self._group.count)
         exit_now(line, code)
+
+    def _wait_for_exits(self, count: int) -> None:
+        """Waits until `count` processes, this among them, have said that they end, in the process with the store.
+
+        Else they would lose the store before they hear why.
+        """
+        if self._group.index:
+            return
+        deadline = time.monotonic() + 2 * _GRACE
+        with contextlib.suppress(Exception):  # the store's failures have no common name
+            while len(self._store.key_value_dir_get('left/')) < count and time.monotonic() < deadline:
+                time.sleep(_BEAT / 4)
 
 
 def format_lost(name: str, why: str) -> str:

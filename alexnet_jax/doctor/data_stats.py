@@ -16,6 +16,7 @@ from alexnet_jax.data.pipeline import HostBatch
 MIN_IMAGES, MAX_IMAGES, IMAGES_PER_CLASS = 2000, 4000, 4
 SIDE = 14  # of the thumbnails, a pixel of which is 16 of a 224 crop
 CELLS, DIRECTIONS = 4, 8  # of the histograms of edges
+MIN_CLASS_IMAGES = 10  # of a class, for the probe: it learns from half of them (docs/doctor.md has what fewer give)
 PERMUTATIONS = 20
 _RIDGE = 0.1  # of the probe, in multiples of the mean square of its features over all images
 
@@ -47,7 +48,8 @@ class DataStats:
     channel_means: np.ndarray  # (3,)
     pixel_mean: float
     pixel_spread: float  # standard deviation
-    probe: Probe | None  # None with fewer than two classes, too few images, or all images the same
+    probe_images: int  # those among `images` whose class has MIN_CLASS_IMAGES of them or more
+    probe: Probe | None  # of them; None with fewer than two classes, too few images, or all images the same
 
 
 def measure_data(
@@ -73,6 +75,7 @@ def measure_data(
         labels.append(batch.labels[new])
     labels_seen, values = np.concatenate(labels), np.arange(256)
     counts = np.bincount(labels_seen, minlength=classes)
+    common = counts[labels_seen] >= MIN_CLASS_IMAGES
     count, present = int(levels.sum()), np.flatnonzero(levels.any(axis=0))
     pixel_mean = float((levels @ values).sum() / count)
     return DataStats(
@@ -86,7 +89,8 @@ def measure_data(
         channel_means=levels @ values / (count / 3),
         pixel_mean=pixel_mean,
         pixel_spread=math.sqrt(max(0.0, int((levels @ values**2).sum()) / count - pixel_mean**2)),
-        probe=fit_probe(np.concatenate(features), labels_seen, classes=classes),
+        probe_images=int(common.sum()),
+        probe=fit_probe(np.concatenate(features)[common], labels_seen[common], classes=classes),
     )
 
 

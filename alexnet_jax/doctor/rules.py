@@ -12,7 +12,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from alexnet_jax.doctor.data_stats import DataStats
+from alexnet_jax.doctor.data_stats import MIN_CLASS_IMAGES, DataStats
 from alexnet_jax.doctor.network_stats import NetworkStats
 from alexnet_jax.doctor.snapshot import Snapshot
 from alexnet_jax.logs.monitors import NEAR, WINDOW
@@ -113,8 +113,9 @@ def list_notes(measurements: Measurements) -> list[str]:
     """Lists what a user should know although it is no cause by itself."""
     snapshot, data = measurements.snapshot, measurements.data
     notes, classes = list(snapshot.notes), snapshot.run.num_classes
-    if data.images < MIN_PROBE_IMAGES and (data.probe is None or data.probe.sigmas < 3):
-        notes.append(f'{data.images} images are too few to tell whether labels belong to them')
+    if data.probe_images < MIN_PROBE_IMAGES and (data.probe is None or not data.probe.sigmas >= 3):
+        found = f'{data.probe_images} of {data.images:,} images are of classes of {MIN_CLASS_IMAGES} or more'
+        notes.append(f'cannot tell whether labels belong to their images: {found}, and {MIN_PROBE_IMAGES} are needed')
     if data.classes_seen < 0.5 * data.classes_possible and data.images >= 4 * classes:
         notes.append(f'only {data.classes_seen} of {classes} classes were seen in {data.images:,} images')
     if (size := snapshot.run.config.batch_size) < 8:
@@ -159,7 +160,7 @@ def check_labels(measurements: Measurements) -> Iterator[Finding]:
         yield Finding('one class', seen, 'look at how the labels were made: there should be more of the other classes')
     # The probe, in standard deviations. Healthy: 5.4 and 5.1 of 128 images, 8.8 and 17 of 350, 35 and 68 of 2,000.
     # Shuffled: -1.2 to 0.9. Not tried on more than ten classes. Validation that says otherwise is believed.
-    enough = data.images >= MIN_PROBE_IMAGES
+    enough = data.probe_images >= MIN_PROBE_IMAGES
     if probe is not None and not probe.sigmas >= 3 and enough and not measurements.has_learned:
         permuted = f'{probe.permuted_accuracy:.1%} with the labels permuted ({probe.sigmas:+.1f} standard deviations)'
         accuracies = f'a linear probe is right on {probe.accuracy:.1%}, and on {permuted}'
@@ -198,7 +199,7 @@ def check_start(measurements: Measurements) -> Iterator[Finding]:
     if not math.isfinite(first):
         layers = [name for name, stats in network.before.items() if not math.isfinite(stats.mean)]
         where = f'{layers[0]} gives them first' if layers else 'in training only'
-        remedy = 'go back to an older checkpoint: alexnet checkpoint list; fresh weights are always finite'
+        remedy = 'go back to an older checkpoint (alexnet checkpoint list --workdir=RUN); fresh weights are finite'
         yield Finding('bad numbers', f'the loss is {first} before anything is changed: {where}', remedy)
     # It is confident of nothing it learned. Healthy: 0.0 to 0.3 above, and clothes, skewed, 0.1 below: fc8's weights of
     # std 0.01 on units of about 1 spread the logits by 0.5, which costs 0.12 on average.
@@ -257,8 +258,8 @@ def check_units(measurements: Measurements) -> Iterator[Finding]:
     # The last hidden layer is nearly the same for all images, so each gradient is, too, and the loss stays at
     # ln(classes) while only the biases learn. With biases of 1 and std 0.01 and the norm behind ReLU 0.8 % differs
     # (`paper`, at any width), 1.2 % in `caffenet`; 7 % in `caffe_alexnet`, whose readme says "initializing non-zero
-    # biases to 0.1 instead of 1 was found necessary for training, as the initialization to 1 gave flat loss"
-    # (BVLC/caffe, models/bvlc_alexnet: flat is 6.9 = ln(1000)), 11 % in `released`.
+    # biases to 0.1 instead of 1 (found necessary for training, as initialization to 1 gave flat loss)"
+    # (BVLC/caffe models/bvlc_alexnet/readme.md: flat is 6.9 = ln(1000)), 11 % in `released`.
     last_hidden = list(network.before)[-2]
     variation = network.before[last_hidden].variation
     if not variation >= 0.03:

@@ -16,6 +16,7 @@ from alexnet_jax.console import align_columns
 from alexnet_jax.data.dataset import Dataset
 from alexnet_jax.distributed.exit import ExitHandler
 from alexnet_jax.distributed.hosts import ProcessGroup, allgather_str, check_same_on_hosts, sync_hosts
+from alexnet_jax.distributed.phases import PROGRESS
 from alexnet_jax.errors import InputError
 from alexnet_jax.evaluation import measures
 from alexnet_jax.evaluation.evaluator import Predictions
@@ -24,6 +25,7 @@ from alexnet_jax.evaluation.open_networks import (
     get_batch_size,
     list_remarks,
     make_predictor,
+    match_classes,
     open_test_dataset,
 )
 from alexnet_jax.evaluation.references import select_references
@@ -64,6 +66,7 @@ def evaluate_networks(
     group: ProcessGroup,
     heartbeat: int,
     join_timeout: float,
+    stuck_after: float,
     exit_handler: ExitHandler,
 ) -> tuple[dict[str, Any], str]:
     """Tests the networks of `source`, together with the other processes of `group`, and writes the folder of results.
@@ -79,10 +82,11 @@ def evaluate_networks(
         if protocol not in PROTOCOLS:
             raise InputError(f'--protocols names {protocol!r}: it must be {" or ".join(PROTOCOLS)}, or both')
     prepare_backend(settings.mesh, processes=group.count)
-    group = exit_handler.connect(group, heartbeat=heartbeat, timeout=join_timeout)
+    group = exit_handler.connect(group, heartbeat=heartbeat, timeout=join_timeout, stuck_after=stuck_after)
     problem = _find_refusal(output) if group.index == 0 else ''
     if problem := next(filter(None, allgather_str('output', problem)), ''):  # now, and not after hours
         raise InputError(problem)
+    PROGRESS.enter('networks and dataset')
     networks = source.open()
     dataset = open_test_dataset(networks, name=settings.dataset, data_dir=settings.data_dir)
     check_same_on_hosts({'weights': str([hash_tree(n.params) for n in networks])}, remedy='give all the same files')
@@ -90,7 +94,8 @@ def evaluate_networks(
         {'dataset': dataset.fingerprint, 'settings': repr(settings)}, remedy='give all the same options and data'
     )
     predicted = _predict_all(networks, dataset, settings, quiet=group.index > 0)
-    protocols, tables = _measure_all(predicted, dataset.classes)
+    mapped = match_classes(networks[0], dataset) is not None  # of all the same
+    protocols, tables = _measure_all(predicted, networks[0].classes if mapped else dataset.classes)
     result = {
         'dataset': {'name': dataset.name, 'split': settings.split, 'fingerprint': dataset.fingerprint},
         'networks': [
@@ -104,6 +109,7 @@ def evaluate_networks(
         'published': {protocol: _list_published(protocol, networks, dataset, settings) for protocol in protocols},
     }
     text = ''
+    PROGRESS.enter('tables')
     if group.index == 0:
         try:
             output.mkdir(parents=True, exist_ok=True)
@@ -146,7 +152,10 @@ def _predict_all(
     predicted: dict[str, list[Predictions]] = {protocol: [] for protocol in settings.protocols}
     with show_progress() as report:
         for number, network in enumerate(networks, start=1):
-            predict = make_predictor(network, mesh, records, batch_size=batch_size)
+            predict, mapping = (
+                make_predictor(network, mesh, records, batch_size=batch_size),
+                match_classes(network, dataset),
+            )
             for protocol, members in predicted.items():
                 title = PROTOCOLS[protocol] + (f' of network {number}' if len(networks) > 1 else '')
 
@@ -154,9 +163,12 @@ def _predict_all(
                     if not quiet:
                         report(title, done, len(records))
 
+                PROGRESS.enter(f'{title} test')
                 found = predict(protocol=protocol, progress=progress)
                 if bad := int(np.isnan(found.probabilities).any(axis=1).sum()):
                     raise InputError(f'{network.source} gives no numbers for {bad} images: its weights are damaged')
+                if mapping is not None:
+                    found = dataclasses.replace(found, labels=np.asarray(mapping, np.int32)[found.labels])
                 members.append(found)
     return predicted
 

@@ -18,7 +18,8 @@ from jax.typing import DTypeLike
 from alexnet_jax.data.augment import normalise
 from alexnet_jax.data.dataset import DataSource
 from alexnet_jax.data.pipeline import EvaluationBatches, get_crop_decoder
-from alexnet_jax.distributed.hosts import fetch
+from alexnet_jax.distributed.hosts import fetch, sync_hosts
+from alexnet_jax.distributed.phases import PROGRESS
 from alexnet_jax.evaluation.views import cut_view, get_views
 from alexnet_jax.model.spec import Variant
 from alexnet_jax.sharding.backend import compiler_options
@@ -131,6 +132,9 @@ class Evaluator:
         weight = np.asarray(1 / len(views), mean_image.dtype)
         placed = [replicate(self._mesh, (weight, *map(np.int32, view))) for view in views]
         for index, batch in enumerate(self._batches.read(), start=1):
+            PROGRESS.advance()
+            if index == 1:
+                sync_hosts('test')  # as after compiling a training step: the first message may be waited for 30 s only
             none_yet = np.zeros((len(batch.labels), self._num_classes), mean_image.dtype)
             on_host = (batch.images, batch.labels, batch.valid, none_yet)
             images, labels, valid, mean_probability = place_batch(self._mesh, on_host, batch_size=self._batch_size)

@@ -11,7 +11,7 @@ from alexnet_jax.data.photo_files import PhotoFiles, open_photos
 from alexnet_jax.errors import InputError
 from alexnet_jax.evaluation.features import find_stage, format_stages, iter_features
 from alexnet_jax.evaluation.open_networks import NetworkArgs, get_batch_size, open_dataset_for
-from alexnet_jax.files import replacing
+from alexnet_jax.files import check_writable, replacing
 from alexnet_jax.logs.progress import show_progress
 from alexnet_jax.model.alexnet import get_stage_shapes
 from alexnet_jax.sharding.backend import prepare_backend
@@ -91,8 +91,7 @@ def _check_output(output: str | None) -> pathlib.Path:
     path = pathlib.Path(output)
     if path.suffix not in SUFFIXES:
         raise InputError(f'--output={path}: the name must end in {" or ".join(SUFFIXES)}')
-    if not path.parent.is_dir():
-        raise InputError(f'--output={path}: there is no folder {path.parent}')
+    check_writable(path, option='--output')
     return path
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from alexnet_jax.errors import InputError
+from alexnet_jax.files import write_file
 
 COLUMNS = 4  # of predictions, as in the paper
 RIGHT, OTHER = '#f4a3b3', '#7fa8d9'  # the paper's: the bar of the right class is pink
@@ -68,10 +68,7 @@ def draw_figure_4(path: str | pathlib.Path, shown: Sequence[Predicted]) -> None:
             for place, (image, name) in enumerate(one.neighbours, start=1):
                 _draw_picture(figure, image, name, left + place * (side + _GAP), top, side)
         figure.savefig(content, format='png', dpi=100)
-    try:
-        pathlib.Path(path).write_bytes(content.getvalue())
-    except OSError as error:
-        raise InputError(f'cannot write {path}: {error.strerror}; choose another --figure') from error
+    write_file(pathlib.Path(path), content.getvalue())
 
 
 def _add_axes(figure: Figure, x: float, y: float, width: float, height: float) -> Any:

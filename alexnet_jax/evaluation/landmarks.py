@@ -219,7 +219,7 @@ def _check_drop(history: TrainingHistory) -> Check:
 def _get_band(variant: str, protocol: str, place: int) -> tuple[float, float, str] | None:
     """Returns (lowest, highest, source) of the errors that a network may come to; None where none is published."""
     if variant == 'released':
-        return *_RELEASED[protocol][place], 'CHM layer-params-145.cfg, and the spread of its runs'
+        return *_RELEASED[protocol][place], 'CHM layers/layer-params-145.cfg, and the spread of its runs'
     for row in load_references():
         if (row.variant, row.protocol, row.dataset) == (variant, protocol, 'ILSVRC-2012'):
             error = (row.top1_error, row.top5_error)[place]

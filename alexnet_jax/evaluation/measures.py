@@ -116,7 +116,7 @@ def compute_calibration_error(rows: Sequence[Bin]) -> float:
 
 
 def average_predictions(members: Sequence[Predictions]) -> Predictions:
-    """Averages the members' probabilities (paper section 6.1: "averaging the predictions of five similar CNNs").
+    """Averages the members' probabilities (paper section 6: "averaging the predictions of five similar CNNs").
 
     Raises:
       ValueError: they are of other images, or of other classes.

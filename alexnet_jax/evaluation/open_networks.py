@@ -17,6 +17,7 @@ from alexnet_jax.evaluation.evaluator import Evaluator, Predictions
 from alexnet_jax.model.network import Network
 from alexnet_jax.sharding.mesh import TOWER, batch_axes, parameter_specs, place, replicate
 from alexnet_jax.training.build import get_model_dtype
+from alexnet_jax.weights.class_names import IMAGENET, find_classes, is_unnamed, name_classes, share_names
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -27,11 +28,13 @@ class NetworkArgs:
       workdir: run folders.
       weights: files of weights (weights.open_weights).
       step: of the runs, which checkpoint; None: the newest.
+      classes: names of the outputs (weights.class_names); None: those that the networks have.
     """
 
     workdir: Sequence[str] = ()
     weights: Sequence[str] = ()
     step: int | None = None
+    classes: str | None = None
 
     def open(self) -> list[Network]:
         """Opens all of them, the runs first; `InputError` where there are none, or one cannot be read."""
@@ -44,7 +47,8 @@ class NetworkArgs:
         from alexnet_jax.weights.open_weights import open_weights
 
         networks = [load_network(pathlib.Path(workdir), step=self.step) for workdir in self.workdir]
-        return networks + [open_weights(pathlib.Path(path)) for path in self.weights]
+        networks += [open_weights(pathlib.Path(path)) for path in self.weights]
+        return [name_classes(network, self.classes) for network in networks]
 
     def open_one(self) -> Network:
         """Opens the only one; `InputError` where there are more."""
@@ -111,7 +115,8 @@ def open_test_dataset(networks: Sequence[Network], *, name: str | None, data_dir
     """Opens dataset `name`, or where that is None the one that all `networks` were trained on.
 
     Raises:
-      InputError: as of `open_dataset_for`, or the networks were trained on different ones or know other classes.
+      InputError: as of `open_dataset_for`, or the networks were trained on different ones or know other classes
+        (`match_classes`).
     """
     trained_on = {network.about['config']['dataset'] for network in networks if 'config' in network.about}
     names = trained_on if name is None else {name}
@@ -120,27 +125,60 @@ def open_test_dataset(networks: Sequence[Network], *, name: str | None, data_dir
     if len(names) > 1:
         raise InputError(f'the networks were trained on {", ".join(sorted(names))}: name one with --dataset')
     dataset = open_dataset_for(networks, names.pop(), data_dir=data_dir)
-    for network in networks:
-        _check_classes(network, dataset)
+    mappings = [match_classes(network, dataset) for network in networks]
+    if any(mapping != mappings[0] for mapping in mappings):
+        raise InputError('the networks have the classes of the dataset at different outputs: test them one by one')
     return dataset
 
 
-def _check_classes(network: Network, dataset: Dataset) -> None:
-    """Takes the same names in the same order, or as many of which none is the same: 'tench' for 'n01440764'."""
+def match_classes(network: Network, dataset: Dataset) -> list[int] | None:
+    """Finds the output of `network` for each class of `dataset`; None: they are the same, in the same order.
+
+    Names that are equal decide, or synsets, or synonyms. As many classes of which none has the name of another are
+    taken to be the same, as 'tench' for 'n01440764', and so are those of weights that name none.
+
+    Raises:
+      InputError: a class of the dataset is none of the network's.
+    """
     own, others = network.classes, dataset.classes
-    if len(own) != len(others) or (own != others and set(own) & set(others)):
-        differing = next((f'{a}, not {b}' for a, b in zip(own, others, strict=False) if a != b), 'more of them')
+    unnamed = is_unnamed(own)
+    if own == others or (unnamed and len(own) == len(others)):
+        return None
+    found = None if unnamed else find_classes(others, own)
+    if found is not None:
+        return None if found == list(range(len(own))) else found
+    if len(own) == len(others) and not share_names(others, own):
+        return None
+    if unnamed:
         raise InputError(
-            f'{network.source} knows {len(own)} classes and dataset {dataset.name} has {len(others)}, which are not '
-            f'the same ({differing}): give another --dataset'
+            f'{network.source} has {len(own)} outputs without names and dataset {dataset.name} has {len(others)} '
+            f'classes ({others[0]}, ...): name the outputs with --classes=FILE, or --classes={IMAGENET}'
         )
+    differing = next((f'{a}, not {b}' for a, b in zip(own, others, strict=False) if a != b), 'more of them')
+    raise InputError(
+        f'{network.source} knows {len(own)} classes and dataset {dataset.name} has {len(others)}, which are not '
+        f'the same ({differing}): give another --dataset, or the names of its outputs with --classes=FILE'
+    )
 
 
 def list_remarks(networks: Sequence[Network], dataset: Dataset) -> list[str]:
     """Lists what a person should know of how `networks` and `dataset` fit."""
-    return [
-        f'{network.source} names its classes otherwise ({network.classes[0]}, ...) than {dataset.name} '
-        f'({dataset.classes[0]}, ...): taken to be the same, in the same order'
-        for network in networks
-        if network.classes != dataset.classes
-    ]
+    remarks = []
+    for network in networks:
+        own, others = network.classes, dataset.classes
+        if (mapping := match_classes(network, dataset)) is not None:
+            remarks.append(
+                f'{network.source} has {len(own)} classes: those of {dataset.name} ({others[0]}, ...) are its outputs '
+                f'{", ".join(map(str, mapping[:3]))}{", ..." * (len(mapping) > 3)}, by name; all of its classes compete'
+            )
+        elif is_unnamed(own) and own != others:
+            remarks.append(
+                f'{network.source} does not name its classes: taken to be those of {dataset.name} ({others[0]}, ...), '
+                'in the same order; --classes=FILE names them'
+            )
+        elif own != others and find_classes(others, own) is None:
+            remarks.append(
+                f'{network.source} names its classes otherwise ({own[0]}, ...) than {dataset.name} ({others[0]}, ...): '
+                'taken to be the same, in the same order'
+            )
+    return remarks

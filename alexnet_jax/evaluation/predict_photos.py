@@ -9,12 +9,12 @@ from jax.sharding import Mesh
 
 from alexnet_jax.console import align_columns
 from alexnet_jax.data.dataset import Dataset
-from alexnet_jax.data.photo import square_image
 from alexnet_jax.data.photo_files import PhotoFiles, open_photos
 from alexnet_jax.data.pipeline import read_whole_image
 from alexnet_jax.errors import InputError
 from alexnet_jax.evaluation.features import find_stage, iter_features
 from alexnet_jax.evaluation.open_networks import NetworkArgs, get_batch_size, make_predictor, open_dataset_for
+from alexnet_jax.files import check_writable
 from alexnet_jax.logs.progress import show_progress
 from alexnet_jax.model.network import Network
 from alexnet_jax.sharding.backend import prepare_backend
@@ -38,7 +38,7 @@ def predict_photos(
     """Predicts the classes of photographs, on one device.
 
     Args:
-      names: image files.
+      names: image files, folders of them, '-' for standard input.
       source: of one network.
       protocol: 'centre' or 'ten_view'.
       neighbours: a prepared dataset, whose nearest training images are wanted.
@@ -54,15 +54,15 @@ def predict_photos(
       InputError: what the user gave cannot be used.
     """
     if not names:
-        raise InputError('no image is named: give one or more files')
-    if figure is not None and not pathlib.Path(figure).parent.is_dir():
-        raise InputError(f'--figure={figure}: there is no folder {pathlib.Path(figure).parent}')
-    if figure is not None and len(names) > _MOST_DRAWN:
-        raise InputError(f'--figure draws at most {_MOST_DRAWN} images, and {len(names)} are named: leave some out')
+        raise InputError('no image is named: give one or more files or folders')
+    if figure is not None:
+        check_writable(pathlib.Path(figure), option='--figure')
     prepare_backend((1, 1))
     network, mesh = source.open_one(), make_mesh(1, 1)
     searched = None if neighbours is None else open_dataset_for([network], neighbours, data_dir=data_dir)
     photos = open_photos(names, network.classes)
+    if figure is not None and len(photos.names) > _MOST_DRAWN:
+        raise InputError(f'--figure draws at most {_MOST_DRAWN} images, and {len(photos.names)} are given')
     if not photos.names:
         return {'predictions': []}, '', photos.unusable
     # The next power of two, so that few programs are compiled, up to what is worth computing at once.
@@ -73,7 +73,7 @@ def predict_photos(
         for name, row in zip(photos.names, rows, strict=True)
     ]
     if searched is not None:
-        near = _find_neighbours(network, mesh, photos, searched, batch_size=batch_size)
+        near = _find_neighbours(network, mesh, photos, searched)
         entries = [entry | {'neighbours': images} for entry, images in zip(entries, near, strict=True)]
     text = _format_table(entries)
     if figure is not None:
@@ -99,21 +99,19 @@ def rank_classes(network: Network, row: np.ndarray, *, name: str) -> list[dict[s
     return [{'index': int(i), 'class': network.classes[i], 'probability': float(row[i])} for i in best]
 
 
-def _find_neighbours(
-    network: Network, mesh: Mesh, photos: PhotoFiles, dataset: Dataset, *, batch_size: int
-) -> list[list[dict[str, Any]]]:
+def _find_neighbours(network: Network, mesh: Mesh, photos: PhotoFiles, dataset: Dataset) -> list[list[dict[str, Any]]]:
     """Finds the training images nearest to each photograph by what fc8 reads (paper section 6.1)."""
-    stage = find_stage(network.variant, network.variant.layers[-2].name)
-    own = iter_features(network, mesh, photos.records, stage=stage, batch_size=batch_size)
+    stage, records = find_stage(network.variant, network.variant.layers[-2].name), dataset.records('train')
+    # One program for both: another batch size would give other last bits, and an image a distance to itself.
+    options: dict[str, Any] = {'stage': stage, 'batch_size': get_batch_size([network])}
+    own = iter_features(network, mesh, photos.records, **options)
     queries = np.concatenate([rows.reshape(len(rows), -1) for rows, _ in own])
-    records = dataset.records('train')
     with show_progress() as report:
 
         def progress(done: int) -> None:
             report(f'features of {dataset.name}', done, len(records))
 
-        size = get_batch_size([network])
-        batches = iter_features(network, mesh, records, stage=stage, batch_size=size, progress=progress)
+        batches = iter_features(network, mesh, records, **options, progress=progress)
         distances, places = find_nearest(queries, (rows.reshape(len(rows), -1) for rows, _ in batches))
 
     def describe(place: int, distance: float) -> dict[str, Any]:
@@ -137,15 +135,16 @@ def find_nearest(
     Returns:
       Distances, float64 (q, count), ascending, and the rows' numbers, int64; of equal distances the first comes first.
     """
-    from sklearn.neighbors import NearestNeighbors  # here, because it takes a second to load
+    from scipy.spatial.distance import cdist  # here, because few ask for it
 
     distances: np.ndarray = np.empty((len(queries), 0))
     places: np.ndarray = np.empty((len(queries), 0), np.int64)
     start = 0
     for batch in batches:
-        search = NearestNeighbors(n_neighbors=min(count, len(batch)), algorithm='brute').fit(batch)
-        further, where = search.kneighbors(queries)
-        distances, places = np.hstack([distances, further]), np.hstack([places, where + start])
+        # Each difference is squared, in float64: |a|^2 - 2ab + |b|^2 is faster, but not 0 from a row to itself, and
+        # changes with the size of the batch.
+        distances = np.hstack([distances, cdist(queries, batch)])
+        places = np.hstack([places, np.tile(np.arange(start, start + len(batch)), (len(queries), 1))])
         best = np.lexsort((places, distances))[:, :count]
         distances, places = (np.take_along_axis(values, best, axis=1) for values in (distances, places))
         start += len(batch)
@@ -171,12 +170,12 @@ def _draw(
     size = network.variant.record_size
     records: Any = searched and searched.records('train')
     shown = []
-    for entry, label in zip(entries, photos.labels, strict=True):
+    for index, (entry, label) in enumerate(zip(entries, photos.labels, strict=True)):
         near = [
             (read_whole_image(records, one['record'], record_size=size), one['class'])
             for one in entry.get('neighbours', ())
         ]
-        image = square_image(pathlib.Path(entry['image']).read_bytes(), record_size=size)
+        image = read_whole_image(photos.records, index, record_size=size)
         true = None if label is None else network.classes[label]
         shown.append(Predicted(image, true, [(one['class'], one['probability']) for one in entry['top5']], near))
     draw_figure_4(path, shown)

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import jax
 from jax import Array
 
+from alexnet_jax.distributed.phases import PROGRESS
 from alexnet_jax.logs.logger import RunLogger
 from alexnet_jax.logs.monitors import LossMonitor, NonFiniteError, StepMonitor, check_finite
 from alexnet_jax.logs.timing import Stopwatch
@@ -82,6 +83,7 @@ class MetricsReader:
             self._log_mean()
 
     def _log_mean(self) -> None:
+        PROGRESS.enter(f'log of step {self._latest}')
         mean = {name: sum(v[name] for v in self._read) / len(self._read) for name in self._read[0]}
         mean['data_wait'] = self.stopwatch.get_data_wait()
         self.logger.log_training(self._latest, mean, images_per_second=self.stopwatch.get_recent_speed())

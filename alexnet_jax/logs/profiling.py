@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterator
 
 import jax
 
+from alexnet_jax.distributed.phases import PROGRESS
+
 WARM_UP = 2  # steps of this process before the trace: the first ones still fill memory and caches
 
 
@@ -58,6 +60,7 @@ class Profile:
             self._stop()
 
     def _stop(self) -> None:
+        PROGRESS.enter('trace')
         jax.profiler.stop_trace()
         self._running = False
         self._info(

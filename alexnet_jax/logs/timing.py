@@ -4,7 +4,11 @@ import os
 import pathlib
 import time
 from collections import deque
+from collections.abc import Callable
 from typing import Any
+
+from alexnet_jax.distributed.phases import PROGRESS
+from alexnet_jax.files import write_json
 
 STAT = pathlib.Path('/proc/self/stat')  # Linux's record of this process
 CACHE_HIT = '/jax/compilation_cache/cache_hits'  # what jax.monitoring tells of a program read instead of compiled
@@ -36,6 +40,7 @@ class StartupTimer:
         def listen(event: str, **_: Any) -> None:
             self._cached |= event == CACHE_HIT
 
+        PROGRESS.enter('compilation')
         jax.monitoring.register_event_listener(listen)
         try:
             compiled = lowered.compile()
@@ -54,6 +59,16 @@ class StartupTimer:
         names = {'compile': 'compile (cached)'} if self._cached else {}
         parts = ', '.join(f'{names.get(part, part)} {seconds:.1f}' for part, seconds in self._seconds.items())
         return f'first step after {sum(self._seconds.values()):.1f} s: {parts}'
+
+    def log(self, path: pathlib.Path, info: Callable[[str], None]) -> None:
+        """Ends the start with the first step's metrics: `info` gets the line, process 0 writes `path`; once."""
+        import jax
+
+        if 'step' not in self._seconds:  # not after a recovery
+            self.lap('step')
+            info(self.format_line())
+            if jax.process_index() == 0:
+                write_json(path, self.to_json())
 
 
 class Stopwatch:

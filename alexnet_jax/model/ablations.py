@@ -25,20 +25,20 @@ def _each_operation(variant: Variant, change: Callable[[Operation], Operation | 
 
 
 def _norm(variant: Variant) -> Variant:
-    """No local response normalisation. Paper section 3.3: worth 1.4 and 1.2 %; CHM layers-148.cfg."""
+    """No local response normalisation. Paper section 3.3: worth 1.4 and 1.2 %; CHM layers/layers-148.cfg."""
     return _each_operation(variant, lambda o: None if isinstance(o, ChannelNorm | SpatialNorm) else o)
 
 
 def _norm2(variant: Variant) -> Variant:
-    """None after the second convolution; CHM layers-167.cfg, which takes both of its norms."""
+    """None after the second convolution; CHM layers/layers-167.cfg, which takes both of its norms."""
     return dataclasses.replace(variant, convs=(variant.convs[0], *_norm(variant).convs[1:]))
 
 
 def _overlap(variant: Variant) -> Variant:
     """Pooling of 2x2 every 2. Paper section 3.4: "output of equivalent dimensions", worth 0.4 and 0.3 %.
 
-    55 -> 27 -> 13 -> 6 as before, so that every layer keeps its fan-in. CHM layers-147.cfg comes to the same 6x6 by
-    another way: its pooling rounds up, and it takes the zeros around conv2 and conv5 away to make up for that.
+    55 -> 27 -> 13 -> 6 as before, so that every layer keeps its fan-in. CHM layers/layers-147.cfg comes to the same 6x6
+    by another way: its pooling rounds up, and it takes the zeros around conv2 and conv5 away to make up for that.
     """
     return _each_operation(variant, lambda o: type(o)(2, 2) if isinstance(o, MaxPool | AveragePool) else o)
 
@@ -58,7 +58,7 @@ def _towers(variant: Variant) -> Variant:
     """One tower, for one device: half the kernels of conv1 to conv4, every layer reading all of the one before.
 
     Paper section 3.2: two are worth 1.7 and 1.2 %, and the last convolution and the fully connected layers keep their
-    size, so that both networks have about as many parameters; CHM layers-145-half.cfg.
+    size, so that both networks have about as many parameters; CHM layers/layers-145-half.cfg.
     """
     *others, last = variant.convs
     halved = (dataclasses.replace(conv, features=conv.features // 2) for conv in others)
@@ -74,7 +74,7 @@ def _conv3_exchange(variant: Variant) -> Variant:
 
 
 def _exchange(variant: Variant) -> Variant:
-    """No link between the towers before fc8, which sums them up; CHM layers-150.cfg.
+    """No link between the towers before fc8, which sums them up; CHM layers/layers-150.cfg.
 
     What fc6 and conv3 lose is given back in width, as there: conv2 has 160 for 128 kernels in each tower and fc6 4096
     for 2048 units, and the network 60,714,408 parameters for 60,965,224.

@@ -124,7 +124,7 @@ def channel_norm(
 
 
 def spatial_norm(x: Array, norm: SpatialNorm, *, apply: Callable[[Norm, Array], Array] = Norm.__call__) -> Array:
-    """Normalises within each map, over a `size` x `size` window (CHM layers-145.cfg, rnorm2)."""
+    """Normalises within each map, over a `size` x `size` window (CHM layers/layers-145.cfg, rnorm2)."""
     return apply(Norm(norm, axes=(1, 2)), x)
 
 

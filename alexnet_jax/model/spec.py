@@ -59,7 +59,7 @@ class ChannelNorm:
 
 @dataclasses.dataclass(frozen=True)
 class SpatialNorm:
-    """The same formula over a `size` x `size` window of one map (CHM layers-145.cfg `type=rnorm`)."""
+    """The same formula over a `size` x `size` window of one map (CHM layers/layers-145.cfg `type=rnorm`)."""
 
     size: int
     k: float

@@ -32,7 +32,7 @@ _PAD0, _PAD1, _PAD2 = ((0, 0), (0, 0)), ((1, 1), (1, 1)), ((2, 2), (2, 2))
 _PAPER_NORM = ChannelNorm(size=5, k=2.0, alpha=1e-4, beta=0.75)
 # CHM layer.py:1183 divides the configured alpha by the window's size before it reaches the kernel.
 _RELEASED_NORM = ChannelNorm(size=5, k=2.0, alpha=1e-4 / 5, beta=0.75)
-# CHM layers-145.cfg, second norm layer: same map, 5x5 window, scale 1e-3 over 25 places, k = 1.
+# CHM layers/layers-145.cfg, second norm layer: same map, 5x5 window, scale 1e-3 over 25 places, k = 1.
 _RELEASED_SPATIAL_NORM = SpatialNorm(size=5, k=1.0, alpha=1e-3 / 25, beta=0.75)
 
 
@@ -199,8 +199,8 @@ VARIANTS = {
     for variant in (
         PAPER,
         RELEASED,
-        # bvlc_alexnet's readme: "initializing non-zero biases to 0.1 instead of 1 was found necessary for training, as
-        # the initialization to 1 gave flat loss".
+        # bvlc_alexnet/readme.md: "initializing non-zero biases to 0.1 instead of 1 (found necessary for training, as
+        # initialization to 1 gave flat loss)".
         _make_caffe('caffe_alexnet', 'bvlc_alexnet', layer12=(Relu(), _CAFFE_NORM, MaxPool()), bias=0.1),
         _make_caffe('caffenet', 'bvlc_reference_caffenet', layer12=(Relu(), MaxPool(), _CAFFE_NORM), bias=1.0),
         _TORCHVISION,

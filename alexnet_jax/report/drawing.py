@@ -22,7 +22,7 @@ from markupsafe import escape
 from matplotlib.figure import Figure
 from PIL import Image
 
-from alexnet_jax.errors import InputError
+from alexnet_jax.files import write_file
 
 # name: (on light paper, on dark). The towers have those of docs/figures/two_towers.svg. No two names share a light one.
 COLOURS = {
@@ -164,17 +164,13 @@ class FigureCollection:
         return figure
 
     def write(self, folder: pathlib.Path) -> int:
-        """Writes each figure to NAME.png in `folder`, which is created; returns the number of figures.
+        """Writes each figure to NAME.png in `folder`; returns the number of figures.
 
         Raises:
-          InputError: the folder or a file cannot be written.
+          InputError: a file cannot be written.
         """
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            for name, figure in self._figures.items():
-                (folder / f'{name}.png').write_bytes(figure.to_png())
-        except OSError as error:
-            raise InputError(f'cannot write to {folder}: {error.strerror}') from error
+        for name, figure in self._figures.items():
+            write_file(folder / f'{name}.png', figure.to_png())
         return len(self._figures)
 
 

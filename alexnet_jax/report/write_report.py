@@ -15,7 +15,7 @@ from alexnet_jax.data.pipeline import read_whole_image
 from alexnet_jax.errors import InputError
 from alexnet_jax.evaluation.evaluator import Predictions
 from alexnet_jax.evaluation.open_networks import make_predictor
-from alexnet_jax.files import write_file
+from alexnet_jax.files import check_writable, write_file
 from alexnet_jax.report import sections
 from alexnet_jax.report.drawing import RUN_COLOURS, FigureCollection
 from alexnet_jax.report.page import PROTOCOLS, Section, render_page
@@ -29,7 +29,7 @@ _BATCH = 64  # images at once; changes no number that is shown
 def write_report(
     workdirs: Sequence[pathlib.Path],
     *,
-    output: pathlib.Path,
+    output: pathlib.Path | None = None,
     figures: pathlib.Path | None = None,
     image: pathlib.Path | None = None,
     data_dir: str | None = None,
@@ -39,7 +39,7 @@ def write_report(
 
     Args:
       workdirs: run folders.
-      output: the file.
+      output: the file; None: report.html in the run folder, of several comparison.html in the first.
       figures: a folder for the figures as PNG files; None: none.
       image: a photograph for the feature maps; None: the first validation image that the network is right about.
       data_dir: where the prepared datasets are; None: where each run had them.
@@ -53,9 +53,12 @@ def write_report(
         raise InputError(f'{len(workdirs)} runs are too many to tell apart: name at most {len(RUN_COLOURS)}')
     if len({workdir.resolve() for workdir in workdirs}) < len(workdirs):
         raise InputError('--workdir names a run twice')
-    if not output.parent.is_dir():
-        raise InputError(f'cannot write {output}: there is no folder {output.parent}')
     configs = [load_config(workdir) for workdir in workdirs]
+    # Beside what it is about: the folder in which a command is run is often not to be written to.
+    output = output or workdirs[0] / ('report.html' if len(workdirs) == 1 else 'comparison.html')
+    check_writable(output, option='--output')
+    if figures is not None:
+        _make_folder(figures)
     prepare_backend((max(math.prod(config.mesh) for config in configs), 1))
     runs, collection = [], FigureCollection()
     for index, (workdir, name) in enumerate(zip(workdirs, make_run_names(workdirs), strict=True)):
@@ -68,6 +71,14 @@ def write_report(
     write_file(output, render_page(runs, [*parts, sections.make_facts_section(runs)]))
     written = f', {collection.write(figures)} pictures in {figures}' if figures else ''
     return f'{output}: {output.stat().st_size / 1e6:.1f} MB{written}'
+
+
+def _make_folder(folder: pathlib.Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f'cannot make {folder}: {error.strerror}; choose another --figures') from error
+    check_writable(folder / 'picture.png', option='--figures')
 
 
 def _make_run_sections(

@@ -10,6 +10,7 @@ A signal stops the run between two steps or within a test; a non-finite loss goe
 """
 
 import dataclasses
+import functools
 import pathlib
 import time
 from collections.abc import Callable, Iterator
@@ -18,10 +19,11 @@ from typing import Any, NoReturn
 import jax
 
 from alexnet_jax.checkpoints.checkpointer import Checkpointer
+from alexnet_jax.distributed.hosts import sync_hosts
+from alexnet_jax.distributed.phases import PROGRESS
 from alexnet_jax.distributed.preemption import Preemption
 from alexnet_jax.errors import Interrupted
 from alexnet_jax.evaluation.evaluator import Result
-from alexnet_jax.files import write_json
 from alexnet_jax.logs.logger import RunLogger
 from alexnet_jax.logs.metrics_reader import MetricsReader
 from alexnet_jax.logs.monitors import NonFiniteError, StepMonitor
@@ -64,12 +66,14 @@ class Trainer:
         self.startup.lap('data')
         update = self.startup.compile(self.run.make_train_step().lower(self.state, batch))
         release_free_memory()  # what compiling took
+        sync_hosts('compiled')  # else Gloo fails where the first message between CPUs is waited for longer than 30 s
         self.preemption.idle = False
         if not tested:
             self._test_and_save(at_test=True, at_save=False)
         with StepMonitor(self.logger.info) as monitor:
             for left in reversed(range(self.run.config.max_non_finite + 1)):
-                reader = MetricsReader(self.run, self.logger, monitor, self.stopwatch, self._log_startup)
+                on_first = functools.partial(self.startup.log, self.workdir / 'startup.json', self.logger.info)
+                reader = MetricsReader(self.run, self.logger, monitor, self.stopwatch, on_first)
                 try:
                     return self._make_steps(update, batches, batch, reader)
                 except NonFiniteError as error:
@@ -87,10 +91,13 @@ class Trainer:
         folder, traced = self.workdir / 'profile', self.run.config.profile
         with Profile(folder, steps=traced, after=start, settle=reader.settle, info=self.logger.info) as profile:
             for step in range(start + 1, self.run.steps + 1):
+                PROGRESS.enter(f'step {step}', slow=False)
                 # What moves between host and devices here is moved by name: nothing slips in that makes a step wait.
                 with jax.transfer_guard('disallow'), profile.step(step):
                     self.state, metrics = update(self.state, batch)
+                    PROGRESS.enter(f'batch after step {step}')
                     batch = self._next(batches, metrics)
+                    PROGRESS.enter(f'step {step}', slow=False)
                     reader.add(step, metrics)
                 due, stop = self._due(step), self.preemption.requested()
                 if stop or any(due.values()):
@@ -103,8 +110,9 @@ class Trainer:
 
     def _due(self, step: int) -> dict[str, bool]:
         """Says whether a test and a checkpoint follow `step`."""
-        every = {'at_test': self.run.evaluate_every, 'at_save': self.run.checkpoint_every}
-        return {name: step % steps == 0 or step == self.run.steps for name, steps in every.items()}
+        run, last = self.run, step == self.run.steps
+        at_save = step % run.checkpoint_every == 0 or run.is_permanent(step)
+        return {'at_test': step % run.evaluate_every == 0 or last, 'at_save': at_save or last}
 
     def _next(self, batches: Iterator[Batch], metrics: dict[str, Any]) -> Batch:
         """Gets the next batch; counts the time as waiting where the step just dispatched ended before it came.
@@ -130,17 +138,12 @@ class Trainer:
             self.history.plateaus[int(self.state.step)] = plateau
             self.state = dataclasses.replace(self.state, plateau=replicate(self.run.mesh, plateau))
         if at_save:
+            PROGRESS.enter(f'checkpoint {int(self.state.step)}')
             self.checkpointer.save(self.state, top1_error=error, data_order=self.history.data_order)
         return centre
 
     def _stop(self, *, tested: bool) -> NoReturn:
         """Saves what is not saved yet, which must succeed here, and ends the run as it was told to."""
+        PROGRESS.enter(f'checkpoint {int(self.state.step)}')
         self.checkpointer.save_now(self.state, tested=tested, data_order=self.history.data_order)
         raise Interrupted(f'saved step {int(self.state.step)}')
-
-    def _log_startup(self) -> None:
-        if 'step' not in self.startup.to_json()['parts']:  # not after a recovery
-            self.startup.lap('step')
-            self.logger.info(self.startup.format_line())
-            if jax.process_index() == 0:
-                write_json(self.workdir / 'startup.json', self.startup.to_json())

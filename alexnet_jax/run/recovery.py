@@ -13,6 +13,7 @@ from jax import Array
 from jax.sharding import Mesh
 
 from alexnet_jax.checkpoints.checkpointer import Checkpointer
+from alexnet_jax.distributed.phases import PROGRESS
 from alexnet_jax.distributed.preemption import NOTHING_NEW, Preemption
 from alexnet_jax.errors import InputError, Interrupted
 from alexnet_jax.logs.logger import RunLogger
@@ -108,6 +109,7 @@ class Recovery:
           InputError: the run stops.
           Interrupted: it was told to stop; there is nothing more to save.
         """
+        PROGRESS.enter('recovery')
         case = _locate(error, state, self.run.mesh)
         action = 'stop' if last_time else self.run.config.on_non_finite
         if case.spoilt and action != 'roll_back':
@@ -175,6 +177,7 @@ class Recovery:
             f'warning: {case.error}: the update of step {case.step} spoilt the parameters; back to step {start}{again}'
         )
         for step in range(start + 1, case.step):
+            PROGRESS.enter(f'step {step} of the recovery')
             if self.preemption.requested():
                 raise Interrupted(NOTHING_NEW)
             if step in self.history.skipped:

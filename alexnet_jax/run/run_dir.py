@@ -14,10 +14,11 @@ from typing import Any
 import jax
 from jax.sharding import Mesh
 
+from alexnet_jax.checkpoints.inspect import list_steps
 from alexnet_jax.console import info
 from alexnet_jax.data.dataset import Dataset, list_datasets, open_dataset
 from alexnet_jax.errors import InputError
-from alexnet_jax.files import HALF, hold_lock, write_json
+from alexnet_jax.files import HALF, hold_lock, is_litter, write_json
 from alexnet_jax.training.build import Run
 from alexnet_jax.training.config import DEMO
 
@@ -25,9 +26,11 @@ from alexnet_jax.training.config import DEMO
 IDENTITY = ('variant', 'width', 'dataset', 'seed', 'batch_size')  # and what follows from them and `without`
 # What runs of earlier versions do not say, and did.
 IDENTITY_BEFORE: dict[str, Any] = {'images_per_crop': 1, 'crops': None, 'without': []}
-SETTINGS_BEFORE: dict[str, Any] = {'without': [], 'tracking': ''}
+SETTINGS_BEFORE: dict[str, Any] = {'without': [], 'tracking': '', 'keep_every_epochs': 0}
 LOCK = '.run.lock'
 PACKAGES = ('jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'grain', 'tensorflow-datasets', 'numpy')
+# Runs a verb in a process that a terminal's Ctrl-C ends, as it does this one, but without a word of its own.
+_RENDER = 'import signal; signal.signal(signal.SIGINT, signal.SIG_DFL); from alexnet_jax.__main__ import main; main()'
 
 
 def open_or_render(name: str, data_dir: str) -> Dataset:
@@ -44,10 +47,16 @@ def open_or_render(name: str, data_dir: str) -> Dataset:
             if DEMO not in list_datasets(data_dir):  # nobody else has, while this one waited
                 info(f'rendering the embedded dataset into {data_dir}/{DEMO}, once')
                 # In a process of its own: it takes a pool of processes, which must not inherit this one's threads.
-                arguments = ['-m', 'alexnet_jax', 'prepare', f'--dataset={DEMO}', f'--data_dir={data_dir}']
-                done = subprocess.run([sys.executable, *arguments], check=False, stdout=sys.stderr, stderr=sys.stderr)
+                options = [f'--dataset={DEMO}', f'--data_dir={data_dir}']
+                done = subprocess.run(
+                    [sys.executable, '-c', _RENDER, 'prepare', *options],
+                    check=False,
+                    env=os.environ | {'PYTHONWARNINGS': 'ignore:resource_tracker'},  # of a pool that Ctrl-C ends
+                    stdout=sys.stderr,
+                    stderr=sys.stderr,
+                )
                 if done.returncode:
-                    raise InputError(f'rendering the embedded dataset failed: {" ".join(arguments)}')
+                    raise InputError(f'rendering the embedded dataset failed: alexnet prepare {" ".join(options)}')
     return open_dataset(name, data_dir=data_dir)
 
 
@@ -66,14 +75,16 @@ def check_run_dir(workdir: pathlib.Path, run: Run, dataset: Dataset) -> None:
     """Checks that `workdir` is this run's or free, and touches nothing.
 
     Raises:
-      InputError: it holds another run (see IDENTITY), or something else.
+      InputError: it holds another run (see IDENTITY), one that has made more steps than `run` has, or something else.
     """
     identity, path = _make_identity(run, dataset), workdir / 'run.json'
     try:
         if not path.exists():
             files = workdir.iterdir() if workdir.is_dir() else ()
-            if any(file.name != LOCK and file.suffix != HALF for file in files):
-                raise InputError(f'{workdir} is not empty and holds no run: choose another --workdir')
+            if found := [file.name for file in files if file.name != LOCK and not _is_leftover(file.name)]:
+                raise InputError(
+                    f'{workdir} is not empty ({min(found)}) and holds no run: empty it, or choose another --workdir'
+                )
             return
         before = IDENTITY_BEFORE | json.loads(path.read_text())['identity']
     except OSError as error:
@@ -81,7 +92,15 @@ def check_run_dir(workdir: pathlib.Path, run: Run, dataset: Dataset) -> None:
     except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
         raise InputError(f'{path} is damaged, so whose run this is is not known: choose another --workdir') from error
     if other := _list_changes(before, identity, 'not'):
-        raise InputError(f'{workdir} holds another run ({other}): choose another --workdir, or delete it')
+        raise InputError(
+            f'{workdir} holds another run ({other}): choose another --workdir, or delete it'
+            f'{_describe_ways_on(workdir, before, identity)}'
+        )
+    if (made := max(list_steps(workdir), default=0)) > run.steps:
+        raise InputError(
+            f'{workdir} has made {made} steps, and this config has {run.steps}: give --config.steps={made} or more to '
+            f'go on with it, or choose another --workdir'
+        )
 
 
 def claim_run_dir(workdir: pathlib.Path, run: Run, dataset: Dataset) -> None:
@@ -106,6 +125,24 @@ def claim_run_dir(workdir: pathlib.Path, run: Run, dataset: Dataset) -> None:
         write_json(path, settings)
     except OSError as error:
         raise InputError(f'cannot write to {workdir}: {error.strerror}; choose another --workdir') from error
+
+
+def _is_leftover(name: str) -> bool:
+    return name.endswith(HALF) or is_litter(name)
+
+
+def _describe_ways_on(workdir: pathlib.Path, before: dict[str, Any], identity: dict[str, Any]) -> str:
+    """Describes the options that go on with the run in `workdir`, where options do, and how its weights are taken."""
+    changed = [key for key in IDENTITY if key != 'dataset' and before.get(key) != identity[key]]
+    follows = {'lighting', 'images_per_crop'} if 'variant' in changed else set()  # unless the config sets them
+    others = {key for key in identity if before.get(key) != identity[key]} - {*changed} - follows
+    if not changed or others:
+        return ''
+    options = ' '.join(f'--config.{key}={before.get(key)}' for key in changed)
+    weights = ''
+    if changed == ['batch_size']:  # the network is the same one
+        weights = f'; its weights as a file: alexnet convert --workdir={workdir} --to=safetensors --output=FILE'
+    return f', or go on with it: {options}{weights}'
 
 
 def _make_identity(run: Run, dataset: Dataset) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from typing import Any
 
 from alexnet_jax.checkpoints.hashes import hash_tree
 from alexnet_jax.distributed.hosts import fetch
+from alexnet_jax.distributed.phases import PROGRESS
 from alexnet_jax.distributed.preemption import Preemption
 from alexnet_jax.evaluation.evaluator import Evaluator, Result
 from alexnet_jax.logs.logger import RunLogger
@@ -43,6 +44,7 @@ class Tester:
                 raise TestStoppedError
 
         began, step = time.perf_counter(), int(state.step)
+        PROGRESS.enter(f'{protocol} test after step {step}')
         result = self.evaluate(state.params, state.mean_image, protocol=protocol, progress=progress)
         seconds = time.perf_counter() - began
         check_finite(step, result.loss, 'validation loss')

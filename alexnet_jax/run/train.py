@@ -18,6 +18,7 @@ from alexnet_jax.data.dataset import Dataset
 from alexnet_jax.distributed import hosts
 from alexnet_jax.distributed.exit import ExitHandler
 from alexnet_jax.distributed.hosts import ProcessGroup, check_same_on_hosts, sync_hosts
+from alexnet_jax.distributed.phases import PROGRESS
 from alexnet_jax.distributed.preemption import Preemption
 from alexnet_jax.errors import InputError, Interrupted
 from alexnet_jax.evaluation.evaluator import Evaluator
@@ -42,6 +43,7 @@ def train(
     group: ProcessGroup,
     heartbeat: int,
     join_timeout: float,
+    stuck_after: float,
     exit_handler: ExitHandler,
     startup: StartupTimer,
 ) -> dict[str, Any]:
@@ -54,7 +56,7 @@ def train(
     startup.lap('imports')
     prepare_backend(config.mesh, processes=group.count, deterministic=config.deterministic)
     with Preemption(info, processes=group.count) as preemption, contextlib.ExitStack() as stack:
-        group = exit_handler.connect(group, heartbeat=heartbeat, timeout=join_timeout)
+        group = exit_handler.connect(group, heartbeat=heartbeat, timeout=join_timeout, stuck_after=stuck_after)
         preemption.start_sync()
         if group.index == 0 and config.tracking:
             check_tracker(config.tracking)
@@ -78,9 +80,11 @@ def train(
             dtype=run.dtype,
         )
         startup.lap('dataset')
+        PROGRESS.enter('last checkpoint')
         result = train_run(
             run, dataset=dataset, evaluate=evaluate, workdir=workdir, startup=startup, preemption=preemption
         )
+    PROGRESS.enter('end')
     sync_hosts('end')
     return result
 
@@ -107,7 +111,9 @@ def train_run(
     """
     config, silent = run.config, jax.process_index() > 0
     mean_image = np.asarray(centre_crop(dataset.mean_image, run.variant.input_size))
-    with Checkpointer(workdir, keep=config.keep_checkpoints, on_failed_save=config.on_failed_save) as checkpointer:
+    with Checkpointer(
+        workdir, keep=config.keep_checkpoints, is_permanent=run.is_permanent, on_failed_save=config.on_failed_save
+    ) as checkpointer:
         restore = functools.partial(restore_or_init, run, mean_image, checkpointer)
         state, data_order, tested = restore()
         start = int(state.step)
@@ -142,6 +148,7 @@ def train_run(
             tester = Tester(run=run, evaluate=evaluate, logger=logger, preemption=preemption)
             trainer = Trainer(**shared, state=state, tester=tester, recovery=recovery, startup=startup)
             centre = trainer.train(tested=tested) if start < run.steps else None
+            PROGRESS.enter('last checkpoint')
             checkpointer.wait()
             stopwatch = trainer.stopwatch
             try:
@@ -161,6 +168,7 @@ def train_run(
 
 def _open_in_turn(config: Config, group: ProcessGroup) -> Dataset:
     """Opens the dataset, one process after another: only the first on each disk has to render the embedded one."""
+    PROGRESS.enter('dataset')
     for index in range(group.count):
         if index == group.index:
             dataset = open_or_render(config.dataset, config.data_dir).check_variant(make_variant(config))

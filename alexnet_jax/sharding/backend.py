@@ -10,11 +10,16 @@ pages, every one a fault that the kernel answers by clearing it.
 from __future__ import annotations
 
 import ctypes
+import functools
+import hashlib
+import importlib.metadata
 import os
 import pathlib
 import platform
+import tempfile
 from typing import TYPE_CHECKING
 
+from alexnet_jax.console import info
 from alexnet_jax.errors import InputError
 
 if TYPE_CHECKING:
@@ -31,6 +36,7 @@ _TIMEOUTS = (
     '--xla_cpu_collective_call_warn_stuck_timeout_seconds=120 --xla_cpu_collective_call_terminate_timeout_seconds=1200'
 )
 _DETERMINISTIC = '--xla_gpu_deterministic_ops=true --xla_gpu_autotune_level=0'
+_CPUINFO = pathlib.Path('/proc/cpuinfo')
 _DETERMINISTIC_THREADS = 8  # of XLA:CPU's pool: how sums are split follows from it, and so their last bit
 # XLA:CPU's newer library runs this network's grouped convolutions 4-5x slower than Eigen, and single matrix products
 # faster: it is asked for those alone. GPU and TPU take their compilers' defaults.
@@ -64,7 +70,7 @@ def prepare_backend(mesh: tuple[int, int], *, processes: int = 1, deterministic:
     """Gives the CPU backend as many virtual devices as `mesh` (data, tower) needs, and caches compiled programs.
 
     Call it before JAX starts its backend. GPUs and TPUs are what they are: `make_mesh` says when there are too few.
-    The cache is in $XDG_CACHE_HOME/alexnet_jax/xla (~/.cache by default), or where JAX_COMPILATION_CACHE_DIR says.
+    The cache is where `find_program_cache` says; where nothing can be kept there is none, and one line says so.
     With `deterministic`, GPUs give the same numbers in every run of one layout, at some speed, and CPUs the same with
     every number of cores and of processes. `InputError` where the run's `processes` cannot share the mesh evenly.
     """
@@ -82,11 +88,67 @@ def prepare_backend(mesh: tuple[int, int], *, processes: int = 1, deterministic:
     # A process that was stopped for a while, or a slow machine with a large batch, is not stuck after XLA's 40 seconds.
     ours = f'{_TIMEOUTS} {_DETERMINISTIC}' if deterministic else _TIMEOUTS
     os.environ['XLA_FLAGS'] = f'{ours} {os.environ.get("XLA_FLAGS", "")}'.strip()
-    if 'JAX_COMPILATION_CACHE_DIR' not in os.environ:
-        cache = pathlib.Path(os.environ.get('XDG_CACHE_HOME') or pathlib.Path.home() / '.cache')
-        jax.config.update('jax_compilation_cache_dir', str(cache / 'alexnet_jax' / 'xla'))
+    wanted = jax.config.jax_enable_compilation_cache  # type: ignore[attr-defined]
+    cache = find_program_cache() if wanted else None
+    jax.config.update('jax_compilation_cache_dir', cache)
+    if cache and 'JAX_COMPILATION_CACHE_DIR' not in os.environ:
         # By default JAX keeps what took a second: creating a small network's state takes less.
         jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.1)
+
+
+def find_program_cache() -> str | None:
+    """Finds the folder that compiled programs are kept in, and makes it; None, and one line, where none can be written.
+
+    It is what JAX_COMPILATION_CACHE_DIR says, also an address such as gs://..., or a folder below
+    $XDG_CACHE_HOME/alexnet_jax/xla (~/.cache by default) of this machine's kind: hosts may share a home and still not
+    run one another's programs.
+    """
+    chosen = os.environ.get('JAX_COMPILATION_CACHE_DIR')
+    if chosen is not None:
+        return chosen if not chosen or '://' in chosen or _can_keep(chosen) else None
+    try:
+        base = pathlib.Path(os.environ.get('XDG_CACHE_HOME') or pathlib.Path.home() / '.cache')
+    except RuntimeError:  # neither HOME nor an entry of this user's in the system's list
+        _warn_not_kept('this user has no home directory', 'XDG_CACHE_HOME')
+        return None
+    folder = base / 'alexnet_jax' / 'xla' / _describe_machine()
+    return str(folder) if _can_keep(folder) else None
+
+
+def _describe_machine() -> str:
+    """Names what compiled programs depend on: 'jaxlib-0.10.2-x86_64-0123456789ab', the last a hash of what CPUs can do.
+
+    XLA compiles for the CPU that it runs on: a host that loads another one's program can be ended by an instruction
+    that it does not have.
+    """
+    told = ('vendor_id', 'cpu family', 'model', 'flags', 'CPU implementer', 'CPU part', 'CPU variant', 'Features')
+    try:
+        lines = _CPUINFO.read_text().splitlines()
+    except FileNotFoundError:  # not Linux
+        lines = []
+    # Cores may differ from one another; what they can do comes in no order.
+    facts = {' '.join(sorted(line.split())) for line in lines if line.partition(':')[0].strip() in told}
+    digest = hashlib.sha256('\n'.join(sorted(facts) or [platform.processor()]).encode()).hexdigest()[:12]
+    return f'jaxlib-{importlib.metadata.version("jaxlib")}-{platform.machine()}-{digest}'
+
+
+@functools.cache  # says it once for each folder, however often a process prepares its backend
+def _can_keep(folder: str | os.PathLike[str]) -> bool:
+    try:
+        os.makedirs(folder, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            return True
+    except OSError as error:
+        default = 'JAX_COMPILATION_CACHE_DIR' not in os.environ
+        variable = 'XDG_CACHE_HOME' if default else 'JAX_COMPILATION_CACHE_DIR'
+        _warn_not_kept(f'{os.fspath(folder)} cannot be written ({error.strerror})', variable)
+        return False
+
+
+@functools.cache
+def _warn_not_kept(reason: str, variable: str) -> None:
+    remedy = f'set {variable} to a folder to keep them in'
+    info(f'compiled programs are not kept, each start compiles anew: {reason}; {remedy}')
 
 
 def is_cpu_mesh(mesh: Mesh) -> bool:

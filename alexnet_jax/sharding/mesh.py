@@ -41,13 +41,13 @@ def make_mesh(
     found = jax.devices() if devices is None else devices
     wanted, mesh = data * tower, f'a mesh of {data}x{tower} (data x {second})'
     if wanted > len(found):
-        fits = 'a mesh of 1,2' if len(found) >= 2 else 'configs/one_device.py (or a mesh of 1,1)'
         kind = found[0].platform.upper()
-        raise InputError(f'{mesh} needs {wanted} devices, but {len(found)} {kind} device(s) were found: use {fits}')
+        problem = f'{mesh} needs {wanted} devices, but {len(found)} {kind} device(s) were found'
+        raise InputError(f'{problem}: use {_suggest_mesh(data, tower, len(found))}')
     if len(found) % wanted:
         raise InputError(
             f'{mesh} would leave {len(found) % wanted} of {len(found)} devices idle: '
-            f'use one whose product divides {len(found)}'
+            f'use {_suggest_mesh(data, tower, len(found))}, or another whose product divides {len(found)}'
         )
     without = {*range(jax.process_count())} - {device.process_index for device in found[:wanted]}
     if devices is None and without:
@@ -58,6 +58,16 @@ def make_mesh(
     # Auto axes: shard_map makes the program explicit, and takes inputs that are not placed yet.
     # `jax.make_mesh` would default to Explicit ones, with which shard_map refuses those.
     return Mesh(np.array(found[:wanted]).reshape(data, tower), (DATA, second), axis_types=(AxisType.Auto,) * 2)
+
+
+def _suggest_mesh(data: int, tower: int, devices: int) -> str:
+    """Names the largest mesh that leaves none of `devices` idle and divides every batch that data x tower divides."""
+    for second in (tower, min(tower, 2), 1):
+        for first in range(min(data, devices // second), 0, -1):
+            if data % first == 0 and devices % (first * second) == 0:
+                named = f'a mesh of {first},{second}'
+                return named if first * second > 1 else f'configs/one_device.py (or {named})'
+    raise AssertionError('1,1 fits always')
 
 
 def parse_mesh(words: Sequence[str]) -> tuple[int, int]:

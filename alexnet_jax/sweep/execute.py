@@ -71,4 +71,6 @@ def write_best_runs_report(record: SweepRecord) -> None:
         info('no report: no run is finished')
         return
     command = [sys.executable, '-m', 'alexnet_jax', 'report', f'--output={record.root / "report.html"}']
-    subprocess.run([*command, *(f'--workdir={record.root / name}' for name in names)], check=False)
+    command += [f'--workdir={record.root / name}' for name in names]
+    # In a session of its own: a terminal's Ctrl-C reaches this process alone, which ends the other.
+    subprocess.run(command, check=False, start_new_session=True)

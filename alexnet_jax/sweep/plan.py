@@ -5,7 +5,6 @@ Values of points are parsed as those of --config.KEY=VALUE are: from text, by ml
 
 import copy
 import dataclasses
-import difflib
 import functools
 import hashlib
 import pathlib
@@ -19,6 +18,7 @@ import ml_collections
 from absl import flags
 from ml_collections import config_flags
 
+from alexnet_jax.console import suggest
 from alexnet_jax.errors import InputError
 from alexnet_jax.training.config import Config
 from alexnet_jax.training.validation import validate_config
@@ -87,11 +87,9 @@ def parse_values(base: ml_collections.ConfigDict, key: str, text: str) -> list[A
 
 
 def check_key(base: ml_collections.ConfigDict, key: str) -> None:
-    """Raises InputError with the nearest known key where the config has no `key`."""
+    """Raises InputError with what is known where the config has no `key`."""
     if key not in base:
-        near = difflib.get_close_matches(str(key), list(base), n=1, cutoff=0.5)
-        hint = f'did you mean {near[0]!r}?' if near else 'alexnet_jax/training/config.py has them all'
-        raise InputError(f'unknown config key {key!r}: {hint}')
+        raise InputError(f'unknown config key {key!r}: {suggest(str(key), base)}')
 
 
 def apply_overrides(base: ml_collections.ConfigDict, overrides: dict[str, Any]) -> ml_collections.ConfigDict:

@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager
 from typing import IO, Any
 
 from alexnet_jax.errors import InputError
-from alexnet_jax.files import hold_lock, try_lock, write_json
+from alexnet_jax.files import hold_lock, is_litter, try_lock, write_json
 from alexnet_jax.sweep.plan import Plan, Point
 
 FILE = 'sweep.json'
@@ -60,7 +60,7 @@ class SweepRecord:
         """Loads the points of earlier starts, which had the same config and search, or there were no points."""
         path = self.root / FILE
         if not path.exists():
-            if any(not file.name.startswith('.') for file in self.root.iterdir()):
+            if any(not file.name.startswith('.') and not is_litter(file.name) for file in self.root.iterdir()):
                 raise InputError(f'{self.root} is not empty and holds no sweep: choose another --workdir')
             return {}
         try:

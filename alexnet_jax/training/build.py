@@ -35,6 +35,7 @@ class Run:
       lighting_steps: steps, from the first, in which lighting is added.
       dtype: of activations and products; None: that of the parameters, float32.
       evaluate_every, checkpoint_every: steps between validations and between checkpoints, at least 1.
+      keep_every: steps between checkpoints that stay for good; 0: none.
     """
 
     config: Config
@@ -51,6 +52,7 @@ class Run:
     dtype: DTypeLike | None
     evaluate_every: int
     checkpoint_every: int
+    keep_every: int
 
     def make_train_step(self) -> Any:
         """Makes the jitted training step, (state, batch) -> (state, metrics); see training.step."""
@@ -65,6 +67,10 @@ class Run:
             clip_norm=self.config.clip_norm,
             lr_multipliers=self.lr_multipliers,
         )
+
+    def is_permanent(self, step: int) -> bool:
+        """Tells whether the checkpoint after `step` stays for good."""
+        return self.keep_every > 0 and step % self.keep_every == 0
 
     def create_state(self, mean_image: np.ndarray) -> TrainState:
         """Creates the state before the first update; `mean_image` is float32 (input_size, input_size, 3), 0..255."""
@@ -107,6 +113,7 @@ def build_run(config: Config, *, num_classes: int, examples: int, mesh: Mesh | N
         dtype=get_model_dtype(config.precision),
         evaluate_every=config.evaluate_every or per_epoch,
         checkpoint_every=config.checkpoint_every or per_epoch,
+        keep_every=config.keep_every_epochs * per_epoch,
     )
 
 

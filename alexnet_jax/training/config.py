@@ -193,7 +193,7 @@ class Config:
             'increasing numbers, each above 0 and below 2**31',
             lambda value: is_sequence(value) and all(map(_is_epochs, value)) and list(value) == sorted(set(value)),
         ),
-        'of schedule steps (CHM layer-params-145.cfg: "epoch 25", 51, 79)',
+        'of schedule steps (CHM layers/layer-params-145.cfg: "epoch 25", 51, 79)',
     )
     patience: int = _make_key(
         5, _make_whole_number_rule(1), 'of schedule plateau: tests without a better error before a drop'
@@ -208,6 +208,11 @@ class Config:
     evaluate_every: int = _make_key(0, _make_whole_number_rule(0), 'steps between validations; 0: once an epoch')
     checkpoint_every: int = _make_key(0, _make_whole_number_rule(0), 'steps between checkpoints; 0: once an epoch')
     keep_checkpoints: int = _make_key(3, _make_whole_number_rule(1), 'the latest ones; the best is kept besides')
+    keep_every_epochs: int = _make_key(
+        0,
+        _make_whole_number_rule(0),
+        'epochs between checkpoints that stay for good, besides the latest and the best; 0: none',
+    )
     log_every: int = _make_key(20, _make_whole_number_rule(1), 'steps between lines of the log')
     on_non_finite: str = _make_key(
         'stop',

@@ -26,15 +26,15 @@ def paper_sgd(
     """Makes the update rule; call `update(gradients, state, parameters, learning_rate=..., lr_multipliers={})`.
 
     With `bias_learning_rate=...` too, that is what biases' rates are a multiple of, whatever their layer's factor: CHM
-    layer-params-145.cfg has drops of epsW alone, and epsB is 0.02 in the end.
+    layers/layer-params-145.cfg has drops of epsW alone, and epsB is 0.02 in the end.
 
     `lr_multipliers`, {layer: 0-d array}, multiply the rate of some layers. A layer whose multiplier is 0 is not moved
-    by its old momentum either: cuda-convnet leaves out its update (CHM weights.cu, Weights::update).
+    by its old momentum either: cuda-convnet leaves out its update (CHM src/weights.cu, Weights::update).
 
     Args:
       momentum: 0.9 in the paper.
-      weight_decay: 5e-4 in the paper, times the learning rate; on kernels only (CHM layer-params-145.cfg: wcB is 0).
-      bias_rate: learning rate of biases in multiples of the kernels' (paper 1, CHM layer-params-145.cfg 2).
+      weight_decay: 5e-4 in the paper, times the learning rate; on kernels only, as in CHM layers/layer-params-145.cfg.
+      bias_rate: learning rate of biases in multiples of the kernels' (paper 1, CHM layers/layer-params-145.cfg 2).
       weight_decay_multipliers: {layer: multiple of `weight_decay`}, of those where it is not 1.
     """
 

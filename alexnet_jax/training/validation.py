@@ -4,6 +4,7 @@ from typing import Any
 
 import ml_collections
 
+from alexnet_jax.console import suggest
 from alexnet_jax.errors import InputError
 from alexnet_jax.model.ablations import CONTAINED, ablate
 from alexnet_jax.model.zoo import NETWORKS
@@ -28,7 +29,7 @@ def validate_config(config: ml_collections.ConfigDict) -> Config:
     """
     for key in config:
         if key not in KEYS:
-            raise InputError(f'unknown config key {key!r}: known are {", ".join(sorted(KEYS))}')
+            raise InputError(f'unknown config key {key!r}: {suggest(key, KEYS)}')
     for key, field in KEYS.items():
         if key not in config:
             raise InputError(f'config key {key!r} is missing')
@@ -105,9 +106,10 @@ def _check_parts(config: Config) -> None:
             raise InputError(f'config.without names {name}, which config.variant {whole.name} has not: leave it out')
     if trick and any(layer.reads == 'tower' for layer in ablate(whole, config.without).dense):
         key = 'config.without names exchange' if 'exchange' in config.without else f'config.variant is {whole.name}'
+        mesh = '' if config.mesh[1] <= 2 else f' --config.mesh={config.mesh[0]},2'
         raise InputError(
             f'{key}, whose towers have fully connected layers of their own, and one weird trick has them split '
-            f'otherwise: use --config.parallelism=two_device'
+            f'otherwise: use --config.parallelism=two_device{mesh}'
         )
     if not whole.divisible and config.mesh[1] > 1 and not trick:
         raise InputError(

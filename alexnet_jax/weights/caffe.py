@@ -1,7 +1,7 @@
 """Reads Caffe's files: bvlc_alexnet and bvlc_reference_caffenet as .caffemodel, and mean images as .binaryproto.
 
-Source: BVLC/caffe src/caffe/proto/caffe.proto, whose field numbers are below; models/*/train_val.prototxt for what the
-networks are. Their weights have the same shapes; the order of normalising and pooling tells them apart.
+Source: BVLC/caffe src/caffe/proto/caffe.proto, with field numbers in caffe_layers.py; models/*/train_val.prototxt for
+what the networks are. Their weights have the same shapes; the order of normalising and pooling tells them apart.
 """
 
 import math
@@ -15,13 +15,14 @@ from alexnet_jax.data.augment import centre_crop
 from alexnet_jax.errors import InputError
 from alexnet_jax.files import map_file
 from alexnet_jax.model.network import Network, NetworkName
+from alexnet_jax.weights.caffe_layers import CAFFE, list_layers
+from alexnet_jax.weights.layer_sequence import check_layers, infer_variant
 from alexnet_jax.weights.layout import LAYERS, Params, convert_to_channels_last, infer_name
 from alexnet_jax.weights.metadata import make_flat_mean, make_foreign_network
 from alexnet_jax.weights.proto_messages import (
     BYTES,
     MalformedError,
     list_outer_fields,
-    make_message_classes,
     parse_message,
 )
 
@@ -29,31 +30,6 @@ from alexnet_jax.weights.proto_messages import (
 # models/bvlc_googlenet/train_val.prototxt, mean_value 104, 117, 123 in the order BGR.
 MEAN_RGB = (123.0, 117.0, 104.0)
 BY_NAME = {'AlexNet': 'caffe_alexnet', 'CaffeNet': 'caffenet'}  # `name:` of the two train_val.prototxt
-
-# A NetParameter has its layers in one of two forms, and a BlobProto its shape: `shape`, or four sizes before that was.
-_CAFFE = make_message_classes(
-    'alexnet_jax.caffe',
-    {
-        'NetParameter': {
-            'name': (1, 'string'),
-            'layers': (2, ['V1LayerParameter']),
-            'layer': (100, ['LayerParameter']),
-        },
-        'LayerParameter': {'type': (2, 'string'), 'blobs': (7, ['BlobProto'])},
-        'V1LayerParameter': {'type': (5, 'int64'), 'blobs': (6, ['BlobProto'])},
-        'BlobProto': {
-            'num': (1, 'int64'),
-            'channels': (2, 'int64'),
-            'height': (3, 'int64'),
-            'width': (4, 'int64'),
-            'data': (5, ['float']),
-            'shape': (7, 'BlobShape'),
-            'double_data': (8, ['double']),
-        },
-        'BlobShape': {'dim': (1, ['int64'])},
-    },
-)
-_V1_TYPES = {4: 'Convolution', 14: 'InnerProduct', 15: 'LRN', 17: 'Pooling'}  # V1LayerParameter.LayerType
 
 
 def is_caffe(content: memoryview) -> bool:
@@ -68,34 +44,34 @@ def load_caffe(path: pathlib.Path, *, variant: str | None = None) -> Network:
       InputError: it is none, or damaged, or does not say which of the two it is, where `variant` does not either.
     """
     try:
-        net = parse_message(_CAFFE.NetParameter, map_file(path))
-        layers = [(layer.type, layer.blobs) for layer in net.layer]
-        layers += [(_V1_TYPES.get(layer.type, ''), layer.blobs) for layer in net.layers]
-        arrays = _name_arrays([[_get_array(blob) for blob in blobs] for _, blobs in layers if blobs])
+        net = parse_message(CAFFE.NetParameter, map_file(path))
+        listed = [*net.layers, *net.layer]
+        layers = list_layers(listed)
+        whole = any(layer.kind not in ('Conv', 'Flatten', 'Gemm') for layer in layers)  # not only those with weights
+        stated = infer_variant([layer.kind for layer in layers]) or BY_NAME.get(net.name)
+        if whole:
+            # One that lacks LRN or pooling is compared too, to name what it lacks.
+            check_layers(stated or 'caffe_alexnet', layers)
+        arrays = _name_arrays([[_get_array(blob) for blob in layer.blobs] for layer in listed if layer.blobs])
     except MalformedError as error:
-        raise InputError(f'{path} is no .caffemodel of an AlexNet, or damaged: {error}') from error
-    stated = infer_variant([kind for kind, _ in layers]) or BY_NAME.get(net.name)
-    del net, layers  # its arrays have been copied
-    either = ' or '.join(BY_NAME.values())
+        raise InputError(
+            f'{path} is no .caffemodel of an AlexNet that is known here, or damaged: {error}. Read are bvlc_alexnet '
+            'and bvlc_reference_caffenet, with any number of classes'
+        ) from error
+    del net, listed  # its arrays have been copied
+    one, other = BY_NAME.values()
     if variant not in (None, *BY_NAME.values()):
-        raise InputError(f'{path} is a .caffemodel: it may be --variant={either}')
+        raise InputError(f'{path} is a .caffemodel: it may be --variant={one} or {other}')
     if variant and stated and variant != stated:
         raise InputError(f'{path} says that it is {stated}, not --variant={variant}')
     chosen = variant or stated
     if chosen is None:
         raise InputError(
             f'{path} does not say which network it is: make it a file that does, alexnet convert '
-            f'--weights={path} --variant={either} --to=safetensors'
+            f'--weights={path} --variant={one} --to=safetensors --output=FILE.safetensors, or --variant={other}'
         )
     name = infer_name(chosen, arrays)
     return make_caffe_network(name, convert_to_channels_last(name, arrays, source=path), source=str(path))
-
-
-def infer_variant(kinds: list[str]) -> str | None:
-    """Infers which of the two it is from whether the first LRN comes before the first Pooling; None: one is missing."""
-    if 'LRN' not in kinds or 'Pooling' not in kinds:
-        return None
-    return 'caffe_alexnet' if kinds.index('LRN') < kinds.index('Pooling') else 'caffenet'
 
 
 def make_caffe_network(name: NetworkName, params: Params, *, source: str) -> Network:
@@ -126,7 +102,7 @@ def parse_mean(text: str, size: int, *, record_size: int) -> np.ndarray:
             raise InputError(f'--mean={text}: pixels are 0..255')
         return make_flat_mean((red, green, blue), size)
     try:
-        bgr = _get_array(parse_message(_CAFFE.BlobProto, map_file(pathlib.Path(text))))
+        bgr = _get_array(parse_message(CAFFE.BlobProto, map_file(pathlib.Path(text))))
     except MalformedError as error:
         raise InputError(f'--mean={text} is no .binaryproto of Caffe: {error}; or give R,G,B') from error
     bgr = bgr.reshape(bgr.shape[-3:])

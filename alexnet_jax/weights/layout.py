@@ -43,7 +43,9 @@ def check_params(name: NetworkName, params: Params, *, source: object) -> Params
       InputError: a layer is missing, too many, of another shape, or holds infinities or NaN.
     """
     if difference := _describe_difference(name, params):
-        raise InputError(f'{source} does not hold the weights of {format_name(name)}: {difference}')
+        raise InputError(
+            f'{source} does not hold the weights of {format_name(name)}: {difference}; give a file of that network'
+        )
     with np.errstate(over='ignore'):  # what is too large for float32 is found below
         rounded = jax.tree.map(lambda array: np.ascontiguousarray(array, np.float32), params)
     for path, array in flatten(rounded).items():

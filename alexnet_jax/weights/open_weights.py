@@ -7,18 +7,18 @@ from alexnet_jax.errors import InputError
 from alexnet_jax.files import map_file
 from alexnet_jax.model.network import Network
 from alexnet_jax.model.zoo import VARIANTS
-from alexnet_jax.weights import caffe, onnx_read, safetensors_file, torch_file, torchvision
+from alexnet_jax.weights import caffe, npz, onnx_read, safetensors_file, torch_file, torchvision
 from alexnet_jax.weights.metadata import FORMAT_KEY
-
-KNOWN = 'safetensors, ONNX, .caffemodel and state dicts as .pth are read'
+from alexnet_jax.weights.other_files import KNOWN, describe_archive, describe_file, describe_folder
 
 
 def open_weights(path: pathlib.Path | str, *, variant: str | None = None, mean: str | None = None) -> Network:
     """Opens the network in a file.
 
     Args:
-      path: a .safetensors or .onnx file of this project, which says all of itself; torchvision's alexnet as
-        .safetensors, .pth or ONNX; Caffe's bvlc_alexnet or CaffeNet as .caffemodel or ONNX.
+      path: a .safetensors or .onnx file of this project, or the .npz of `checkpoint export`, which say all of
+        themselves; torchvision's alexnet as .safetensors, .pth or ONNX; Caffe's bvlc_alexnet or CaffeNet as .caffemodel
+        or ONNX.
       variant: which network it is, where a foreign file does not say; a key of model.zoo.VARIANTS.
       mean: what a foreign file's network subtracts, where that is not its family's usual colour: 'R,G,B' of 0..255, or
         Caffe's .binaryproto.
@@ -30,10 +30,10 @@ def open_weights(path: pathlib.Path | str, *, variant: str | None = None, mean: 
     if variant is not None and variant not in VARIANTS:
         raise InputError(f'--variant={variant}: there is no such network; give one of {", ".join(VARIANTS)}')
     if path.is_dir():
-        raise InputError(f'{path} is a folder: a run is given as --workdir={path}, weights as a file')
+        raise InputError(f'{path} {describe_folder(path)}')
     network = _load_network(path, variant)
     if variant not in (None, network.name.variant):
-        raise InputError(f'{path} holds {network.name.variant}, not --variant={variant}')
+        raise InputError(f'{path} holds {network.name.variant}, not --variant={variant}: leave that out')
     if mean is None:
         return network
     image = caffe.parse_mean(mean, network.variant.input_size, record_size=network.variant.record_size)
@@ -49,16 +49,28 @@ def _load_network(path: pathlib.Path, variant: str | None) -> Network:
             return torchvision.load_state_dict(arrays, values if FORMAT_KEY in values else None, path=path)
         if FORMAT_KEY in values:
             return safetensors_file.load_network_arrays(arrays, values, path=path)
-        raise InputError(f"{path} does not say which network it holds, and the names are not torchvision's: {KNOWN}")
-    if start.startswith(b'PK\x03\x04'):
+        raise InputError(
+            f"{path} does not say which network it holds, and the names are not torchvision's alexnet's (it has "
+            f'{next(iter(arrays), "none")[:60]}): {KNOWN}'
+        )
+    if torch_file.is_zip(content):
+        names = torch_file.list_members(path)
+        if 'about.npy' in names and 'mean_image.npy' in names:
+            return npz.load_npz(path, variant=variant)
+        # Of a damaged one there are no names, and its reader says so.
+        if names and not any(name.endswith('/data.pkl') for name in names):
+            raise InputError(f'{path} {describe_archive(path, names)}')
+        return torchvision.load_state_dict(torch_file.read_torch(path), path=path)
+    if torch_file.is_legacy(content):
         return torchvision.load_state_dict(torch_file.read_torch(path), path=path)
     if start.startswith(b'\x80'):
         raise InputError(
-            f'{path} is a pickle, which would have to be run to be read: save the state dict as safetensors, '
-            'safetensors.torch.save_file(model.state_dict(), FILE)'
+            f'{path} is a pickle that torch.save did not write, and would have to be run to be read: load it with the '
+            "program that wrote it, and write its arrays, by torchvision's names, with "
+            'safetensors.numpy.save_file(arrays, FILE)'
         )
     if onnx_read.is_onnx(content):
         return onnx_read.load_onnx(path)
     if caffe.is_caffe(content):
         return caffe.load_caffe(path, variant=variant)
-    raise InputError(f'{path} is no file of weights that is known here: {KNOWN}')
+    raise InputError(f'{path} {describe_file(path, content)}')

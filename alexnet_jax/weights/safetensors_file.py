@@ -20,7 +20,7 @@ from alexnet_jax.weights.layout import check_params, flatten, unflatten
 from alexnet_jax.weights.metadata import check_hashes, make_metadata, parse_metadata
 
 MEAN_IMAGE = 'mean_image'
-_FLOATS = ('F64', 'F32', 'F16', 'BF16')
+_READ = ('F64', 'F32', 'F16', 'BF16', 'I64', 'I32', 'I16', 'I8', 'U8', 'BOOL')
 
 
 def save_safetensors(network: Network, path: pathlib.Path) -> None:
@@ -66,17 +66,21 @@ def read_safetensors(path: pathlib.Path) -> tuple[dict[str, np.ndarray], dict[st
     """Reads all arrays and the metadata of a .safetensors file; BF16, which NumPy does not know, as float32.
 
     Raises:
-      InputError: it is damaged, or holds other types than floating-point numbers.
+      InputError: it is damaged, or holds numbers of fewer bits than NumPy's.
     """
     try:
         with safetensors.safe_open(path, framework='numpy') as file:
             arrays = {}
             for name in list(file.keys()):
                 kind = file.get_slice(name).get_dtype()
-                if kind not in _FLOATS:
-                    raise InputError(f'{path} holds {name} as {kind}: only {", ".join(_FLOATS)} are read')
+                if kind not in _READ:
+                    raise InputError(
+                        f'{path} holds {name} as {kind}: save it as floats, {", ".join(_READ[:4])} are read'
+                    )
                 array = file.get_tensor(name)
                 arrays[name] = array.astype(np.float32) if kind == 'BF16' else array
             return arrays, file.metadata() or {}
     except (OSError, safetensors.SafetensorError) as error:
-        raise InputError(f'{path} cannot be read as safetensors: {" ".join(str(error).split())}') from error
+        raise InputError(
+            f'{path} cannot be read as safetensors: {" ".join(str(error).split())}; copy it again'
+        ) from error

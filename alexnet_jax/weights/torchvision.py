@@ -5,10 +5,11 @@ Source: torchvision/models/alexnet.py, `class AlexNet` for the names, `AlexNet_W
 
 import dataclasses
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 
+from alexnet_jax.console import info
 from alexnet_jax.errors import InputError
 from alexnet_jax.model.network import Network, NetworkName
 from alexnet_jax.weights.layout import (
@@ -39,9 +40,15 @@ NAMES = {
 }
 
 
+# What DataParallel, torch.compile, FSDP and activation checkpointing put before a module's names, anywhere.
+_WRAPPERS = ('module', '_orig_mod', '_fsdp_wrapped_module', '_checkpoint_wrapped_module')
+_BESIDE = ('criterion', 'loss', 'metric')  # begin names of what a trainer keeps beside the network
+_COPIES = ('ema', 'averag', 'swa', 'teacher')  # are in names of copies of the network
+
+
 def is_state_dict(tensors: Mapping[str, np.ndarray]) -> bool:
-    """Tells whether arrays of these names are torchvision's."""
-    return any(name.removeprefix('module.') == NAMES['conv1/kernel'] for name in tensors)
+    """Tells whether arrays of these names are torchvision's, whatever stands before the names."""
+    return bool(_find_prefixes(map(_unwrap, tensors)))
 
 
 def load_state_dict(
@@ -52,9 +59,7 @@ def load_state_dict(
     Raises:
       InputError: they are not the tensors of that network, or not as `save_torchvision` wrote them.
     """
-    tensors = {name.removeprefix('module.'): tensor for name, tensor in tensors.items()}  # of DataParallel
-    if others := [name for name in tensors if name not in NAMES.values()]:
-        raise InputError(f"{path} is no state dict of torchvision's alexnet: it holds {others[0][:60]} too")
+    tensors = _select(tensors, path)
     arrays = {ours: tensors[theirs] for ours, theirs in NAMES.items() if theirs in tensors}
     if values is None:
         name = infer_name(VARIANT, arrays)
@@ -63,6 +68,59 @@ def load_state_dict(
     network = parse_metadata(values, path=path)
     params = convert_to_channels_last(network.name, arrays, source=path)
     return check_hashes(dataclasses.replace(network, params=params), values, path=path)
+
+
+def _unwrap(name: str) -> str:
+    return '.'.join(part for part in name.split('.') if part not in _WRAPPERS)
+
+
+def _find_prefixes(names: Iterable[str]) -> list[str]:
+    """Finds what stands before torchvision's names: '', or 'model.' of a LightningModule; several of several copies."""
+    first = NAMES['conv1/kernel']
+    return [name.removesuffix(first) for name in names if name == first or name.endswith(f'.{first}')]
+
+
+def _select(tensors: Mapping[str, np.ndarray], path: pathlib.Path) -> dict[str, np.ndarray]:
+    """Selects the network's tensors, by torchvision's names; nothing that belongs to a network is left out."""
+    unwrapped = {_unwrap(name): tensor for name, tensor in tensors.items()}
+    if len(unwrapped) < len(tensors):
+        raise InputError(f'{path} holds a name twice, with and without module.: save the state dict of one network')
+    prefixes = _find_prefixes(unwrapped)
+    originals = [prefix for prefix in prefixes if not any(copy in prefix.lower() for copy in _COPIES)] or prefixes
+    if len(originals) > 1:
+        raise InputError(
+            f'{path} holds several networks, named {", ".join(prefix + "features" for prefix in originals)[:120]}: '
+            'save the state dict of one of them'
+        )
+    (prefix,) = originals or ['']
+    if len(prefixes) > 1:
+        others = ', '.join(f'{other}features' for other in prefixes if other != prefix)
+        info(f'{path}: its {prefix}features is read, and not {others[:120]}')
+    copies = tuple(other for other in prefixes if other != prefix and not prefix.startswith(other))
+    selected = {}
+    for name, tensor in unwrapped.items():
+        own = name.removeprefix(prefix) if name.startswith(prefix) else ''
+        if own in NAMES.values():
+            if tensor.dtype.kind != 'f':
+                raise InputError(f'{path} holds {name[:60]} as {tensor.dtype}: save it as floating-point numbers')
+            selected[own] = tensor
+        elif not _is_beside(name, tensor, copies, prefix):
+            raise InputError(
+                f"{path} is no state dict of torchvision's alexnet: it holds {name[:60]} too. That is another network, "
+                'and only its layers are read, with any number of classes'
+            )
+    return selected
+
+
+def _is_beside(name: str, tensor: np.ndarray, copies: tuple[str, ...], prefix: str) -> bool:
+    """Tells whether a tensor is a copy's, a loss's, or a counter, such as AveragedModel's n_averaged."""
+    first, last = name.split('.')[0].lower(), name.split('.')[-1]
+    beside = not prefix.lower().startswith(first) and (first.startswith(_BESIDE) or 'ema' in first.split('_'))
+    return (
+        name.startswith(copies)
+        or beside
+        or (tensor.dtype.kind in 'iu' and tensor.size == 1 and last != 'num_batches_tracked')
+    )
 
 
 def save_torchvision(network: Network, path: pathlib.Path) -> list[str]:
@@ -76,7 +134,7 @@ def save_torchvision(network: Network, path: pathlib.Path) -> list[str]:
     if network.name != NetworkName(VARIANT, network.name.width):
         raise InputError(
             f'torchvision has no {format_name(network.name)}, its AlexNet is {VARIANT}: '
-            'write --to=safetensors or --to=onnx'
+            f'write --to=safetensors{" or --to=onnx" if all(conv.shared for conv in network.variant.convs) else ""}'
         )
     colour = get_mean_colour(network.mean_image)
     flat = make_flat_mean(colour, network.variant.input_size)

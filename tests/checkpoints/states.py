@@ -43,11 +43,11 @@ def assert_same_bits(state, values):
         assert found.tobytes() == expected.tobytes(), jax.tree_util.keystr(path)
 
 
-def write_empty(folder, step, *, top1_error=None):
+def write_empty(folder, step, *, top1_error=None, permanent=False):
     """A checkpoint that holds nothing but its manifest."""
     path = folder / f'checkpoints/{step}/hashes'
     path.mkdir(parents=True)
-    Manifest(step, time.time(), {}, {}, top1_error).write(path)
+    Manifest(step, time.time(), {}, {}, top1_error, permanent=permanent).write(path)
 
 
 def largest_file(folder, step):

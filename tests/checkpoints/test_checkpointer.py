@@ -24,6 +24,7 @@ from checkpoints.states import (
 
 from alexnet_jax.checkpoints import orbax_io
 from alexnet_jax.checkpoints.checkpointer import Checkpointer, SaveError
+from alexnet_jax.checkpoints.inspect import format_checkpoints
 from alexnet_jax.checkpoints.manifest import DamagedError, list_steps, read_manifest
 from alexnet_jax.errors import InputError
 from alexnet_jax.sharding.mesh import parameter_specs, shardings
@@ -112,6 +113,32 @@ def test_checkpointer_keeps_the_latest_and_the_best(tmp_path):
     assert list_names(tmp_path) == ['5', '6']
 
 
+def test_checkpointer_keeps_the_permanent_ones_besides(tmp_path):
+    def delete_old(**options):
+        with Checkpointer(tmp_path, keep=1, **options):
+            pass
+        return list_names(tmp_path)
+
+    for step in (2, 3):
+        write_empty(tmp_path, step)
+    write_empty(tmp_path, 5, top1_error=0.1)
+    write_empty(tmp_path, 6, top1_error=0.2)
+    assert delete_old(is_permanent=lambda step: step % 3 == 0) == ['3', '5', '6']  # 5 is the best, 6 the latest
+    write_empty(tmp_path, 7, permanent=True)
+    write_empty(tmp_path, 8)
+    assert delete_old() == ['5', '7', '8']  # by what it says of itself, whatever the run is now started with
+
+
+def test_save_says_in_the_manifest_that_a_checkpoint_is_permanent(tmp_path):
+    with Checkpointer(tmp_path, keep=1, is_permanent=lambda step: step % 3 == 0) as checkpointer:
+        for step in (3, 4):
+            checkpointer.save(make_state((1, 1), step)[0])
+    assert [read_manifest(tmp_path / f'checkpoints/{step}').permanent for step in (3, 4)] == [True, False]
+    table, whole = format_checkpoints(tmp_path, verify=False)
+    assert whole
+    assert [line.split('  ')[-1].strip() for line in table.splitlines()] == ['state', 'ok, permanent', 'ok']
+
+
 @pytest.mark.parametrize('refused', ['rename', 'rmtree'])
 def test_checkpointer_deletes_the_next_time_what_storage_refuses_now(tmp_path, monkeypatch, refused):
     """NFS does so with what somebody reads."""
@@ -171,6 +198,14 @@ def damage_delete(path):
 def test_restore_refuses_damaged_arrays_in_one_line(copied, damage):
     damage(largest_file(copied, 7))
     assert_refused(copied)
+
+
+def test_restore_needs_none_of_orbax_s_commit_success_files(good, copied):
+    files = list((copied / 'checkpoints/7').rglob('commit_success.txt'))
+    assert [file.parent.name for file in sorted(files)] == ['7', 'hashes', 'state']
+    for file in files:
+        file.unlink()
+    assert_same_bits(restore(copied, (1, 2)), good[1])
 
 
 def test_restore_refuses_another_network(copied):

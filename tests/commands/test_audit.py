@@ -62,12 +62,17 @@ def test_audit_on_2x2_finds_the_four_exchanges_and_one_mean(program_cache):
     assert len(automatic) > 2 * len(TOWER_MESSAGES)
     assert {'conv2', 'conv4', 'conv5'} <= {m['layer'] for m in automatic}
     assert "total over 'tower': 7 collectives, 58,624 bytes received" in text
+    # All images and their gradients at conv2, conv4 and conv5, where the other pair's are gathered: 8 images, 4 bytes.
+    others = 4 * 4 * (27 * 27 * (6 + 16) + 13 * 13 * (24 + 24 + 24 + 16))
+    grouped = [m for m in report['automatic'] if m['layer'] in ('conv2', 'conv4', 'conv5') and m['op'] == 'all-gather']
+    assert sum(m['bytes'] for m in grouped if m['axis'] == 'data') == others
+    assert f'{sum(m["bytes"] for m in grouped):,} bytes' in text and 'openxla/xla/issues/47945' in text
 
 
 def test_audit_refuses_a_wrong_option_in_one_line(program_cache):
     process = cli.run('audit', '--config=configs/two_device.py', '--config.widht=1', cache=program_cache)
     assert process.returncode == 1
-    assert process.stderr == 'error: unknown config key \'widht\': Did you mean "width" instead of "widht"?\n'
+    assert process.stderr == "error: unknown config key 'widht': did you mean 'width'?\n"
 
 
 def test_audit_refuses_unknown_hardware_in_one_line(program_cache):

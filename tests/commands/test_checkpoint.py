@@ -15,6 +15,7 @@ from alexnet_jax.checkpoints import inspect
 from alexnet_jax.checkpoints.checkpointer import Checkpointer
 from alexnet_jax.checkpoints.manifest import DamagedError
 from alexnet_jax.errors import InputError
+from alexnet_jax.weights.open_weights import open_weights
 
 pytestmark = pytest.mark.slow
 
@@ -95,6 +96,9 @@ def test_checkpoint_export_writes_what_was_saved(finished, checkpoint, tmp_path)
         for name, x in sorted(arrays.items())
     ]
     assert hashlib.sha256('\n'.join(lines).encode()).hexdigest() in process.stdout
+    found = open_weights(tmp_path / 'w.npz')  # and --weights takes it
+    assert (found.name.variant, found.name.width, found.about['step']) == ('released', 0.0625, 4)
+    np.testing.assert_array_equal(found.params['conv1']['kernel'], expected['conv1/kernel'])
 
 
 def test_checkpoint_export_refuses_what_is_damaged_or_not_there(finished, spoilt, tmp_path):

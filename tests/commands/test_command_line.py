@@ -54,3 +54,30 @@ def test_exit_without_reader_leaves_no_traceback(command):
 def test_exit_without_reader_keeps_the_error_of_another_pipe():
     with pytest.raises(BrokenPipeError), exit_without_reader():
         raise BrokenPipeError
+
+
+def test_run_command_prints_names_that_are_not_text():
+    program = r"""
+import types
+from alexnet_jax.commands.command_line import parse_options, run_command
+module = types.ModuleType('verb')
+module.parse, module.main = parse_options, lambda argv: print('caf\udce9')
+run_command(module)
+"""
+    run = subprocess.run([sys.executable, '-c', program], capture_output=True, text=True, check=False)
+    assert (run.returncode, run.stdout, run.stderr) == (0, 'caf\\udce9\n', '')
+
+
+def test_run_verb_names_the_process_in_one_word():
+    """The kernel keeps the name in parentheses among words: of two, not all who read it find the next."""
+    code = """
+import pathlib, sys, types
+from absl import flags
+from alexnet_jax.commands.dispatch import run_verb
+from alexnet_jax.commands.interrupts import Interrupts
+name = lambda argv: print(pathlib.Path('/proc/self/stat').read_text().split()[1])
+sys.modules['alexnet_jax.commands.named'] = types.SimpleNamespace(__name__='named', main=name, parse=flags.FLAGS)
+run_verb('named', [], Interrupts())
+"""
+    done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, cwd=cli.ROOT)
+    assert done.stdout == '(alexnet-named)\n', done.stderr

@@ -1,6 +1,7 @@
 """`alexnet evaluate`: what it writes and prints, alone, of several networks and in several processes."""
 
 import csv
+import dataclasses
 import json
 import re
 import subprocess
@@ -16,7 +17,7 @@ from alexnet_jax.distributed.hosts import ProcessGroup
 from alexnet_jax.errors import InputError
 from alexnet_jax.evaluation import evaluate_networks as evaluating
 from alexnet_jax.evaluation.evaluate_networks import EvaluationSettings, evaluate_networks
-from alexnet_jax.evaluation.open_networks import NetworkArgs, list_remarks, open_test_dataset
+from alexnet_jax.evaluation.open_networks import NetworkArgs, list_remarks, match_classes, open_test_dataset
 from alexnet_jax.weights.safetensors_file import save_safetensors
 
 pytestmark = [pytest.mark.usefixtures('optimised'), pytest.mark.slow]
@@ -41,7 +42,7 @@ def runs(tmp_path_factory, tiny, tiny_dir):
 def evaluate(monkeypatch):
     """The library call, in this process, whose backend is set up already."""
     monkeypatch.setattr(evaluating, 'prepare_backend', lambda *_, **__: None)
-    times = {'heartbeat': 10, 'join_timeout': 10}
+    times = {'heartbeat': 10, 'join_timeout': 10, 'stuck_after': 60}
 
     def call(source, **settings):
         processes = {'group': ProcessGroup(), 'exit_handler': ExitHandler(), **times}
@@ -167,11 +168,47 @@ def test_evaluate_networks_refuses_non_finite_probabilities(evaluate, runs, tiny
 def test_open_test_dataset_checks_the_classes(tiny, tiny_dir):
     given = {'name': 'tiny', 'data_dir': str(tiny_dir)}
     assert list_remarks([network_of()], open_test_dataset([network_of()], **given)) == []
-    for classes in (('green', 'blue', 'red'), ('blue', 'green'), ('blue', 'green', 'yellow')):
+    for classes in (
+        ('blue', 'green'),
+        ('blue', 'green', 'yellow'),
+        ('blue', 'green', 'yellow', 'pink'),
+        ('n00000001 blue', 'b', 'c'),
+    ):
         with pytest.raises(InputError, match='which are not the same'):
             open_test_dataset([network_of(classes=classes)], **given)
     others = [network_of(classes=('n01', 'n02', 'n03'))]  # the same by other names: WordNet's of ImageNet
     assert 'taken to be the same, in the same order' in list_remarks(others, open_test_dataset(others, **given))[0]
+    unnamed = [network_of(classes=('0', '1', '2'))]
+    assert 'does not name its classes' in list_remarks(unnamed, open_test_dataset(unnamed, **given))[0]
+    numbered = dataclasses.replace(tiny, classes=tuple(sorted(map(str, range(12)))))  # 0, 1, 10, 11, 2, ...
+    assert match_classes(network_of(classes=tuple(map(str, range(12)))), numbered) is None
+    with pytest.raises(InputError, match=r'4 outputs without names .*--classes=FILE, or --classes=imagenet2012'):
+        open_test_dataset([network_of(classes=('0', '1', '2', '3'))], **given)
+    two = [network_of(), network_of(classes=('red', 'green', 'blue'))]
+    with pytest.raises(InputError, match='at different outputs: test them one by one'):
+        open_test_dataset(two, **given)
+
+
+def test_evaluate_networks_maps_the_labels_of_a_subset(evaluate, tiny, tiny_dir, tmp_path):
+    """A network of five classes, three of which are the dataset's, in another order and by other names."""
+    network = network_of(classes=('n00000001 red, crimson', 'pink', 'n00000002 blue', 'grey', 'green'))
+    save_safetensors(network, tmp_path / 'w')
+    source = NetworkArgs(weights=[str(tmp_path / 'w')])
+    given = {'dataset': 'tiny', 'data_dir': str(tiny_dir), 'batch_size': 4, 'protocols': ['centre']}
+    result, _ = evaluate(source, output=str(tmp_path / 'out'), **given)
+    records = tiny.records('validation')
+    rows = slow_probabilities(network, records, 'centre')
+    labels = [{'blue': 2, 'green': 4, 'red': 0}[tiny.classes[label]] for _, label in records]
+    wrong = [max(range(5), key=lambda index: row[index]) != label for row, label in zip(rows, labels, strict=True)]
+    found = result['protocols']['centre']
+    assert found['top1_error'] == pytest.approx(sum(wrong) / 13)
+    assert found['loss'] == pytest.approx(
+        np.mean([-np.log(row[label]) for row, label in zip(rows, labels, strict=True)]), rel=1e-4
+    )
+    classes = [(row['name'], int(row['images'])) for row in table(tmp_path / 'out' / 'per_class.csv')]
+    assert classes == [(network.classes[i], labels.count(i)) for i in range(5)]
+    (remark,) = list_remarks([network], open_test_dataset([network], name='tiny', data_dir=str(tiny_dir)))
+    assert 'are its outputs 2, 4, 0, by name; all of its classes compete' in remark
 
 
 @pytest.mark.parametrize(

@@ -226,6 +226,17 @@ def test_report_refuses_damaged_run_folder(write, runs, tmp_path, damage, messag
     assert not (tmp_path / 'r.html').exists()
 
 
+def test_report_is_written_to_the_run_folder_by_default(write, runs, tmp_path, monkeypatch):
+    monkeypatch.setattr(write_report, '_make_run_sections', lambda *_, **__: [])  # what takes time
+    monkeypatch.chdir(tmp_path)
+    copies = [shutil.copytree(runs[0] / name, tmp_path / 'runs' / name) for name in ('one', 'two')]
+    assert write(copies[:1]).startswith(f'{copies[0] / "report.html"}: ')
+    single = (copies[0] / 'report.html').read_bytes()
+    assert write(copies).startswith(f'{copies[0] / "comparison.html"}: ')
+    assert (copies[0] / 'report.html').read_bytes() == single
+    assert [path.name for path in tmp_path.iterdir()] == ['runs']
+
+
 def test_report_refuses_unusable_arguments(write, runs, tmp_path):
     one = runs[0] / 'one'
     photo = tmp_path / 'photo.jpg'
@@ -234,6 +245,8 @@ def test_report_refuses_unusable_arguments(write, runs, tmp_path):
         ([one, one], {}, 'names a run twice'),
         ([one] * 7, {}, '7 runs are too many'),
         ([one], {'output': tmp_path / 'nowhere/r.html'}, 'there is no folder'),
+        ([one], {'output': tmp_path}, 'is a folder: name a file in it'),
+        ([one], {'figures': photo}, 'cannot make .*photo.jpg: File exists; choose another --figures'),
         ([one], {'image': tmp_path / 'none.jpg'}, 'none.jpg: No such file'),
         ([one], {'image': photo}, 'cannot use .*photo.jpg: not an image; name another --image'),
     ):

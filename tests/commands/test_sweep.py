@@ -38,7 +38,7 @@ def sweep(*options, cache=None, path='', start=False):
         (['--sweep.learning_rat=0.1', '--count'], "unknown config key 'learning_rat': did you mean 'learning_rate'?"),
         (['--sweep.width=0.5,9', '--count'], 'point width=9.0: config.width is 9.0: it must be at least 0.001'),
         (['--sweep.seed=0', '--sweep.seed=1', '--count'], '--sweep.seed is given twice'),
-        (['--config.widht=1', '--sweep.seed=1', '--count'], "unknown config key 'widht': Did you mean"),
+        (['--config.widht=1', '--sweep.seed=1', '--count'], "unknown config key 'widht': did you mean"),
         (['--sweep.seed=0,1'], '--workdir is missing'),
         (['--sweep.seed=0,1', '--search=optuna', '--count'], '--search makes its points up as it goes'),
         (['--sweep.seed=0,1', '--index=2', '--workdir=FOLDER'], '--index=2: there are 2 points, the last is 1'),

@@ -53,6 +53,35 @@ def test_compiled_schedule_reads_a_gather_between_layouts_with_tiles():
     assert message.bytes == 128 * 13 * 13 * 8 * 2  # the other tower's
 
 
+# As jaxlib 0.12 writes it for one weird trick: gathers of the partitioner's are named after what they read.
+PARTITIONED = """
+ENTRY %main.1 (param: f32[4]) -> f32[128,13,13,384] {
+  %maximum = f32[64,13,13,384]{3,2,1,0} fusion(%param), kind=kLoop, calls=%fused, \
+metadata={op_name="jit(loss)/jvp(AlexNet)/AlexNet._convolve/conv3/add"}
+  %all-gather.1 = f32[128,13,13,384]{3,2,1,0} all-gather(%maximum), channel_id=2, replica_groups={{0,1},{2,3}}, \
+dimensions={0}, use_global_device_ids=true, frontend_attributes={is_spmd_generated="true"}, \
+metadata={op_name="jit(loss)/jvp(AlexNet)/AlexNet._operate/jit(relu)/max" stack_frame_id=97}
+  %copy.1 = f32[128,13,13,384]{3,2,1,0} copy(%all-gather.1)
+  %convolution.3 = f32[128,13,13,384]{3,2,1,0} convolution(%copy.1, %param.22), window={size=3x3 pad=1_1x1_1}, \
+dim_labels=b01f_01io->b01f, feature_group_count=2, \
+metadata={op_name="jit(loss)/jvp(AlexNet)/AlexNet._convolve/conv4/conv_general_dilated" stack_frame_id=93}
+  %all-reduce.1 = f32[2]{0} all-reduce(%stack), channel_id=3, replica_groups={{0,1},{2,3}}, to_apply=%add, \
+frontend_attributes={is_spmd_generated="true"}, metadata={op_name="jit(loss)/reduce_sum"}
+}
+"""
+
+
+def test_compiled_schedule_gives_what_the_partitioner_adds_to_the_layer_that_reads_it():
+    gather, total = compiled_schedule(PARTITIONED, make_mesh(2, 2))
+    assert (gather.layer, gather.op, gather.direction) == ('conv4', 'all-gather', 'forward')
+    assert (total.layer, total.op) == ('', 'all-reduce')  # no layer reads it
+
+
+def test_compiled_schedule_leaves_a_name_of_the_code_s_own_as_it_is():
+    own = PARTITIONED.replace('frontend_attributes={is_spmd_generated="true"}, ', '')
+    assert [message.layer for message in compiled_schedule(own, make_mesh(2, 2))] == ['', '']
+
+
 def test_compiled_schedule_counts_the_result_of_a_started_gather_once():
     started = (
         '  %ag = (bf16[1,8]{1,0:T(8,128)}, bf16[2,8]{1,0:T(8,128)}) all-gather-start(%x), '

@@ -116,7 +116,7 @@ def test_find_process_group_refuses_what_is_not_enough(arguments, says):
 def test_hosts_alone_agree_and_connect_to_nobody():
     assert allgather_str('topic', 'word') == ['word']
     check_same_on_hosts({'seed': '1'}, remedy='')
-    assert ExitHandler().connect(ProcessGroup(), heartbeat=10, timeout=1) == ProcessGroup()
+    assert ExitHandler().connect(ProcessGroup(), heartbeat=10, timeout=1, stuck_after=60) == ProcessGroup()
     values = replicate(make_mesh(2, 2), {'a': np.arange(6).reshape(2, 3)})
     np.testing.assert_array_equal(fetch(values)['a'], np.arange(6).reshape(2, 3))
 

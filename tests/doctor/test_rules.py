@@ -39,6 +39,7 @@ def make_measurements(*, variant='released', start=0, history=(), losses=(2.3, 2
     settings.update({'variant': variant, 'learning_rate': 0.01} | dict(config))
     data = {
         'images': 2000,
+        'probe_images': 2000,
         'classes_seen': 10,
         'classes_possible': 10,
         'entropy': CHANCE,
@@ -95,7 +96,7 @@ THRESHOLDS = {
     'one class': [({'largest': 0.89}, {'largest': 0.9})],
     'labels shuffled': [
         ({'probe': Probe(0.1, 0.1, 3.0)}, {'probe': Probe(0.1, 0.1, 2.9)}),
-        ({'probe': Probe(0.1, 0.1, 0.0), 'images': 199}, {'probe': Probe(0.1, 0.1, 0.0), 'images': 200}),
+        ({'probe': Probe(0.1, 0.1, 0.0), 'probe_images': 199}, {'probe': Probe(0.1, 0.1, 0.0), 'probe_images': 200}),
         ({'probe': Probe(0.1, 0.1, 0.0), 'history': VALIDATED}, {'probe': Probe(0.1, 0.1, 0.0)}),
         ({'probe': None}, {'probe': Probe(0.1, 0.1, -5.0)}),
     ],
@@ -215,7 +216,11 @@ def test_compare_learning_rate_in_remedies():
 @pytest.mark.parametrize(
     ('changed', 'text'),
     [
-        ({'images': 150, 'probe': Probe(0.2, 0.1, 2.0)}, '150 images are too few to tell'),
+        (
+            {'probe_images': 150, 'probe': Probe(0.2, 0.1, 2.0)},
+            'cannot tell whether labels belong to their images: 150 of 2,000 images are of classes of 10 or more',
+        ),
+        ({'probe_images': 0, 'probe': None}, 'cannot tell whether labels belong to their images: 0 of 2,000'),
         ({'classes_seen': 4}, 'only 4 of 10 classes were seen in 2,000 images'),
         ({'config': {'batch_size': 4}}, 'batches of 4'),
         (

@@ -162,11 +162,15 @@ def test_load_onnx_refuses_another_constant(tmp_path, kind, attribute, value, sa
         open_weights(tmp_path / 'w.onnx')
 
 
-def test_load_onnx_refuses_other_graphs_and_external_weights(tmp_path):
+def test_load_onnx_refuses_other_graphs():
     with pytest.raises(InputError, match='Conv and Gemm, not five and three'):
         open_weights(LIGHT / 'light_squeezenet.onnx')
     with pytest.raises(InputError, match='Conv and Gemm, not five and three'):
         open_weights(LIGHT / 'light_vgg19.onnx')
+
+
+def test_load_onnx_reads_external_weights_as_it_reads_them_inside(tmp_path):
+    onnx.save(bvlc(WIDTH), tmp_path / 'whole.onnx')
     onnx.save(bvlc(WIDTH), tmp_path / 'w.onnx', save_as_external_data=True, location='w.data', size_threshold=0)
-    with pytest.raises(InputError, match='its weights are in a file beside it; save it as one file'):
-        open_weights(tmp_path / 'w.onnx')
+    found, expected = (open_weights(tmp_path / name).params for name in ('w.onnx', 'whole.onnx'))
+    jax.tree.map(np.testing.assert_array_equal, found, expected)

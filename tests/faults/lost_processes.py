@@ -37,6 +37,38 @@ def lost(lab, *, victim, moment, at=0, do='SIGKILL'):
     return line, ended.seconds, 'equal'
 
 
+@row('two processes, alive, the worker is stuck in step 10', victim=1, do='sleep3600', tier='repeats')
+@row('two processes, alive, the coordinator is stuck in step 10', victim=0, do='sleep3600')
+@row('two processes, alive, the worker is stuck where it calls step 10', victim=1, do='sleep3600', moment='dispatch')
+def stuck(lab, *, victim, do, moment='step'):
+    faults = [None, None]
+    faults[victim] = {'moment': moment, 'at': 10, 'do': do}
+    processes = lab.pair('--stuck_after=15', faults=faults)
+    lab.wait_for_fault()
+    both = [lab.end(process) for process in processes]
+    assert [ended.code for ended in both] == [75, 75], lab.everything()
+    lines = {ended.line('error: lost process', f'process {victim} (', 'is alive', 'for its step 10;') for ended in both}
+    (line,) = lines  # all name the same
+    seconds = max(ended.seconds for ended in both)
+    assert seconds <= 30 + GRACE  # or three times the longest step, of a first one that was slow
+    lab.resume()
+    return line, seconds, 'equal'
+
+
+@row('two processes, the worker waits 25 s for a batch, and no step may take 15 s', moment='batch')
+@row('two processes, the worker takes 45 s more to compile', moment='compilation', do='sleep45')
+@row('two processes, the worker stays 25 s in the test after step 12, and no step may take 15 s', moment='evaluation')
+@row('two processes, checkpoint 12 takes the worker 25 s, and no step may take 15 s', moment='save')
+@row('two processes, the log takes the coordinator 25 s, and no step may take 15 s', moment='log', victim=0)
+def slow(lab, *, moment, victim=1, do='sleep25'):
+    faults = [None, None]
+    faults[victim] = {'moment': moment, 'at': 12 if moment in ('evaluation', 'save') else 10, 'do': do}
+    both = [lab.end(process) for process in lab.pair('--stuck_after=15', faults=faults)]
+    assert [ended.code for ended in both] == [0, 0], lab.everything()
+    lab.compare()
+    return 'nothing: the others wait', None, 'equal'
+
+
 @row('two processes, the worker has no memory left in step 10')
 def out_of_memory(lab):
     processes = lab.pair(faults=(None, {'moment': 'step', 'at': 10, 'do': 'MemoryError'}))

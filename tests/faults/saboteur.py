@@ -87,6 +87,42 @@ class Saboteur:
         at = self.at if isinstance(self.at, list) else [self.at]
         self.wrap(MetricsReader, 'add', lambda reader, step, metrics: step in at and self.act())
 
+    def arm_dispatch(self):
+        """In the call of the update that leads to `at`."""
+        from alexnet_jax.logs.timing import StartupTimer
+
+        original, calls = StartupTimer.compile, []
+
+        def compile(timer, lowered):
+            update = original(timer, lowered)
+
+            def slowed(*arguments):
+                calls.append(1)
+                if len(calls) == self.at:
+                    self.act()
+                return update(*arguments)
+
+            return slowed
+
+        StartupTimer.compile = compile
+
+    def arm_compilation(self):
+        from alexnet_jax.logs.timing import StartupTimer
+
+        self.wrap(StartupTimer, 'compile', lambda *_: self.act())
+
+    def arm_batch(self):
+        """While the batch after `at` steps is made, as of a slow disk."""
+        from alexnet_jax.run import batches
+
+        made = []
+        self.wrap(batches, 'place_batch', lambda *_, **__: made.append(1) or (len(made) == self.at + 1 and self.act()))
+
+    def arm_log(self):
+        from alexnet_jax.logs.logger import RunLogger
+
+        self.wrap(RunLogger, 'log_training', lambda _, step, *__, **___: step == self.at and self.act())
+
     def arm_save(self):
         """Once the first hashes of a checkpoint are computed: Orbax is writing, nothing has its final name."""
         from alexnet_jax.checkpoints import checkpointer, orbax_io

@@ -41,6 +41,19 @@ def deleted(lab, *, pattern):
     return gone_on(lab)
 
 
+@row('the {pattern} of checkpoint 24 is deleted', pattern='commit_success.txt')
+@row('the {pattern} of checkpoint 24 is deleted', pattern='state/commit_success.txt')
+@row('the {pattern} of checkpoint 24 is deleted', pattern='hashes/commit_success.txt')
+@row('each commit_success.txt of checkpoint 24 is deleted', pattern='**/commit_success.txt')
+@row('each commit_success.txt of all checkpoints is deleted', pattern='../*/**/commit_success.txt')
+def unmarked(lab, *, pattern):
+    for path in [*damage(lab, 'state').parent.glob(pattern)]:
+        path.unlink()
+    ended = lab.resume()
+    assert not (lab.workdir / 'damaged_checkpoints').exists()
+    return ended.line('24/24', 'ten-view'), None, 'equal'
+
+
 @row('the folder of checkpoint 24 is empty')
 def emptied(lab):
     step = damage(lab, 'state').parent

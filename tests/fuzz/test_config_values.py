@@ -120,6 +120,7 @@ ADMITS = {
     'evaluate_every': int32(0),
     'checkpoint_every': int32(0),
     'keep_checkpoints': int32(1),
+    'keep_every_epochs': int32(0),
     'log_every': int32(1),
     'on_non_finite': either('stop', 'skip', 'roll_back'),
     'max_non_finite': int32(0),

@@ -177,7 +177,7 @@ def test_convert_examples_names_damaged_and_converts_others(data, kept):
     spec = DatasetSpec(
         name='birds', classes=('a',), splits={'train': ListedSplit('train', examples)}, recipe='', **ways
     )
-    ((_, (results, statistics)),) = thrifty(
+    ((_, (results, _, statistics)),) = thrifty(
         lambda: list(convert_examples(spec, iter(examples), count=len(examples), with_statistics=True, workers=1)),
         images=len(examples),
     )

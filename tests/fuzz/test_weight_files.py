@@ -11,8 +11,19 @@ import pytest
 import safetensors.numpy
 from fuzzing import fuzzed, outcome
 from hypothesis import strategies as st
-from weights.foreign import blob, bvlc_onnx, caffe_weights, caffemodel, save_torch, torchvision_tensors, varint
-from weights.networks import network
+from weights.foreign import (
+    blob,
+    bvlc_onnx,
+    caffe_weights,
+    caffemodel,
+    items,
+    save_torch,
+    torch_tensor,
+    torchvision_tensors,
+    varint,
+    write_legacy_file,
+)
+from weights.networks import network, write_npz
 
 from alexnet_jax.errors import InputError
 from alexnet_jax.weights import onnx_write, safetensors_file, torchvision
@@ -21,7 +32,7 @@ from alexnet_jax.weights.open_weights import open_weights
 WIDTH = 0.02
 SECONDS = 3  # of CPU time, for one file
 MEGABYTES = 300  # by which the process may grow
-OWN = ('safetensors', 'onnx', 'written for torchvision')
+OWN = ('safetensors', 'onnx', 'npz', 'written for torchvision')
 
 
 @pytest.fixture(scope='module')
@@ -32,8 +43,14 @@ def whole(tmp_path_factory):
     safetensors_file.save_safetensors(two, folder / 'safetensors')
     onnx_write.save_onnx(two, folder / 'onnx')
     torchvision.save_torchvision(one, folder / 'written for torchvision')
-    save_torch(folder / 'pth', torchvision_tensors(one.params))
-    safetensors.numpy.save_file(torchvision_tensors(one.params), folder / 'torchvision')
+    tensors = torchvision_tensors(one.params)
+    save_torch(folder / 'pth', tensors)
+    builds = {name: torch_tensor(str(key), x, legacy=True) for key, (name, x) in enumerate(tensors.items())}
+    write_legacy_file(
+        folder / 'pth, before the zip', items(builds), {str(i): x for i, x in enumerate(tensors.values())}
+    )
+    write_npz(folder / 'npz', two, {'config': {'variant': 'released', 'width': WIDTH}, 'classes': two.classes})
+    safetensors.numpy.save_file(tensors, folder / 'torchvision')
     weights = caffe_weights(caffe.params)
     (folder / 'bvlc onnx').write_bytes(bvlc_onnx(caffe_weights(network('caffe_alexnet', width=WIDTH).params)))
     (folder / 'caffemodel').write_bytes(caffemodel(weights))

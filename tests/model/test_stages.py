@@ -32,7 +32,7 @@ def test_list_stages_names_what_is_sown(name):
 
 
 def test_get_stage_shapes_of_the_published_network():
-    """Notes of the paper's section 3.5 and CHM layers-145.cfg: the order of the first two layers is its own."""
+    """Notes of the paper's section 3.5 and CHM layers/layers-145.cfg: the order of the first two layers is its own."""
     shapes = get_stage_shapes(VARIANTS['released'], num_classes=1000)
     assert list(shapes.items()) == [
         *[(f'conv1/{stage}', (55, 55, 96)) for stage in ('linear', 'norm')],

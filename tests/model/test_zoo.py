@@ -95,7 +95,7 @@ def test_zoo_has_the_constants_of_caffe():
 
 
 def test_zoo_has_the_author_s_own_ablations():
-    """CHM layers-145-half.cfg, layers-150.cfg, layers-148.cfg, layers-147.cfg; parameters counted by hand there."""
+    """CHM layers/layers-145-half.cfg, -150.cfg, -148.cfg and -147.cfg; parameters counted by hand there."""
     counts = {'half': 59_798_312, 'no_exchange': 60_714_408, 'no_norm': 60_965_224, 'no_overlap': 60_965_224}
     for name, count in counts.items():
         rows = get_layer_sizes(VARIANTS[name], num_classes=1000)
@@ -120,7 +120,7 @@ def test_zoo_has_the_author_s_own_ablations():
     ],
 )
 def test_zoo_ends_colour_noise_and_slows_conv1_as_the_log_of_each_run_says(name, ended, dark, slow, still):
-    """CHM layer-params-{145,145-half,150,148,147}.cfg; "at epoch N" is after N - 1 of those to `ended`, "killed"."""
+    """CHM layers/layer-params-{145,145-half,150,148,147}.cfg; "epoch N" is after N - 1 of those to `ended`."""
     variant = VARIANTS[name]
     assert variant.lighting == dataclasses.replace(RELEASED.lighting, until=pytest.approx((dark - 1) / ended))
     slowed = [(slow, 0.1), (still, 0.0)] if slow else [(still, 0.0)]

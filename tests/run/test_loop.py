@@ -11,6 +11,7 @@ import types
 import jax
 import numpy as np
 import pytest
+from builders import run_with
 from run.short_runs import SharedRun, make_run, train
 
 from alexnet_jax.checkpoints.checkpointer import SaveError
@@ -140,6 +141,13 @@ def test_train_logs_how_long_the_devices_waited_for_data(tiny, tmp_path, capsys,
     assert 0.5 < line['data_wait'] < 1
     assert re.search(r'step 6/6 .* [5-9]\d% of the time waiting for data', said)
     assert re.search(r'trained 6 steps .*, [5-9]\d\.\d% of it waiting for data: ', said)
+
+
+def test_due_saves_what_stays_for_good_between_the_other_checkpoints():
+    built = run_with(steps=13, checkpoint_every=4, evaluate_every=6, keep_every_epochs=1)  # an epoch is five steps
+    due = {step: loop.Trainer._due(types.SimpleNamespace(run=built), step) for step in range(1, 14)}
+    assert [step for step, both in due.items() if both['at_save']] == [4, 5, 8, 10, 12, 13]
+    assert [step for step, both in due.items() if both['at_test']] == [6, 12, 13]
 
 
 @pytest.mark.parametrize('ended', [True, False])

@@ -87,7 +87,47 @@ def test_claim_run_dir_refuses_another_dataset_of_the_same_name(tiny, tiny_dir, 
 
 def test_claim_run_dir_refuses_what_is_no_run_and_leaves_it_alone(tiny, tmp_path):
     (tmp_path / 'thesis.tex').write_text('years of work')
-    assert_refused(tmp_path, run_with(), tiny, 'is not empty and holds no run')
+    assert_refused(tmp_path, run_with(), tiny, r'is not empty \(thesis.tex\) and holds no run: empty it, or choose')
+
+
+@pytest.mark.parametrize('litter', ['.DS_Store', '._.DS_Store', 'Thumbs.db', '__MACOSX', 'lost+found', '.x.half'])
+def test_claim_run_dir_takes_a_folder_with_what_systems_put_there(tiny, tmp_path, litter):
+    (tmp_path / litter).write_text('')
+    claim_run_dir(tmp_path, run_with(), tiny)
+    claim_run_dir(tmp_path, run_with(), tiny)  # and again, as a run that goes on
+    assert (tmp_path / litter).exists()
+
+
+def test_check_run_dir_refuses_fewer_steps_than_were_made(tiny, tmp_path):
+    run = run_with(steps=30)
+    claim_run_dir(tmp_path, run, tiny)
+    for name in ('18', '30', '.DS_Store'):
+        (tmp_path / 'checkpoints' / name).mkdir(parents=True)
+    message = 'has made 30 steps, and this config has {}: give --config.steps=30 or more to go on with it'
+    assert_refused(tmp_path, run_with(steps=20), tiny, message.format(20))
+    assert_refused(tmp_path, run_with(epochs=5.0), tiny, message.format(25))  # of 40 images by 8
+    for steps in (30, 31):
+        claim_run_dir(tmp_path, run_with(steps=steps), tiny)
+
+
+@pytest.mark.parametrize(
+    ('values', 'ways'),
+    [
+        ({'seed': 1}, 'or go on with it: --config.seed=0$'),
+        ({'width': 0.5, 'seed': 1}, r'or go on with it: --config.width=1\.0 --config.seed=0$'),
+        ({'variant': 'released'}, 'or go on with it: --config.variant=paper$'),
+        ({'variant': 'caffenet', 'mesh': (1, 1)}, 'or go on with it: --config.variant=paper$'),
+        ({'lighting': False}, 'or delete it$'),
+        ({'lighting': False, 'seed': 1}, 'or delete it$'),
+        (
+            {'batch_size': 16},
+            r'with it: --config.batch_size=8; its weights as a file: alexnet convert --workdir=\S+ --to=safetensors ',
+        ),
+    ],
+)
+def test_check_run_dir_names_the_options_that_go_on(tiny, tmp_path, values, ways):
+    claim_run_dir(tmp_path, run_with(), tiny)
+    assert_refused(tmp_path, run_with(**values), tiny, f'choose another --workdir, .*{ways}')
 
 
 @pytest.mark.parametrize('content', [b'{"identi', b'[1]', b'{"identity": 1}', b'\xff'])

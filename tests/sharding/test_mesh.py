@@ -48,8 +48,8 @@ def test_parameter_specs_of_one_weird_trick_split_the_hidden_layers_only():
 @pytest.mark.parametrize(
     ('shape', 'message'),
     [
-        ((5, 2), r'needs 10 devices, but 8 CPU device\(s\) were found: use a mesh of 1,2'),
-        ((3, 2), 'would leave 2 of 8 devices idle: use one whose product divides 8'),
+        ((5, 2), r'needs 10 devices, but 8 CPU device\(s\) were found: use a mesh of 1,2$'),
+        ((3, 2), 'would leave 2 of 8 devices idle: use a mesh of 1,2, or another whose product divides 8'),
         ((1, 3), 'must be 1 or 2'),
         ((0, 2), 'at least 1'),
     ],

@@ -29,7 +29,7 @@ def test_build_run_ends_the_released_noise_after_66_of_91_epochs_and_the_paper_s
 
 
 def test_build_run_slows_the_released_conv1_at_epoch_67_and_freezes_it_at_72_of_91():
-    """CHM layers-145.cfg's log; 5 steps an epoch."""
+    """CHM layers/layers-145.cfg's log; 5 steps an epoch."""
     changes = run_with(variant='released', epochs=91.0).lr_multipliers
     assert [(change.layer, change.step, change.factor) for change in changes] == [
         ('conv1', 66 * 5, 0.1),
@@ -40,7 +40,7 @@ def test_build_run_slows_the_released_conv1_at_epoch_67_and_freezes_it_at_72_of_
 
 @pytest.mark.parametrize(('variant', 'rate'), [('released', 0.02), ('paper', 1e-5), ('caffenet', 2e-5)])
 def test_build_run_keeps_the_released_biases_at_their_first_rate_to_the_end(variant, rate):
-    """At a weights' rate of 1e-5, the last one: CHM layer-params-145.cfg, [conv2a] epsW=0.00001 epsB=0.02."""
+    """At a weights' rate of 1e-5, the last one: CHM layers/layer-params-145.cfg, [conv2a] epsW=0.00001 epsB=0.02."""
     drops = {'schedule': 'steps', 'drop_epochs': (1.0, 2.0, 3.0)}
     run = run_with(examples=80, variant=variant, mesh=(1, 1), learning_rate=0.01, **drops)  # 10 steps an epoch
     rates = rates_at(jnp.int32(30), Plateau.start(), schedule=run.schedule, variant=run.variant)

@@ -41,6 +41,7 @@ WRONG = {
     'evaluate_every': [-1, 0.5],
     'checkpoint_every': [-1],
     'keep_checkpoints': [0],
+    'keep_every_epochs': [-1, 0.5],
     'log_every': [0],
     'profile': [-1, 1.5, True],
     'deterministic': [1, 'yes'],
@@ -245,7 +246,7 @@ def test_configs_ablations_are_valid_runs_each_another_network_or_other_images()
 
 @pytest.mark.parametrize(
     ('network', 'epochs', 'drops'),
-    [  # the heads of CHM example-layers/layer-params-80sec.cfg, -18pct.cfg and -conv-local-11pct.cfg
+    [  # the heads of CC example-layers/layer-params-80sec.cfg, -18pct.cfg and, at 3878e8f, -conv-local-11pct.cfg
         (None, 10, (8,)),
         ('80sec', 10, (8,)),
         ('18pct', 140, (120, 130)),
@@ -310,6 +311,7 @@ def test_make_config_for_imagenet_is_the_paper_s_recipe():
         'evaluate_every': 0,
         'checkpoint_every': 0,
         'keep_checkpoints': 3,
+        'keep_every_epochs': 0,
         'log_every': 20,
         'tracking': '',
         'profile': 0,
@@ -328,6 +330,13 @@ def test_get_total_steps_prefers_steps_and_counts_parts_of_a_batch_whole():
     assert validate_config(changed(steps=7)).get_total_steps(1_281_167) == 7
     assert validate_config(changed(epochs=0.5, batch_size=8)).get_total_steps(40) == 3  # 2.5
     assert build_run(validate_config(changed(batch_size=8)), num_classes=3, examples=3).checkpoint_every == 1
+
+
+@pytest.mark.parametrize(('epochs', 'steps'), [(0, []), (1, [5, 10, 15, 20]), (2, [10, 20]), (9, [])])
+def test_run_makes_the_checkpoint_of_every_so_many_epochs_permanent(epochs, steps):
+    config = validate_config(changed(batch_size=8, keep_every_epochs=epochs))
+    run = build_run(config, num_classes=3, examples=33)  # an epoch is 4.1 batches: five steps
+    assert [step for step in range(24) if run.is_permanent(step) and step] == steps
 
 
 def test_get_total_steps_refuses_more_than_an_int32_counts():

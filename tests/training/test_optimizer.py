@@ -56,7 +56,7 @@ def test_paper_sgd_of_200_steps_across_two_drops_equals_the_recurrence(bias_rate
 
 
 def test_paper_sgd_keeps_the_rate_of_biases_where_only_the_weights_is_lowered():
-    """CHM layer-params-145.cfg: epsW 0.00001 and epsB 0.02 in the end; its log lowers epsw alone, of conv1 too."""
+    """CHM layers/layer-params-145.cfg: epsW 0.00001 and epsB 0.02 in the end; its log lowers epsw alone."""
     start, gradients = problem()
     optimizer = paper_sgd(momentum=0.9, weight_decay=5e-4, bias_rate=2.0)
     with jax.enable_x64(True):

@@ -1,10 +1,12 @@
 """Networks with random weights, for the tests of files."""
 
+import json
 import zlib
 
 import jax
 import numpy as np
 
+from alexnet_jax.checkpoints.hashes import hash_tree
 from alexnet_jax.model.alexnet import get_parameter_shapes
 from alexnet_jax.model.network import Network, NetworkName
 
@@ -52,3 +54,11 @@ def assert_same_params(found, expected):
         for part, array in parts.items():
             assert found[layer][part].dtype == np.float32
             np.testing.assert_array_equal(found[layer][part], array, f'{layer}/{part}')
+
+
+def write_npz(path, net, about, write=np.savez):
+    """What `alexnet checkpoint export` writes, step 7, with more, or other, in its 'about'."""
+    arrays = {f'{layer}/{part}': x for layer, parts in net.params.items() for part, x in parts.items()}
+    about = {'step': 7, 'params_sha256': hash_tree(net.params)} | about
+    with path.open('wb') as file:
+        write(file, **arrays, mean_image=net.mean_image, about=np.array(json.dumps(about)))

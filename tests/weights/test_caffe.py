@@ -45,7 +45,9 @@ def test_load_caffe_takes_the_variant_from_name_or_user(tmp_path):
     assert open_weights(tmp_path / 'm').name.variant == 'caffenet'
     (tmp_path / 'm').write_bytes(caffemodel(weights, name='mine', order=False))
     assert open_weights(tmp_path / 'm', variant='caffe_alexnet').name.variant == 'caffe_alexnet'
-    words = 'does not say which network it is: .* --variant=caffe_alexnet or caffenet --to=safetensors'
+    words = (
+        'does not say which network it is: .* --variant=caffe_alexnet --to=safetensors --output=.* --variant=caffenet'
+    )
     with pytest.raises(InputError, match=words):
         open_weights(tmp_path / 'm')
     with pytest.raises(InputError, match='it may be --variant=caffe_alexnet or caffenet'):
@@ -107,3 +109,67 @@ def test_load_caffe_refuses_other_networks_in_one_line(tmp_path):
         with pytest.raises(InputError, match=says) as refused:
             open_weights(tmp_path / 'm')
         assert len(str(refused.value).splitlines()) == 1
+
+
+def replace(title, **given):
+    """Changes the layer of that name: its type, its parameters."""
+
+    def change(layers):
+        return [
+            [name, given.get('kind', kind), given.get('parameters', parameters), arrays] if name == title else layer
+            for layer in layers
+            for name, kind, parameters, arrays in [layer]
+        ]
+
+    return change
+
+
+def insert(after, layer):
+    return lambda layers: [one for found in layers for one in ([found, layer] if found[0] == after else [found])]
+
+
+@pytest.mark.parametrize('v1', [False, True])
+@pytest.mark.parametrize(
+    ('change', 'says'),
+    [
+        (replace('relu3', kind='Sigmoid'), 'its layer relu3 is Sigmoid, which is none that is known there'),
+        (replace('relu7', kind='TanH'), 'its layer relu7 is TanH'),
+        (
+            replace('pool2', parameters=field(1, 1) + field(2, 3) + field(3, 2)),
+            'a pooling of averages or samples pool2',
+        ),
+        (replace('conv2', parameters=field(3, 2) + field(4, 5)), r'Conv conv2 has group 1\.0, and caffe_alexnet 2\.0'),
+        (replace('conv1', parameters=field(4, 11) + field(6, 2)), r'Conv conv1 has strides \(2\.0, 2\.0\)'),
+        (replace('norm1', parameters=field(1, 5)), r'LRN norm1 has alpha 1\.0'),
+        (insert('fc8', ['late', 'ReLU', b'', ()]), 'it has Relu late where caffe_alexnet has nothing more'),
+        (
+            lambda layers: [layer for layer in layers if layer[0] != 'relu4'],
+            'has Conv conv5 where caffe_alexnet has Relu',
+        ),
+        (
+            lambda layers: [layer for layer in layers if layer[0] != 'pool5'],
+            'has Flatten fc6 where caffe_alexnet has MaxP',
+        ),
+    ],
+)
+def test_load_caffe_refuses_another_layer_by_name(tmp_path, change, says, v1):
+    weights = caffe_weights(network('caffe_alexnet', width=0.03125).params)
+    (tmp_path / 'm').write_bytes(caffemodel(weights, change=change, v1=v1))
+    with pytest.raises(InputError, match=f'{says}.*Read are bvlc_alexnet and'):
+        open_weights(tmp_path / 'm')
+
+
+def test_load_caffe_says_how_to_upgrade_its_oldest_form(tmp_path):
+    """V0: the layer is in a message of its own, field 1 of V1LayerParameter."""
+    (tmp_path / 'm').write_bytes(field(1, 'CaffeNet') + field(2, field(1, field(1, 'conv1') + field(2, 'conv'))))
+    with pytest.raises(InputError, match=r"upgrade it with Caffe's upgrade_net_proto_binary"):
+        open_weights(tmp_path / 'm')
+
+
+def test_load_caffe_refuses_scaled_pixels(tmp_path):
+    weights = caffe_weights(network('caffe_alexnet', width=0.03125).params)
+    scaled = field(100, b'\x0d' + np.float32(1 / 256).tobytes())  # transform_param { scale }
+    data = field(100, scaled + field(1, 'data') + field(2, 'Data') + field(4, 'data'))
+    (tmp_path / 'm').write_bytes(caffemodel(weights, change=lambda layers: layers[1:]) + data)
+    with pytest.raises(InputError, match=r'its layer data multiplies pixels by 0\.00390625'):
+        open_weights(tmp_path / 'm')

@@ -4,7 +4,7 @@ import json
 
 import jax
 import pytest
-from weights.foreign import bvlc_onnx, caffe_weights, field, filled, graph, node
+from weights.foreign import attribute, bvlc_onnx, caffe_weights, field, filled, graph, node
 from weights.networks import assert_same, assert_same_params, network
 
 from alexnet_jax.errors import InputError
@@ -88,7 +88,7 @@ def bvlc(*constants):
     [
         (graph(node('Conv', ['x'], 'y')), '1 Conv and Gemm, not five and three'),
         (graph(field(1, field(4, 'Conv'))), 'an operator without a result'),
-        (bvlc(), 'its layers are not those of one_weird_trick'),
+        (bvlc(), 'its operator Conv y0 does not read what the one before it gives'),
         (graph(filled('w', [2, 2]), filled('w_shape', [2])), 'a constant whose shape is filled itself'),
         (graph(field(5, b'\x0a\x05')), 'of 5 bytes where 0 are left'),
     ],
@@ -113,10 +113,100 @@ def test_get_array_fills_a_shape_without_memory():
     [
         (field(1, 3) + field(2, 1) + field(9, b'\0' * 8), r'a tensor of \(3,\) with 2 numbers'),
         (field(1, 2) + field(2, 6) + field(9, b'\0' * 8), 'a tensor of data type 6'),
-        (field(1, 2) + field(2, 1) + field(14, 1), 'its weights are in a file beside it'),
+        (field(1, 2) + field(2, 1) + field(14, 1), 'which is no file beside it'),
         (field(1, 2**63) + field(1, 2) + field(2, 1), 'a tensor of'),
     ],
 )
 def test_parse_tensor_refuses_contradictions(tensor, says):
     with pytest.raises(MalformedError, match=says):
         parse_tensor(parse_message(ONNX.TensorProto, memoryview(tensor)))
+
+
+OTHERS = ['Sigmoid', 'Tanh', 'LeakyRelu', 'BatchNormalization', 'Clip', 'Elu']
+
+
+@pytest.mark.parametrize(
+    ('place', 'kind'), [('conv1', kind) for kind in OTHERS] + [('fc7', 'Sigmoid'), ('conv4', 'LRN')]
+)
+def test_load_onnx_refuses_another_operator_by_name(tmp_path, place, kind):
+    weights = caffe_weights(network('caffe_alexnet', width=0.03125).params)
+    (tmp_path / 'w').write_bytes(bvlc_onnx(weights, change={place: kind}))
+    with pytest.raises(InputError, match=rf'{kind} {place}_r.*Read are the graphs of'):
+        open_weights(tmp_path / 'w')
+
+
+@pytest.mark.parametrize(
+    ('more', 'says'),
+    [
+        ([node('Mul', ['fc8', 'fc8_b'], 'y')], 'its operator Mul y is none'),
+        ([node('Softmax', ['fc8'], 'y'), node('Softmax', ['y'], 'z')], 'its operator Softmax z follows the Softmax y'),
+        ([node('Softmax', ['fc8'], 'y', attribute('axis', 0))], 'its Softmax y is not over classes'),
+        ([node('Relu', ['fc8'], 'y')], 'it has Relu y where caffe_alexnet has nothing more'),
+        ([node('Relu', ['fc7'], 'y')], 'its operator Relu y does not read'),
+        (
+            [node('Softmax', ['fc8'], 'y'), field(12, field(1, 'fc7_r'))],
+            'what its last operator gives is not its output',
+        ),
+        ([node('Add', ['fc8', 'conv1'], 'y')], 'its operator Add y is none'),
+        ([field(1, field(1, 'fc8') + field(2, 'y') + field(4, 'Identity') + field(7, 'mine'))], 'is of mine, and ONNX'),
+    ],
+)
+def test_load_onnx_refuses_what_follows_the_logits(tmp_path, more, says):
+    weights = caffe_weights(network('caffe_alexnet', width=0.03125).params)
+    (tmp_path / 'w').write_bytes(bvlc_onnx(weights, more=more))
+    with pytest.raises(InputError, match=says):
+        open_weights(tmp_path / 'w')
+
+
+def test_load_onnx_passes_over_what_changes_nothing(tmp_path):
+    original = network('caffe_alexnet', width=0.03125)
+    more = [node('Dropout', ['fc8'], 'a'), node('Identity', ['a'], 'b'), node('Cast', ['b'], 'c', attribute('to', 1))]
+    more += [node('AveragePool', ['c'], 'd', attribute('kernel_shape', [1, 1])), node('Softmax', ['d'], 'e')]
+    (tmp_path / 'w').write_bytes(bvlc_onnx(caffe_weights(original.params), more=[*more, field(12, field(1, 'e'))]))
+    assert_same_params(open_weights(tmp_path / 'w').params, original.params)
+
+
+def test_load_onnx_refuses_a_changed_graph_of_its_own(tmp_path):
+    """Weights and hashes are as they were, and the logits are another operator's."""
+    saved = network('one_weird_trick', width=0.03125)
+    onnx_write.save_onnx(saved, tmp_path / 'w')
+    whole = ONNX.ModelProto.FromString((tmp_path / 'w').read_bytes())
+    for change, says in [
+        (
+            lambda graph: graph.node.add(op_type='Mul', input=['logits', 'fc8/bias'], output=['y']),
+            'it has 23 operators',
+        ),
+        (lambda graph: setattr(graph.node[3], 'op_type', 'Sigmoid'), 'it has Sigmoid relu_3 where Relu was written'),
+    ]:
+        model = ONNX.ModelProto.FromString(whole.SerializeToString())
+        change(model.graph)
+        (tmp_path / 'w').write_bytes(model.SerializeToString())
+        with pytest.raises(InputError, match=f'it was changed: {says}'):
+            open_weights(tmp_path / 'w')
+
+
+def test_load_onnx_reads_weights_in_a_file_beside_it(tmp_path):
+    """What torch.onnx.export writes since PyTorch 2.9: onnx/onnx docs/ExternalData.md."""
+    saved = network('one_weird_trick', width=0.03125)
+    onnx_write.save_onnx(saved, tmp_path / 'w.onnx')
+    model, data = ONNX.ModelProto.FromString((tmp_path / 'w.onnx').read_bytes()), b''
+    for tensor in model.graph.initializer:
+        for key, value in (('location', 'w.onnx.data'), ('offset', len(data)), ('length', len(tensor.raw_data))):
+            tensor.external_data.add(key=key, value=str(value))
+        data += tensor.raw_data + b'\0' * 5
+        tensor.ClearField('raw_data')
+        tensor.data_location = 1
+    (tmp_path / 'w.onnx').write_bytes(model.SerializeToString())
+    with pytest.raises(InputError, match=r'w\.onnx\.data is missing: .*put it beside it under that name'):
+        open_weights(tmp_path / 'w.onnx')
+    (tmp_path / 'w.onnx.data').write_bytes(data)
+    assert_same(open_weights(tmp_path / 'w.onnx'), saved)
+    (tmp_path / 'w.onnx.data').write_bytes(data[: len(data) // 2])
+    with pytest.raises(InputError, match=r'w\.onnx\.data is too short: .*copy both files again'):
+        open_weights(tmp_path / 'w.onnx')
+    (tmp_path / 'w.onnx.data').write_bytes(data)
+    for place in ('../w.onnx.data', '/etc/hostname', ''):
+        model.graph.initializer[0].external_data[0].value = place
+        (tmp_path / 'w.onnx').write_bytes(model.SerializeToString())
+        with pytest.raises(InputError, match='which is no file beside it'):
+            open_weights(tmp_path / 'w.onnx')

@@ -4,6 +4,7 @@ A row for each of the first images that training with this seed is shown: the re
 of the first epochs, and lighting as sampled and exaggerated. Above them the mean image and the principal components.
 """
 
+import io
 import os
 import pathlib
 from typing import Any
@@ -16,6 +17,7 @@ from alexnet_jax.data.dataset import Dataset
 from alexnet_jax.data.pipeline import epoch_order, read_whole_image
 from alexnet_jax.data.statistics import RECORD
 from alexnet_jax.errors import InputError
+from alexnet_jax.files import write_file
 from alexnet_jax.model.zoo import PAPER, RELEASED
 
 EPOCHS = 4  # columns of crops
@@ -44,10 +46,9 @@ def write_contact_sheet(dataset: Dataset, path: str | os.PathLike[str], *, seed:
     order = epoch_order(len(sheet.records), seed=seed, epoch=0)[:images]
     rows = [sheet.draw_header(), *(sheet.draw_row(int(record)) for record in order)]
     picture = Image.fromarray(np.concatenate(list(map(np.asarray, rows))))
-    try:
-        ImageOps.expand(picture, MARGIN, WHITE).save(pathlib.Path(path), 'PNG')
-    except OSError as error:
-        raise InputError(f'cannot write {path} ({error.strerror}): choose another file') from error
+    content = io.BytesIO()
+    ImageOps.expand(picture, MARGIN, WHITE).save(content, 'PNG')
+    write_file(pathlib.Path(path), content.getvalue())
 
 
 class _Sheet:

@@ -66,7 +66,8 @@ class DatasetSpec:
 
     name: str
     classes: tuple[str, ...]  # names, in label order
-    splits: Mapping[str, Split]  # 'train' and 'validation' at least
+    splits: Mapping[str, Split]  # 'validation' at least; without 'train' the dataset tests weights only
+    folders: Mapping[str, str] = dataclasses.field(default_factory=dict)  # of each split, where that has another name
     # Converts an example's source to the bytes of a square RGB JPEG; `UnusableImage` when the source is at fault.
     to_record: Callable[[Any], bytes]
     # Decodes a record to the pixels that training will see: uint8 (record_size, record_size, 3).
@@ -80,6 +81,15 @@ class DatasetSpec:
     # Whether each class must have a training image: a folder has images of all its classes, but a TFDS dataset made
     # from part of its archives still names all of them.
     every_class: bool = False
+
+    @property
+    def statistics_split(self) -> str:
+        """Returns the split that mean and covariance are of."""
+        return 'train' if 'train' in self.splits else 'validation'
+
+    def show_key(self, split: str, key: str) -> str:
+        """Returns where the user finds an example."""
+        return '/'.join(filter(None, (self.folders.get(split, split), key)))
 
     @property
     def example_count(self) -> int:

@@ -96,27 +96,37 @@ def iter_members(path: pathlib.Path, *, start: int = 0, size: int | None = None)
 
 
 def make_imagenet_spec(
-    manual_dir: str | os.PathLike[str], *, name: str = 'imagenet2012', quality: int = QUALITY, record_size: int = RECORD
+    manual_dir: str | os.PathLike[str],
+    *,
+    name: str = 'imagenet2012',
+    quality: int = QUALITY,
+    record_size: int = RECORD,
+    validation_only: bool = False,
 ) -> DatasetSpec:
     """Makes the spec of the dataset in `manual_dir`'s archives, official or a part of them in the same layout.
 
-    Reads no image. The records are to be JPEGs of `quality` 1..100, `record_size` pixels wide and high.
+    Reads no image. The records are to be JPEGs of `quality` 1..100, `record_size` pixels wide and high. With
+    `validation_only` the training archive is not needed and not read.
 
     Raises:
       InputError: an archive is missing, cut off, or not of the official layout, or its labels cannot be known.
     """
     folder = pathlib.Path(manual_dir).expanduser()
-    if absent := [file for file in OFFICIAL_BYTES if not (folder / file).is_file()]:
-        raise InputError(
-            f'{folder} has no {" and no ".join(absent)}; register at https://image-net.org/download-images for them'
-        )
-    classes = _read_words('labels.txt')
+    wanted = [VALIDATION] if validation_only else [TRAIN, VALIDATION]
+    if absent := [file for file in wanted if not (folder / file).is_file()]:
+        only = ' (--validation_only does without, to test weights)' if absent == [TRAIN] else ''
+        register = 'register at https://image-net.org/download-images for them'
+        if any((folder / name).is_dir() for name in ('train', 'val', 'ILSVRC')):
+            register = f'--images={folder} --name=imagenet2012 reads what is unpacked'
+        raise InputError(f'{folder} has no {" and no ".join(absent)}; {register}{only}')
+    classes = read_words('labels.txt')
     label_of_synset = {synset: label for label, synset in enumerate(classes)}
-    _check_training_archive(folder / TRAIN, label_of_synset)
-    splits = {
-        'train': TarSplit(folder / TRAIN, label_of_synset),
-        'validation': TarSplit(folder / VALIDATION, _read_validation_labels(folder / VALIDATION, label_of_synset)),
-    }
+    splits = {}
+    if not validation_only:
+        _check_training_archive(folder / TRAIN, label_of_synset)
+        splits['train'] = TarSplit(folder / TRAIN, label_of_synset)
+    labels = _read_validation_labels(folder / VALIDATION, label_of_synset)
+    splits['validation'] = TarSplit(folder / VALIDATION, labels)
     sizes = {split.path: split.path.stat().st_size for split in splits.values()}
     files = [(path.name, size, path.stat().st_mtime_ns) for path, size in sizes.items()]
     return DatasetSpec(
@@ -134,7 +144,8 @@ def make_imagenet_spec(
     )
 
 
-def _read_words(file: str) -> list[str]:
+def read_words(file: str) -> list[str]:
+    """Reads a list that TFDS has of ImageNet: the synsets in label order, or of validation image 1, 2, ..."""
     return tfds.core.tfds_path(f'datasets/imagenet2012/{file}').read_text().split()
 
 
@@ -150,7 +161,7 @@ def _check_training_archive(path: pathlib.Path, label_of_synset: dict[str, int])
 
 def _read_validation_labels(path: pathlib.Path, label_of_synset: dict[str, int]) -> dict[str, int]:
     """Reads each validation image's label, by its name: images are numbered, and TFDS's labels have no names."""
-    synsets = _read_words('validation_labels.txt')
+    synsets = read_words('validation_labels.txt')
     names = sorted(name for name, _, _ in iter_members(path))
     expected = [f'ILSVRC2012_val_{number:08d}.JPEG' for number in range(1, len(names) + 1)]
     if not names or names != expected or len(names) > len(synsets):

@@ -5,8 +5,10 @@ the sums over everything before it are on disk, and only then the journal names 
 example that the journal does not name. The result is therefore the same bytes, however often a run was killed.
 """
 
+import array
 import dataclasses
 import io
+import itertools
 import json
 import os
 import pathlib
@@ -25,6 +27,8 @@ from alexnet_jax.data.statistics import Statistics
 from alexnet_jax.files import write_file
 
 SHARD = 8192  # examples, some 400 MB of photographs: what a kill can cost at most, half a minute on a few cores
+
+_DIGESTS = 'digests of '  # begins their names in the file of sums
 
 Progress = Callable[[str, int, int], None]  # split, images done, images in the split
 
@@ -86,6 +90,7 @@ class Shards:
         self._spec, self._folder = spec, folder
         self.splits = {split: SplitState() for split in spec.splits}
         self.statistics = Statistics(len(spec.classes), record_size=spec.record_size)  # of the converted part of train
+        self.digests = {split: array.array('Q') for split in spec.splits}  # of all that was seen: see `Converted`
         if not self._reload():
             shutil.rmtree(folder, ignore_errors=True)
             (folder / 'shards').mkdir(parents=True)
@@ -104,8 +109,10 @@ class Shards:
         if first:
             progress(split, first, count)
         shard = self._open_shard(split, state)
-        options: Any = {'count': count - first, 'with_statistics': split == 'train', 'workers': workers}
-        for chunk, (results, statistics) in convert_examples(self._spec, examples.iter_examples(first), **options):
+        with_statistics = split == self._spec.statistics_split
+        options: Any = {'count': count - first, 'with_statistics': with_statistics, 'workers': workers}
+        converted = convert_examples(self._spec, examples.iter_examples(first), **options)
+        for chunk, (results, digests, statistics) in converted:
             for example, result in zip(chunk, results, strict=True):
                 if isinstance(result, str):
                     state.unusable.append((example.key, result))
@@ -114,6 +121,7 @@ class Shards:
                 if self._spec.originals is None:
                     shard.write(result, example.label)
             state.seen += len(chunk)
+            self.digests[split].extend(digests)
             if statistics is not None:
                 self.statistics.merge(statistics)
             progress(split, state.seen, count)
@@ -133,7 +141,8 @@ class Shards:
         self.finished = sum(state.seen for state in self.splits.values())
         # The sums first, under a name of their own: the journal is what makes both true at once.
         sums, content = self._folder / f'sums-{self.finished}.npz', io.BytesIO()
-        np.savez(content, **vars(self.statistics))
+        digests: Any = {f'{_DIGESTS}{split}': np.asarray(digests) for split, digests in self.digests.items()}
+        np.savez(content, **vars(self.statistics), **digests)
         write_file(sums, content.getvalue(), durable=True)
         splits = {split: dataclasses.asdict(state) for split, state in self.splits.items()}
         journal = {'recipe': self._spec.recipe, 'sums': sums.name, 'splits': splits}
@@ -155,9 +164,13 @@ class Shards:
                 found = final if final.exists() else path
                 if not found.is_file() or found.stat().st_size != size:
                     return False
-        self.splits = splits
         with np.load(self._folder / journal['sums']) as sums:
-            vars(self.statistics).update(sums)
+            arrays = dict(sums)
+        digests = {split: arrays.pop(f'{_DIGESTS}{split}', None) for split in splits}
+        if any(values is None for values in digests.values()):  # of a version that kept none
+            return False
+        self.splits, self.digests = splits, {split: array.array('Q', values) for split, values in digests.items()}
+        vars(self.statistics).update(arrays)
         return True
 
     def _get_path(self, split: str, index: int) -> pathlib.Path:
@@ -167,6 +180,20 @@ class Shards:
         """Returns each finished shard's path while the dataset is being written, and its final path."""
         count, stem = len(state.shards), self._folder / 'data' / f'{self._spec.name}-{split}.array_record'
         return [(self._get_path(split, i), stem.with_name(f'{stem.name}-{i:05d}-of-{count:05d}')) for i in range(count)]
+
+    def list_duplicates(self) -> list[str]:
+        """Lists sentences on how many images of one split are in another too, each with an example."""
+        notes = []
+        for first, second in itertools.combinations(self.splits, 2):
+            there, here = (np.asarray(self.digests[split]) for split in (first, second))
+            shared = np.flatnonzero(np.isin(here, there) & (here != 0))
+            if shared.size:
+                places = {second: shared[0], first: np.flatnonzero(there == here[shared[0]])[0]}
+                found = [(split, next(self._spec.splits[split].iter_examples(int(i)))) for split, i in places.items()]
+                names = ' is '.join(self._spec.show_key(split, example.key) for split, example in found)
+                count = f'{shared.size:,} of {self.splits[second].records:,} {second} images are in {first} too'
+                notes.append(f'{count} ({names}): their errors say nothing of new images')
+        return notes
 
     def assemble(self) -> pathlib.Path:
         """Gives the shards their final names and describes them to TFDS, if there are any; returns their folder."""

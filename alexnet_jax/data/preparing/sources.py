@@ -25,6 +25,9 @@ class SourceArgs:
     quality: int = QUALITY
     size: int = RECORD
     keep_originals: bool = False
+    validation_share: float | None = None
+    validation_seed: int = 0
+    validation_only: bool = False
 
     def __post_init__(self) -> None:
         if (self.images is None) == (self.dataset is None):
@@ -54,8 +57,13 @@ def make_spec(args: SourceArgs, *, make: bool = True) -> DatasetSpec:
     form: dict[str, Any] = {'name': get_dataset_name(args), 'quality': args.quality, 'record_size': args.size}
     if args.keep_originals and dataset in (None, 'demo'):
         raise InputError('--keep_originals is for TFDS datasets: a folder and demo must be prepared')
+    if args.images is None and args.validation_share is not None:
+        raise InputError(f'--validation_share is for --images: {dataset} has splits of its own')
+    if args.images is None and args.validation_only and dataset != 'imagenet2012':
+        raise InputError('--validation_only is for --images and --dataset=imagenet2012: leave it out')
     if args.images is not None:
-        return folder.make_folder_spec(args.images, **form)
+        choices: Any = {key: getattr(args, key) for key in ('validation_share', 'validation_seed', 'validation_only')}
+        return folder.make_folder_spec(args.images, **choices, **form)
     assert dataset is not None
     if dataset == 'demo':
         if args.size != RECORD:
@@ -63,13 +71,25 @@ def make_spec(args: SourceArgs, *, make: bool = True) -> DatasetSpec:
         from alexnet_jax.data.preparing import demo  # here, because only this renders
 
         return demo.make_demo_spec()
-    builder = tfds.find_builder(dataset, tfds_dir=args.tfds_dir)
+    tfds_dir = _expand_home(args.tfds_dir, option='tfds_dir')
+    builder = tfds.find_builder(dataset, tfds_dir=tfds_dir)
     from_archives = args.manual_dir is not None or not builder.is_prepared()
     if dataset == 'imagenet2012' and from_archives and not args.keep_originals:
-        archives = args.manual_dir or pathlib.Path(args.tfds_dir) / 'downloads' / 'manual'  # as TFDS has it
-        return imagenet.make_imagenet_spec(archives, **form)
+        archives = args.manual_dir or pathlib.Path(tfds_dir) / 'downloads' / 'manual'  # as TFDS has it
+        archives = _expand_home(archives, option='manual_dir')
+        return imagenet.make_imagenet_spec(archives, validation_only=args.validation_only, **form)
+    if args.validation_only:
+        raise InputError(f'{args.tfds_dir} has all of ImageNet: give --manual_dir=DIR, or leave --validation_only out')
     if not make and not builder.is_prepared():
         size = f', downloading {builder.info.download_size}' if builder.info.download_size else ''
         raise InputError(f'{dataset} is not in {args.tfds_dir} yet: without --check TFDS makes it first{size}')
     tfds.make_tfds_dataset(builder, dataset=dataset, manual_dir=args.manual_dir)
     return tfds.make_tfds_spec(builder, dataset=dataset, keep_originals=args.keep_originals, **form)
+
+
+def _expand_home(folder: str | os.PathLike[str], *, option: str) -> str:
+    """Puts the home directory in the place of ~; `InputError` where there is none."""
+    expanded = os.path.expanduser(os.fspath(folder))
+    if expanded.startswith('~'):
+        raise InputError(f'--{option}={expanded}: there is no such home directory: give --{option} without ~')
+    return expanded

@@ -2,11 +2,14 @@
 
 import collections
 import concurrent.futures
+import contextlib
 import dataclasses
 import functools
+import hashlib
 import itertools
 import multiprocessing
 import os
+import signal
 import threading
 from collections.abc import Iterator, Sequence
 
@@ -16,7 +19,8 @@ from alexnet_jax.data.statistics import Statistics
 
 CHUNK = 64  # images a worker takes at once: large against the 2 MB of sums that it sends back
 
-Converted = tuple[list[bytes | str], Statistics | None]  # per example its JPEG or the reason; sums if asked for
+# Per example its JPEG or the reason, and the number that equal records share, 0 where there is none; sums if asked for.
+Converted = tuple[list[bytes | str], list[int], Statistics | None]
 
 
 def count_cores() -> int:
@@ -39,17 +43,34 @@ def convert_examples(
         return
     # Spawned, not forked: a fork copies locks that threads of the parent (JAX has many) may hold.
     spawn = multiprocessing.get_context('spawn')
+    others = multiprocessing.active_children()
     pool = concurrent.futures.ProcessPoolExecutor(workers, spawn, _exit_with_parent)
     try:
         pending: collections.deque[tuple[Sequence[Example], concurrent.futures.Future]] = collections.deque()
         for chunk in chunks:
-            pending.append((chunk, pool.submit(convert, chunk)))
+            with _block_interrupts():
+                future = pool.submit(convert, chunk)
+            pending.append((chunk, future))
             if len(pending) > 2 * workers:
                 converted, future = pending.popleft()
                 yield converted, future.result()
         yield from ((converted, future.result()) for converted, future in pending)
+    except BaseException:  # also of who reads this: nobody wants what is being converted
+        for process in set(multiprocessing.active_children()) - set(others):
+            process.kill()
+        raise
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+@contextlib.contextmanager
+def _block_interrupts() -> Iterator[None]:
+    """Keeps Ctrl-C from processes that are started here, so that this one alone says a word; it ends them."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _exit_with_parent() -> None:
@@ -65,13 +86,14 @@ def _exit_with_parent() -> None:
 
 
 def _convert(spec: DatasetSpec, with_statistics: bool, chunk: Sequence[Example]) -> Converted:
-    """Returns each example's record (empty if not to keep), or the reason why it has none; statistics if wanted.
+    """Returns each example's record (empty if not to keep), or why it has none; hashes; statistics if wanted.
 
     The statistics are of the decoded record, by the decoder that training uses, not of the pixels before compression:
     they describe what the network is shown.
     """
     statistics = Statistics(len(spec.classes), record_size=spec.record_size) if with_statistics else None
     results: list[bytes | str] = []
+    digests: list[int] = []
     for example in chunk:
         try:
             record = spec.to_record(example.source)
@@ -80,6 +102,8 @@ def _convert(spec: DatasetSpec, with_statistics: bool, chunk: Sequence[Example])
             elif spec.originals is not None:  # what is not kept must be usable as it is
                 spec.decode(record)
             results.append(record if spec.originals is None else b'')
+            digests.append(int.from_bytes(hashlib.blake2b(record, digest_size=8).digest()))
         except UnusableImage as error:
             results.append(str(error))
-    return results, statistics
+            digests.append(0)
+    return results, digests, statistics

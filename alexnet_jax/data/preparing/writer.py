@@ -12,6 +12,7 @@ import os
 import pathlib
 import re
 import shutil
+import stat
 import time
 from collections.abc import Iterator, Sequence
 from statistics import mean, median
@@ -102,7 +103,7 @@ def estimate_preparation(
     """
     sizes, seconds = [], []
     statistics = Statistics(len(spec.classes), record_size=spec.record_size)
-    for example in itertools.islice(spec.splits['train'].iter_examples(), SAMPLE):
+    for example in itertools.islice(spec.splits[spec.statistics_split].iter_examples(), SAMPLE):
         start = time.perf_counter()
         try:
             record = spec.to_record(example.source)
@@ -112,7 +113,7 @@ def estimate_preparation(
         seconds.append(time.perf_counter() - start)
         sizes.append(len(record))
     if not sizes:
-        raise InputError(f'none of the first {SAMPLE} training images of {spec.name} can be used')
+        raise InputError(f'none of the first {SAMPLE} images of {spec.name} can be used')
     size = mean(sizes) * OVERHEAD if spec.originals is None else 0
     needed = round(size * (spec.example_count if remaining is None else remaining)) + STATISTICS_BYTES
     absolute = pathlib.Path(data_dir).absolute()
@@ -167,6 +168,7 @@ def prepare(
                     f'the disk of {data_dir} is full; the same command goes on when there is space'
                 ) from error
             raise
+        duplicates = shards.list_duplicates()
         data = shards.assemble()
         fingerprint = _write_statistics(data, spec, shards)
         directory.parent.mkdir(exist_ok=True)
@@ -182,7 +184,7 @@ def prepare(
         splits={split: state.records for split, state in states},
         megabytes={split: sum(size for _, _, size in state.shards) / 1e6 for split, state in states},
         skipped=skipped,
-        notes=(*spec.notes, *(f'skipped {reason}' for reason in skipped)),
+        notes=(*duplicates, *spec.notes, *(f'skipped {reason}' for reason in skipped)),
         fingerprint=fingerprint,
         seconds=time.monotonic() - start,
     )
@@ -191,7 +193,7 @@ def prepare(
 def _check_usable(spec: DatasetSpec, shards: Shards, *, skip: bool) -> tuple[str, ...]:
     """Returns what was left out; `InputError` if that is not allowed, or nothing is left of a split or class."""
     states = shards.splits.items()
-    unusable = [f'{split}/{key}: {reason}' for split, state in states for key, reason in state.unusable]
+    unusable = [f'{spec.show_key(split, key)}: {reason}' for split, state in states for key, reason in state.unusable]
     skipped = (*spec.unusable, *sorted(unusable))
     if skipped and not skip:
         files = _join_first(skipped, '; ')
@@ -215,20 +217,51 @@ def check_name(name: str, *, data_dir: str | os.PathLike[str], overwrite: bool) 
     if not re.fullmatch(r'[a-z][a-z0-9_]*', name):
         raise InputError(f'--name={name!r} must be lower-case letters, digits and underscores, a letter first')
     directory = pathlib.Path(data_dir) / name / VERSION
-    if directory.exists() and not overwrite:
-        raise InputError(f'{directory} exists already; pass --overwrite to replace it')
+    try:
+        if directory.exists() and not overwrite:
+            raise InputError(f'{directory} exists already; pass --overwrite to replace it')
+        lock, hidden = _get_hidden_paths(pathlib.Path(data_dir), name)
+        for path in (directory.parent, directory, lock, hidden):
+            if path.exists() and not _may_replace(path, within=path.parent if path != directory.parent else None):
+                raise InputError(
+                    f'{path} belongs to {_get_owner(path)}, and you may not replace it: choose another --name or '
+                    '--data_dir, or ask its owner to remove it'
+                )
+    except PermissionError as error:
+        raise InputError(f'{directory} cannot be looked at: {error.strerror}; choose another --data_dir') from error
     return directory
+
+
+def _may_replace(path: pathlib.Path, *, within: pathlib.Path | None) -> bool:
+    """Tells whether this user may write into `path`, and move it out of the folder `within`."""
+    mode = os.W_OK | (os.X_OK if path.is_dir() else 0)
+    may = os.access(path, mode, effective_ids=True)
+    if within is not None and within.stat().st_mode & stat.S_ISVTX:  # as /tmp: each may move only what is theirs
+        may = may and os.geteuid() in (0, path.stat().st_uid, within.stat().st_uid)
+    return may
+
+
+def _get_owner(path: pathlib.Path) -> str:
+    try:
+        return path.owner()
+    except KeyError:  # without a name here, as in a container
+        return f'user {path.stat().st_uid}'
+
+
+def _get_hidden_paths(data_dir: pathlib.Path, name: str) -> tuple[pathlib.Path, pathlib.Path]:
+    """Returns the lock of one process, and the folder of what is not finished."""
+    return data_dir / f'.{name}.lock', data_dir / f'.{name}.partial'
 
 
 @contextlib.contextmanager
 def _open_hidden_folder(data_dir: pathlib.Path, name: str) -> Iterator[pathlib.Path]:
     """Gives DATA_DIR/.NAME.partial, perhaps with what a killed run left there, to one process at a time."""
-    lock = f'.{name}.lock'
-    with hold_lock(data_dir, lock, option='--data_dir', busy=f'is preparing {name}', patience=-1):
+    lock, hidden = _get_hidden_paths(data_dir, name)
+    with hold_lock(data_dir, lock.name, option='--data_dir', busy=f'is preparing {name}', patience=-1):
         try:
-            yield data_dir / f'.{name}.partial'
+            yield hidden
         finally:
-            (data_dir / lock).unlink()
+            lock.unlink()
 
 
 def _write_statistics(data: pathlib.Path, spec: DatasetSpec, shards: Shards) -> str:
@@ -243,7 +276,7 @@ def _write_statistics(data: pathlib.Path, spec: DatasetSpec, shards: Shards) -> 
         class_counts=statistics.class_counts,
     )
     if spec.originals is None:
-        return write_dataset_manifest(data)
+        return write_dataset_manifest(data, statistics_of=spec.statistics_split)
     directory, names = spec.originals
     splits = {}
     for split, state in shards.splits.items():

@@ -149,3 +149,24 @@ def test_imagenet_spec_notes_part_of_imagenet(tmp_path, contents, validation):
 
     assert 'the official archive 147,897,477,120: a part of ImageNet' in spec.notes[0]
     assert (len(spec.classes), len(spec.splits['train']), len(spec.splits['validation'])) == (1000, 9, 6)
+
+
+def test_prepare_imagenet_validation_archive_alone(tmp_path, contents, validation):
+    tars = write_archives(tmp_path / 'tars', train=contents, validation=validation)
+    (tars / TRAIN).unlink()
+    with pytest.raises(
+        InputError, match=f'has no {TRAIN}; register .* \\(--validation_only does without, to test weights'
+    ):
+        imagenet.make_imagenet_spec(tars)
+    (tars / 'train').mkdir()
+    with pytest.raises(InputError, match=f'; --images={tars} --name=imagenet2012 reads what is unpacked'):
+        imagenet.make_imagenet_spec(tars)
+    spec = imagenet.make_imagenet_spec(tars, validation_only=True)
+
+    assert writer.prepare(spec, data_dir=tmp_path / 'data', workers=1).splits == {'validation': 6}
+    dataset = open_dataset('imagenet2012', data_dir=tmp_path / 'data')
+    assert [dataset.records('validation')[i][1] for i in range(6)] == [
+        SYNSETS.index(synset) for synset in VALIDATION_SYNSETS[:6]
+    ]
+    with pytest.raises(InputError, match='prepared to test weights only'):
+        dataset.examples('train')

@@ -6,6 +6,7 @@ import pathlib
 import shutil
 import subprocess
 import sys
+import tempfile
 import zlib
 
 import grain  # noqa: F401  its flags, defined inside flagsaver, would be deleted at flagsaver's end
@@ -50,7 +51,7 @@ def images(tmp_path_factory):
         for label, name in enumerate(('cat', 'dog')):
             (root / split / name).mkdir(parents=True)
             for i in range(count):
-                (root / split / name / f'{i}.jpg').write_bytes(encoded(picture(10 * label + i)))
+                (root / split / name / f'{i}.jpg').write_bytes(encoded(picture(len(split) + 20 * label + i)))
     return root
 
 
@@ -77,6 +78,8 @@ def command(capsys, **options):
             prepare.main(['prepare'])
         except SystemExit as exit_:
             code = exit_.code
+        except InputError as error:
+            code = f'error: {error}'  # as command_line.run_command prints it
     captured = capsys.readouterr()
     return code, captured.out, captured.err
 
@@ -205,7 +208,8 @@ def test_prepare_converts_test_split_and_notes_absent_classes(folder, tmp_path, 
     (folder / 'train' / 'cat' / '.DS_Store').write_bytes(b'')
 
     code, _, err = command(capsys, images=str(folder), name='pets', data_dir=str(tmp_path / 'data'))
-    assert (code, err.strip().splitlines()[-1]) == (0, 'test/ has no images of cat')
+    hidden = 'left out, hidden or kept by a system (2): train/.cache, train/cat/.DS_Store'
+    assert (code, err.strip().splitlines()) == (0, [hidden, 'test/ has no images of cat'])
     dataset = open_dataset('pets', data_dir=tmp_path / 'data')
     assert [label for _, label in read(dataset, 'test')] == [1]
 
@@ -305,16 +309,16 @@ def remove(path):
 FOLDER_FAULTS = {
     'no folder': (lambda root: root.rename(root.with_name('elsewhere')), 'is not a folder'),
     'no train': (
-        lambda root: (root / 'train').rename(root / 'training'),
-        'has no train/ folder (found: training',
+        lambda root: (root / 'train').rename(root / 'exercise'),
+        'has no train/ folder (found: exercise, validation); pass --validation_only',
     ),
     'no validation': (
-        lambda root: (root / 'validation').rename(root / 'val'),
-        'has no validation/ folder (found: train, val); expected',
+        lambda root: (root / 'validation').rename(root / 'spare'),
+        'has no validation/ folder (found: spare, train); pass --validation_share=0.1',
     ),
     'a test split only': (
         lambda root: (root / 'validation').rename(root / 'test'),
-        'has no validation/ folder (found: test, train); rename test/, or `ln -s test ',
+        'has no validation/ folder (found: test, train); pass --validation_share=0.1 to draw ',
     ),
     'one class': (lambda root: remove(root / 'train' / 'dog'), "only one class, 'cat'"),
     'no classes': (
@@ -366,6 +370,8 @@ def test_prepare_to_unwritable_data_dir_is_one_line(folder, tmp_path, capsys):
         ({'dataset': 'demo', 'name': 'mine'}, '--dataset=demo keeps its name'),
         ({'images': 'x', 'name': 'demo'}, '--name=demo is the embedded dataset'),
         ({'dataset': 'mnist', 'name': 'demo'}, '--name=demo is the embedded dataset'),
+        ({'dataset': 'demo', 'validation_share': 0.1}, '--validation_share is for --images'),
+        ({'dataset': 'mnist', 'validation_only': True}, '--validation_only is for --images and --dataset=imagenet2012'),
         ({'dataset': 'demo', 'size': 32}, '--dataset=demo is drawn at 256x256: leave --size out'),
     ],
 )
@@ -409,6 +415,51 @@ def test_prepare_refuses_second_process_on_the_same_dataset(folder, tmp_path):
         fcntl.flock(lock, fcntl.LOCK_EX)
         with pytest.raises(InputError, match=r'another process \(.*\) is preparing pets in '):
             writer.prepare(folder_source.make_folder_spec(folder, name='pets'), data_dir=tmp_path / 'data')
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason='only root can become another user')
+@pytest.mark.parametrize('stranger', ['dataset', 'version folder', 'sticky folder', 'lock', 'unfinished work'])
+def test_prepare_of_another_users_dataset_is_refused_before_it_begins(images, stranger, request):
+    data_dir = pathlib.Path(tempfile.mkdtemp())  # pytest keeps its own folders to one user
+    request.addfinalizer(lambda: shutil.rmtree(data_dir))
+    data_dir.chmod(0o1777)
+    spec = folder_source.make_folder_spec(images, name='pets', record_size=32)
+    if stranger.endswith(('dataset', 'folder')):
+        first = writer.prepare(spec, data_dir=data_dir, workers=1)
+        (data_dir / 'pets').chmod({'dataset': 0o755, 'version folder': 0o777, 'sticky folder': 0o1777}[stranger])
+        first.directory.chmod(0o777 if stranger == 'sticky folder' else 0o755)
+    else:
+        path = data_dir / ('.pets.lock' if stranger == 'lock' else '.pets.partial')
+        path.touch() if stranger == 'lock' else path.mkdir()
+    before = sorted(os.listdir(data_dir))
+    os.seteuid(54321)
+    try:
+        with pytest.raises(InputError, match='belongs to root, and you may not replace it: choose another --name'):
+            writer.prepare(
+                spec, data_dir=data_dir, workers=1, overwrite=True, progress=lambda *_: pytest.fail('it began')
+            )
+    finally:
+        os.seteuid(0)
+    assert sorted(os.listdir(data_dir)) == before
+    if stranger == 'dataset':
+        assert writer.prepare(spec, data_dir=data_dir, workers=1, overwrite=True).fingerprint == first.fingerprint
+
+
+def test_prepare_counts_images_that_are_in_two_splits(folder, tmp_path):
+    shutil.copy(folder / 'train/cat/0.jpg', folder / 'validation/cat/copy.jpg')
+    same = Image.open(folder / 'train/dog/1.jpg').convert('RGB')
+    same.save(folder / 'validation/dog/the same.png')  # other bytes, equal pixels
+    (folder / 'validation/dog/bad.jpg').write_bytes(b'')
+    (folder / 'train/dog/bad.jpg').write_bytes(b'')
+    spec = folder_source.make_folder_spec(folder, name='pets', record_size=80)
+
+    (note,) = (
+        n for n in writer.prepare(spec, data_dir=tmp_path, workers=1, skip_unusable=True).notes if 'skip' not in n
+    )
+    assert note.startswith('2 of 4 validation images are in train too (validation/')
+    pairs = ('validation/cat/copy.jpg is train/cat/0.jpg', 'validation/dog/the same.png is train/dog/1.jpg')
+    assert any(pair in note for pair in pairs)
+    assert note.endswith('): their errors say nothing of new images')
 
 
 # The embedded dataset and TFDS
@@ -519,7 +570,7 @@ def test_prepare_leaves_out_test_split_without_labels(tmp_path):
     done = prepare_tfds('secret_digits', tmp_path)
 
     assert done.splits == {'train': 6, 'validation': 6}
-    assert done.notes == ('secret_digits keeps the labels of its test split secret: left out',)
+    assert 'secret_digits keeps the labels of its test split secret: left out' in done.notes
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,79 @@
+"""Reads the NumPy archive that `alexnet checkpoint export` writes: weights, mean image, what is known of the run."""
+
+import json
+import pathlib
+import zipfile
+from typing import Any
+
+import numpy as np
+
+from alexnet_jax.checkpoints.hashes import hash_tree
+from alexnet_jax.errors import InputError
+from alexnet_jax.model.ablations import ABLATIONS
+from alexnet_jax.model.network import Network, NetworkName
+from alexnet_jax.model.zoo import NETWORKS
+from alexnet_jax.weights.layout import MAX_WIDTH, check_params, infer_name, unflatten
+
+_TRAINING_ONLY = {'lighting', 'crops', 'flips'}  # parts of `without` that leave the network as it is
+_CONFIG = ('variant', 'precision', 'batch_size', 'dataset', 'data_dir')  # what a network's `about` is asked for
+
+
+def load_npz(path: pathlib.Path, *, variant: str | None = None) -> Network:
+    """Loads the network of an exported checkpoint; its classes are '0', '1', ... where the export does not name them.
+
+    Raises:
+      InputError: it is damaged, or does not say which network it is, where `variant` does not either.
+    """
+    try:
+        arrays, about = _read(path)
+    except (
+        ValueError,
+        KeyError,
+        TypeError,
+        OSError,
+        EOFError,
+        RecursionError,
+        MemoryError,
+        zipfile.BadZipFile,
+    ) as error:
+        raise InputError(f'{path} is damaged: {" ".join(str(error).split())[:100]}; export it again') from error
+    mean_image, config = arrays.pop('mean_image'), about.get('config') or {}
+    chosen = config.get('variant', variant)
+    if chosen not in NETWORKS:
+        raise InputError(
+            f'{path} does not say which network it is: make it a file that does, alexnet convert --weights={path} '
+            '--variant=NAME --to=safetensors --output=FILE.safetensors, with the variant of its run'
+        )
+    without = tuple(sorted({*config.get('without', ())} - _TRAINING_ONLY))
+    name = NetworkName(chosen, config.get('width') or infer_name(chosen, arrays).width, without)
+    if not set(without) <= set(ABLATIONS) or not 0 < name.width <= MAX_WIDTH:
+        raise InputError(f'{path} holds a network that this version does not know: {without}, width {name.width}')
+    params = check_params(name, unflatten(arrays), source=path)
+    size, outputs = name.build().input_size, params['fc8']['bias'].size
+    if mean_image.shape != (size, size, 3) or mean_image.dtype != np.float32 or not np.isfinite(mean_image).all():
+        raise InputError(f'{path} is damaged: its mean_image is {mean_image.shape} {mean_image.dtype}; export it again')
+    if hash_tree(params) != about.get('params_sha256'):
+        raise InputError(f'{path} is damaged: its weights do not have the hash that it names; export it again')
+    classes = tuple(about.get('classes') or map(str, range(outputs)))
+    if len(classes) != outputs:
+        raise InputError(f'{path} is damaged: it names {len(classes)} classes for {outputs} outputs; export it again')
+    kept: dict[str, Any] = {key: about[key] for key in ('step', 'params_sha256') if key in about}
+    if set(_CONFIG) <= config.keys():
+        kept['config'] = config
+    source = f'{path}, step {about.get("step")}'
+    return Network(name=name, params=params, mean_image=mean_image, classes=classes, source=source, about=kept)
+
+
+def _read(path: pathlib.Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """Reads the arrays and the JSON beside them; raises what NumPy and JSON raise of damage."""
+    with np.load(path, allow_pickle=False) as archive:
+        # Stored as they are, so that a small file cannot fill the memory.
+        if any(info.compress_type != zipfile.ZIP_STORED for info in archive.zip.infolist()):
+            raise ValueError('it is compressed, which an export is not')
+        arrays = {name: archive[name] for name in archive.files}
+    about = json.loads(str(arrays.pop('about')[()]))
+    if not isinstance(about, dict) or not isinstance(about.get('config') or {}, dict) or 'mean_image' not in arrays:
+        raise ValueError('it is not what alexnet checkpoint export writes')
+    if any(array.dtype != np.float32 for array in arrays.values()):
+        raise ValueError('its weights are not float32')
+    return arrays, about
