@@ -119,7 +119,7 @@ def resizers() -> dict[str, Call]:
     from alexnet_jax.data import photo
 
     found: dict[str, Call] = {
-        'cykooz-resizer, bicubic': lambda image: photo._window(image, top=0, left=0, side=256),
+        'this project': lambda image: photo._resize(image, top=0, left=0, side=256, record_size=256),
         'Pillow, bicubic': pillow_square,
         'Pillow, bicubic, reducing_gap 1.0': lambda image: pillow_square(image, reducing_gap=1.0),
         'Pillow, box': lambda image: pillow_square(image, resample=Image.Resampling.BOX),
