@@ -71,7 +71,7 @@ def integer_square(image, record_size):
 @pytest.mark.parametrize('record_size', [256, 100, 32])
 @pytest.mark.parametrize('size', [*SIZES, *MORE_SIZES])
 def test_square_image_equals_the_filter_of_the_textbook(size, record_size):
-    """Also where the photograph is tall: in one call Pillow 13 would then take the columns first, 12 levels away."""
+    """Also where the photograph is tall: in one call Pillow 13 would then take the columns first."""
     image = scene(size=size)
     square = photo.square_image(encoded(image, 'PNG'), record_size=record_size)
     difference = np.abs(square - numpy_square(image, record_size))

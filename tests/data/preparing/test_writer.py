@@ -604,7 +604,7 @@ def test_prepare_leaves_out_test_split_without_labels(tmp_path):
         ('no_such_dataset', "TFDS has no dataset 'no_such_dataset'"),
         ('small_digits:9.9.9', 'cannot be loaded at version 9.9.9'),
         ('training_digits', 'has splits train; train and validation (or test) are needed'),
-        ('tensorflow_digits', 'needs tensorflow, which is not installed: run `pip install tensorflow-cpu`'),
+        ('tensorflow_digits', 'needs tensorflow, which is not installed: run `pip install tensorflow'),
         ('imagenet2012', 'ILSVRC2012_img_train.tar'),
     ],
 )
