@@ -3,8 +3,9 @@
     python -m experiments.decoders IMAGES
 
 IMAGES is a folder of photographs (JPEG), any depth. Compared are the libraries that are installed:
-`pip install opencv-python-headless imagecodecs PyTurboJPEG`, the last of which also needs the system's libturbojpeg.
-Speeds are medians of interleaved rounds; docs/data.md holds the result.
+`pip install opencv-python-headless imagecodecs PyTurboJPEG cykooz-resizer kornia-rs pyvips[binary]`; PyTurboJPEG also
+needs the system's libturbojpeg. Speeds are medians of interleaved rounds, of resizers by CPU time (some start threads);
+docs/data.md holds the result.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ import numpy as np
 import simplejpeg
 from PIL import Image
 
-from alexnet_jax.data.photo import photo_to_jpeg, square_image
+from alexnet_jax.data.photo import _resize, photo_to_jpeg, square_image
 from alexnet_jax.data.statistics import Statistics
 
 ROUNDS, TAKEN = 7, 200
@@ -39,10 +40,11 @@ def main(folder: str) -> None:
     for name, jpegs in (('records, 256x256, quality 95, 4:4:4', records), ('photographs', photos)):
         print(f'decoding {name}: {len(jpegs)} of {sum(map(len, jpegs)) / len(jpegs):,.0f} bytes')
         table(decoders(), jpegs, threads=(1, 2))
-    print('a decoded photograph to 256x256; PSNR to Pillow bicubic, median and worst')
+    print('a decoded photograph to 256x256, by CPU time; PSNR to Pillow bicubic in one call, median and worst')
     pixels = [simplejpeg.decode_jpeg(photo) for photo in photos]
     wanted = [pillow_square(image) for image in pixels]
-    table(resizers(), pixels, threads=(1,), note=lambda call: psnr_of([call(image) for image in pixels], wanted))
+    compared = functools.partial(compare, pixels=pixels, wanted=wanted)
+    table(resizers(), pixels, threads=(1,), clock=time.process_time, note=compared)
     print('records by quality and chroma; PSNR to the uncompressed 256x256')
     squares, calls = [square_image(photo) for photo in photos], {}
     for quality, chroma in ((q, c) for q in (90, 95, 98) for c in ('444', '420')):
@@ -61,7 +63,12 @@ def decode_of(jpegs: list[bytes], index: int) -> np.ndarray:
 
 
 def table(
-    calls: dict[str, Call], items: Sequence[Any], *, threads: Sequence[int], note: Callable[[Call], str] | None = None
+    calls: dict[str, Call],
+    items: Sequence[Any],
+    *,
+    threads: Sequence[int],
+    clock: Callable[[], float] = time.perf_counter,
+    note: Callable[[Call], str] | None = None,
 ) -> None:
     """Prints items/s of each call, and the ratio to the first, medians over rounds in which they take turns."""
     seconds: dict[tuple[str, int], list[float]] = {(name, n): [] for n in threads for name in calls}
@@ -69,10 +76,10 @@ def table(
         with concurrent.futures.ThreadPoolExecutor(n) as pool:
             for _ in range(ROUNDS):
                 for name, call in calls.items():
-                    began = time.perf_counter()
+                    began = clock()
                     for _ in pool.map(lambda part, call=call: [call(item) for item in part], split(items, 4 * n)):
                         pass
-                    seconds[name, n].append((time.perf_counter() - began) / len(items))
+                    seconds[name, n].append((clock() - began) / len(items))
     first = next(iter(calls))
     for name, call in calls.items():
         cells = []
@@ -85,6 +92,12 @@ def table(
 def split(items: Sequence[Any], parts: int) -> list[Sequence[Any]]:
     """Parts of equal length, or nearly."""
     return [items[i * len(items) // parts : (i + 1) * len(items) // parts] for i in range(parts)]
+
+
+def compare(call: Call, *, pixels: Sequence[np.ndarray], wanted: list[np.ndarray]) -> str:
+    """PSNR of what the call makes of the images to what is wanted; nothing where that is a crop."""
+    found = [call(image) for image in pixels]
+    return psnr_of(found, wanted) if found[0].shape == wanted[0].shape else ''
 
 
 def psnr_of(images: list[np.ndarray], wanted: list[np.ndarray]) -> str:
@@ -116,10 +129,9 @@ def decoders() -> dict[str, Call]:
 
 def resizers() -> dict[str, Call]:
     """{how: decoded image -> 256x256 of its central square}."""
-    from alexnet_jax.data import photo
-
     found: dict[str, Call] = {
-        'cykooz-resizer, bicubic': lambda image: photo._window(image, top=0, left=0, side=256),
+        'this project: Pillow, rows first': lambda image: _resize(image, top=0, left=0, side=256, record_size=256),
+        '... and a crop of 224': lambda image: _resize(image, top=5, left=17, side=224, record_size=256),
         'Pillow, bicubic': pillow_square,
         'Pillow, bicubic, reducing_gap 1.0': lambda image: pillow_square(image, reducing_gap=1.0),
         'Pillow, box': lambda image: pillow_square(image, resample=Image.Resampling.BOX),
@@ -127,7 +139,45 @@ def resizers() -> dict[str, Call]:
     if (cv2 := opencv()) is not None:
         for name, way in (('area', cv2.INTER_AREA), ('cubic: aliases', cv2.INTER_CUBIC)):
             found[f'OpenCV, {name}'] = lambda image, way=way: cv2.resize(central(image), (256, 256), interpolation=way)
+    for name, make in (('cykooz_resizer', cykooz), ('kornia_rs.imgproc', kornia), ('pyvips', vips)):
+        try:
+            found[f'{name.split(".")[0]}, bicubic'] = make(importlib.import_module(name))
+        except ImportError as error:
+            print(f'    {name}: {error}')
     return found
+
+
+def cykooz(library: Any) -> Call:
+    """What this project used before: no wheels for ARM Linux."""
+    resizer, kind = library.Resizer(), library.PixelType.U8x3
+    way = library.ResizeAlg.convolution(library.FilterType.catmull_rom)
+
+    def call(image: np.ndarray) -> np.ndarray:
+        height, width, _ = image.shape
+        side = min(height, width)
+        box = library.CropBox((width - side) / 2, (height - side) / 2, side, side)
+        source, square = library.ImageData(width, height, kind, image.tobytes()), library.ImageData(256, 256, kind)
+        resizer.resize(source, square, library.ResizeOptions(resize_alg=way, crop_box=box))
+        return np.frombuffer(square.get_buffer(), np.uint8).reshape(256, 256, 3)
+
+    return call
+
+
+def kornia(library: Any) -> Call:
+    """SIMD, a form for each kind of processor, and threads of its own."""
+    return lambda image: library.resize(np.ascontiguousarray(central(image)), (256, 256), 'bicubic', antialias=True)
+
+
+def vips(library: Any) -> Call:
+    """libvips."""
+    library.cache_set_max(0)
+
+    def call(image: np.ndarray) -> np.ndarray:
+        pixels = np.ascontiguousarray(central(image))
+        whole = library.Image.new_from_memory(pixels, *pixels.shape[:2], 3, 'uchar')
+        return whole.resize(256 / len(pixels), kernel='cubic').numpy()
+
+    return call
 
 
 def opencv() -> Any:

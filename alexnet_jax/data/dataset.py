@@ -16,11 +16,12 @@ from typing import Any, Self
 import numpy as np
 import tensorflow_datasets as tfds
 
+from alexnet_jax.console import info
+from alexnet_jax.data.versions import VERSION, VERSIONS
 from alexnet_jax.errors import InputError
 from alexnet_jax.files import check_utf8, hash_file
 from alexnet_jax.model.spec import Variant
 
-VERSION = '1.0.0'  # the version folder's name
 STATISTICS_FILE, MANIFEST_FILE = 'statistics.npz', 'manifest.json'
 # Raised when an older reader would misread a dataset. 2 is a dataset whose images stay where TFDS keeps them.
 FORMAT_VERSION, ORIGINALS_VERSION = 1, 2
@@ -84,7 +85,7 @@ class Dataset:
     """A prepared dataset on disk."""
 
     name: str
-    directory: pathlib.Path  # the version folder, such as data/demo/1.0.0
+    directory: pathlib.Path  # the version folder, one of VERSIONS, such as data/demo/1.0.0
     classes: tuple[str, ...]  # names, in label order
     # Of the training split, or of the validation split where there is no other: weights to be tested bring their own.
     mean_image: np.ndarray  # float32 (record_size, record_size, 3), 0..255
@@ -138,7 +139,7 @@ class Dataset:
 
 
 def open_dataset(name: str, *, data_dir: str | os.PathLike[str]) -> Dataset:
-    """Opens DATA_DIR/NAME/1.0.0, as written by `alexnet prepare`.
+    """Opens DATA_DIR/NAME/VERSION, as written by `alexnet prepare`; the newest of VERSIONS that is there.
 
     Checks the size of every file and the sha256 of the small ones; `verify_dataset` reads the shards too.
 
@@ -147,7 +148,6 @@ def open_dataset(name: str, *, data_dir: str | os.PathLike[str]) -> Dataset:
     """
     check_utf8(data_dir, option='--data_dir')
     root = pathlib.Path(data_dir)
-    directory = root / name / VERSION
     prepare = f'alexnet prepare --dataset={name} --data_dir={shlex.quote(str(root))}'
     try:
         exists = bool(name) and (root / name).is_dir()
@@ -158,7 +158,9 @@ def open_dataset(name: str, *, data_dir: str | os.PathLike[str]) -> Dataset:
             f'no dataset {name!r} in {root} (prepared there: {", ".join(list_datasets(root)) or "none"}); '
             f'make it with `{prepare}`, or from a folder of images with `--images=DIR --name={name}`'
         )
-    if not (directory / MANIFEST_FILE).is_file():
+    directories = [root / name / version for version in VERSIONS]
+    directory = next((path for path in directories if (path / MANIFEST_FILE).is_file()), None)
+    if directory is None:
         raise InputError(f'{root / name} has no mean image and RGB covariance of ours; run `{prepare}`')
     remedy = f'prepare it again with `{prepare} --overwrite` (or --images, if it came from a folder)'
     manifest = read_dataset_manifest(directory, remedy=remedy)
@@ -166,6 +168,11 @@ def open_dataset(name: str, *, data_dir: str | os.PathLike[str]) -> Dataset:
     originals = manifest.get('originals')
     if originals and not pathlib.Path(originals['directory']).is_dir():
         raise InputError(f'{originals["directory"]}, which holds the images, is gone; {remedy}')
+    if originals and directory.name != VERSION:
+        info(
+            f'{name} was prepared when photographs were resized by another library: what is read differs from then by '
+            f'0.1 of 255 levels in the mean, by a few at edges; to have statistics of the same resizing, {remedy}'
+        )
     builder = tfds.builder_from_directory(originals['directory'] if originals else directory)
     counts = {split: info.num_examples for split, info in builder.info.splits.items()}
     if originals:
@@ -211,7 +218,8 @@ def _read_statistics(path: pathlib.Path, *, remedy: str) -> tuple[np.ndarray, np
 
 def list_datasets(data_dir: str | os.PathLike[str]) -> list[str]:
     """Lists the names of the datasets in `data_dir` that `open_dataset` can open, sorted."""
-    return sorted(path.parent.parent.name for path in pathlib.Path(data_dir).glob(f'[!.]*/{VERSION}/{MANIFEST_FILE}'))
+    root = pathlib.Path(data_dir)
+    return sorted({p.parent.parent.name for version in VERSIONS for p in root.glob(f'[!.]*/{version}/{MANIFEST_FILE}')})
 
 
 def verify_dataset(

@@ -1,15 +1,14 @@
 """Brings one photograph of any size to a square of RGB, 256 x 256 as the paper trains on (section 2) or another."""
 
 import io
+import math
 import os
 import pathlib
 import struct
-import threading
 import warnings
 
 import numpy as np
 import simplejpeg
-from cykooz_resizer import CropBox, FilterType, ImageData, PixelType, ResizeAlg, ResizeOptions, Resizer
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from alexnet_jax.data.decode import copy_crop
@@ -25,21 +24,10 @@ MAX_PIXELS = 2**28 // 3  # 89,478,485, a quarter of a GiB as RGB, Pillow's own l
 MAX_BYTES = 2**29  # of a file: more than so many pixels take uncompressed and transparent
 # At most eight bits a channel, whose meaning is known without a profile.
 MODES = ('1', 'L', 'LA', 'P', 'PA', 'RGB', 'RGBA', 'CMYK')
-BICUBIC = ResizeAlg.convolution(FilterType.catmull_rom)  # Pillow's BICUBIC: stretched to the source's pixels, no alias
 
 
 class UnusableImage(Exception):
     """A source cannot become a training image; the message is the reason."""
-
-
-class _ThreadResizer(threading.local):
-    """Keeps one resizer for each thread: its buffers take longer to make than an image to resize."""
-
-    def __init__(self) -> None:
-        self.resizer = Resizer()
-
-
-_thread = _ThreadResizer()
 
 
 def photo_to_jpeg(data: bytes, quality: int = QUALITY, *, record_size: int = RECORD) -> bytes:
@@ -69,9 +57,9 @@ def square_image(
 ) -> np.ndarray:
     """Resizes the shorter side to `record_size`; returns a crop of the centre square, uint8 (side, side, 3).
 
-    Only the crop is computed. Resizing is bicubic with antialiasing; what has the size already keeps its pixels. A
-    large JPEG is first reduced while it is read, never below twice the final size. EXIF orientation is applied;
-    transparency is laid over white; CMYK becomes r = (255 - c) * (255 - k) / 255.
+    Resizing is bicubic with antialiasing, in whole numbers; what has the size already keeps its pixels. A large JPEG
+    is first reduced while it is read, never below twice the final size. EXIF orientation is applied; transparency is
+    laid over white; CMYK becomes r = (255 - c) * (255 - k) / 255.
 
     The crop begins at row `top` and column `left` of the square and is `side` wide and high, None: the whole square.
     Its channels come in `order`, 'RGB' or 'BGR'.
@@ -85,14 +73,32 @@ def square_image(
         raise UnusableImage(explain_unidentified(data)) from error
     except (OSError, SyntaxError, ValueError, EOFError, struct.error) as error:
         raise UnusableImage(' '.join(str(error).split()) or type(error).__name__) from error
+    side = side or record_size
+    # Pillow keeps a box in float32, which holds every pixel's place where the record's side is a power of two; the crop
+    # alone then has the bytes that it has in the whole square.
+    if record_size.bit_count() == 1:
+        return _resize(pixels, top=top, left=left, side=side, record_size=record_size)
+    whole = _resize(pixels, top=0, left=0, side=record_size, record_size=record_size)
+    return np.ascontiguousarray(whole[top : top + side, left : left + side])
+
+
+def _resize(pixels: np.ndarray, *, top: int, left: int, side: int, record_size: int) -> np.ndarray:
+    """Resizes that part of the centre square which becomes the crop: rows first, then columns, each rounded to 8 bits.
+
+    The two directions are two calls, because in one call Pillow chooses the order by the sizes, of the crop too, and
+    chose otherwise before version 13.
+    """
     height, width, _ = pixels.shape
-    square, side = min(height, width), side or record_size
+    square = min(height, width)
     scale = square / record_size
-    box = CropBox((width - square) / 2 + left * scale, (height - square) / 2 + top * scale, side * scale, side * scale)
-    source = ImageData(width, height, PixelType.U8x3, pixels.tobytes())
-    crop = ImageData(side, side, PixelType.U8x3)
-    _thread.resizer.resize(source, crop, ResizeOptions(resize_alg=BICUBIC, crop_box=box))
-    return np.frombuffer(crop.get_buffer(), np.uint8).reshape(side, side, 3)
+    x, y, reach = (width - square) / 2 + left * scale, (height - square) / 2 + top * scale, side * scale
+    margin = 2 * max(scale, 1) + 1  # the bicubic filter reaches two pixels of the larger grid to either side
+    first_x, first_y = (max(0, math.floor(start - margin)) for start in (x, y))
+    last_x, last_y = (math.ceil(start + reach + margin) for start in (x, y))
+    image = Image.fromarray(pixels[first_y:last_y, first_x:last_x])
+    x, y = x - first_x, y - first_y
+    image = image.resize((side, image.height), Image.Resampling.BICUBIC, (x, 0, x + reach, image.height))
+    return np.asarray(image.resize((side, side), Image.Resampling.BICUBIC, (0, y, side, y + reach)))
 
 
 def read_photo(path: str | os.PathLike[str]) -> bytes:

@@ -321,7 +321,7 @@ def cut(path, stem, payload):
     'forge', [pickled_array, pickled_file, pickled_header, one_array, another_shape, text, huge, cut]
 )
 def test_open_dataset_never_unpickles_statistics(forge, stem, prepared, tmp_path):
-    directory = shutil.copytree(prepared, tmp_path / 'data') / 'pets' / '1.0.0'
+    directory = shutil.copytree(prepared, tmp_path / 'data') / 'pets' / '2.0.0'
     forge(directory / 'statistics.npz', stem, Payload(str(tmp_path / 'executed')))
     write_dataset_manifest(directory)  # whoever forges the one, forges the other
     with pytest.raises(

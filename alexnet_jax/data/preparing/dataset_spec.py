@@ -10,9 +10,10 @@ import numpy as np
 import simplejpeg
 
 from alexnet_jax.data.statistics import RECORD
+from alexnet_jax.data.versions import VERSION
 
 # Libraries that decide the bytes of a record: work that a killed run left is used only with the same versions.
-ENCODERS = ('pillow', 'simplejpeg', 'cykooz-resizer', 'array_record')
+ENCODERS = ('pillow', 'simplejpeg', 'array_record')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,6 +74,7 @@ class DatasetSpec:
     # Decodes a record to the pixels that training will see: uint8 (record_size, record_size, 3).
     decode: Callable[[bytes], np.ndarray] = simplejpeg.decode_jpeg
     record_size: int = RECORD
+    version: str = VERSION  # the folder that the dataset is written to
     recipe: str  # of all that the records depend on: what a killed run has left is used under the same one only
     unusable: tuple[str, ...] = ()  # 'split/file: reason' of what was found unusable without reading it
     notes: tuple[str, ...] = ()  # sentences that the user should read

@@ -3,6 +3,7 @@
 import contextlib
 import functools
 import os
+import platform
 import sys
 from collections.abc import Iterator
 from typing import Any
@@ -14,7 +15,8 @@ from alexnet_jax.data.photo import photo_to_jpeg, square_image
 from alexnet_jax.data.preparing.dataset_spec import DatasetSpec, Example, get_hashed_order, hash_recipe
 from alexnet_jax.errors import InputError
 
-TENSORFLOW = 'run `pip install tensorflow-cpu` (needed only for this)'
+PACKAGE = 'tensorflow-cpu' if platform.machine() == 'x86_64' else 'tensorflow'  # the former has no wheels for ARM
+TENSORFLOW = f'run `pip install {PACKAGE}` (needed only for this)'
 
 
 class TfdsSplit:

@@ -20,12 +20,13 @@ from typing import Any
 
 import numpy as np
 
-from alexnet_jax.data.dataset import STATISTICS_FILE, VERSION, write_dataset_manifest
+from alexnet_jax.data.dataset import STATISTICS_FILE, write_dataset_manifest
 from alexnet_jax.data.photo import UnusableImage
 from alexnet_jax.data.preparing.dataset_spec import DatasetSpec
 from alexnet_jax.data.preparing.shards import SHARD, Progress, Shards
 from alexnet_jax.data.preparing.workers import count_cores
 from alexnet_jax.data.statistics import Statistics
+from alexnet_jax.data.versions import VERSIONS
 from alexnet_jax.errors import InputError
 from alexnet_jax.files import hold_lock
 
@@ -141,7 +142,7 @@ def prepare(
     workers: int | None = None,
     progress: Progress | None = None,
 ) -> Prepared:
-    """Writes DATA_DIR/NAME/1.0.0, going on from what a killed run of the same spec has left.
+    """Writes DATA_DIR/NAME/VERSION, going on from what a killed run of the same spec has left.
 
     With `skip_unusable` leaves unusable files out instead of failing after all were looked at; with `overwrite`
     replaces an existing dataset. `workers` is the number of processes, None: one a core. Calls `progress` as images are
@@ -151,7 +152,8 @@ def prepare(
       InputError: it exists already, data_dir cannot be written or is full, unusable images, nothing left of a class.
     """
     start = time.monotonic()
-    directory = check_name(spec.name, data_dir=data_dir, overwrite=overwrite)
+    check_name(spec.name, data_dir=data_dir, overwrite=overwrite)
+    directory = pathlib.Path(data_dir) / spec.name / spec.version
     with _open_hidden_folder(pathlib.Path(data_dir), spec.name) as hidden:
         shards = Shards(spec, hidden)
         if (remaining := spec.example_count - shards.finished) > MANY:
@@ -172,8 +174,9 @@ def prepare(
         data = shards.assemble()
         fingerprint = _write_statistics(data, spec, shards)
         directory.parent.mkdir(exist_ok=True)
-        if directory.exists():
-            directory.rename(hidden / 'old')
+        for version in VERSIONS:
+            if (old := directory.parent / version).exists():
+                old.rename(hidden / f'old_{version}')
         data.rename(directory)
         shutil.rmtree(hidden)
     states = shards.splits.items()
@@ -212,24 +215,24 @@ def _join_first(names: Sequence[str], separator: str) -> str:
     return separator.join(names[:NAMED_UNUSABLE]) + more
 
 
-def check_name(name: str, *, data_dir: str | os.PathLike[str], overwrite: bool) -> pathlib.Path:
-    """Returns the folder of dataset `name`; `InputError` if it exists and may not be replaced, or for a bad name."""
+def check_name(name: str, *, data_dir: str | os.PathLike[str], overwrite: bool) -> None:
+    """Raises `InputError` if dataset `name` exists, of any version, and may not be replaced, or for a bad name."""
     if not re.fullmatch(r'[a-z][a-z0-9_]*', name):
         raise InputError(f'--name={name!r} must be lower-case letters, digits and underscores, a letter first')
-    directory = pathlib.Path(data_dir) / name / VERSION
+    parent = pathlib.Path(data_dir) / name
     try:
-        if directory.exists() and not overwrite:
-            raise InputError(f'{directory} exists already; pass --overwrite to replace it')
+        present = [parent / version for version in VERSIONS if (parent / version).exists()]
+        if present and not overwrite:
+            raise InputError(f'{present[0]} exists already; pass --overwrite to replace it')
         lock, hidden = _get_hidden_paths(pathlib.Path(data_dir), name)
-        for path in (directory.parent, directory, lock, hidden):
-            if path.exists() and not _may_replace(path, within=path.parent if path != directory.parent else None):
+        for path in (parent, *present, lock, hidden):
+            if path.exists() and not _may_replace(path, within=path.parent if path != parent else None):
                 raise InputError(
                     f'{path} belongs to {_get_owner(path)}, and you may not replace it: choose another --name or '
                     '--data_dir, or ask its owner to remove it'
                 )
     except PermissionError as error:
-        raise InputError(f'{directory} cannot be looked at: {error.strerror}; choose another --data_dir') from error
-    return directory
+        raise InputError(f'{parent} cannot be looked at: {error.strerror}; choose another --data_dir') from error
 
 
 def _may_replace(path: pathlib.Path, *, within: pathlib.Path | None) -> bool:

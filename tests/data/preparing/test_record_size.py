@@ -181,7 +181,7 @@ def test_check_variant_refuses_network_of_other_record_size(small, tiny):
     ],
 )
 def test_open_dataset_refuses_mean_image_of_another_shape(small, tmp_path, shape, message):
-    directory = shutil.copytree(small.directory, tmp_path / 'small' / '1.0.0')
+    directory = shutil.copytree(small.directory, tmp_path / 'small' / '2.0.0')
     np.savez(directory / 'statistics.npz', mean_image=np.zeros(shape), rgb_covariance=np.eye(3))
     (directory / 'manifest.json').unlink()
     write_dataset_manifest(directory)

@@ -75,7 +75,7 @@ for n in range(1, 500):
     if overwrite:
         assert child(lambda: prepare(data_dir, quality=50)) == 0
     first = child(lambda: killed(data_dir, n))
-    manifest = data_dir / 'pets' / '1.0.0' / 'manifest.json'
+    manifest = data_dir / 'pets' / '2.0.0' / 'manifest.json'
     opened = json.loads(manifest.read_text())['fingerprint'] if manifest.is_file() else None
     second = child(lambda: going_on(data_dir, report))
     result = {'first': first, 'opened': opened, 'second': second, 'looked_at': int(report.read_text())}

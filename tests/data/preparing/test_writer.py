@@ -19,7 +19,7 @@ from PIL import Image
 
 from alexnet_jax.commands import prepare
 from alexnet_jax.data import photo
-from alexnet_jax.data.dataset import open_dataset
+from alexnet_jax.data.dataset import list_datasets, open_dataset
 from alexnet_jax.data.pipeline import EvaluationBatches, get_crop_decoder
 from alexnet_jax.data.preparing import demo, sources, workers, writer
 from alexnet_jax.data.preparing import folder as folder_source
@@ -152,7 +152,7 @@ def test_prepare_folder_writes_dataset_with_statistics(folder, tmp_path, capsys)
     assert result.pop('seconds') > 0
     assert result == {
         'name': 'pets',
-        'directory': str(tmp_path / 'data' / 'pets' / '1.0.0'),
+        'directory': str(tmp_path / 'data' / 'pets' / '2.0.0'),
         'classes': ['cat', 'dog'],
         'splits': {'train': 6, 'validation': 2},
         'skipped': 0,
@@ -400,6 +400,31 @@ def test_prepare_replaces_dataset_only_with_overwrite(folder, tmp_path, capsys):
     assert os.listdir(data_dir) == ['pets']
 
 
+@pytest.mark.parametrize('kept', [False, True])
+def test_prepare_replaces_first_version_which_opens_until_then(prepared, images, tmp_path, kept):
+    """What was prepared when another library resized photographs."""
+    data_dir = shutil.copytree(prepared, tmp_path / 'data')
+    old, new = data_dir / 'pets' / '1.0.0', data_dir / 'pets' / '2.0.0'
+    before = open_dataset('pets', data_dir=data_dir)
+    new.rename(old)
+    dataset = open_dataset('pets', data_dir=data_dir)
+    assert (dataset.directory, dataset.fingerprint) == (old, before.fingerprint)
+    assert read(dataset, 'train') == read(open_dataset('pets', data_dir=prepared), 'train')
+    assert list_datasets(data_dir) == ['pets']
+
+    spec = folder_source.make_folder_spec(images, name='pets', quality=50)
+    with pytest.raises(InputError, match=r'1\.0\.0 exists already; pass --overwrite'):
+        writer.prepare(spec, data_dir=data_dir, workers=1)
+    if kept:  # a kill between two renames leaves both
+        shutil.copytree(prepared / 'pets' / '2.0.0', new)
+        assert open_dataset('pets', data_dir=data_dir).directory == new
+        assert list_datasets(data_dir) == ['pets']
+    done = writer.prepare(spec, data_dir=data_dir, workers=1, overwrite=True)
+    assert done.directory == new
+    assert os.listdir(data_dir / 'pets') == ['2.0.0']
+    assert open_dataset('pets', data_dir=data_dir).fingerprint == done.fingerprint != before.fingerprint
+
+
 def test_prepare_keeps_old_dataset_when_overwrite_fails(folder, tmp_path):
     first = writer.prepare(folder_source.make_folder_spec(folder, name='pets'), data_dir=tmp_path / 'data')
     (folder / 'train' / 'cat' / 'bad.jpg').write_bytes(b'')
@@ -579,7 +604,7 @@ def test_prepare_leaves_out_test_split_without_labels(tmp_path):
         ('no_such_dataset', "TFDS has no dataset 'no_such_dataset'"),
         ('small_digits:9.9.9', 'cannot be loaded at version 9.9.9'),
         ('training_digits', 'has splits train; train and validation (or test) are needed'),
-        ('tensorflow_digits', 'needs tensorflow, which is not installed: run `pip install tensorflow-cpu`'),
+        ('tensorflow_digits', 'needs tensorflow, which is not installed: run `pip install tensorflow'),
         ('imagenet2012', 'ILSVRC2012_img_train.tar'),
     ],
 )
@@ -654,6 +679,19 @@ def test_keep_originals_names_or_skips_unusable_images(tmp_path, capsys):
     assert dataset.examples('train') == len(records) == 5
     assert dataset.examples('validation') == len(dataset.records('validation')) == 5
     assert sorted(pixels(records[i][0]).mean() for i in range(5)) == [0, 40, 80, 160, 200]
+
+
+def test_open_dataset_says_where_originals_were_resized_otherwise(tmp_path, capsys):
+    keep_originals('small_digits', tmp_path, capsys)
+    new = open_dataset('small_digits', data_dir=tmp_path / 'data')
+    assert capsys.readouterr().err == ''
+    new.directory.rename(new.directory.with_name('1.0.0'))
+    old = open_dataset('small_digits', data_dir=tmp_path / 'data')
+    assert old.fingerprint == new.fingerprint
+    line = capsys.readouterr().err
+    assert line.count('\n') == 1
+    assert 'small_digits was prepared when photographs were resized by another library' in line
+    assert '--overwrite' in line
 
 
 def test_open_dataset_refuses_missing_or_changed_originals(tmp_path, capsys):
