@@ -52,6 +52,22 @@ def add_bias(x: Array, bias: Array) -> Array:
     return x + bias
 
 
+@jax.custom_jvp
+def matmul_wide(x: Array, kernel: Array) -> Array:
+    """x (b, i) @ kernel (i, o) with the sums as they are added up, float32 at least; rounded they would often be equal.
+
+    Products of derivatives come in the dtype of x, as those of the other layers.
+    """
+    return jnp.matmul(x, kernel, preferred_element_type=jnp.promote_types(x.dtype, jnp.float32))
+
+
+@matmul_wide.defjvp
+def _matmul_wide_jvp(given: tuple[Array, Array], tangents: tuple[Array, Array]) -> tuple[Array, Array]:
+    (x, kernel), (dx, dkernel) = given, tangents
+    product = matmul_wide(x, kernel)
+    return product, (dx @ kernel + x @ dkernel).astype(product.dtype)
+
+
 def max_pool(x: Array, pool: MaxPool) -> Array:
     """Returns the maximum of each window of x, (b, h, w, c) -> (b, h', w', c).
 

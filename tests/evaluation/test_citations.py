@@ -17,7 +17,7 @@ CHM |= {
     for kind in ('s', '-params')
     for name in ('80sec', '19pct', '18pct', 'conv-local-12pct', 'conv-local-13pct')
 }
-CHM |= {'layer.py', 'convdata_jpeg.py', 'shownet.py', 'src/weights.cu'}
+CHM |= {'layer.py', 'convdata_jpeg.py', 'shownet.py', 'src/layer_kernels.cu', 'src/weights.cu'}
 CC = {
     f'example-layers/layer{kind}-{name}.cfg'
     for kind in ('s', '-params')

@@ -7,6 +7,7 @@ import itertools
 import math
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import oracle
 import pytest
@@ -22,6 +23,7 @@ from alexnet_jax.model.alexnet import init_parameters
 from alexnet_jax.model.spec import Conv, Dense, Relu
 from alexnet_jax.model.zoo import VARIANTS
 from alexnet_jax.sharding.mesh import make_mesh, parameter_specs, shardings
+from alexnet_jax.training.step import Batch, make_gradients
 
 pytestmark = pytest.mark.usefixtures('optimised')
 
@@ -186,9 +188,51 @@ def test_evaluator_predicts_records_of_32(tmp_path, crop, places):
     assert np.abs(ten - centre).max() > 0.01
 
 
-def test_evaluator_counts_ties_as_errors(constant):
-    """A dead network calls every class equally likely: always wrong, where argmax would find class 0 right."""
-    assert constant([0] * 10) == Result(13, pytest.approx(math.log(10), rel=1e-5), 1.0, 1.0)
+@pytest.mark.parametrize(
+    ('bias', 'top1', 'top5'),
+    [  # by CHM src/layer_kernels.cu:108-117
+        ([0] * 10, 9 / 10, 5 / 10),  # a dead network is right as often as guessing is, where argmax would find 5 of 13
+        ([9, 9, 9, 8, 0, 0, 0, 0, 0, 0], 2 / 3, 0),
+        ([1, 1, 1, 9, 8, 7, 1, 0, 0, 0], 1, 1 - 2 / 4),  # two places for four
+    ],
+)
+def test_evaluator_shares_ties(constant, bias, top1, top5):
+    """Labels are 0, 1 and 2, whose scores are the same."""
+    loss = math.log(sum(math.exp(b - bias[0]) for b in bias))
+    expected = (pytest.approx(value, abs=1e-6) for value in (loss, top1, top5))
+    assert constant(bias) == Result(13, *expected)
+
+
+@pytest.mark.parametrize(('shape', 'trick'), [((1, 1), False), ((1, 2), True)])
+def test_evaluator_and_training_metric_tell_1000_classes_apart_in_bfloat16(validation, shape, trick):
+    """Logits of 8 + rank / 256, each exactly 1 * (8 + whole sixteenths) + 1/256 * (0 to 15), which bfloat16 all has.
+
+    Rounded to bfloat16 as sums, 16 classes would share the best. One weird trick has a summand on either device.
+    """
+    rank = np.random.default_rng(3).permutation(1000)
+    for label, wanted in enumerate((999, 998, 994)):  # the first, the second, the sixth
+        rank[rank == wanted], rank[label] = rank[label], wanted
+    variant = dataclasses.replace(
+        small_variant(224, 256), dense=(*(Dense(name, 2, 0.0, 0.0) for name in ('fc6', 'fc7')), Dense('fc8', 0, 0.0, 0.0))
+    )
+    params = init_parameters(variant, jax.random.key(0), num_classes=1000)
+    params['fc7']['bias'] = np.array([1, 2**-8], np.float32)
+    params['fc8']['kernel'] = np.stack([8 + rank // 16 / 16, rank % 16]).astype(np.float32)
+    mesh = make_mesh(*shape, one_weird_trick=trick)
+    options = {'num_classes': 1000, 'dtype': jnp.bfloat16}
+    evaluate = Evaluator(variant, mesh, validation, batch_size=8, **options)
+    arrays = placed(params, MEAN.astype(np.float32), mesh)
+    result = evaluate(*arrays, protocol='centre')
+    assert (result.top1_error, result.top5_error) == pytest.approx((8 / 13, 4 / 13))  # 5, 4 and 4 of the labels
+    probabilities = evaluate.predict(*arrays, protocol='centre').probabilities
+    np.testing.assert_array_equal(probabilities.argsort(axis=1), np.broadcast_to(rank.argsort(), (13, 1000)))
+    labels = np.array([0, 0, 1, 2, 0, 1, 2, 0], np.int32)
+    batch = Batch(np.zeros((8, 224, 224, 3), np.uint8), labels, np.zeros((8, 3), np.float32))
+    gradients = jax.jit(make_gradients(variant, mesh, **options))
+    (loss, error), _ = gradients(arrays[0], batch, arrays[1], jax.random.key(0))
+    powers = np.exp(np.arange(1000) / 256)
+    assert float(error) == 4 / 8
+    assert float(loss) == pytest.approx(np.log(powers.sum() / powers[rank[labels]]).mean(), rel=1e-6)
 
 
 def test_evaluator_counts_nan_as_an_error_and_not_a_small_loss(constant):
