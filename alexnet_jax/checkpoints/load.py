@@ -21,6 +21,9 @@ from alexnet_jax.training.validation import validate_config
 
 _RENAMED = {'on_bad_numbers': 'on_non_finite', 'max_bad_numbers': 'max_non_finite'}  # settings of earlier versions
 
+# What keys that settings of earlier versions do not have would have said.
+MEANT_BEFORE = {'mean_at': 'centre'}
+
 
 def load_network(workdir: pathlib.Path, *, step: int | None = None) -> Network:
     """Loads the network of checkpoint `step` of a run folder, None: of the newest, verified.
@@ -57,7 +60,7 @@ def load_network(workdir: pathlib.Path, *, step: int | None = None) -> Network:
 
 
 def load_config(workdir: pathlib.Path) -> Config:
-    """Loads the settings of a run folder; keys that it does not have get today's defaults.
+    """Loads the settings of a run folder; keys that it does not have are as they were, or get today's defaults.
 
     Raises:
       InputError: there are none, or they are damaged.
@@ -65,7 +68,7 @@ def load_config(workdir: pathlib.Path) -> Config:
     check_utf8(workdir, option='--workdir')
     path = workdir / 'config.json'
     try:
-        settings = json.loads(path.read_text())
+        settings = MEANT_BEFORE | json.loads(path.read_text())
         config = make_config(settings['dataset'], parallelism=settings.get('parallelism', 'two_device'))
         for name, value in settings.items():
             key = _RENAMED.get(name, name)

@@ -15,7 +15,7 @@ from jax import Array
 from jax.sharding import Mesh, NamedSharding
 from jax.typing import DTypeLike
 
-from alexnet_jax.data.augment import normalise
+from alexnet_jax.data.augment import cut_mean, normalise
 from alexnet_jax.data.dataset import DataSource
 from alexnet_jax.data.pipeline import EvaluationBatches, get_crop_decoder
 from alexnet_jax.distributed.hosts import fetch, sync_hosts
@@ -154,7 +154,8 @@ def _make_add_view(variant: Variant, mesh: Mesh, *, num_classes: int, dtype: DTy
         total: Array, params: Any, images: Array, mean_image: Array, weight: Array, *view: Array
     ) -> Array:
         crops = cut_view(images, *view, size=variant.input_size)
-        logits = model.apply({'params': params}, normalise(crops, mean_image, std=variant.pixel_std))
+        mean = cut_mean(mean_image, jnp.stack(view)[None], size=variant.input_size)
+        logits = model.apply({'params': params}, normalise(crops, mean, std=variant.pixel_std))
         return total + weight.astype(total.dtype) * jax.nn.softmax(logits)
 
     def add_view(total: Array, params: Any, images: Array, *rest: Array) -> Array:

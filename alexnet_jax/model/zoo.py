@@ -155,9 +155,11 @@ def _make_caffe(name: str, model: str, *, layer12: tuple[Operation, ...], bias: 
         lighting=Lighting('standard_deviation', strength=0.0),  # none
         bias_rate=2.0,  # lr_mult: 2, decay_mult: 0
         input_size=227,  # crop_size: 227, and no padding: the same 55x55
+        mean_at='crop',  # src/caffe/data_transformer.cpp
         inverted_dropout=True,
         sources=(
             *((point, 'train_val.prototxt') for point in ('crop', 'conv1', 'kernels', 'layer 1', 'layer 2')),
+            ('mean', 'data_transformer.cpp'),
             ('channel norm', 'lrn_layer.cpp'),
             *((point, 'train_val.prototxt') for point in ('initial weights', 'initial biases', 'bias rate')),
             ('dropout', 'dropout_layer.cpp'),

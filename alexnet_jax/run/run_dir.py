@@ -25,8 +25,8 @@ from alexnet_jax.training.config import DEMO
 # What a run is: with another value of one of these its checkpoints mean nothing, or its batches are other batches.
 IDENTITY = ('variant', 'width', 'dataset', 'seed', 'batch_size')  # and what follows from them and `without`
 # What runs of earlier versions do not say, and did.
-IDENTITY_BEFORE: dict[str, Any] = {'images_per_crop': 1, 'crops': None, 'without': []}
-SETTINGS_BEFORE: dict[str, Any] = {'without': [], 'tracking': '', 'keep_every_epochs': 0}
+IDENTITY_BEFORE: dict[str, Any] = {'images_per_crop': 1, 'crops': None, 'without': [], 'mean_at': 'centre'}
+SETTINGS_BEFORE: dict[str, Any] = {'without': [], 'tracking': '', 'keep_every_epochs': 0, 'mean_at': None}
 LOCK = '.run.lock'
 PACKAGES = ('jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'grain', 'tensorflow-datasets', 'numpy')
 # Runs a verb in a process that a terminal's Ctrl-C ends, as it does this one, but without a word of its own.
@@ -133,7 +133,7 @@ def _is_leftover(name: str) -> bool:
 
 def _describe_ways_on(workdir: pathlib.Path, before: dict[str, Any], identity: dict[str, Any]) -> str:
     """Describes the options that go on with the run in `workdir`, where options do, and how its weights are taken."""
-    changed = [key for key in IDENTITY if key != 'dataset' and before.get(key) != identity[key]]
+    changed = [key for key in (*IDENTITY, 'mean_at') if key != 'dataset' and before.get(key) != identity[key]]
     follows = {'lighting', 'images_per_crop'} if 'variant' in changed else set()  # unless the config sets them
     others = {key for key in identity if before.get(key) != identity[key]} - {*changed} - follows
     if not changed or others:
@@ -151,6 +151,7 @@ def _make_identity(run: Run, dataset: Dataset) -> dict[str, Any]:
         'lighting': variant.lighting.strength > 0,
         'crops': variant.crops,
         'images_per_crop': variant.images_per_crop,
+        'mean_at': variant.mean_at,
         'without': sorted({*run.config.without} - {'lighting', 'crops'}),  # which the two above are
         'dataset_fingerprint': dataset.fingerprint,
     }

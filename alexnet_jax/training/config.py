@@ -133,6 +133,12 @@ class Config:
     images_per_crop: int | None = _key(
         None, _whole_number(1), 'images that share crop and flip; None: 1 of paper, 32 of released', optional=int
     )
+    mean_at: str | None = _key(
+        None,
+        _one_of('centre', 'crop', wants="'centre' or 'crop'"),
+        "part of the mean image that a crop has subtracted: the 'centre', or its own; None: the variant's",
+        optional=str,
+    )
     # The run
     seed: int = _key(
         0,

@@ -16,7 +16,7 @@ from jax import Array, lax
 from jax.sharding import Mesh
 from jax.typing import DTypeLike
 
-from alexnet_jax.data.augment import normalise
+from alexnet_jax.data.augment import cut_mean, normalise
 from alexnet_jax.model import ops, ops_cpu
 from alexnet_jax.model.alexnet import AlexNet
 from alexnet_jax.model.ops import DropoutStream
@@ -45,11 +45,14 @@ class Batch:
       images: uint8 (b, input_size, input_size, 3).
       labels: int32 (b,), 0 <= label < classes.
       lighting: float32 (b, 3), added to each image's pixels, 0..255 units per RGB channel; three zeros for none.
+      places: int32 (b, 3), each crop's top, left and whether it is mirrored, for a network whose mean image is at the
+        crop's own place (data.augment.cut_mean); None for others.
     """
 
     images: Array
     labels: Array
     lighting: Array
+    places: Array | None = None
 
 
 def make_model(mesh: Mesh, variant: Variant, *, num_classes: int, dtype: DTypeLike | None = None) -> AlexNet:
@@ -110,7 +113,8 @@ def make_gradients(
     def device_gradients(params: Any, batch: Batch, mean_image: Array, key: Array) -> Any:
         stream = DropoutStream(key, *hidden_units(len(batch.labels), mesh))
         lighting, divisor, std = batch.lighting, variant.lighting.divisor, variant.pixel_std
-        images = normalise(batch.images, mean_image, lighting=lighting, divisor=divisor, std=std)
+        mean = cut_mean(mean_image, batch.places, size=variant.input_size)
+        images = normalise(batch.images, mean, lighting=lighting, divisor=divisor, std=std)
         images = copy_to_towers(images, mesh)
 
         def device_loss(params: Any) -> tuple[Array, Array]:

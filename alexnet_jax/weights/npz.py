@@ -49,8 +49,8 @@ def load_npz(path: pathlib.Path, *, variant: str | None = None) -> Network:
     if not set(without) <= set(ABLATIONS) or not 0 < name.width <= MAX_WIDTH:
         raise InputError(f'{path} holds a network that this version does not know: {without}, width {name.width}')
     params = check_params(name, unflatten(arrays), source=path)
-    size, outputs = name.build().input_size, params['fc8']['bias'].size
-    if mean_image.shape != (size, size, 3) or mean_image.dtype != np.float32 or not np.isfinite(mean_image).all():
+    outputs = params['fc8']['bias'].size
+    if not name.takes_mean(mean_image) or not np.isfinite(mean_image).all():
         raise InputError(f'{path} is damaged: its mean_image is {mean_image.shape} {mean_image.dtype}; export it again')
     if hash_tree(params) != about.get('params_sha256'):
         raise InputError(f'{path} is damaged: its weights do not have the hash that it names; export it again')

@@ -11,7 +11,6 @@ from builders import run_with
 
 from alexnet_jax.checkpoints.checkpointer import Checkpointer
 from alexnet_jax.checkpoints.load import load_network
-from alexnet_jax.data.augment import centre_crop
 from alexnet_jax.errors import InputError
 from alexnet_jax.run.run_dir import claim_run_dir
 
@@ -22,7 +21,7 @@ def saved_once(tmp_path_factory, tiny, tiny_dir):
     run = run_with(
         variant='caffenet', width=0.02, without=('norm',), data_dir=str(tiny_dir), mesh=(1, 1), batch_size=128, seed=4
     )
-    mean = np.asarray(centre_crop(tiny.mean_image, 227))
+    mean = tiny.mean_image
     state = run.create_state(mean)
     folder = tmp_path_factory.mktemp('saved')
     claim_run_dir(folder, run, tiny)

@@ -155,9 +155,14 @@ def test_evaluator_sends_each_record_once_for_all_its_views(constant, monkeypatc
     np.testing.assert_array_equal(np.concatenate(sent)[:13], whole)
 
 
-@pytest.mark.parametrize(('crop', 'places'), [(24, [(0, 0), (0, 8), (8, 0), (8, 8), (4, 4)]), (32, [(0, 0)])])
-def test_evaluator_predicts_records_of_32(tmp_path, crop, places):
-    """12 records in batches of 8."""
+FIVE = [(0, 0), (0, 8), (8, 0), (8, 8), (4, 4)]
+
+
+@pytest.mark.parametrize(
+    ('crop', 'places', 'mean_at'), [(24, FIVE, 'centre'), (24, FIVE, 'crop'), (32, [(0, 0)], 'centre')]
+)
+def test_evaluator_predicts_records_of_32(tmp_path, crop, places, mean_at):
+    """12 records in batches of 8. Each view has the same mean, or its own part of it, mirrored with it."""
     random = np.random.default_rng(crop)
     for split, name in itertools.product(('train', 'validation'), ('cat', 'dog')):
         (tmp_path / split / name).mkdir(parents=True)
@@ -167,25 +172,26 @@ def test_evaluator_predicts_records_of_32(tmp_path, crop, places):
     prepare(folder.make_folder_spec(tmp_path, name='small', record_size=32), data_dir=tmp_path, workers=1)
     records = open_dataset('small', data_dir=tmp_path).records('validation')
     images = np.stack([np.asarray(Image.open(io.BytesIO(jpeg)), np.float64) for jpeg, _ in records])
-    kernel, mean = random.normal(0, 1e-3, (crop, crop, 3, 5)), random.uniform(99, 120)
+    kernel, mean = random.normal(0, 1e-3, (crop, crop, 3, 5)), random.uniform(60, 160, (32, 32, 3))
+    edge = (32 - crop) // 2
+    centre = mean[edge : edge + crop, edge : edge + crop]
     fc7, fc8 = random.normal(0, 1, (5, 6)), random.normal(0, 1, (6, 2))
     params = {'conv1': kernel, 'fc7': fc7, 'fc8': fc8}
     params = {name: {'kernel': weights, 'bias': np.zeros(weights.shape[-1])} for name, weights in params.items()}
     views, relu = [], functools.partial(np.maximum, 0)
     for flip, (top, left) in itertools.product((1, -1), places):
-        x = images[:, top : top + crop, left : left + crop][:, :, ::flip] - mean
+        x = images[:, top : top + crop, left : left + crop][:, :, ::flip].copy()
+        x -= centre if mean_at == 'centre' else mean[top : top + crop, left : left + crop][:, ::flip]
         powers = np.exp(relu(relu(np.einsum('nhwc,hwcf->nf', x, kernel)) @ fc7) @ fc8)
         views.append(powers / powers.sum(axis=1, keepdims=True))
     mesh = make_mesh(1, 1)
     with jax.enable_x64(True):
         evaluate = Evaluator(small_variant(crop, 32), mesh, records, num_classes=2, batch_size=8)
-        arrays = placed(params, np.full((crop, crop, 3), mean), mesh)
-        ten, centre = (
-            evaluate.predict(*arrays, protocol=protocol).probabilities for protocol in ('ten_view', 'centre')
-        )
+        arrays = placed(params, centre if mean_at == 'centre' else mean, mesh)
+        ten, one = (evaluate.predict(*arrays, protocol=protocol).probabilities for protocol in ('ten_view', 'centre'))
     np.testing.assert_allclose(ten, np.mean(views, axis=0), rtol=1e-9)
-    np.testing.assert_allclose(centre, views[len(places) - 1], rtol=1e-9)
-    assert np.abs(ten - centre).max() > 0.01
+    np.testing.assert_allclose(one, views[len(places) - 1], rtol=1e-9)
+    assert np.abs(ten - one).max() > 0.01
 
 
 @pytest.mark.parametrize(
@@ -212,9 +218,8 @@ def test_evaluator_and_training_metric_tell_1000_classes_apart_in_bfloat16(valid
     rank = np.random.default_rng(3).permutation(1000)
     for label, wanted in enumerate((999, 998, 994)):  # the first, the second, the sixth
         rank[rank == wanted], rank[label] = rank[label], wanted
-    variant = dataclasses.replace(
-        small_variant(224, 256), dense=(*(Dense(name, 2, 0.0, 0.0) for name in ('fc6', 'fc7')), Dense('fc8', 0, 0.0, 0.0))
-    )
+    dense = (Dense('fc6', 2, 0.0, 0.0), Dense('fc7', 2, 0.0, 0.0), Dense('fc8', 0, 0.0, 0.0))
+    variant = dataclasses.replace(small_variant(224, 256), dense=dense)
     params = init_parameters(variant, jax.random.key(0), num_classes=1000)
     params['fc7']['bias'] = np.array([1, 2**-8], np.float32)
     params['fc8']['kernel'] = np.stack([8 + rank // 16 / 16, rank % 16]).astype(np.float32)

@@ -92,6 +92,7 @@ ADMITS = {
     'without': known_parts,
     'crops': optional(int32(1)),
     'images_per_crop': optional(int32(1)),
+    'mean_at': optional(either('centre', 'crop')),
     'tracking': either('', *TRACKING),
     'seed': int32(0),
     'batch_size': int32(1),
