@@ -19,7 +19,7 @@ from alexnet_jax.model.spec import (
     Variant,
     get_layer_sizes,
 )
-from alexnet_jax.model.zoo import VARIANTS
+from alexnet_jax.model.zoo import LOGS, VARIANTS
 
 DOCUMENT = pathlib.Path(__file__).parents[1] / 'docs/fidelity.md'
 AUTHOR_ABLATIONS = ('half', 'no_exchange', 'no_norm', 'no_overlap')  # a table of their own
@@ -35,7 +35,7 @@ def _operation(operation: Operation) -> str:
         case MaxPool(window, stride):
             return f'pool {window}/{stride}'
         case AveragePool(window, stride):
-            return f'average {window}/{stride}'
+            return f'average {window}/{stride}' + ' by whole windows' * (operation.divides_by == 'window')
         case ChannelNorm():
             return 'norm'
         case SpatialNorm():
@@ -139,12 +139,14 @@ def networks() -> str:
 
 def ablations() -> str:
     """The author's networks without a part: what differs from `released`, by the data."""
-    lines = ['| network | differs from `released` in | parameters | source |', '|---|---|---|---|']
+    lines = ['| network | differs from `released` in | rate / 10 after epoch | parameters | source |', '|---' * 5 + '|']
     for name in AUTHOR_ABLATIONS:
         variant, whole = VARIANTS[name], VARIANTS['released']
         changed = [f'{p}: {d(variant)}' for p, d in POINTS.items() if d(variant) != d(whole) and p != 'parameters']
         parameters = POINTS['parameters'](variant)
-        lines.append(f'| `{name}` | {"; ".join(changed)} | {parameters} | {variant.source} |')
+        epochs, drops = LOGS[name]
+        times = f'{", ".join(f"{drop:g}" for drop in drops)} of {epochs:g}'
+        lines.append(f'| `{name}` | {"; ".join(changed)} | {times} | {parameters} | {variant.source} |')
     return '\n'.join(lines)
 
 

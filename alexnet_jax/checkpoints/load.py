@@ -15,14 +15,11 @@ from alexnet_jax.data.dataset import open_dataset
 from alexnet_jax.errors import InputError
 from alexnet_jax.files import check_utf8
 from alexnet_jax.model.alexnet import get_parameter_shapes
-from alexnet_jax.model.network import Network, NetworkName
+from alexnet_jax.model.network import Network, NetworkName, rename_earlier
 from alexnet_jax.training.config import Config, make_config
 from alexnet_jax.training.validation import validate_config
 
 _RENAMED = {'on_bad_numbers': 'on_non_finite', 'max_bad_numbers': 'max_non_finite'}  # settings of earlier versions
-
-# What keys that settings of earlier versions do not have would have said.
-MEANT_BEFORE = {'mean_at': 'centre'}
 
 
 def load_network(workdir: pathlib.Path, *, step: int | None = None) -> Network:
@@ -68,7 +65,9 @@ def load_config(workdir: pathlib.Path) -> Config:
     check_utf8(workdir, option='--workdir')
     path = workdir / 'config.json'
     try:
-        settings = MEANT_BEFORE | json.loads(path.read_text())
+        settings = json.loads(path.read_text())
+        if 'mean_at' not in settings:  # of an earlier version, whose crops all had the centre of the mean image
+            settings |= {'mean_at': 'centre', 'variant': rename_earlier(settings.get('variant', 'paper'))}
         config = make_config(settings['dataset'], parallelism=settings.get('parallelism', 'two_device'))
         for name, value in settings.items():
             key = _RENAMED.get(name, name)

@@ -8,8 +8,14 @@ from typing import Any
 import numpy as np
 
 from alexnet_jax.model.ablations import ablate
+from alexnet_jax.model.cifar10 import RENAMED
 from alexnet_jax.model.spec import Variant
 from alexnet_jax.model.zoo import NETWORKS
+
+
+def rename_earlier(variant: str) -> str:
+    """Returns today's name of the network that files and run folders without a `mean_at` call `variant`."""
+    return RENAMED.get(variant, variant)
 
 
 @dataclasses.dataclass(frozen=True)

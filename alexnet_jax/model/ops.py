@@ -77,9 +77,14 @@ def max_pool(x: Array, pool: MaxPool) -> Array:
 
 
 def average_pool(x: Array, pool: AveragePool) -> Array:
-    """Returns the mean over the pixels of x in each window of `max_pool`; sums are at least float32, whatever x is."""
+    """Returns the mean over the pixels of x in each window of `max_pool` (see model.spec.AveragePool).
+
+    Sums are at least float32, whatever x is.
+    """
     windows, wide = _make_windows(x, pool), jnp.promote_types(x.dtype, jnp.float32)
     sums = lax.reduce_window(x.astype(wide), 0.0, lax.add, *windows)
+    if pool.divides_by == 'window':
+        return (sums / pool.window**2).astype(x.dtype)
     counts = lax.reduce_window(jnp.ones((1, *x.shape[1:3], 1), wide), 0.0, lax.add, *windows)
     return (sums / counts).astype(x.dtype)
 

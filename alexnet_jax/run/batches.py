@@ -34,9 +34,9 @@ def iter_batches(run: Run, dataset: Dataset, *, start: int, data_order: int = 0)
 
 def make_batch(run: Run, batch: HostBatch) -> Batch:
     """Takes what the step of `run` needs of a batch, still on the host."""
-    arrays: Any = (batch.images, batch.labels, batch.lighting)
-    places: Any = batch.places if run.variant.mean_at == 'crop' else None
-    return Batch(*arrays, places)
+    places = batch.places if run.variant.mean_at == 'crop' else None
+    arrays: Any = (batch.images, batch.labels, batch.lighting, places)
+    return Batch(*arrays)
 
 
 def make_batches(run: Run, dataset: Dataset, *, rows: range | None = None, data_order: int = 0) -> TrainingBatches:

@@ -19,6 +19,7 @@ from alexnet_jax.console import info
 from alexnet_jax.data.dataset import Dataset, list_datasets, open_dataset
 from alexnet_jax.errors import InputError
 from alexnet_jax.files import HALF, hold_lock, is_litter, write_json
+from alexnet_jax.model.network import rename_earlier
 from alexnet_jax.training.build import Run
 from alexnet_jax.training.config import DEMO
 
@@ -86,7 +87,10 @@ def check_run_dir(workdir: pathlib.Path, run: Run, dataset: Dataset) -> None:
                     f'{workdir} is not empty ({min(found)}) and holds no run: empty it, or choose another --workdir'
                 )
             return
-        before = IDENTITY_BEFORE | json.loads(path.read_text())['identity']
+        found = json.loads(path.read_text())['identity']
+        if 'mean_at' not in found:
+            found |= {'variant': rename_earlier(found['variant'])}
+        before = IDENTITY_BEFORE | found
     except OSError as error:
         raise InputError(f'cannot read {workdir}: {error.strerror}; choose another --workdir') from error
     except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
@@ -133,8 +137,11 @@ def _is_leftover(name: str) -> bool:
 
 def _describe_ways_on(workdir: pathlib.Path, before: dict[str, Any], identity: dict[str, Any]) -> str:
     """Describes the options that go on with the run in `workdir`, where options do, and how its weights are taken."""
-    changed = [key for key in (*IDENTITY, 'mean_at') if key != 'dataset' and before.get(key) != identity[key]]
-    follows = {'lighting', 'images_per_crop'} if 'variant' in changed else set()  # unless the config sets them
+    changed = [key for key in IDENTITY if key != 'dataset' and before.get(key) != identity[key]]
+    follows = (
+        {'lighting', 'images_per_crop', 'mean_at'} if 'variant' in changed else set()
+    )  # unless the config sets them
+    changed += [key for key in ('mean_at',) if key not in follows and before.get(key) != identity[key]]
     others = {key for key in identity if before.get(key) != identity[key]} - {*changed} - follows
     if not changed or others:
         return ''

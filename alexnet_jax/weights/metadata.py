@@ -12,7 +12,7 @@ import numpy as np
 from alexnet_jax.checkpoints.hashes import hash_array, hash_tree
 from alexnet_jax.errors import InputError
 from alexnet_jax.model.ablations import ABLATIONS
-from alexnet_jax.model.network import Network, NetworkName
+from alexnet_jax.model.network import Network, NetworkName, rename_earlier
 from alexnet_jax.model.zoo import NETWORKS
 from alexnet_jax.weights.layout import MAX_WIDTH, Params
 
@@ -45,6 +45,7 @@ def make_metadata(network: Network) -> dict[str, str]:
         'crop': 'centre',
         'channel_order': 'RGB',
         'pixel_range': '[0, 255]',
+        'mean_at': 'centre' if len(network.mean_image) == variant.input_size else 'crop',
         'mean_rgb': json.dumps(get_mean_colour(network.mean_image)),
         'pixel_std': json.dumps(variant.pixel_std),
         'classes': json.dumps(network.classes),
@@ -64,7 +65,8 @@ def parse_metadata(values: Mapping[str, str], *, path: object) -> Network:
     if values.get(FORMAT_KEY) != FORMAT:
         raise InputError(f'{path} holds {str(values.get(FORMAT_KEY))[:40]!r}, and this version reads {FORMAT!r}')
     try:
-        name = NetworkName(values['variant'], float(values['width']), _parse_texts(values['without']))
+        variant = values['variant'] if 'mean_at' in values else rename_earlier(values['variant'])
+        name = NetworkName(variant, float(values['width']), _parse_texts(values['without']))
         red, green, blue = map(float, json.loads(values['mean_rgb']))
         classes, source, about = _parse_texts(values['classes']), values['source'], json.loads(values['about'])
         size, pixel_std = int(values['input_size']), tuple(json.loads(values['pixel_std']))
@@ -76,11 +78,11 @@ def parse_metadata(values: Mapping[str, str], *, path: object) -> Network:
         raise InputError(f'{path} is damaged: width {name.width}, mean_rgb {(red, green, blue)}')
     if not isinstance(about, dict) or len(classes) > MAX_CLASSES:
         raise InputError(f'{path} is damaged: its metadata is not what this program writes')
-    variant = name.build()
-    if (size, pixel_std) != (variant.input_size, variant.pixel_std):
+    network = name.build()
+    if (size, pixel_std) != (network.input_size, network.pixel_std):
         raise InputError(
-            f'{path} wants crops of {size} over {pixel_std}, and {name.variant} reads {variant.input_size} over '
-            f'{variant.pixel_std}: it was written by another version'
+            f'{path} wants crops of {size} over {pixel_std}, and {name.variant} reads {network.input_size} over '
+            f'{network.pixel_std}: it was written by another version'
         )
     mean_image = make_flat_mean((red, green, blue), size)
     return Network(name=name, params={}, mean_image=mean_image, classes=classes, source=source, about=about)

@@ -10,7 +10,7 @@ import numpy as np
 from alexnet_jax.checkpoints.hashes import hash_tree
 from alexnet_jax.errors import InputError
 from alexnet_jax.model.ablations import ABLATIONS
-from alexnet_jax.model.network import Network, NetworkName
+from alexnet_jax.model.network import Network, NetworkName, rename_earlier
 from alexnet_jax.model.zoo import NETWORKS
 from alexnet_jax.weights.layout import MAX_WIDTH, check_params, infer_name, unflatten
 
@@ -38,6 +38,8 @@ def load_npz(path: pathlib.Path, *, variant: str | None = None) -> Network:
     ) as error:
         raise InputError(f'{path} is damaged: {" ".join(str(error).split())[:100]}; export it again') from error
     mean_image, config = arrays.pop('mean_image'), about.get('config') or {}
+    if 'variant' in config and 'mean_at' not in config:
+        config |= {'variant': rename_earlier(config['variant'])}
     chosen = config.get('variant', variant)
     if chosen not in NETWORKS:
         raise InputError(

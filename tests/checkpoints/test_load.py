@@ -10,7 +10,7 @@ import pytest
 from builders import run_with
 
 from alexnet_jax.checkpoints.checkpointer import Checkpointer
-from alexnet_jax.checkpoints.load import load_network
+from alexnet_jax.checkpoints.load import load_config, load_network
 from alexnet_jax.errors import InputError
 from alexnet_jax.run.run_dir import claim_run_dir
 
@@ -57,6 +57,15 @@ def test_load_network_of_an_earlier_version_takes_classes_from_the_dataset_or_nu
     settings = json.loads((workdir / 'config.json').read_text())
     (workdir / 'config.json').write_text(json.dumps(settings | {'data_dir': 'nowhere'}))
     assert load_network(workdir).classes == ('0', '1', '2')
+
+
+def test_load_config_of_an_earlier_version_has_one_mean_for_all_crops_and_11pct_s_draft(tmp_path):
+    settings = run_with(variant='cifar10_11pct', mesh=(1, 1)).config.to_json()
+    (tmp_path / 'config.json').write_text(json.dumps(settings))
+    assert (load_config(tmp_path).variant, load_config(tmp_path).mean_at) == ('cifar10_11pct', None)
+    del settings['mean_at']
+    (tmp_path / 'config.json').write_text(json.dumps(settings))
+    assert (load_config(tmp_path).variant, load_config(tmp_path).mean_at) == ('cifar10_11pct_draft', 'centre')
 
 
 def test_load_network_refuses_what_it_cannot_read_in_one_line(saved, tmp_path):

@@ -76,4 +76,5 @@ def test_citations_name_files_that_their_source_has():
     for network in CIFAR10.values():
         origin, path = network.source.split(' example-layers/')
         assert 'example-layers/' + path.split()[0] in (CHM if origin == 'CHM' else CC), network.source
-    assert CIFAR10['cifar10_11pct'].source.startswith('CC 3878e8f ')
+    for name, commit in {'11pct': 'a2a6af8', '11pct_draft': '3878e8f', '18pct_published': '9438cba'}.items():
+        assert CIFAR10[f'cifar10_{name}'].source.startswith(f'CC {commit} ')
