@@ -216,5 +216,15 @@ VARIANTS = {
     )
 }
 
+# How many epochs Krizhevsky's runs of these took, and behind which he divided the rate by ten: the logs in
+# layer-params-N.cfg, whose epochs count from 1, so that "epoch 25: set epsw to 0.001" is behind 24. configs/released.py.
+LOGS = {
+    'released': (91.0, (24.0, 50.0, 78.0)),
+    'half': (96.0, (19.0, 47.0)),
+    'no_exchange': (92.0, (24.0, 48.0, 78.0)),
+    'no_norm': (97.0, (21.0, 43.0, 85.0)),
+    'no_overlap': (90.0, (22.0, 50.0, 78.0)),
+}
+
 # All that can be trained, by name.
 NETWORKS = VARIANTS | CIFAR10
