@@ -201,8 +201,7 @@ VARIANTS = {
     for variant in (
         PAPER,
         RELEASED,
-        # bvlc_alexnet/readme.md: "initializing non-zero biases to 0.1 instead of 1 (found necessary for training, as
-        # initialization to 1 gave flat loss)".
+        # Biases of 0.1, "since initialization to 1 resulted in flat training loss": BVLC/caffe pull request 327.
         _make_caffe('caffe_alexnet', 'bvlc_alexnet', layer12=(Relu(), _CAFFE_NORM, MaxPool()), bias=0.1),
         _make_caffe('caffenet', 'bvlc_reference_caffenet', layer12=(Relu(), MaxPool(), _CAFFE_NORM), bias=1.0),
         _TORCHVISION,
@@ -217,7 +216,7 @@ VARIANTS = {
 }
 
 # How many epochs Krizhevsky's runs of these took, and behind which he divided the rate by ten: the logs in
-# layer-params-N.cfg, whose epochs count from 1, so that "epoch 25: set epsw to 0.001" is behind 24. configs/released.py.
+# layer-params-N.cfg, whose epochs count from 1, so that "epoch 25: set epsw to 0.001" is behind 24.
 LOGS = {
     'released': (91.0, (24.0, 50.0, 78.0)),
     'half': (96.0, (19.0, 47.0)),

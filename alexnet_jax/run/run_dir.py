@@ -138,9 +138,8 @@ def _is_leftover(name: str) -> bool:
 def _describe_ways_on(workdir: pathlib.Path, before: dict[str, Any], identity: dict[str, Any]) -> str:
     """Describes the options that go on with the run in `workdir`, where options do, and how its weights are taken."""
     changed = [key for key in IDENTITY if key != 'dataset' and before.get(key) != identity[key]]
-    follows = (
-        {'lighting', 'images_per_crop', 'mean_at'} if 'variant' in changed else set()
-    )  # unless the config sets them
+    # Unless the config sets them.
+    follows = {'lighting', 'images_per_crop', 'mean_at'} if 'variant' in changed else set()
     changed += [key for key in ('mean_at',) if key not in follows and before.get(key) != identity[key]]
     others = {key for key in identity if before.get(key) != identity[key]} - {*changed} - follows
     if not changed or others:

@@ -23,6 +23,7 @@ CC = {
     for kind in ('s', '-params')
     for name in ('80sec', '19pct', '18pct', 'conv-local-11pct', 'conv-local-13pct')
 }
+CC |= {'convdata.py', 'include/cudaconv2/conv_util.cuh', 'src/cudaconv2/conv_util.cu'}
 # file:line -> (top-1, top-5), fractions as they stand in the log.
 LOGS = {
     'layers/layer-params-145.cfg:182': (0.406640, 0.182100),
@@ -40,7 +41,7 @@ LOGS = {
 TITLES = {'80sec': 0.26, '19pct': 0.19, '18pct': 0.18, 'conv-local-13pct': 0.13}  # line 1: "N% error on CIFAR-10"
 LOGS |= {f'example-layers/layer-params-{name}.cfg:1': (error, None) for name, error in TITLES.items()}
 SUFFIXES = ('.py', '.md', '.csv', '.ipynb')
-CITATION = re.compile(r'\b(CHM|CC(?: [0-9a-f]{7})?)[\s#]+([\w/-]+\.(?:cfg|py|cu))')
+CITATION = re.compile(r'\b(CHM|CC(?: [0-9a-f]{7})?)[\s#]+([\w/-]+\.(?:cfg|py|cuh?))\b')
 FORMS = (
     r'paper, (table [12]|section \d(\.\d)?)',  # the results have sections 6 and, of pictures alone, 6.1
     r'CHM (layers|example-layers)/[\w-]+\.cfg:\d+',

@@ -63,7 +63,7 @@ def test_get_layer_sizes_are_those_of_the_files(name):
 def test_get_layer_sizes_counts_arithmetic_at_every_place():
     macs = {row.name: row.macs for row in get_layer_sizes(CIFAR10['cifar10_11pct'], num_classes=10)}
     assert macs['conv2'] == 12 * 12 * 64 * (5 * 5 * 64)
-    assert macs['local3'] == 6 * 6 * 32 * (3 * 3 * 64)
+    assert macs['local3'] == 6 * 6 * 64 * (3 * 3 * 64)
 
 
 def test_cifar10_has_the_constants_of_the_files():

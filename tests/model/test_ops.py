@@ -95,7 +95,7 @@ def test_max_pool_is_the_maximum_of_overlapping_windows(operations, size, out):
         (ops.max_pool, MaxPool(3, 2, partial=True), np.max),
         (ops_cpu.max_pool, MaxPool(3, 2, partial=True), np.max),
         (ops.average_pool, AveragePool(3, 2, partial=True), np.mean),
-        # CC 43de8c1 to dd8fd31 include/cudaconv2/conv_util.cuh: all sums are divided by the window's nine places.
+        # Before dd8fd31 in CC include/cudaconv2/conv_util.cuh: all sums are divided by the window's nine places.
         (ops.average_pool, AveragePool(3, 2, partial=True, divides_by='window'), lambda x, axis: x.sum(axis) / 9),
     ],
     ids=['max', 'max on cpu', 'average', 'average by whole windows'],
@@ -112,7 +112,7 @@ def test_pool_cuts_partial_windows_off_at_the_edge(pool, kind, expect, size, out
 
 
 def test_average_pool_by_whole_windows_gives_a_ninth_of_the_gradient_to_each_pixel_of_a_window():
-    """CC 43de8c1 to dd8fd31 src/cudaconv2/conv_util.cu, kLocalAvgUndo, at the edges too."""
+    """At the edges too: kLocalAvgUndo before dd8fd31 in CC src/cudaconv2/conv_util.cu."""
     expected, upstream = np.zeros((1, 8, 8, 1)), images(1, 4, 4, 1)
     for r in range(4):
         for c in range(4):

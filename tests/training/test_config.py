@@ -51,6 +51,7 @@ WRONG = {
     'on_failed_save': ['ignore', ''],
     'lighting': [1, 'yes'],
     'images_per_crop': [0, -32, 1.5, True],
+    'mean_at': ['', 'corner', 0, True],
     'without': ['norm', ('lrn',), ('norm', 'norm'), ('norm,norm',), ('norm,',), ('',), (3,), 3, {'norm': 1}.keys()],
     'crops': [0, 1.5, True],
     'tracking': ['tensorboard', 'WANDB', True, None],
@@ -272,7 +273,7 @@ def test_configs_cifar10_has_each_file_s_schedule(network, epochs, drops):
 
 @pytest.mark.parametrize(
     ('network', 'epochs', 'drops'),
-    [  # "epoch N: set epsw to ... from ..." and "epoch N: killed" in CHM layers/layer-params-145.cfg, 145-half, 150, 148, 147
+    [  # "epoch N: killed" and "epoch N: set epsw to ..." in CHM layers/layer-params-145.cfg, 145-half, 150, 148, 147
         (None, 91, (25, 51, 79)),
         ('half', 96, (20, 48)),
         ('no_exchange', 92, (25, 49, 79)),
@@ -316,6 +317,7 @@ def test_make_config_for_imagenet_is_the_paper_s_recipe():
         'lighting': True,
         'crops': None,
         'images_per_crop': None,
+        'mean_at': None,
         'seed': 0,
         'batch_size': 128,
         'epochs': 90.0,
