@@ -153,7 +153,8 @@ class TrainedNetwork:
             raise InputError('no image is named: give one path or more')
         if folders := [name for name in names if os.path.isdir(name)]:
             raise InputError(f'{folders[0]} is a folder: give the paths of its images')
-        photos, side = open_photos(names, self.classes), self._variant.record_size
+        photos = open_photos(names, self.classes, preprocessing=self.network.preprocessing)
+        side = self._variant.record_size
         if photos.unusable:
             raise InputError('; '.join(photos.unusable))
         for start in range(0, len(names), MAX_BATCH):

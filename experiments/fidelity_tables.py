@@ -3,6 +3,7 @@
 import pathlib
 from collections.abc import Callable
 
+from alexnet_jax.data.preprocessing import describe_preprocessing
 from alexnet_jax.evaluation.references import load_references
 from alexnet_jax.model.ablations import ABLATIONS
 from alexnet_jax.model.cifar10 import CIFAR10, DECAY
@@ -105,6 +106,8 @@ POINTS: dict[str, Callable[[Variant], str]] = {
     'crop': lambda v: (
         f'{v.input_size} of {v.record_size}' + (f', {v.images_per_crop} images share it' * (v.images_per_crop > 1))
     ),
+    'squares': lambda v: f'{describe_preprocessing(v.preprocessing, v.record_size)}',
+    'mean': lambda v: {'centre': 'the centre of the mean image', 'crop': "the crop's own part of it"}[v.mean_at],
     'conv1': _padding,
     'kernels': lambda v: '-'.join(str(conv.features) for conv in v.convs),
     'towers': lambda v: f'{v.towers}' + (f', exchange before {" ".join(v.exchanges)}' if v.divisible else ''),

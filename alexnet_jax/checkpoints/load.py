@@ -12,6 +12,7 @@ from alexnet_jax.checkpoints.inspect import find_checkpoint
 from alexnet_jax.checkpoints.manifest import DamagedError
 from alexnet_jax.checkpoints.orbax_io import load_arrays
 from alexnet_jax.data.dataset import open_dataset
+from alexnet_jax.data.preprocessing import PAPER, PREPROCESSINGS
 from alexnet_jax.errors import InputError
 from alexnet_jax.files import check_utf8
 from alexnet_jax.model.alexnet import get_parameter_shapes
@@ -52,6 +53,7 @@ def load_network(workdir: pathlib.Path, *, step: int | None = None) -> Network:
         mean_image=np.asarray(tree['mean_image']),
         classes=_load_classes(workdir, config, outputs),
         source=f'{workdir}, step {path.name}',
+        preprocessing=_load_preprocessing(workdir),
         about={'step': int(path.name), 'params_sha256': hash_tree(tree['params']), 'config': config.to_json()},
     )
 
@@ -82,6 +84,18 @@ def load_config(workdir: pathlib.Path) -> Config:
         raise InputError(f'{path} is damaged: {error}') from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(f'{path} is damaged: {type(error).__name__} {error}') from error
+
+
+def _load_preprocessing(workdir: pathlib.Path) -> str:
+    """Loads how the images of a run were made squares; those of earlier versions know one way."""
+    path = workdir / 'run.json'
+    try:
+        found = json.loads(path.read_text()).get('preprocessing', PAPER) if path.exists() else PAPER
+        if found not in PREPROCESSINGS:
+            raise ValueError(f'preprocessing {found!r}')
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        raise InputError(f'{path} is damaged: {type(error).__name__} {error}') from error
+    return found
 
 
 def _load_classes(workdir: pathlib.Path, config: Config, outputs: int) -> tuple[str, ...]:

@@ -16,6 +16,7 @@ from typing import Any, Self
 import numpy as np
 import tensorflow_datasets as tfds
 
+from alexnet_jax.data.preprocessing import PAPER, PREPROCESSINGS
 from alexnet_jax.errors import InputError
 from alexnet_jax.files import check_utf8, hash_file
 from alexnet_jax.model.spec import Variant
@@ -45,15 +46,17 @@ class DataSource:
         data_source: Any,
         class_count: int,
         photos: bool = False,
+        preprocessing: str = PAPER,
         excluded: Sequence[int] = (),
         data_dir: pathlib.Path | None = None,
     ) -> None:
         """Wraps a TFDS data source of {'image': bytes, 'label': int}, without the records `excluded`.
 
-        `data_dir` is where the dataset is, for messages; None: at its default.
+        `preprocessing` is how records were made squares, or photographs are. `data_dir` is where the dataset is, for
+        messages; None: at its default.
         """
         self._name, self._split, self._class_count = name, split, class_count
-        self._data_source, self.photos = data_source, photos
+        self._data_source, self.photos, self.preprocessing = data_source, photos, preprocessing
         self._where = '' if data_dir is None else f' --data_dir={shlex.quote(str(data_dir))}'
         self._indices = np.delete(np.arange(len(data_source)), list(excluded))
 
@@ -91,6 +94,7 @@ class Dataset:
     rgb_covariance: np.ndarray  # float64 (3, 3), 0..255 squared, over all pixels
     fingerprint: str  # of everything that training reads (see `compute_fingerprint`)
     photos: bool  # whether the images stay where TFDS keeps them, of any size
+    preprocessing: str  # how they were made squares, or are (data/preprocessing.py)
     splits: Mapping[str, Mapping[str, Any]]  # name where the images are, records there, indices of those excluded
     builder: Any  # of the TFDS dataset that holds the images
 
@@ -123,15 +127,25 @@ class Dataset:
         stored = self._get_split(split)
         return stored['records'] - len(stored['excluded'])
 
-    def records(self, split: str) -> DataSource:
-        """Opens the records of `split` ('train', 'validation') for random access."""
-        stored = self._get_split(split)
+    def records(self, split: str, *, preprocessing: str | None = None) -> DataSource:
+        """Opens the records of `split` ('train', 'validation') for random access.
+
+        `preprocessing` is how photographs that stay where they are become squares, None: as in training. `InputError`
+        where the records were made otherwise.
+        """
+        stored, preprocessing = self._get_split(split), preprocessing or self.preprocessing
+        if not self.photos and preprocessing != self.preprocessing:
+            raise InputError(
+                f'the records of {self.name} were made by --preprocessing={self.preprocessing}: prepare its images '
+                f'with --preprocessing={preprocessing}, under another --name'
+            )
         return DataSource(
             self.name,
             split,
             data_source=self.builder.as_data_source(stored['name'], decoders={'image': tfds.decode.SkipDecoding()}),
             class_count=len(self.classes),
             photos=self.photos,
+            preprocessing=preprocessing,
             excluded=stored['excluded'],
             data_dir=self.directory.parent.parent,
         )
@@ -191,6 +205,7 @@ def open_dataset(name: str, *, data_dir: str | os.PathLike[str]) -> Dataset:
         rgb_covariance=rgb_covariance,
         fingerprint=compute_fingerprint(manifest['files']),
         photos=bool(originals),
+        preprocessing=manifest.get('preprocessing', PAPER),
         splits=splits,
         builder=builder,
     )
@@ -236,7 +251,11 @@ def verify_dataset(
 
 
 def write_dataset_manifest(
-    directory: pathlib.Path, *, originals: Mapping[str, Any] | None = None, statistics_of: str = 'train'
+    directory: pathlib.Path,
+    *,
+    originals: Mapping[str, Any] | None = None,
+    statistics_of: str = 'train',
+    preprocessing: str = PAPER,
 ) -> str:
     """Adds manifest.json to a finished folder, with the split that the statistics are of; returns the fingerprint."""
     files = {
@@ -248,6 +267,8 @@ def write_dataset_manifest(
     manifest = {'format_version': FORMAT_VERSION, 'fingerprint': fingerprint, 'files': files}
     if statistics_of != 'train':
         manifest['statistics_of'] = statistics_of
+    if preprocessing != PAPER:
+        manifest['preprocessing'] = preprocessing
     if originals is not None:
         manifest |= {'format_version': ORIGINALS_VERSION, 'originals': dict(originals)}
     (directory / MANIFEST_FILE).write_text(json.dumps(manifest, indent=2) + '\n')
@@ -263,6 +284,8 @@ def read_dataset_manifest(directory: pathlib.Path, *, remedy: str) -> dict[str, 
     try:
         manifest = json.loads((directory / MANIFEST_FILE).read_text())
         known = manifest['format_version'] in (FORMAT_VERSION, ORIGINALS_VERSION)
+        if manifest.get('preprocessing', PAPER) not in PREPROCESSINGS:
+            raise ValueError(manifest['preprocessing'])
         for file, entry in manifest['files'].items() if known else ():
             if pathlib.PurePath(file).name != file or type(entry['bytes']) is not int or not entry['sha256']:
                 raise ValueError(file)  # a file elsewhere is none of the dataset's

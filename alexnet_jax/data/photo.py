@@ -6,6 +6,7 @@ import pathlib
 import struct
 import threading
 import warnings
+from typing import Any
 
 import numpy as np
 import simplejpeg
@@ -14,6 +15,7 @@ from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from alexnet_jax.data.decode import copy_crop
 from alexnet_jax.data.image_formats import DEEP, FORMATS, explain_unidentified, is_deep
+from alexnet_jax.data.preprocessing import PAPER, make_square
 from alexnet_jax.data.statistics import RECORD
 from alexnet_jax.errors import InputError
 
@@ -23,6 +25,7 @@ QUALITY = 95  # JPEG quality of the records: about 30 kB a photograph; docs/data
 # A header of 30 bytes can claim pixels that fill any memory.
 MAX_PIXELS = 2**28 // 3  # 89,478,485, a quarter of a GiB as RGB, Pillow's own limit; decoding takes some times that
 MAX_BYTES = 2**29  # of a file: more than so many pixels take uncompressed and transparent
+_WHOLE = 2**16  # pixels of a side, more than a JPEG has: nothing is reduced while it is read
 # At most eight bits a channel, whose meaning is known without a profile.
 MODES = ('1', 'L', 'LA', 'P', 'PA', 'RGB', 'RGBA', 'CMYK')
 BICUBIC = ResizeAlg.convolution(FilterType.catmull_rom)  # Pillow's BICUBIC: stretched to the source's pixels, no alias
@@ -42,21 +45,32 @@ class _ThreadResizer(threading.local):
 _thread = _ThreadResizer()
 
 
-def photo_to_jpeg(data: bytes, quality: int = QUALITY, *, record_size: int = RECORD) -> bytes:
+def photo_to_jpeg(
+    data: bytes, quality: int = QUALITY, *, record_size: int = RECORD, preprocessing: str = PAPER
+) -> bytes:
     """Encodes `square_image` as a JPEG of the given quality (1..100).
 
     Chroma is kept at full resolution (4:4:4): every decoder then gives the same pixels, which 4:2:0 leaves to taste.
     """
-    return simplejpeg.encode_jpeg(square_image(data, record_size=record_size), quality, 'RGB', '444', fastdct=False)
+    square = square_image(data, record_size=record_size, preprocessing=preprocessing)
+    return simplejpeg.encode_jpeg(square, quality, 'RGB', '444', fastdct=False)
 
 
 def decode_photo_crop(
-    data: bytes, out: np.ndarray, *, top: int = 0, left: int = 0, mirrored: bool = False, record_size: int = RECORD
+    data: bytes,
+    out: np.ndarray,
+    *,
+    top: int = 0,
+    left: int = 0,
+    mirrored: bool = False,
+    record_size: int = RECORD,
+    preprocessing: str = PAPER,
 ) -> None:
     """Decodes a crop of a photograph's `square_image`, with no JPEG's loss in between; see `decode_record_crop`."""
     try:
         order = 'BGR' if mirrored else 'RGB'  # see copy_crop
-        pixels = square_image(data, top=top, left=left, side=len(out), order=order, record_size=record_size)
+        place: Any = {'top': top, 'left': left, 'side': len(out)}
+        pixels = square_image(data, **place, order=order, record_size=record_size, preprocessing=preprocessing)
     except UnusableImage as error:
         raise InputError(
             f'an image cannot be used ({error}): repair or remove it, or prepare the dataset with --on_error=skip'
@@ -65,7 +79,14 @@ def decode_photo_crop(
 
 
 def square_image(
-    data: bytes, *, top: int = 0, left: int = 0, side: int | None = None, order: str = 'RGB', record_size: int = RECORD
+    data: bytes,
+    *,
+    top: int = 0,
+    left: int = 0,
+    side: int | None = None,
+    order: str = 'RGB',
+    record_size: int = RECORD,
+    preprocessing: str = PAPER,
 ) -> np.ndarray:
     """Resizes the shorter side to `record_size`; returns a crop of the centre square, uint8 (side, side, 3).
 
@@ -74,17 +95,22 @@ def square_image(
     transparency is laid over white; CMYK becomes r = (255 - c) * (255 - k) / 255.
 
     The crop begins at row `top` and column `left` of the square and is `side` wide and high, None: the whole square.
-    Its channels come in `order`, 'RGB' or 'BGR'.
+    Its channels come in `order`, 'RGB' or 'BGR'. With another `preprocessing` (data/preprocessing.py) the square is
+    that one's, made of all pixels of the photograph.
 
     Raises:
       UnusableImage: with the reason, in a few words.
     """
     try:
-        pixels = _decode(data, order, min_side=2 * record_size)
+        pixels = _decode(data, order, min_side=2 * record_size if preprocessing == PAPER else _WHOLE)
     except UnidentifiedImageError as error:
         raise UnusableImage(explain_unidentified(data)) from error
     except (OSError, SyntaxError, ValueError, EOFError, struct.error) as error:
         raise UnusableImage(' '.join(str(error).split()) or type(error).__name__) from error
+    if preprocessing != PAPER:
+        end = side or record_size
+        square = make_square(pixels, preprocessing, record_size)
+        return np.ascontiguousarray(square[top : top + end, left : left + end])
     height, width, _ = pixels.shape
     square, side = min(height, width), side or record_size
     scale = square / record_size

@@ -16,6 +16,7 @@ import numpy as np
 from alexnet_jax.data.augment import CROP, count_offsets, sample_augmentation
 from alexnet_jax.data.dataset import DataSource
 from alexnet_jax.data.decode import CropDecoder, decode_record_crop
+from alexnet_jax.data.preprocessing import PAPER
 from alexnet_jax.data.statistics import RECORD
 from alexnet_jax.errors import InputError
 
@@ -29,7 +30,9 @@ def get_crop_decoder(source: DataSource) -> CropDecoder:
         return decode_record_crop
     from alexnet_jax.data.photo import decode_photo_crop  # here, because prepared records need no Pillow
 
-    return decode_photo_crop
+    if source.preprocessing == PAPER:
+        return decode_photo_crop
+    return functools.partial(decode_photo_crop, preprocessing=source.preprocessing)
 
 
 def read_whole_image(source: DataSource, index: int, *, record_size: int) -> np.ndarray:

@@ -47,6 +47,7 @@ class Network:
       mean_image: float32 (input_size, input_size, 3), RGB, 0..255, subtracted from every crop; or (record_size,
         record_size, 3), of which each crop has the part behind it (data.augment.cut_mean).
       classes: names, in the order of the outputs.
+      preprocessing: what the images that it was trained on were made squares by (data/preprocessing.py).
       source: where it came from, for people: 'runs/NAME, step 625'.
       about: what else is known, such as {'step', 'params_sha256', 'config'} of a run; {} of weights from elsewhere.
     """
@@ -57,6 +58,7 @@ class Network:
     classes: tuple[str, ...]
     source: str
     about: dict[str, Any] = dataclasses.field(default_factory=dict)
+    preprocessing: str = 'paper'
 
     @property
     def variant(self) -> Variant:

@@ -160,6 +160,7 @@ class Variant:
       sources: (point, where that is written) of single points, as the table of docs/fidelity.md names them.
       input_size, record_size: side of the crops that it reads, and of the records that they are cut out of.
       pixel_std: what each RGB channel is divided by once the mean is subtracted, 0..255 units.
+      preprocessing: what its images were made squares by (data/preprocessing.py), where others trained it.
       mean_at: which part of the mean image is subtracted from a crop: its 'centre' from every crop, or the one at the
         'crop' itself, mirrored with it.
       dropout_rate: probability that a hidden unit of fc6 and fc7 is dropped (paper section 4.2).
@@ -188,6 +189,7 @@ class Variant:
     input_size: int = 224  # paper section 4.1: "random 224x224 patches"
     record_size: int = RECORD_SIZE
     pixel_std: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    preprocessing: Literal['paper', 'caffe', 'torchvision'] = 'paper'
     mean_at: Literal['centre', 'crop'] = 'centre'
     dropout_rate: float = 0.5
     drops: Literal['outputs', 'inputs'] = 'outputs'

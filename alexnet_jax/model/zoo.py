@@ -155,10 +155,12 @@ def _make_caffe(name: str, model: str, *, layer12: tuple[Operation, ...], bias: 
         lighting=Lighting('standard_deviation', strength=0.0),  # none
         bias_rate=2.0,  # lr_mult: 2, decay_mult: 0
         input_size=227,  # crop_size: 227, and no padding: the same 55x55
+        preprocessing='caffe',
         mean_at='crop',  # src/caffe/data_transformer.cpp
         inverted_dropout=True,
         sources=(
             *((point, 'train_val.prototxt') for point in ('crop', 'conv1', 'kernels', 'layer 1', 'layer 2')),
+            ('squares', 'create_imagenet.sh, io.cpp'),
             ('mean', 'data_transformer.cpp'),
             ('channel norm', 'lrn_layer.cpp'),
             *((point, 'train_val.prototxt') for point in ('initial weights', 'initial biases', 'bias rate')),
@@ -186,11 +188,13 @@ _TORCHVISION = Variant(
     dense=_make_dense(std=None, bias=0.0, last_std=None),
     lighting=Lighting('standard_deviation', strength=0.0),  # none
     bias_rate=1.0,
+    preprocessing='torchvision',
     pixel_std=(0.229 * 255, 0.224 * 255, 0.225 * 255),  # torchvision's ImageNet transforms, of pixels of 0..1
     drops='inputs',
     inverted_dropout=True,
     towers=1,
     sources=(
+        ('squares', 'transforms/_presets.py'),
         *((point, 'alexnet.py') for point in ('crop', 'conv1', 'kernels', 'layer 1', 'layer 2', 'dropout')),
         *((point, 'torch.nn.Conv2d, Linear') for point in ('initial weights', 'initial biases')),
     ),

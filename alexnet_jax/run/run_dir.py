@@ -117,7 +117,8 @@ def claim_run_dir(workdir: pathlib.Path, run: Run, dataset: Dataset) -> None:
         workdir.mkdir(parents=True, exist_ok=True)
         check_run_dir(workdir, run, dataset)
         identity, path = _make_identity(run, dataset), workdir / 'run.json'
-        write_json(path, {'identity': identity, 'classes': dataset.classes, **_circumstances(run.mesh)})
+        data = {'classes': dataset.classes, 'preprocessing': dataset.preprocessing}
+        write_json(path, {'identity': identity, **data, **_circumstances(run.mesh)})
         settings, path = run.config.to_json(), workdir / 'config.json'
         if path.exists():
             try:

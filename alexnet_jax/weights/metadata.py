@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from alexnet_jax.checkpoints.hashes import hash_array, hash_tree
+from alexnet_jax.data.preprocessing import PAPER, PREPROCESSINGS, describe_preprocessing
 from alexnet_jax.errors import InputError
 from alexnet_jax.model.ablations import ABLATIONS
 from alexnet_jax.model.network import Network, NetworkName, rename_earlier
@@ -17,7 +18,6 @@ from alexnet_jax.model.zoo import NETWORKS
 from alexnet_jax.weights.layout import MAX_WIDTH, Params
 
 FORMAT_KEY, FORMAT = 'alexnet_jax', 'weights 1'  # tells that a file has metadata of this project, and in which form
-RESIZE = 'shorter side to {0}, bicubic with antialiasing; centre {0}x{0}'  # data/photo.py square_image
 MAX_CLASSES = 1_000_000
 
 
@@ -41,7 +41,8 @@ def make_metadata(network: Network) -> dict[str, str]:
         'without': json.dumps(network.name.without),
         'input_size': str(variant.input_size),
         'record_size': str(variant.record_size),
-        'resize': RESIZE.format(variant.record_size),
+        'preprocessing': network.preprocessing,
+        'resize': describe_preprocessing(network.preprocessing, variant.record_size),
         'crop': 'centre',
         'channel_order': 'RGB',
         'pixel_range': '[0, 255]',
@@ -84,8 +85,19 @@ def parse_metadata(values: Mapping[str, str], *, path: object) -> Network:
             f'{path} wants crops of {size} over {pixel_std}, and {name.variant} reads {network.input_size} over '
             f'{network.pixel_std}: it was written by another version'
         )
-    mean_image = make_flat_mean((red, green, blue), size)
-    return Network(name=name, params={}, mean_image=mean_image, classes=classes, source=source, about=about)
+    # Earlier versions did not say: a run's images were made in one way, those of others by their programs.
+    preprocessing = values.get('preprocessing', PAPER if 'config' in about else network.preprocessing)
+    if preprocessing not in PREPROCESSINGS:
+        raise InputError(f'{path} was trained on images made by {preprocessing!r}, which this version does not know')
+    return Network(
+        name=name,
+        params={},
+        mean_image=make_flat_mean((red, green, blue), size),
+        classes=classes,
+        source=source,
+        about=about,
+        preprocessing=preprocessing,
+    )
 
 
 def check_hashes(network: Network, values: Mapping[str, str], *, path: object) -> Network:
@@ -102,8 +114,15 @@ def check_hashes(network: Network, values: Mapping[str, str], *, path: object) -
 def make_foreign_network(name: NetworkName, params: Params, *, mean_rgb: Sequence[float], source: str) -> Network:
     """Makes a network that another program trained: its mean is a colour, its classes are '0', '1', ..."""
     classes = tuple(str(index) for index in range(params['fc8']['bias'].size))
-    mean_image = make_flat_mean(mean_rgb, name.build().input_size)
-    return Network(name=name, params=params, mean_image=mean_image, classes=classes, source=source)
+    variant = name.build()
+    return Network(
+        name=name,
+        params=params,
+        mean_image=make_flat_mean(mean_rgb, variant.input_size),
+        classes=classes,
+        source=source,
+        preprocessing=variant.preprocessing,
+    )
 
 
 def _parse_texts(text: str) -> tuple[str, ...]:

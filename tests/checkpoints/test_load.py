@@ -46,6 +46,13 @@ def test_load_network_gives_all_of_a_run_s_network(saved, tiny):
     assert network.variant.convs[0].features == 2 and len(network.variant.convs[0].then) == 2
     assert network.about['step'] == 0
     assert network.about['config']['dataset'] == 'tiny'
+    assert network.preprocessing == 'paper'  # of the dataset, not of Caffe
+    run = json.loads((workdir / 'run.json').read_text())
+    (workdir / 'run.json').write_text(json.dumps(run | {'preprocessing': 'caffe'}))
+    assert load_network(workdir).preprocessing == 'caffe'
+    (workdir / 'run.json').write_text(json.dumps(run | {'preprocessing': 'squeezed'}))
+    with pytest.raises(InputError, match=r"run\.json is damaged: ValueError preprocessing 'squeezed'"):
+        load_network(workdir)
 
 
 def test_load_network_of_an_earlier_version_takes_classes_from_the_dataset_or_numbers_them(saved):

@@ -55,6 +55,7 @@ def test_load_caffe_takes_the_variant_from_name_or_user(tmp_path):
 
 def test_parse_mean_reads_colours_and_binaryproto(tmp_path):
     (tmp_path / 'm').write_bytes(caffemodel(caffe_weights(network('caffenet').params)))
+    assert open_weights(tmp_path / 'm').preprocessing == 'caffe'
     usual = open_weights(tmp_path / 'm').mean_image
     assert usual.shape == (227, 227, 3) and usual.dtype == np.float32
     np.testing.assert_array_equal(usual, np.broadcast_to([123, 117, 104], usual.shape))

@@ -94,6 +94,20 @@ def test_open_weights_takes_an_earlier_file_of_11pct_as_its_draft(tmp_path):
     assert open_weights(path).name.variant == 'cifar10_11pct_draft'
 
 
+def test_open_weights_knows_what_squares_they_were_trained_on(tmp_path):
+    """Of files of earlier versions: a run's were made in one way, those of others by their own programs."""
+    path = tmp_path / 'w.safetensors'
+    for saved, then in ((network('caffenet'), 'paper'), (dataclasses.replace(network('caffenet'), about={}), 'caffe')):
+        for preprocessing in ('torchvision', 'paper'):
+            safetensors_file.save_safetensors(dataclasses.replace(saved, preprocessing=preprocessing), path)
+            assert open_weights(path).preprocessing == preprocessing
+        arrays, metadata = safetensors_file.read_safetensors(path)
+        assert metadata['resize'] == 'shorter side to 256, bicubic with antialiasing; centre 256x256'
+        del metadata['preprocessing']
+        safetensors_file.write_safetensors(arrays, metadata, path)
+        assert open_weights(path).preprocessing == then
+
+
 def test_save_safetensors_keeps_a_mean_image_as_large_as_records(tmp_path):
     saved, path = network('caffenet'), tmp_path / 'w.safetensors'
     mean = np.random.default_rng(0).uniform(90, 130, (256, 256, 3)).astype(np.float32)

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 import simplejpeg
 
+from alexnet_jax.data.preprocessing import PAPER
 from alexnet_jax.data.statistics import RECORD
 
 # Libraries that decide the bytes of a record: work that a killed run left is used only with the same versions.
@@ -73,6 +74,7 @@ class DatasetSpec:
     # Decodes a record to the pixels that training will see: uint8 (record_size, record_size, 3).
     decode: Callable[[bytes], np.ndarray] = simplejpeg.decode_jpeg
     record_size: int = RECORD
+    preprocessing: str = PAPER  # how `to_record`, or for originals `decode`, makes squares
     recipe: str  # of all that the records depend on: what a killed run has left is used under the same one only
     unusable: tuple[str, ...] = ()  # 'split/file: reason' of what was found unusable without reading it
     notes: tuple[str, ...] = ()  # sentences that the user should read
