@@ -6,7 +6,10 @@ import cli
 import pytest
 
 from alexnet_jax.evaluation.references import load_references
+from alexnet_jax.model.ablations import ABLATIONS
 from alexnet_jax.model.cifar10 import CIFAR10
+from alexnet_jax.model.zoo import LOGS as LOGS_OF
+from alexnet_jax.model.zoo import NETWORKS
 
 # The museum's repository (computerhistory/AlexNet-Source-Code) has these of what is cited, and of CIFAR-10's networks a
 # 12pct but no 11pct: that one is in cuda-convnet, in two forms.
@@ -55,6 +58,42 @@ def test_references_say_source_file_and_line_or_commit():
     for row in load_references():
         assert any(re.fullmatch(form, row.source) for form in FORMS), row.source
         assert row.source != 'paper, section 6.1'
+
+
+# Of a whole network, and of one of its points: a section of the paper, a file with or without lines, PyTorch's names.
+NETWORK_FORMS = (
+    r'Krizhevsky, Sutskever, Hinton \(NIPS 2012\), sections \d to \d',
+    r'CHM layers/layers-[\w-]+\.cfg( and layer-params-[\w-]+\.cfg)?',
+    r'(CHM|CC [0-9a-f]{7}) example-layers/layers-([\w-]+)\.cfg and layer-params-\2\.cfg',
+    r'BVLC/caffe, models/\w+',
+    r'Krizhevsky, "One weird trick" \(arXiv 1404\.5997\) as in torchvision/models/alexnet\.py',
+)
+_FILE = r'(?:CHM )?[\w/-]+\.(?:py|cfg|cpp|sh|prototxt)(?::\d+(?:-\d+)?)?'
+POINT_FORMS = (
+    rf'\d(\.\d)?(, figure \d)?(; edges {_FILE})?',
+    rf'{_FILE}(, {_FILE}|, log)?',
+    r'torch\.nn\.Conv2d, Linear',
+)
+ABLATION_SOURCE = re.compile(r'[Pp]aper section \d\.\d|CHM layers/layers-[\w-]+\.cfg|Not in CHM, nor the paper')
+
+
+def test_networks_say_source_file_and_line_or_commit():
+    for name, network in NETWORKS.items():
+        assert any(re.fullmatch(form, network.source) for form in NETWORK_FORMS), (name, network.source)
+        for point, where in network.sources:
+            assert any(re.fullmatch(form, where) for form in POINT_FORMS), (name, point, where)
+    files = {where for name in ('released', *LOGS_OF) for _, where in NETWORKS[name].sources}
+    known = {path.removeprefix('layers/') for path in CHM}
+    assert {re.split(r'[:,]', where)[0] for where in files} <= known
+
+
+def test_ablations_say_where_they_are_from():
+    """In their docstring, or in the comment above the name."""
+    text = (cli.ROOT / 'alexnet_jax/model/ablations.py').read_text()
+    table = text[text.index('ABLATIONS: dict') :]
+    for name, ablation in ABLATIONS.items():
+        above = table[: table.index(f"'{name}': ")].splitlines()[-2:]
+        assert ABLATION_SOURCE.search(ablation.__doc__ or ' '.join(above)), name
 
 
 def test_references_have_the_numbers_of_the_lines_they_cite():
