@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from alexnet_jax.checkpoints.hashes import hash_tree
+from alexnet_jax.data.preprocessing import PAPER, PREPROCESSINGS
 from alexnet_jax.errors import InputError
 from alexnet_jax.model.ablations import ABLATIONS
 from alexnet_jax.model.network import Network, NetworkName, rename_earlier
@@ -63,7 +64,11 @@ def load_npz(path: pathlib.Path, *, variant: str | None = None) -> Network:
     if set(_CONFIG) <= config.keys():
         kept['config'] = config
     source = f'{path}, step {about.get("step")}'
-    return Network(name=name, params=params, mean_image=mean_image, classes=classes, source=source, about=kept)
+    preprocessing = about.get('preprocessing') or PAPER  # of an earlier version
+    if preprocessing not in PREPROCESSINGS:
+        raise InputError(f'{path} is damaged: it names preprocessing {preprocessing!r}; export it again')
+    parts = {'name': name, 'params': params, 'mean_image': mean_image, 'classes': classes, 'source': source}
+    return Network(**parts, about=kept, preprocessing=preprocessing)
 
 
 def _read(path: pathlib.Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
