@@ -67,7 +67,13 @@ def load_npz(path: pathlib.Path, *, variant: str | None = None) -> Network:
     preprocessing = about.get('preprocessing') or PAPER  # of an earlier version
     if preprocessing not in PREPROCESSINGS:
         raise InputError(f'{path} is damaged: it names preprocessing {preprocessing!r}; export it again')
-    parts = {'name': name, 'params': params, 'mean_image': mean_image, 'classes': classes, 'source': source}
+    parts: dict[str, Any] = {
+        'name': name,
+        'params': params,
+        'mean_image': mean_image,
+        'classes': classes,
+        'source': source,
+    }
     return Network(**parts, about=kept, preprocessing=preprocessing)
 
 
