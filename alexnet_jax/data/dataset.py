@@ -52,8 +52,7 @@ class DataSource:
     ) -> None:
         """Wraps a TFDS data source of {'image': bytes, 'label': int}, without the records `excluded`.
 
-        `preprocessing` is how records were made squares, or photographs are. `data_dir` is where the dataset is, for
-        messages; None: at its default.
+        `preprocessing` made its squares, or makes them. `data_dir` is where it is, for messages; None: its default.
         """
         self._name, self._split, self._class_count = name, split, class_count
         self._data_source, self.photos, self.preprocessing = data_source, photos, preprocessing
@@ -128,16 +127,12 @@ class Dataset:
         return stored['records'] - len(stored['excluded'])
 
     def records(self, split: str, *, preprocessing: str | None = None) -> DataSource:
-        """Opens the records of `split` ('train', 'validation') for random access.
-
-        `preprocessing` is how photographs that stay where they are become squares, None: as in training. `InputError`
-        where the records were made otherwise.
-        """
-        stored, preprocessing = self._get_split(split), preprocessing or self.preprocessing
-        if not self.photos and preprocessing != self.preprocessing:
+        """Opens the records of `split`; `preprocessing` None: as in training. `InputError` where they are no such."""
+        stored, chosen = self._get_split(split), preprocessing or self.preprocessing
+        if not self.photos and chosen != self.preprocessing:
             raise InputError(
                 f'the records of {self.name} were made by --preprocessing={self.preprocessing}: prepare its images '
-                f'with --preprocessing={preprocessing}, under another --name'
+                f'with --preprocessing={chosen}, under another --name'
             )
         return DataSource(
             self.name,
@@ -145,7 +140,7 @@ class Dataset:
             data_source=self.builder.as_data_source(stored['name'], decoders={'image': tfds.decode.SkipDecoding()}),
             class_count=len(self.classes),
             photos=self.photos,
-            preprocessing=preprocessing,
+            preprocessing=chosen,
             excluded=stored['excluded'],
             data_dir=self.directory.parent.parent,
         )
@@ -251,11 +246,7 @@ def verify_dataset(
 
 
 def write_dataset_manifest(
-    directory: pathlib.Path,
-    *,
-    originals: Mapping[str, Any] | None = None,
-    statistics_of: str = 'train',
-    preprocessing: str = PAPER,
+    directory: pathlib.Path, *, originals: Any = None, statistics_of: str = 'train', preprocessing: str = PAPER
 ) -> str:
     """Adds manifest.json to a finished folder, with the split that the statistics are of; returns the fingerprint."""
     files = {

@@ -19,8 +19,8 @@ from alexnet_jax.training.config import MAX_STEPS, Config, make_config
 IMAGENET = 'imagenet2012'
 EPOCH = 1_281_167  # training images of ILSVRC-2012
 _LEFT = 0.2  # below ln(classes), by the mean loss of a log line, something has been learnt
-# How far the first log line's mean may be below and above ln(classes) = 6.91: of one step, `released` was seen from 6.80
-# to 7.30, by the seed of its weights.
+# How far the first log line's mean may be below and above ln(classes) = 6.91: of one step, `released` was seen from
+# 6.80 to 7.30, by the seed of its weights.
 _START = (0.3, 0.5)
 _PLATEAU = (2_000 * 256, 15_000 * 256)  # images until then: with biases of 0.1 for 1, and at most
 _EARLY = (0.50, 0.62)  # top-1 error after _ROUNDS epochs at the first rate
