@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from alexnet_jax.data.augment import centre_crop, cut_mean
 from alexnet_jax.data.photo_files import open_photos
 from alexnet_jax.data.pipeline import read_whole_image
 from alexnet_jax.errors import InputError
@@ -152,7 +153,8 @@ class TrainedNetwork:
             raise InputError('no image is named: give one path or more')
         if folders := [name for name in names if os.path.isdir(name)]:
             raise InputError(f'{folders[0]} is a folder: give the paths of its images')
-        photos, side = open_photos(names, self.classes), self._variant.record_size
+        photos = open_photos(names, self.classes, preprocessing=self.network.preprocessing)
+        side = self._variant.record_size
         if photos.unusable:
             raise InputError('; '.join(photos.unusable))
         for start in range(0, len(names), MAX_BATCH):
@@ -171,8 +173,13 @@ class TrainedNetwork:
         return np.asarray(sum(jax.nn.softmax(self._compute_rows(batch, view, last)) for view in views) / len(views))
 
     def _compute_rows(self, batch: Array, view: tuple[int, int, bool], stage: str) -> Array:
-        crops = cut_view(batch, *map(jnp.int32, view), size=self._variant.input_size)
-        return self._compute_stage(self._params, crops, self._mean_image, stage=stage).astype(jnp.float32)
+        size, place = self._variant.input_size, [*map(jnp.int32, view)]
+        if batch.shape[1] == self._variant.record_size:
+            mean = cut_mean(self._mean_image, jnp.stack(place)[None], size=size)
+        else:  # crops, taken to be from the centre
+            mean = jnp.asarray(centre_crop(self._mean_image, size))
+        crops = cut_view(batch, *place, size=size)
+        return self._compute_stage(self._params, crops, mean, stage=stage).astype(jnp.float32)
 
     def _make_batch(self, images: Any) -> Array:
         """Checks shape and dtype, which are static under jit, and gives one image a batch axis."""

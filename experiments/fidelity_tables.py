@@ -3,6 +3,7 @@
 import pathlib
 from collections.abc import Callable
 
+from alexnet_jax.data.preprocessing import describe_preprocessing
 from alexnet_jax.evaluation.references import load_references
 from alexnet_jax.model.ablations import ABLATIONS
 from alexnet_jax.model.cifar10 import CIFAR10, DECAY
@@ -19,7 +20,7 @@ from alexnet_jax.model.spec import (
     Variant,
     get_layer_sizes,
 )
-from alexnet_jax.model.zoo import VARIANTS
+from alexnet_jax.model.zoo import LOGS, VARIANTS
 
 DOCUMENT = pathlib.Path(__file__).parents[1] / 'docs/fidelity.md'
 AUTHOR_ABLATIONS = ('half', 'no_exchange', 'no_norm', 'no_overlap')  # a table of their own
@@ -35,7 +36,7 @@ def _operation(operation: Operation) -> str:
         case MaxPool(window, stride):
             return f'pool {window}/{stride}'
         case AveragePool(window, stride):
-            return f'average {window}/{stride}'
+            return f'average {window}/{stride}' + ' by whole windows' * (operation.divides_by == 'window')
         case ChannelNorm():
             return 'norm'
         case SpatialNorm():
@@ -105,6 +106,8 @@ POINTS: dict[str, Callable[[Variant], str]] = {
     'crop': lambda v: (
         f'{v.input_size} of {v.record_size}' + (f', {v.images_per_crop} images share it' * (v.images_per_crop > 1))
     ),
+    'squares': lambda v: f'{describe_preprocessing(v.preprocessing, v.record_size)}',
+    'mean': lambda v: {'centre': 'the centre of the mean image', 'crop': "the crop's own part of it"}[v.mean_at],
     'conv1': _padding,
     'kernels': lambda v: '-'.join(str(conv.features) for conv in v.convs),
     'towers': lambda v: f'{v.towers}' + (f', exchange before {" ".join(v.exchanges)}' if v.divisible else ''),
@@ -139,12 +142,14 @@ def networks() -> str:
 
 def ablations() -> str:
     """The author's networks without a part: what differs from `released`, by the data."""
-    lines = ['| network | differs from `released` in | parameters | source |', '|---|---|---|---|']
+    lines = ['| network | differs from `released` in | rate / 10 after epoch | parameters | source |', '|---' * 5 + '|']
     for name in AUTHOR_ABLATIONS:
         variant, whole = VARIANTS[name], VARIANTS['released']
         changed = [f'{p}: {d(variant)}' for p, d in POINTS.items() if d(variant) != d(whole) and p != 'parameters']
         parameters = POINTS['parameters'](variant)
-        lines.append(f'| `{name}` | {"; ".join(changed)} | {parameters} | {variant.source} |')
+        epochs, drops = LOGS[name]
+        times = f'{", ".join(f"{drop:g}" for drop in drops)} of {epochs:g}'
+        lines.append(f'| `{name}` | {"; ".join(changed)} | {times} | {parameters} | {variant.source} |')
     return '\n'.join(lines)
 
 

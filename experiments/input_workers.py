@@ -93,7 +93,9 @@ def shared(batches: TrainingBatches, threads: int) -> Iterator[HostBatch]:
     def start(step: int) -> tuple[HostBatch, list[Any]]:
         images, labels = np.empty((BATCH, 224, 224, 3), np.uint8), np.empty(BATCH, np.int32)
         work = [pool.submit(row, step, place, images, labels) for place in range(BATCH)]
-        return HostBatch(images, labels, np.empty((BATCH, 3), np.float32), np.empty(BATCH, np.int64)), work
+        return HostBatch(
+            images, labels, np.empty((BATCH, 3), np.float32), np.empty(BATCH, np.int64), np.empty((BATCH, 3), np.int32)
+        ), work
 
     with concurrent.futures.ThreadPoolExecutor(threads) as pool:
         step, ahead = 0, start(0)

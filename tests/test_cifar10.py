@@ -65,7 +65,7 @@ def test_train_learns_and_predict_finds_neighbours_without_a_hidden_layer(goes_o
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('name', [pytest.param('cifar10_80sec', marks=pytest.mark.repeats), 'cifar10_11pct'])
+@pytest.mark.parametrize('name', [pytest.param('cifar10_80sec_published', marks=pytest.mark.repeats), 'cifar10_11pct'])
 def test_make_gradients_is_the_same_on_one_device_and_with_the_batch_on_two(name):
     variant, random = CIFAR10[name], np.random.default_rng(1)
     size = variant.input_size

@@ -286,7 +286,7 @@ def _make_tree(state: TrainState) -> dict[str, Any]:
 def restore_or_init(run: Run, mean_image: np.ndarray, checkpointer: Checkpointer) -> tuple[TrainState, int, bool]:
     """Restores the newest whole checkpoint's state, or creates the one before the first update.
 
-    A fresh state gets `mean_image`, float32 (input_size, input_size, 3), 0..255.
+    A fresh state gets `mean_image`, float32 (mean_size, mean_size, 3), 0..255.
 
     Returns:
       (the state, its data order, see `Manifest`, whether it was tested).

@@ -64,8 +64,8 @@ def export_npz(workdir: pathlib.Path, *, step: int | None, to: pathlib.Path) -> 
     """Writes checkpoint `step`, None: the newest, verified, to a NumPy archive; returns a line that says what it did.
 
     The archive holds float32 arrays named like 'conv1/kernel' (height, width, in, out) and 'mean_image' (the crop's
-    size, 224, 224, 3), and 'about', a JSON text with the step, the run's config and classes, and `params_sha256` as in
-    result.json.
+    size, 224, 224, 3), and 'about', a JSON text with the step, the run's config, classes and preprocessing, and
+    `params_sha256` as in result.json.
 
     Raises:
       InputError: there is no such checkpoint, it is damaged, or the file cannot be written.
@@ -80,7 +80,8 @@ def export_npz(workdir: pathlib.Path, *, step: int | None, to: pathlib.Path) -> 
         'config': json.loads(config.read_text()) if config.exists() else None,
     }
     if run.exists():
-        about['classes'] = json.loads(run.read_text()).get('classes')
+        known = json.loads(run.read_text())
+        about |= {key: known.get(key) for key in ('classes', 'preprocessing')}
     arrays: dict[str, Any] = {
         f'{layer}/{name}': np.asarray(x) for layer, both in tree['params'].items() for name, x in both.items()
     }

@@ -12,10 +12,11 @@ from alexnet_jax.checkpoints.inspect import find_checkpoint
 from alexnet_jax.checkpoints.manifest import DamagedError
 from alexnet_jax.checkpoints.orbax_io import load_arrays
 from alexnet_jax.data.dataset import open_dataset
+from alexnet_jax.data.preprocessing import PAPER, PREPROCESSINGS
 from alexnet_jax.errors import InputError
 from alexnet_jax.files import check_utf8
 from alexnet_jax.model.alexnet import get_parameter_shapes
-from alexnet_jax.model.network import Network, NetworkName
+from alexnet_jax.model.network import Network, NetworkName, rename_earlier
 from alexnet_jax.training.config import Config, make_config
 from alexnet_jax.training.validation import validate_config
 
@@ -52,12 +53,13 @@ def load_network(workdir: pathlib.Path, *, step: int | None = None) -> Network:
         mean_image=np.asarray(tree['mean_image']),
         classes=_load_classes(workdir, config, outputs),
         source=f'{workdir}, step {path.name}',
+        preprocessing=_load_preprocessing(workdir),
         about={'step': int(path.name), 'params_sha256': hash_tree(tree['params']), 'config': config.to_json()},
     )
 
 
 def load_config(workdir: pathlib.Path) -> Config:
-    """Loads the settings of a run folder; keys that it does not have get today's defaults.
+    """Loads the settings of a run folder; keys that it does not have are as they were, or get today's defaults.
 
     Raises:
       InputError: there are none, or they are damaged.
@@ -66,6 +68,8 @@ def load_config(workdir: pathlib.Path) -> Config:
     path = workdir / 'config.json'
     try:
         settings = json.loads(path.read_text())
+        if 'mean_at' not in settings:  # of an earlier version, whose crops all had the centre of the mean image
+            settings |= {'mean_at': 'centre', 'variant': rename_earlier(settings.get('variant', 'paper'))}
         config = make_config(settings['dataset'], parallelism=settings.get('parallelism', 'two_device'))
         for name, value in settings.items():
             key = _RENAMED.get(name, name)
@@ -80,6 +84,18 @@ def load_config(workdir: pathlib.Path) -> Config:
         raise InputError(f'{path} is damaged: {error}') from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(f'{path} is damaged: {type(error).__name__} {error}') from error
+
+
+def _load_preprocessing(workdir: pathlib.Path) -> str:
+    """Loads how the images of a run were made squares; those of earlier versions know one way."""
+    path = workdir / 'run.json'
+    try:
+        found = json.loads(path.read_text()).get('preprocessing', PAPER) if path.exists() else PAPER
+        if found not in PREPROCESSINGS:
+            raise ValueError(f'preprocessing {found!r}')
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        raise InputError(f'{path} is damaged: {type(error).__name__} {error}') from error
+    return found
 
 
 def _load_classes(workdir: pathlib.Path, config: Config, outputs: int) -> tuple[str, ...]:

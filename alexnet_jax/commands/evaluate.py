@@ -27,6 +27,12 @@ _TEST = (
     flags.DEFINE_string('dataset', None, 'A prepared dataset. Default: what the runs were trained on.'),
     flags.DEFINE_string('data_dir', None, 'Prepared datasets. Default: that of the runs, or data.'),
     flags.DEFINE_string('split', 'validation', 'Which images of the dataset.'),
+    flags.DEFINE_enum(
+        'preprocessing',
+        None,
+        ['paper', 'caffe', 'torchvision'],
+        "How images become squares. Default: prepared ones as they are, others as the network's own were.",
+    ),
     flags.DEFINE_list('protocols', ['centre', 'ten_view'], 'centre, ten_view, or both.'),
     flags.DEFINE_integer('batch_size', None, "Images at once. Default: the first run's.", lower_bound=1),
     flags.DEFINE_string('output', None, 'Folder of results. Default, of one run: WORKDIR/evaluation.'),

@@ -27,6 +27,9 @@ _SOURCE_ARGS = (
     flags.DEFINE_string('manual_dir', None, 'Archives that cannot be downloaded, such as ImageNet.'),
     flags.DEFINE_integer('quality', 95, 'JPEG quality of records; not of demo.', lower_bound=1, upper_bound=100),
     flags.DEFINE_integer('size', 256, 'Side of records in pixels; not of demo.', lower_bound=16, upper_bound=1024),
+    flags.DEFINE_enum(
+        'preprocessing', 'paper', ['paper', 'caffe', 'torchvision'], 'Whose way to make squares: docs/data.md.'
+    ),
     flags.DEFINE_float(
         'validation_share', None, 'Part of each class to draw for validation.', lower_bound=0.001, upper_bound=0.9
     ),

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from alexnet_jax.communication.messages import Message, compiled_schedule, expected_schedule, traced_schedule
-from alexnet_jax.data.augment import CROP, normalise
+from alexnet_jax.data.augment import CROP, cut_mean, normalise
 from alexnet_jax.model.alexnet import AlexNet
 from alexnet_jax.model.ops import DropoutStream
 from alexnet_jax.model.spec import LayerSize, Variant, get_layer_sizes
@@ -55,11 +55,16 @@ def trace_step(run: Run) -> jax.stages.Traced:
     """
     rate = fixed_drops(run.config.initial_learning_rate, factor=run.config.drop_factor, at_steps=())
     step = dataclasses.replace(run, schedule=rate, lr_multipliers=()).make_train_step()
-    batch = abstract_batch(run.mesh, run.config.batch_size, crop_size=run.variant.input_size)
-    return step.trace(run.abstract_state(), batch)
+    return step.trace(run.abstract_state(), _abstract_run_batch(run))
 
 
-def abstract_batch(mesh: Mesh, batch_size: int, *, crop_size: int = CROP) -> Batch:
+def _abstract_run_batch(run: Run) -> Batch:
+    variant = run.variant
+    options: Any = {'crop_size': variant.input_size, 'with_places': variant.mean_at == 'crop'}
+    return abstract_batch(run.mesh, run.config.batch_size, **options)
+
+
+def abstract_batch(mesh: Mesh, batch_size: int, *, crop_size: int = CROP, with_places: bool = False) -> Batch:
     """Returns the shapes of a global batch, placed on `mesh`."""
     sharding = shardings(mesh, batch_spec(mesh))
 
@@ -67,7 +72,8 @@ def abstract_batch(mesh: Mesh, batch_size: int, *, crop_size: int = CROP) -> Bat
         return jax.ShapeDtypeStruct(shape, dtype, sharding=sharding)
 
     images = struct(batch_size, crop_size, crop_size, 3, dtype=jnp.uint8)
-    return Batch(images, struct(batch_size, dtype=jnp.int32), struct(batch_size, 3, dtype=jnp.float32))
+    places = struct(batch_size, 3, dtype=jnp.int32) if with_places else None
+    return Batch(images, struct(batch_size, dtype=jnp.int32), struct(batch_size, 3, dtype=jnp.float32), places)
 
 
 def exchange_bytes(
@@ -108,7 +114,8 @@ def _compile_automatic(run: Run) -> list[Message]:
 
     def loss(params: Any, batch: Batch, mean_image: jax.Array) -> jax.Array:
         stream = DropoutStream(jax.random.key(0), jnp.arange(batch.labels.shape[0]), jnp.arange(2))
-        images = normalise(batch.images, mean_image, lighting=batch.lighting)
+        mean = cut_mean(mean_image, batch.places, size=run.variant.input_size)
+        images = normalise(batch.images, mean, lighting=batch.lighting)
         return cross_entropy(model.apply({'params': params}, images, stream), batch.labels).mean()
 
     placed = shardings(mesh, parameter_specs(mesh, state.params))
@@ -117,8 +124,7 @@ def _compile_automatic(run: Run) -> list[Message]:
         out_shardings=(shardings(mesh, REPLICATED), placed),
         compiler_options=compiler_options(mesh),
     )
-    batch = abstract_batch(mesh, run.config.batch_size, crop_size=state.mean_image.shape[0])
-    compiled = gradients.lower(state.params, batch, state.mean_image).compile()
+    compiled = gradients.lower(state.params, _abstract_run_batch(run), state.mean_image).compile()
     return compiled_schedule(compiled.as_text(), mesh)
 
 

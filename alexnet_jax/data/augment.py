@@ -8,9 +8,10 @@ import dataclasses
 import functools
 from collections.abc import Sequence
 
+import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import Array
+from jax import Array, lax
 
 from alexnet_jax.data.statistics import RECORD
 
@@ -103,6 +104,32 @@ def centre_crop(image: Array | np.ndarray, size: int = CROP) -> Array | np.ndarr
     return image[..., edge : edge + size, edge : edge + size, :]
 
 
+def cut_mean(mean: Array, places: Array | None, *, size: int) -> Array:
+    """Cuts what is subtracted from crops of size x size out of a mean image, on the device.
+
+    Args:
+      mean: (n, n, 3), 0..255. Of a crop's size it is for every crop: the centre of the training set's mean image (CHM
+        convdata_jpeg.py). Of a record's, each crop has the part behind it, mirrored with it (Caffe
+        src/caffe/data_transformer.cpp).
+      places: int32 (b, 3), each crop's top, left and whether it is mirrored; None: not known, which is an error where
+        the crops do not all have the same mean.
+      size: side of the crops.
+
+    Returns:
+      (size, size, 3), or (b, size, size, 3).
+    """
+    if mean.shape[0] == size:
+        return mean
+    if places is None:
+        raise ValueError(f'a mean image of {mean.shape[0]} needs the places of its crops of {size}')
+
+    def cut(place: Array) -> Array:
+        part = lax.dynamic_slice(mean, (place[0], place[1], jnp.zeros_like(place[0])), (size, size, 3))
+        return jnp.where(place[2] != 0, part[:, ::-1], part)
+
+    return jax.vmap(cut)(places)
+
+
 def normalise(
     images: Array,
     mean: Array,
@@ -115,8 +142,7 @@ def normalise(
 
     Args:
       images: uint8 or any numeric, 0..255.
-      mean: (size, size, 3), 0..255: the centre of the training set's mean image, for every crop (CHM
-        convdata_jpeg.py).
+      mean: (size, size, 3), 0..255, for every crop, or (b, size, size, 3): what `cut_mean` gives.
       lighting: (b, 3), added to all pixels of an image, 0..255 units; three zeros, or None for all images: nothing.
       divisor: divides each image to which lighting was added, and no other (see model.spec.Lighting).
       std: divides each RGB channel (see model.spec.Variant.pixel_std).

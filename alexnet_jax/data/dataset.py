@@ -9,7 +9,6 @@ import json
 import os
 import pathlib
 import shlex
-import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Self
 
@@ -17,6 +16,8 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from alexnet_jax.console import info
+from alexnet_jax.data.preprocessing import PAPER, PREPROCESSINGS
+from alexnet_jax.data.statistics import read_statistics
 from alexnet_jax.data.versions import VERSION, VERSIONS
 from alexnet_jax.errors import InputError
 from alexnet_jax.files import check_utf8, hash_file
@@ -26,8 +27,6 @@ STATISTICS_FILE, MANIFEST_FILE = 'statistics.npz', 'manifest.json'
 # Raised when an older reader would misread a dataset. 2 is a dataset whose images stay where TFDS keeps them.
 FORMAT_VERSION, ORIGINALS_VERSION = 1, 2
 SMALL = 16_000_000  # bytes: what opening a dataset reads and hashes, a few milliseconds
-# What NumPy raises of a file that is no archive of arrays; the first three, of one array or none in place of several.
-_NOT_ARRAYS = (KeyError, TypeError, AttributeError, ValueError, OSError, EOFError, MemoryError, zipfile.BadZipFile)
 
 
 class DataSource:
@@ -46,15 +45,16 @@ class DataSource:
         data_source: Any,
         class_count: int,
         photos: bool = False,
+        preprocessing: str = PAPER,
         excluded: Sequence[int] = (),
         data_dir: pathlib.Path | None = None,
     ) -> None:
         """Wraps a TFDS data source of {'image': bytes, 'label': int}, without the records `excluded`.
 
-        `data_dir` is where the dataset is, for messages; None: at its default.
+        `preprocessing` made its squares, or makes them. `data_dir` is where it is, for messages; None: its default.
         """
         self._name, self._split, self._class_count = name, split, class_count
-        self._data_source, self.photos = data_source, photos
+        self._data_source, self.photos, self.preprocessing = data_source, photos, preprocessing
         self._where = '' if data_dir is None else f' --data_dir={shlex.quote(str(data_dir))}'
         self._indices = np.delete(np.arange(len(data_source)), list(excluded))
 
@@ -92,6 +92,7 @@ class Dataset:
     rgb_covariance: np.ndarray  # float64 (3, 3), 0..255 squared, over all pixels
     fingerprint: str  # of everything that training reads (see `compute_fingerprint`)
     photos: bool  # whether the images stay where TFDS keeps them, of any size
+    preprocessing: str  # how they were made squares, or are (data/preprocessing.py)
     splits: Mapping[str, Mapping[str, Any]]  # name where the images are, records there, indices of those excluded
     builder: Any  # of the TFDS dataset that holds the images
 
@@ -124,15 +125,21 @@ class Dataset:
         stored = self._get_split(split)
         return stored['records'] - len(stored['excluded'])
 
-    def records(self, split: str) -> DataSource:
-        """Opens the records of `split` ('train', 'validation') for random access."""
-        stored = self._get_split(split)
+    def records(self, split: str, *, preprocessing: str | None = None) -> DataSource:
+        """Opens the records of `split`; `preprocessing` None: as in training. `InputError` where they are no such."""
+        stored, chosen = self._get_split(split), preprocessing or self.preprocessing
+        if not self.photos and chosen != self.preprocessing:
+            raise InputError(
+                f'the records of {self.name} were made by --preprocessing={self.preprocessing}: prepare its images '
+                f'with --preprocessing={chosen}, under another --name'
+            )
         return DataSource(
             self.name,
             split,
             data_source=self.builder.as_data_source(stored['name'], decoders={'image': tfds.decode.SkipDecoding()}),
             class_count=len(self.classes),
             photos=self.photos,
+            preprocessing=chosen,
             excluded=stored['excluded'],
             data_dir=self.directory.parent.parent,
         )
@@ -164,7 +171,7 @@ def open_dataset(name: str, *, data_dir: str | os.PathLike[str]) -> Dataset:
         raise InputError(f'{root / name} has no mean image and RGB covariance of ours; run `{prepare}`')
     remedy = f'prepare it again with `{prepare} --overwrite` (or --images, if it came from a folder)'
     manifest = read_dataset_manifest(directory, remedy=remedy)
-    mean_image, rgb_covariance = _read_statistics(directory / STATISTICS_FILE, remedy=remedy)
+    mean_image, rgb_covariance = read_statistics(directory / STATISTICS_FILE, remedy=remedy)
     originals = manifest.get('originals')
     if originals and not pathlib.Path(originals['directory']).is_dir():
         raise InputError(f'{originals["directory"]}, which holds the images, is gone; {remedy}')
@@ -198,22 +205,10 @@ def open_dataset(name: str, *, data_dir: str | os.PathLike[str]) -> Dataset:
         rgb_covariance=rgb_covariance,
         fingerprint=compute_fingerprint(manifest['files']),
         photos=bool(originals),
+        preprocessing=manifest.get('preprocessing', PAPER),
         splits=splits,
         builder=builder,
     )
-
-
-def _read_statistics(path: pathlib.Path, *, remedy: str) -> tuple[np.ndarray, np.ndarray]:
-    """Reads the mean image, float32, and the RGB covariance; unpickles nothing, whatever the file holds."""
-    try:
-        with np.load(path, allow_pickle=False) as statistics:
-            mean_image, rgb_covariance = statistics['mean_image'], statistics['rgb_covariance']
-            shapes, kinds = (mean_image.shape, rgb_covariance.shape), mean_image.dtype.kind + rgb_covariance.dtype.kind
-            if shapes != ((*2 * mean_image.shape[:1], 3), (3, 3)) or not mean_image.size or kinds != 'ff':
-                raise ValueError(f'it has {shapes} of {kinds}')
-    except _NOT_ARRAYS as error:
-        raise InputError(f'{path} does not hold a mean image and an RGB covariance; {remedy}') from error
-    return mean_image.astype(np.float32), rgb_covariance
 
 
 def list_datasets(data_dir: str | os.PathLike[str]) -> list[str]:
@@ -244,7 +239,7 @@ def verify_dataset(
 
 
 def write_dataset_manifest(
-    directory: pathlib.Path, *, originals: Mapping[str, Any] | None = None, statistics_of: str = 'train'
+    directory: pathlib.Path, *, originals: Any = None, statistics_of: str = 'train', preprocessing: str = PAPER
 ) -> str:
     """Adds manifest.json to a finished folder, with the split that the statistics are of; returns the fingerprint."""
     files = {
@@ -256,6 +251,8 @@ def write_dataset_manifest(
     manifest = {'format_version': FORMAT_VERSION, 'fingerprint': fingerprint, 'files': files}
     if statistics_of != 'train':
         manifest['statistics_of'] = statistics_of
+    if preprocessing != PAPER:
+        manifest['preprocessing'] = preprocessing
     if originals is not None:
         manifest |= {'format_version': ORIGINALS_VERSION, 'originals': dict(originals)}
     (directory / MANIFEST_FILE).write_text(json.dumps(manifest, indent=2) + '\n')
@@ -271,6 +268,8 @@ def read_dataset_manifest(directory: pathlib.Path, *, remedy: str) -> dict[str, 
     try:
         manifest = json.loads((directory / MANIFEST_FILE).read_text())
         known = manifest['format_version'] in (FORMAT_VERSION, ORIGINALS_VERSION)
+        if manifest.get('preprocessing', PAPER) not in PREPROCESSINGS:
+            raise ValueError(manifest['preprocessing'])
         for file, entry in manifest['files'].items() if known else ():
             if pathlib.PurePath(file).name != file or type(entry['bytes']) is not int or not entry['sha256']:
                 raise ValueError(file)  # a file elsewhere is none of the dataset's

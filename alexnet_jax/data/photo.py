@@ -6,6 +6,7 @@ import os
 import pathlib
 import struct
 import warnings
+from typing import Any
 
 import numpy as np
 import simplejpeg
@@ -13,6 +14,7 @@ from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from alexnet_jax.data.decode import copy_crop
 from alexnet_jax.data.image_formats import DEEP, FORMATS, explain_unidentified, is_deep
+from alexnet_jax.data.preprocessing import PAPER, make_square
 from alexnet_jax.data.statistics import RECORD
 from alexnet_jax.errors import InputError
 
@@ -22,6 +24,7 @@ QUALITY = 95  # JPEG quality of the records: about 30 kB a photograph; docs/data
 # A header of 30 bytes can claim pixels that fill any memory.
 MAX_PIXELS = 2**28 // 3  # 89,478,485, a quarter of a GiB as RGB, Pillow's own limit; decoding takes some times that
 MAX_BYTES = 2**29  # of a file: more than so many pixels take uncompressed and transparent
+_WHOLE = 2**16  # pixels of a side, more than a JPEG has: nothing is reduced while it is read
 # At most eight bits a channel, whose meaning is known without a profile.
 MODES = ('1', 'L', 'LA', 'P', 'PA', 'RGB', 'RGBA', 'CMYK')
 
@@ -30,21 +33,32 @@ class UnusableImage(Exception):
     """A source cannot become a training image; the message is the reason."""
 
 
-def photo_to_jpeg(data: bytes, quality: int = QUALITY, *, record_size: int = RECORD) -> bytes:
+def photo_to_jpeg(
+    data: bytes, quality: int = QUALITY, *, record_size: int = RECORD, preprocessing: str = PAPER
+) -> bytes:
     """Encodes `square_image` as a JPEG of the given quality (1..100).
 
     Chroma is kept at full resolution (4:4:4): every decoder then gives the same pixels, which 4:2:0 leaves to taste.
     """
-    return simplejpeg.encode_jpeg(square_image(data, record_size=record_size), quality, 'RGB', '444', fastdct=False)
+    square = square_image(data, record_size=record_size, preprocessing=preprocessing)
+    return simplejpeg.encode_jpeg(square, quality, 'RGB', '444', fastdct=False)
 
 
 def decode_photo_crop(
-    data: bytes, out: np.ndarray, *, top: int = 0, left: int = 0, mirrored: bool = False, record_size: int = RECORD
+    data: bytes,
+    out: np.ndarray,
+    *,
+    top: int = 0,
+    left: int = 0,
+    mirrored: bool = False,
+    record_size: int = RECORD,
+    preprocessing: str = PAPER,
 ) -> None:
     """Decodes a crop of a photograph's `square_image`, with no JPEG's loss in between; see `decode_record_crop`."""
     try:
         order = 'BGR' if mirrored else 'RGB'  # see copy_crop
-        pixels = square_image(data, top=top, left=left, side=len(out), order=order, record_size=record_size)
+        place: Any = {'top': top, 'left': left, 'side': len(out)}
+        pixels = square_image(data, **place, order=order, record_size=record_size, preprocessing=preprocessing)
     except UnusableImage as error:
         raise InputError(
             f'an image cannot be used ({error}): repair or remove it, or prepare the dataset with --on_error=skip'
@@ -53,7 +67,14 @@ def decode_photo_crop(
 
 
 def square_image(
-    data: bytes, *, top: int = 0, left: int = 0, side: int | None = None, order: str = 'RGB', record_size: int = RECORD
+    data: bytes,
+    *,
+    top: int = 0,
+    left: int = 0,
+    side: int | None = None,
+    order: str = 'RGB',
+    record_size: int = RECORD,
+    preprocessing: str = PAPER,
 ) -> np.ndarray:
     """Resizes the shorter side to `record_size`; returns a crop of the centre square, uint8 (side, side, 3).
 
@@ -62,13 +83,14 @@ def square_image(
     laid over white; CMYK becomes r = (255 - c) * (255 - k) / 255.
 
     The crop begins at row `top` and column `left` of the square and is `side` wide and high, None: the whole square.
-    Its channels come in `order`, 'RGB' or 'BGR'.
+    Its channels come in `order`, 'RGB' or 'BGR'. With another `preprocessing` (data/preprocessing.py) the square is
+    that one's, made of all pixels of the photograph.
 
     Raises:
       UnusableImage: with the reason, in a few words.
     """
     try:
-        pixels = _decode(data, order, min_side=2 * record_size)
+        pixels = _decode(data, order, min_side=2 * record_size if preprocessing == PAPER else _WHOLE)
     except UnidentifiedImageError as error:
         raise UnusableImage(explain_unidentified(data)) from error
     except (OSError, SyntaxError, ValueError, EOFError, struct.error) as error:
@@ -76,9 +98,12 @@ def square_image(
     side = side or record_size
     # Pillow keeps a box in float32, which holds every pixel's place where the record's side is a power of two; the crop
     # alone then has the bytes that it has in the whole square.
-    if record_size.bit_count() == 1:
+    if preprocessing == PAPER and record_size.bit_count() == 1:
         return _resize(pixels, top=top, left=left, side=side, record_size=record_size)
-    whole = _resize(pixels, top=0, left=0, side=record_size, record_size=record_size)
+    if preprocessing == PAPER:
+        whole = _resize(pixels, top=0, left=0, side=record_size, record_size=record_size)
+    else:
+        whole = make_square(pixels, preprocessing, record_size)
     return np.ascontiguousarray(whole[top : top + side, left : left + side])
 
 

@@ -7,12 +7,13 @@ import pathlib
 import sys
 import unicodedata
 from collections.abc import Sequence
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from alexnet_jax.console import info
 from alexnet_jax.data.dataset import DataSource
 from alexnet_jax.data.photo import MAX_BYTES, UnusableImage, check_file_size, read_photo, square_image
 from alexnet_jax.data.preparing.listing import Listing
+from alexnet_jax.data.preprocessing import PAPER
 from alexnet_jax.files import escape_name
 
 # A folder's name as macOS keeps it and as others do is one name.
@@ -43,11 +44,12 @@ class _FileSource:
         return {'image': data, 'label': self.labels[index] or 0}
 
 
-def open_photos(names: Sequence[str], classes: Sequence[str]) -> PhotoFiles:
+def open_photos(names: Sequence[str], classes: Sequence[str], *, preprocessing: str = PAPER) -> PhotoFiles:
     """Reads each file once to see whether it is usable; testing reads it again, so that any number of files fits.
 
-    A folder stands for the images in it, at any depth and sorted, and '-' for one on standard input. What a pipe gives
-    is kept in memory. One line says what of a folder was hidden and passed over.
+    `preprocessing` is how testing makes squares of them (data/preprocessing.py). A folder stands for the images in it,
+    at any depth and sorted, and '-' for one on standard input. What a pipe gives is kept in memory. One line says what
+    of a folder was hidden and passed over.
     """
     found: list[tuple[str, str | bytes]] = []  # name, and where the image is
     unusable = []
@@ -72,7 +74,8 @@ def open_photos(names: Sequence[str], classes: Sequence[str]) -> PhotoFiles:
     label_of_class = {_compose(name): label for label, name in enumerate(classes)}
     labels = [label_of_class.get(_compose(pathlib.Path(name).absolute().parent.name)) for name, _ in found]
     source = _FileSource([file for _, file in found], labels)
-    records = DataSource('photographs', 'given', data_source=source, class_count=len(classes), photos=True)
+    options: Any = {'class_count': len(classes), 'photos': True, 'preprocessing': preprocessing}
+    records = DataSource('photographs', 'given', data_source=source, **options)
     return PhotoFiles(tuple(escape_name(name) for name, _ in found), tuple(labels), records, tuple(unusable))
 
 

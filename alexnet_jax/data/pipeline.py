@@ -16,6 +16,7 @@ import numpy as np
 from alexnet_jax.data.augment import CROP, count_offsets, sample_augmentation
 from alexnet_jax.data.dataset import DataSource
 from alexnet_jax.data.decode import CropDecoder, decode_record_crop
+from alexnet_jax.data.preprocessing import PAPER
 from alexnet_jax.data.statistics import RECORD
 from alexnet_jax.errors import InputError
 
@@ -29,7 +30,9 @@ def get_crop_decoder(source: DataSource) -> CropDecoder:
         return decode_record_crop
     from alexnet_jax.data.photo import decode_photo_crop  # here, because prepared records need no Pillow
 
-    return decode_photo_crop
+    if source.preprocessing == PAPER:
+        return decode_photo_crop
+    return functools.partial(decode_photo_crop, preprocessing=source.preprocessing)
 
 
 def read_whole_image(source: DataSource, index: int, *, record_size: int) -> np.ndarray:
@@ -47,6 +50,7 @@ class HostBatch:
     labels: np.ndarray  # int32 (b,)
     lighting: np.ndarray  # float32 (b, 3), to be added to the pixels, 0..255 units
     records: np.ndarray  # int64 (b,), indices of the images in the training split
+    places: np.ndarray  # int32 (b, 3), each crop's top, left and whether it is mirrored
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,7 +97,9 @@ class TrainingBatches:
             _decode(self, data, images[i], record=int(records[i]), **crop)
             if self.lighting_steps is None or step < self.lighting_steps:
                 lighting[i] = self.lighting_basis @ sampled.normals
-        return HostBatch(images, np.array([label for _, label in encoded], np.int32), lighting, records)
+        labels = np.array([label for _, label in encoded], np.int32)
+        places = np.array([(sampled.top, sampled.left, sampled.flip) for sampled in augmentations], np.int32)
+        return HostBatch(images, labels, lighting, records, places)
 
     def _locate_rows(self, step: int) -> list[tuple[int, int]]:
         """Returns (epoch, index in the epoch's order) of each row of `self[step]`."""

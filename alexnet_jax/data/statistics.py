@@ -7,11 +7,18 @@ so the sums are kept as whole numbers: they are exact, and the result is the sam
 over however many processes, the images were added.
 """
 
+import pathlib
+import zipfile
 from typing import Self
 
 import numpy as np
 
+from alexnet_jax.errors import InputError
+
 RECORD = 256  # side of a record where nothing else is asked for; section 2: every image is brought to 256 x 256 first
+
+# What NumPy raises of a file that is no archive of arrays; the first three, of one array or none in place of several.
+_NOT_ARRAYS = (KeyError, TypeError, AttributeError, ValueError, OSError, EOFError, MemoryError, zipfile.BadZipFile)
 
 
 class Statistics:
@@ -65,3 +72,16 @@ class Statistics:
         channel_sum = self.image_sum.sum(axis=(0, 1)).astype(object)
         scaled = self.pixel_count * self.product_sum.astype(object) - np.outer(channel_sum, channel_sum)
         return (scaled / self.pixel_count**2).astype(np.float64)
+
+
+def read_statistics(path: pathlib.Path, *, remedy: str) -> tuple[np.ndarray, np.ndarray]:
+    """Reads the mean image, float32, and the RGB covariance; unpickles nothing, whatever the file holds."""
+    try:
+        with np.load(path, allow_pickle=False) as statistics:
+            mean_image, rgb_covariance = statistics['mean_image'], statistics['rgb_covariance']
+            shapes, kinds = (mean_image.shape, rgb_covariance.shape), mean_image.dtype.kind + rgb_covariance.dtype.kind
+            if shapes != ((*2 * mean_image.shape[:1], 3), (3, 3)) or not mean_image.size or kinds != 'ff':
+                raise ValueError(f'it has {shapes} of {kinds}')
+    except _NOT_ARRAYS as error:
+        raise InputError(f'{path} does not hold a mean image and an RGB covariance; {remedy}') from error
+    return mean_image.astype(np.float32), rgb_covariance

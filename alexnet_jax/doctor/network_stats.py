@@ -12,10 +12,11 @@ import numpy as np
 import optax
 from jax import Array
 
-from alexnet_jax.data.augment import normalise
+from alexnet_jax.data.augment import cut_mean, normalise
 from alexnet_jax.data.pipeline import HostBatch
 from alexnet_jax.doctor.recorder import LayerStats, Recorder
 from alexnet_jax.doctor.snapshot import Snapshot
+from alexnet_jax.run.batches import make_batch
 from alexnet_jax.sharding.backend import compiler_options
 from alexnet_jax.sharding.collectives import copy_to_towers
 from alexnet_jax.sharding.mesh import REPLICATED, batch_spec, parameter_specs, place_batch, replicate
@@ -145,8 +146,7 @@ def measure_network(
 
 
 def _place(run: Run, batch: HostBatch) -> Batch:
-    arrays: Any = (batch.images, batch.labels, batch.lighting)
-    return place_batch(run.mesh, Batch(*arrays))
+    return place_batch(run.mesh, make_batch(run, batch))
 
 
 def _make_step(run: Run, model: Any) -> Any:
@@ -177,7 +177,8 @@ def _make_test(run: Run, model: Any) -> Any:
     mesh = run.mesh
 
     def device_test(params: Any, batch: Batch, mean_image: Array) -> Array:
-        images = normalise(batch.images, mean_image, std=run.variant.pixel_std)
+        mean = cut_mean(mean_image, batch.places, size=run.variant.input_size)
+        images = normalise(batch.images, mean, std=run.variant.pixel_std)
         return model.apply({'params': params}, copy_to_towers(images, mesh))
 
     def test(*arguments: Any) -> Array:

@@ -86,7 +86,7 @@ def _build_replica(config: Config, dataset: Dataset) -> Run:
 
 
 def _create_state(run: Run, dataset: Dataset) -> TrainState:
-    return run.create_state(np.asarray(centre_crop(dataset.mean_image, run.variant.input_size)))
+    return run.create_state(np.asarray(centre_crop(dataset.mean_image, run.variant.mean_size)))
 
 
 def _place_state(tree: dict[str, Any], run: Run, path: pathlib.Path) -> TrainState:

@@ -14,6 +14,7 @@ import numpy as np
 from alexnet_jax.checkpoints.hashes import hash_tree
 from alexnet_jax.console import align_columns
 from alexnet_jax.data.dataset import Dataset
+from alexnet_jax.data.preprocessing import describe_preprocessing
 from alexnet_jax.distributed.exit import ExitHandler
 from alexnet_jax.distributed.hosts import ProcessGroup, allgather_str, check_same_on_hosts, sync_hosts
 from alexnet_jax.distributed.phases import PROGRESS
@@ -28,11 +29,12 @@ from alexnet_jax.evaluation.open_networks import (
     match_classes,
     open_test_dataset,
 )
-from alexnet_jax.evaluation.references import select_references
+from alexnet_jax.evaluation.references import Reference, select_references
 from alexnet_jax.evaluation.views import PROTOCOLS
 from alexnet_jax.files import write_file, write_json
 from alexnet_jax.logs.progress import show_progress
 from alexnet_jax.model.network import Network
+from alexnet_jax.model.zoo import NETWORKS
 from alexnet_jax.sharding.backend import prepare_backend
 from alexnet_jax.sharding.mesh import make_mesh
 
@@ -47,6 +49,7 @@ class EvaluationSettings:
     Attributes:
       dataset, data_dir, batch_size: None: those of the runs.
       mesh: (data, tower) devices.
+      preprocessing: how images become squares (data/preprocessing.py); None: as `_get_preprocessing` says.
       output: the folder of results; None: WORKDIR/evaluation of the only run.
     """
 
@@ -56,6 +59,7 @@ class EvaluationSettings:
     protocols: Sequence[str] = tuple(PROTOCOLS)
     mesh: tuple[int, int] = (1, 1)
     batch_size: int | None = None
+    preprocessing: str | None = None
     output: str | None = None
 
 
@@ -118,7 +122,7 @@ def evaluate_networks(
         for name, rows in tables.items():
             write_file(output / name, _format_csv(rows))
         write_json(output / 'result.json', result)
-        for line in list_remarks(networks, dataset):
+        for line in (*list_remarks(networks, dataset), *_list_other_squares(networks, dataset, settings)):
             print(line, file=sys.stderr)
         text = f'{_format_tables(result)}\n\n{output}/: {", ".join([*tables, "result.json"])}'
     sync_hosts('end')
@@ -147,11 +151,14 @@ def _predict_all(
     networks: Sequence[Network], dataset: Dataset, settings: EvaluationSettings, *, quiet: bool
 ) -> dict[str, list[Predictions]]:
     """Returns each protocol's predictions, a list in the order of `networks`."""
-    mesh, records = make_mesh(*settings.mesh), dataset.records(settings.split)
+    mesh = make_mesh(*settings.mesh)
     batch_size = settings.batch_size or get_batch_size(networks)
     predicted: dict[str, list[Predictions]] = {protocol: [] for protocol in settings.protocols}
     with show_progress() as report:
         for number, network in enumerate(networks, start=1):
+            records = dataset.records(
+                settings.split, preprocessing=_get_preprocessing(network.preprocessing, dataset, settings)
+            )
             predict, mapping = (
                 make_predictor(network, mesh, records, batch_size=batch_size),
                 match_classes(network, dataset),
@@ -161,7 +168,7 @@ def _predict_all(
 
                 def progress(done: int, title: str = title) -> None:
                     if not quiet:
-                        report(title, done, len(records))
+                        report(title, done, dataset.examples(settings.split))
 
                 PROGRESS.enter(f'{title} test')
                 found = predict(protocol=protocol, progress=progress)
@@ -171,6 +178,11 @@ def _predict_all(
                     found = dataclasses.replace(found, labels=np.asarray(mapping, np.int32)[found.labels])
                 members.append(found)
     return predicted
+
+
+def _get_preprocessing(own: str, dataset: Dataset, settings: EvaluationSettings) -> str:
+    """Returns how images become squares for a network whose `own` were so: prepared ones are what they are."""
+    return settings.preprocessing or (own if dataset.photos else dataset.preprocessing)
 
 
 def _measure_all(
@@ -210,10 +222,33 @@ def _list_published(
         dataclasses.asdict(row)
         | {
             'same_network': row.is_of(variants),
+            'other_squares': _describe_other_squares(row, networks, dataset, settings),
             'not_comparable': row.unlike(dataset.name, settings.split) or None,
         }
         for row in select_references(protocol, networks=variants, models=len(networks))
     ]
+
+
+def _describe_other_squares(
+    row: Reference, networks: Sequence[Network], dataset: Dataset, settings: EvaluationSettings
+) -> str | None:
+    """Describes how the images of a published error became squares, where those tested here did otherwise."""
+    same = [network for network in networks if row.is_of([network.variant])]
+    tested = {_get_preprocessing(network.preprocessing, dataset, settings) for network in same}
+    if not tested - {preprocessing := NETWORKS[row.variant].preprocessing if same else ''}:
+        return None
+    return describe_preprocessing(preprocessing, dataset.record_size)
+
+
+def _list_other_squares(networks: Sequence[Network], dataset: Dataset, settings: EvaluationSettings) -> list[str]:
+    """Lists the networks that are tested on squares made otherwise than those that they were trained on."""
+    remarks = []
+    for network in networks:
+        own, tested = network.preprocessing, _get_preprocessing(network.preprocessing, dataset, settings)
+        if own != tested:
+            known, found = (f'{name} ({describe_preprocessing(name, dataset.record_size)})' for name in (own, tested))
+            remarks.append(f'{network.source} was trained on squares made by {known}, and these are made by {found}')
+    return remarks
 
 
 def _format_csv(rows: Sequence[dict[str, Any]]) -> str:
@@ -238,7 +273,8 @@ def _format_tables(result: dict[str, Any]) -> str:
         for row in result['published'][protocol]:
             errors = ['' if row[key] is None else f'{row[key]:.1%}' for key in ('top1_error', 'top5_error')]
             change = 'the same network' if row['same_network'] else row['change']
-            text = '; '.join(filter(None, (change, row['not_comparable'])))
+            squares = row['other_squares'] and f'its images: {row["other_squares"]}'
+            text = '; '.join(filter(None, (change, squares, row['not_comparable'])))
             rows.append([f'  {row["run"]}', f'{row["dataset"]}, {row["split"]}', '', *errors, text])
         rows.append([])
     table = align_columns(rows[:-1], right=(2, 3, 4))

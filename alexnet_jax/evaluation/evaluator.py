@@ -15,7 +15,7 @@ from jax import Array
 from jax.sharding import Mesh, NamedSharding
 from jax.typing import DTypeLike
 
-from alexnet_jax.data.augment import normalise
+from alexnet_jax.data.augment import cut_mean, normalise
 from alexnet_jax.data.dataset import DataSource
 from alexnet_jax.data.pipeline import EvaluationBatches, get_crop_decoder
 from alexnet_jax.distributed.hosts import fetch, sync_hosts
@@ -24,7 +24,7 @@ from alexnet_jax.evaluation.views import cut_view, get_views
 from alexnet_jax.model.spec import Variant
 from alexnet_jax.sharding.backend import compiler_options
 from alexnet_jax.sharding.mesh import REPLICATED, batch_spec, local_rows, parameter_specs, place_batch, replicate
-from alexnet_jax.training.step import make_model
+from alexnet_jax.training.step import make_model, score_top_k
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,7 +35,8 @@ class Result:
       examples: images tested, each once.
       loss: mean -log of the averaged probability of the right class, in nats.
       top1_error, top5_error: fraction of images, 0..1, whose class is not the most probable, not among the five most
-        probable (of fewer than five classes: not among all, so 0).
+        probable (of fewer than five classes: not among all, so 0). Of n equally probable ones an image counts 1/n
+        (`score_top_k`).
     """
 
     examples: int
@@ -153,7 +154,8 @@ def _make_add_view(variant: Variant, mesh: Mesh, *, num_classes: int, dtype: DTy
         total: Array, params: Any, images: Array, mean_image: Array, weight: Array, *view: Array
     ) -> Array:
         crops = cut_view(images, *view, size=variant.input_size)
-        logits = model.apply({'params': params}, normalise(crops, mean_image, std=variant.pixel_std))
+        mean = cut_mean(mean_image, jnp.stack(view)[None], size=variant.input_size)
+        logits = model.apply({'params': params}, normalise(crops, mean, std=variant.pixel_std))
         return total + weight.astype(total.dtype) * jax.nn.softmax(logits)
 
     def add_view(total: Array, params: Any, images: Array, *rest: Array) -> Array:
@@ -165,20 +167,10 @@ def _make_add_view(variant: Variant, mesh: Mesh, *, num_classes: int, dtype: DTy
     return jax.jit(add_view, compiler_options=compiler_options(mesh))
 
 
-def rank_right(probabilities: Any, labels: Any, right: Any) -> Any:
-    """Counts, (b,), the classes other than `labels` that are not less probable than `right`: 0 where that is right.
-
-    A tie counts as an error, and so does NaN: a network that gives every class the same probability is wrong everywhere
-    instead of right on class 0. Of NumPy's arrays or JAX's.
-    """
-    others = np.arange(probabilities.shape[1], dtype=labels.dtype) != labels[:, None]
-    return (~(probabilities < right[:, None]) & others).sum(axis=1)
-
-
 def _count(probabilities: Array, labels: Array, valid: Array) -> Array:
     """(4,): valid images, sum of their losses, top-1 errors, top-5 errors."""
     right = jnp.take_along_axis(probabilities, labels[:, None], axis=1)[:, 0]
-    rank = rank_right(probabilities, labels, right)
+    top1, top5 = (1 - score_top_k(probabilities, labels, right, k) for k in (1, 5))
     loss = -jnp.log(jnp.maximum(right, jnp.finfo(right.dtype).tiny))
-    rows = jnp.stack([jnp.ones_like(loss), loss, rank >= 1, rank >= 5])
+    rows = jnp.stack([jnp.ones_like(loss), loss, top1, top5])
     return jnp.where(valid, rows, 0).sum(axis=1)

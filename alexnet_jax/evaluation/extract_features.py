@@ -64,7 +64,7 @@ def extract_features(
         opened = open_dataset_for([network], dataset, data_dir=data_dir)
         records, classes, images = opened.records(split), opened.classes, f'{opened.name}, {split}'
     else:
-        photos = open_photos(names, network.classes)
+        photos = open_photos(names, network.classes, preprocessing=network.preprocessing)
         records, classes, images = photos.records, network.classes, 'files'
         if not photos.names:
             return '', photos.unusable

@@ -15,7 +15,7 @@ from jax import Array
 from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
-from alexnet_jax.data.augment import normalise
+from alexnet_jax.data.augment import centre_crop, normalise
 from alexnet_jax.data.dataset import DataSource
 from alexnet_jax.data.pipeline import EvaluationBatches, get_crop_decoder
 from alexnet_jax.errors import InputError
@@ -51,9 +51,12 @@ def format_stages(network: Network) -> str:
     return '\n'.join(lines)
 
 
-def compute_stage(model: AlexNet, params: Any, crops: Array, mean_image: Array, *, stage: str) -> Array:
-    """Computes a stage, (b, ...) in the model's dtype, of crops (b, size, size, 3), numeric, 0..255; traceable."""
-    pixels = normalise(crops, mean_image, std=model.variant.pixel_std)
+def compute_stage(model: AlexNet, params: Any, crops: Array, mean: Array, *, stage: str) -> Array:
+    """Computes a stage, (b, ...) in the model's dtype, of crops (b, size, size, 3), numeric, 0..255; traceable.
+
+    `mean` is what `normalise` subtracts from them.
+    """
+    pixels = normalise(crops, mean, std=model.variant.pixel_std)
     return model.apply({'params': params}, pixels, mutable=[INTERMEDIATES])[1][INTERMEDIATES][stage]
 
 
@@ -95,7 +98,8 @@ def _make_features(network: Network, mesh: Mesh, stage: str) -> Callable[..., Ar
 
     def device_features(params: Any, images: Array, mean_image: Array) -> Array:
         crops = cut_view(images, *map(jnp.int32, view), size=variant.input_size)
-        return compute_stage(model, params, crops, mean_image, stage=stage)
+        mean = jnp.asarray(centre_crop(mean_image, variant.input_size))
+        return compute_stage(model, params, crops, mean, stage=stage)
 
     specs = (parameter_specs(mesh, network.params), rows, REPLICATED)
     program = jax.shard_map(device_features, mesh=mesh, in_specs=specs, out_specs=P(*rows, *last))

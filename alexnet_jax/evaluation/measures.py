@@ -1,7 +1,7 @@
 """Measures the probabilities of a split: errors, a table by class, confusions, calibration; averages ensembles.
 
-Pure NumPy, on the host. A class is called by the largest probability; where several share it nobody was called, and the
-image counts as an error (evaluator.rank_right).
+Pure NumPy, on the host. A class is called by the largest probability, of several equal ones the first; in errors they
+share the image (training.step.score_top_k).
 """
 
 import dataclasses
@@ -9,21 +9,23 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from alexnet_jax.evaluation.evaluator import Predictions, Result, rank_right
+from alexnet_jax.evaluation.evaluator import Predictions, Result
+from alexnet_jax.training.step import score_top_k
 
 BINS = 15  # of confidence, as in Guo et al., "On calibration of modern neural networks" (2017), whose measure it is
 
 
-def rank_right_classes(predictions: Predictions) -> np.ndarray:
-    """Counts, int64 (n,), the other classes not less probable than the right one: 0 is right, 5 not among five."""
-    return rank_right(predictions.probabilities, predictions.labels, _get_right(predictions))
+def score_images(predictions: Predictions, k: int) -> np.ndarray:
+    """Computes, float64 (n,), how far each right class is among the k most probable: 1, 0, or its share of a tie."""
+    return score_top_k(predictions.probabilities, predictions.labels, _get_right(predictions), k)
 
 
 def measure_errors(predictions: Predictions) -> Result:
     """Computes the loss, which is at most that of the dtype's least number, and the errors of all images."""
-    ranks, right = rank_right_classes(predictions), _get_right(predictions)
+    right = _get_right(predictions)
     losses = -np.log(np.maximum(right, np.finfo(right.dtype).tiny).astype(np.float64))
-    return Result(len(ranks), float(losses.mean()), *(float((ranks >= k).mean()) for k in (1, 5)))
+    top1, top5 = (float((1 - score_images(predictions, k)).mean()) for k in (1, 5))
+    return Result(len(right), float(losses.mean()), top1, top5)
 
 
 def _get_right(predictions: Predictions) -> np.ndarray:
@@ -64,11 +66,11 @@ class ClassRow:
 
 def measure_classes(predictions: Predictions, classes: Sequence[str]) -> list[ClassRow]:
     """Makes a row for each of `classes`, in their order."""
-    ranks, matrix = rank_right_classes(predictions), count_confusions(predictions)
+    matrix, wrong1, wrong5 = count_confusions(predictions), *(1 - score_images(predictions, k) for k in (1, 5))
     rows = []
     for index, name in enumerate(classes):
         own = predictions.labels == index
-        per_image = (ranks[own] >= 1, ranks[own] >= 5, predictions.probabilities[own, index])
+        per_image = (wrong1[own], wrong5[own], predictions.probabilities[own, index])
         top1, top5, probability = (float(values.mean()) if own.any() else None for values in per_image)
         wrong = np.where(np.arange(len(classes)) == index, 0, matrix[index])
         most = int(wrong.argmax())
@@ -98,7 +100,7 @@ class Bin:
 def measure_calibration(predictions: Predictions, bins: int = BINS) -> list[Bin]:
     """Finds how often a network is right when it is so sure, in `bins` equal parts of 0..1. Needs numbers, not NaN."""
     confidence = predictions.probabilities.max(axis=1).astype(np.float64)
-    right = rank_right_classes(predictions) == 0
+    right = score_images(predictions, 1)
     edges = np.arange(bins + 1) / bins
     places = np.searchsorted(edges[1:-1], confidence, side='left')  # upper edges belong to their bin
     rows = []

@@ -60,7 +60,7 @@ def predict_photos(
     prepare_backend((1, 1))
     network, mesh = source.open_one(), make_mesh(1, 1)
     searched = None if neighbours is None else open_dataset_for([network], neighbours, data_dir=data_dir)
-    photos = open_photos(names, network.classes)
+    photos = open_photos(names, network.classes, preprocessing=network.preprocessing)
     if figure is not None and len(photos.names) > _MOST_DRAWN:
         raise InputError(f'--figure draws at most {_MOST_DRAWN} images, and {len(photos.names)} are given')
     if not photos.names:

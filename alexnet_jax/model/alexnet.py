@@ -92,8 +92,7 @@ class AlexNet(nn.Module):
             if self.variant.drops == 'outputs':
                 x = self._sow(layer, 'dropout', self._drop(x, dropout, index))
         x = self._flat(classifier, self._exchanged(classifier, x))
-        logits = self._sow(classifier, 'linear', self._connect(classifier, x))
-        return logits if self.dtype is None else logits.astype(jnp.float32)
+        return self._sow(classifier, 'linear', self._classify(classifier, x))
 
     def _sow(self, layer: Conv | Dense, stage: str, x: Array) -> Array:
         """Returns x, and gives it to whoever asks for it; to those who do not, the program is the same as without."""
@@ -146,15 +145,20 @@ class AlexNet(nn.Module):
             return self.operations.add_bias(convolve(x, kernel, padding=conv.padding), bias)
 
     def _connect(self, layer: Dense, x: Array) -> Array:
-        groups, last = self._groups(layer), not layer.features
-        features = self.num_classes if last else layer.features // self.dense_devices
-        kernel, bias = self._parameters(layer, (x.shape[-1] // groups, features))
+        groups = self._groups(layer)
+        kernel, bias = self._parameters(layer, (x.shape[-1] // groups, layer.features // self.dense_devices))
         with jax.named_scope(layer.name):
             if groups > 1:
                 towers = zip(jnp.split(x, groups, axis=1), jnp.split(kernel, groups, axis=1), strict=True)
                 return self.operations.add_bias(jnp.concatenate([a @ b for a, b in towers], axis=1), bias)
-            products = self.combine(x @ kernel) if last else x @ kernel
-            return self.operations.add_bias(products, bias)
+            return self.operations.add_bias(x @ kernel, bias)
+
+    def _classify(self, layer: Dense, x: Array) -> Array:
+        """Computes the logits from sums that are never rounded to `dtype`: of 1,000 classes some would be equal."""
+        kernel, bias = self._parameters(layer, (x.shape[-1], self.num_classes))
+        with jax.named_scope(layer.name):
+            logits = self.combine(ops.matmul_wide(x, kernel))
+            return ops.add_bias(logits, bias.astype(logits.dtype))
 
     def _operate(self, operation: Operation, x: Array) -> Array:
         match operation:

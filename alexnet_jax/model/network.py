@@ -1,13 +1,21 @@
 """A trained network as one object: what testing it, looking inside and handing it on need."""
 
+from __future__ import annotations
+
 import dataclasses
 from typing import Any
 
 import numpy as np
 
 from alexnet_jax.model.ablations import ablate
+from alexnet_jax.model.cifar10 import RENAMED
 from alexnet_jax.model.spec import Variant
 from alexnet_jax.model.zoo import NETWORKS
+
+
+def rename_earlier(variant: str) -> str:
+    """Returns today's name of the network that files and run folders without a `mean_at` call `variant`."""
+    return RENAMED.get(variant, variant)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,6 +30,12 @@ class NetworkName:
         """The network as data."""
         return ablate(NETWORKS[self.variant], self.without).scaled(self.width)
 
+    def takes_mean(self, mean_image: np.ndarray) -> bool:
+        """Tells whether `mean_image` is float32 and as large as the network's crops or records."""
+        variant = self.build()
+        sizes = (variant.input_size, variant.record_size)
+        return mean_image.dtype == np.float32 and mean_image.shape in [(size, size, 3) for size in sizes]
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Network:
@@ -30,8 +44,10 @@ class Network:
     Attributes:
       name: which network.
       params: {layer: {'kernel', 'bias'}}, float32 NumPy arrays as in model.alexnet.
-      mean_image: float32 (input_size, input_size, 3), RGB, 0..255, subtracted from every crop.
+      mean_image: float32 (input_size, input_size, 3), RGB, 0..255, subtracted from every crop; or (record_size,
+        record_size, 3), of which each crop has the part behind it (data.augment.cut_mean).
       classes: names, in the order of the outputs.
+      preprocessing: what the images that it was trained on were made squares by (data/preprocessing.py).
       source: where it came from, for people: 'runs/NAME, step 625'.
       about: what else is known, such as {'step', 'params_sha256', 'config'} of a run; {} of weights from elsewhere.
     """
@@ -42,8 +58,15 @@ class Network:
     classes: tuple[str, ...]
     source: str
     about: dict[str, Any] = dataclasses.field(default_factory=dict)
+    preprocessing: str = 'paper'
 
     @property
     def variant(self) -> Variant:
         """The network as data, at its width."""
         return self.name.build()
+
+    def with_centre_mean(self) -> Network:
+        """The network for centre crops alone: with the centre of its mean image, as large as a crop."""
+        edge = (len(self.mean_image) - self.variant.input_size) // 2
+        centre = slice(edge, edge + self.variant.input_size)
+        return dataclasses.replace(self, mean_image=np.ascontiguousarray(self.mean_image[centre, centre]))

@@ -52,6 +52,22 @@ def add_bias(x: Array, bias: Array) -> Array:
     return x + bias
 
 
+@jax.custom_jvp
+def matmul_wide(x: Array, kernel: Array) -> Array:
+    """x (b, i) @ kernel (i, o) with the sums as they are added up, float32 at least; rounded they would often be equal.
+
+    Products of derivatives come in the dtype of x, as those of the other layers.
+    """
+    return jnp.matmul(x, kernel, preferred_element_type=jnp.promote_types(x.dtype, jnp.float32))
+
+
+@matmul_wide.defjvp
+def _matmul_wide_jvp(given: tuple[Array, Array], tangents: tuple[Array, Array]) -> tuple[Array, Array]:
+    (x, kernel), (dx, dkernel) = given, tangents
+    product = matmul_wide(x, kernel)
+    return product, (dx @ kernel + x @ dkernel).astype(product.dtype)
+
+
 def max_pool(x: Array, pool: MaxPool) -> Array:
     """Returns the maximum of each window of x, (b, h, w, c) -> (b, h', w', c).
 
@@ -61,9 +77,14 @@ def max_pool(x: Array, pool: MaxPool) -> Array:
 
 
 def average_pool(x: Array, pool: AveragePool) -> Array:
-    """Returns the mean over the pixels of x in each window of `max_pool`; sums are at least float32, whatever x is."""
+    """Returns the mean over the pixels of x in each window of `max_pool` (see model.spec.AveragePool).
+
+    Sums are at least float32, whatever x is.
+    """
     windows, wide = _make_windows(x, pool), jnp.promote_types(x.dtype, jnp.float32)
     sums = lax.reduce_window(x.astype(wide), 0.0, lax.add, *windows)
+    if pool.divides_by == 'window':
+        return (sums / pool.window**2).astype(x.dtype)
     counts = lax.reduce_window(jnp.ones((1, *x.shape[1:3], 1), wide), 0.0, lax.add, *windows)
     return (sums / counts).astype(x.dtype)
 

@@ -34,11 +34,16 @@ class MaxPool:
 
 @dataclasses.dataclass(frozen=True)
 class AveragePool:
-    """The mean of the pixels that lie within such a window, in place of their maximum."""
+    """The mean of the pixels that lie within such a window, in place of their maximum.
+
+    Where a window is cut off, their sum is divided by the number of them, or by that of all places of a window, as if
+    zeros lay outside (`divides_by`): cuda-convnet did the latter until commit dd8fd31 of 2012-07-17.
+    """
 
     window: int = 3
     stride: int = 2
     partial: bool = False
+    divides_by: Literal['pixels', 'window'] = 'pixels'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -155,6 +160,9 @@ class Variant:
       sources: (point, where that is written) of single points, as the table of docs/fidelity.md names them.
       input_size, record_size: side of the crops that it reads, and of the records that they are cut out of.
       pixel_std: what each RGB channel is divided by once the mean is subtracted, 0..255 units.
+      preprocessing: what its images were made squares by (data/preprocessing.py), where others trained it.
+      mean_at: which part of the mean image is subtracted from a crop: its 'centre' from every crop, or the one at the
+        'crop' itself, mirrored with it.
       dropout_rate: probability that a hidden unit of fc6 and fc7 is dropped (paper section 4.2).
       drops: what dropout is applied to: the outputs of fc6 and fc7, or their inputs.
       inverted_dropout: True scales the kept units up in training and leaves testing alone; False keeps them as
@@ -181,6 +189,8 @@ class Variant:
     input_size: int = 224  # paper section 4.1: "random 224x224 patches"
     record_size: int = RECORD_SIZE
     pixel_std: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    preprocessing: Literal['paper', 'caffe', 'torchvision'] = 'paper'
+    mean_at: Literal['centre', 'crop'] = 'centre'
     dropout_rate: float = 0.5
     drops: Literal['outputs', 'inputs'] = 'outputs'
     inverted_dropout: bool = False
@@ -197,6 +207,11 @@ class Variant:
         """Whether its towers can live on two devices that talk only in the exchanges."""
         operations = [operation for conv in self.convs for operation in conv.then]
         return self.towers > 1 and not any(isinstance(o, ChannelNorm) and o.across_towers for o in operations)
+
+    @property
+    def mean_size(self) -> int:
+        """Side of the mean image that it needs: a crop's, or a record's."""
+        return self.input_size if self.mean_at == 'centre' else self.record_size
 
     @property
     def layers(self) -> tuple[Conv | Dense, ...]:

@@ -155,9 +155,13 @@ def _make_caffe(name: str, model: str, *, layer12: tuple[Operation, ...], bias: 
         lighting=Lighting('standard_deviation', strength=0.0),  # none
         bias_rate=2.0,  # lr_mult: 2, decay_mult: 0
         input_size=227,  # crop_size: 227, and no padding: the same 55x55
+        preprocessing='caffe',
+        mean_at='crop',  # src/caffe/data_transformer.cpp
         inverted_dropout=True,
         sources=(
             *((point, 'train_val.prototxt') for point in ('crop', 'conv1', 'kernels', 'layer 1', 'layer 2')),
+            ('squares', 'create_imagenet.sh, io.cpp'),
+            ('mean', 'data_transformer.cpp'),
             ('channel norm', 'lrn_layer.cpp'),
             *((point, 'train_val.prototxt') for point in ('initial weights', 'initial biases', 'bias rate')),
             ('dropout', 'dropout_layer.cpp'),
@@ -184,11 +188,13 @@ _TORCHVISION = Variant(
     dense=_make_dense(std=None, bias=0.0, last_std=None),
     lighting=Lighting('standard_deviation', strength=0.0),  # none
     bias_rate=1.0,
+    preprocessing='torchvision',
     pixel_std=(0.229 * 255, 0.224 * 255, 0.225 * 255),  # torchvision's ImageNet transforms, of pixels of 0..1
     drops='inputs',
     inverted_dropout=True,
     towers=1,
     sources=(
+        ('squares', 'transforms/_presets.py'),
         *((point, 'alexnet.py') for point in ('crop', 'conv1', 'kernels', 'layer 1', 'layer 2', 'dropout')),
         *((point, 'torch.nn.Conv2d, Linear') for point in ('initial weights', 'initial biases')),
     ),
@@ -199,8 +205,7 @@ VARIANTS = {
     for variant in (
         PAPER,
         RELEASED,
-        # bvlc_alexnet/readme.md: "initializing non-zero biases to 0.1 instead of 1 (found necessary for training, as
-        # initialization to 1 gave flat loss)".
+        # Biases of 0.1, "since initialization to 1 resulted in flat training loss": BVLC/caffe pull request 327.
         _make_caffe('caffe_alexnet', 'bvlc_alexnet', layer12=(Relu(), _CAFFE_NORM, MaxPool()), bias=0.1),
         _make_caffe('caffenet', 'bvlc_reference_caffenet', layer12=(Relu(), MaxPool(), _CAFFE_NORM), bias=1.0),
         _TORCHVISION,
@@ -212,6 +217,16 @@ VARIANTS = {
         _make_ablation('no_norm', 'norm', 'layers-148.cfg', slow=68 / 97, still=72 / 97),
         _make_ablation('no_overlap', 'overlap', 'layers-147.cfg', slow=None, still=78 / 90),
     )
+}
+
+# How many epochs Krizhevsky's runs of these took, and behind which he divided the rate by ten: the logs in
+# layer-params-N.cfg, whose epochs count from 1, so that "epoch 25: set epsw to 0.001" is behind 24.
+LOGS = {
+    'released': (91.0, (24.0, 50.0, 78.0)),
+    'half': (96.0, (19.0, 47.0)),
+    'no_exchange': (92.0, (24.0, 48.0, 78.0)),
+    'no_norm': (97.0, (21.0, 43.0, 85.0)),
+    'no_overlap': (90.0, (22.0, 50.0, 78.0)),
 }
 
 # All that can be trained, by name.

@@ -107,7 +107,7 @@ def compute_maps(network: Network, image: np.ndarray) -> dict[str, np.ndarray]:
         return {conv.name: stages[last_stages[conv.name]][0] for conv in variant.convs}
 
     crop = jnp.asarray(centre_crop(image, variant.input_size))[None]
-    return jax.device_get(forward(network.params, crop, network.mean_image))
+    return jax.device_get(forward(network.params, crop, centre_crop(network.mean_image, variant.input_size)))
 
 
 def select_strongest_maps(maps: np.ndarray, *, count: int) -> np.ndarray:

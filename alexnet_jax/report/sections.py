@@ -12,7 +12,7 @@ import numpy as np
 from alexnet_jax.communication.audit import trace_step
 from alexnet_jax.communication.messages import Message, traced_schedule
 from alexnet_jax.evaluation.evaluator import Predictions
-from alexnet_jax.evaluation.measures import count_confusions, measure_classes, rank_right_classes
+from alexnet_jax.evaluation.measures import count_confusions, measure_classes
 from alexnet_jax.evaluation.references import select_references
 from alexnet_jax.model.colour import COLOURLESS_NOISE, split_towers
 from alexnet_jax.report import charts, pictures
@@ -106,12 +106,11 @@ def make_mistakes_section(
     chart = charts.draw_confusion_matrix(matrix[np.ix_(shown, shown)], [names[i] for i in shown])
     rows = [row for row in measure_classes(predictions, names) if row.images]
     answers = predictions.probabilities.argmax(axis=1)
-    wrong_probabilities = np.where(rank_right_classes(predictions) > 0, predictions.probabilities.max(axis=1), -1.0)
+    wrong_probabilities = np.where(answers != predictions.labels, predictions.probabilities.max(axis=1), -1.0)
     surest = []
     for index in map(int, np.argsort(-wrong_probabilities, kind='stable')[:_MISTAKES]):
         right, answer = names[predictions.labels[index]], names[answers[index]]
-        # Where several classes share the largest probability the image is an error whose answer may be right.
-        if wrong_probabilities[index] >= 0 and answers[index] != predictions.labels[index]:
+        if wrong_probabilities[index] >= 0:
             photo = Photo(read_image(index), f'{right}, called {answer}', side=150)
             surest.append((photo, answer, right, wrong_probabilities[index]))
     data = {

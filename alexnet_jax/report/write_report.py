@@ -16,6 +16,7 @@ from alexnet_jax.errors import InputError
 from alexnet_jax.evaluation.evaluator import Predictions
 from alexnet_jax.evaluation.open_networks import make_predictor
 from alexnet_jax.files import check_writable, write_file
+from alexnet_jax.model.network import Network
 from alexnet_jax.report import sections
 from alexnet_jax.report.drawing import RUN_COLOURS, FigureCollection
 from alexnet_jax.report.page import PROTOCOLS, Section, render_page
@@ -85,7 +86,7 @@ def _make_run_sections(
     run: RunFolder, figures: FigureCollection, *, image: pathlib.Path | None, data_dir: str | None, protocol: str
 ) -> list[Section]:
     """Makes the sections that every run has of its own."""
-    photo = _read_photo(image, record_size=run.network.variant.record_size) if image else None
+    photo = _read_photo(image, run.network) if image else None
     mistakes, missing = None, ''
     try:
         dataset = open_dataset(run.config.dataset, data_dir=data_dir or run.config.data_dir)
@@ -108,12 +109,14 @@ def _make_run_sections(
     ]
 
 
-def _read_photo(path: pathlib.Path, *, record_size: int) -> tuple[np.ndarray, str]:
-    """Reads a photograph as a record, uint8 (record_size, record_size, 3), with its description."""
+def _read_photo(path: pathlib.Path, network: Network) -> tuple[np.ndarray, str]:
+    """Reads a photograph as a record of the network, uint8 (record_size, record_size, 3), with its description."""
     from alexnet_jax.data.photo import UnusableImage, square_image  # here, because they are rarely asked for
 
+    size, preprocessing = network.variant.record_size, network.preprocessing
     try:
-        return square_image(path.read_bytes(), record_size=record_size), f'{path.name}.'
+        square = square_image(path.read_bytes(), record_size=size, preprocessing=preprocessing)
+        return square, f'{path.name}.'
     except OSError as error:
         raise InputError(f'cannot read {path}: {error.strerror}') from error
     except UnusableImage as error:

@@ -19,14 +19,15 @@ from alexnet_jax.console import info
 from alexnet_jax.data.dataset import Dataset, list_datasets, open_dataset
 from alexnet_jax.errors import InputError
 from alexnet_jax.files import HALF, hold_lock, is_litter, write_json
+from alexnet_jax.model.network import rename_earlier
 from alexnet_jax.training.build import Run
 from alexnet_jax.training.config import DEMO
 
 # What a run is: with another value of one of these its checkpoints mean nothing, or its batches are other batches.
 IDENTITY = ('variant', 'width', 'dataset', 'seed', 'batch_size')  # and what follows from them and `without`
 # What runs of earlier versions do not say, and did.
-IDENTITY_BEFORE: dict[str, Any] = {'images_per_crop': 1, 'crops': None, 'without': []}
-SETTINGS_BEFORE: dict[str, Any] = {'without': [], 'tracking': '', 'keep_every_epochs': 0}
+IDENTITY_BEFORE: dict[str, Any] = {'images_per_crop': 1, 'crops': None, 'without': [], 'mean_at': 'centre'}
+SETTINGS_BEFORE: dict[str, Any] = {'without': [], 'tracking': '', 'keep_every_epochs': 0, 'mean_at': None}
 LOCK = '.run.lock'
 PACKAGES = ('jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'grain', 'tensorflow-datasets', 'numpy')
 # Runs a verb in a process that a terminal's Ctrl-C ends, as it does this one, but without a word of its own.
@@ -86,7 +87,10 @@ def check_run_dir(workdir: pathlib.Path, run: Run, dataset: Dataset) -> None:
                     f'{workdir} is not empty ({min(found)}) and holds no run: empty it, or choose another --workdir'
                 )
             return
-        before = IDENTITY_BEFORE | json.loads(path.read_text())['identity']
+        found = json.loads(path.read_text())['identity']
+        if 'mean_at' not in found:
+            found |= {'variant': rename_earlier(found['variant'])}
+        before = IDENTITY_BEFORE | found
     except OSError as error:
         raise InputError(f'cannot read {workdir}: {error.strerror}; choose another --workdir') from error
     except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
@@ -113,7 +117,8 @@ def claim_run_dir(workdir: pathlib.Path, run: Run, dataset: Dataset) -> None:
         workdir.mkdir(parents=True, exist_ok=True)
         check_run_dir(workdir, run, dataset)
         identity, path = _make_identity(run, dataset), workdir / 'run.json'
-        write_json(path, {'identity': identity, 'classes': dataset.classes, **_circumstances(run.mesh)})
+        data = {'classes': dataset.classes, 'preprocessing': dataset.preprocessing}
+        write_json(path, {'identity': identity, **data, **_circumstances(run.mesh)})
         settings, path = run.config.to_json(), workdir / 'config.json'
         if path.exists():
             try:
@@ -134,7 +139,9 @@ def _is_leftover(name: str) -> bool:
 def _describe_ways_on(workdir: pathlib.Path, before: dict[str, Any], identity: dict[str, Any]) -> str:
     """Describes the options that go on with the run in `workdir`, where options do, and how its weights are taken."""
     changed = [key for key in IDENTITY if key != 'dataset' and before.get(key) != identity[key]]
-    follows = {'lighting', 'images_per_crop'} if 'variant' in changed else set()  # unless the config sets them
+    # Unless the config sets them.
+    follows = {'lighting', 'images_per_crop', 'mean_at'} if 'variant' in changed else set()
+    changed += [key for key in ('mean_at',) if key not in follows and before.get(key) != identity[key]]
     others = {key for key in identity if before.get(key) != identity[key]} - {*changed} - follows
     if not changed or others:
         return ''
@@ -151,6 +158,7 @@ def _make_identity(run: Run, dataset: Dataset) -> dict[str, Any]:
         'lighting': variant.lighting.strength > 0,
         'crops': variant.crops,
         'images_per_crop': variant.images_per_crop,
+        'mean_at': variant.mean_at,
         'without': sorted({*run.config.without} - {'lighting', 'crops'}),  # which the two above are
         'dataset_fingerprint': dataset.fingerprint,
     }

@@ -110,7 +110,7 @@ def train_run(
       Interrupted: `preemption` was told to stop; everything is saved.
     """
     config, silent = run.config, jax.process_index() > 0
-    mean_image = np.asarray(centre_crop(dataset.mean_image, run.variant.input_size))
+    mean_image = np.asarray(centre_crop(dataset.mean_image, run.variant.mean_size))
     with Checkpointer(
         workdir, keep=config.keep_checkpoints, is_permanent=run.is_permanent, on_failed_save=config.on_failed_save
     ) as checkpointer:

@@ -66,8 +66,7 @@ def make_combine(mesh: Mesh) -> Callable[[Array], Array]:
 def scatter_logits(products: Array) -> Array:
     """Sums (b * model, classes), of this device's units -> (b, classes), of all units, for its own images."""
     with jax.named_scope(f'{SCOPE}fc8'):
-        summed = lax.psum_scatter(products.astype(jnp.promote_types(products.dtype, jnp.float32)), MODEL, tiled=True)
-    return summed.astype(products.dtype)
+        return lax.psum_scatter(products, MODEL, tiled=True)
 
 
 def copy_to_replicas(params: Any, mesh: Mesh) -> Any:

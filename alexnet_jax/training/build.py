@@ -73,7 +73,7 @@ class Run:
         return self.keep_every > 0 and step % self.keep_every == 0
 
     def create_state(self, mean_image: np.ndarray) -> TrainState:
-        """Creates the state before the first update; `mean_image` is float32 (input_size, input_size, 3), 0..255."""
+        """Creates the state before the first update; `mean_image` is float32 (mean_size, mean_size, 3), 0..255."""
         parts = (self.variant, self.optimizer, self.mesh)
         return create_state(*parts, num_classes=self.num_classes, mean_image=mean_image, seed=self.config.seed)
 
@@ -121,8 +121,8 @@ def make_variant(config: Config) -> Variant:
     """Makes the network of a config, at its width, with the augmentation that the config asks for."""
     without = config.without if config.lighting else (*config.without, 'lighting')
     variant = NetworkName(config.variant, config.width, without).build()
-    changes = {key: getattr(config, key) for key in ('images_per_crop', 'crops') if getattr(config, key) is not None}
-    return dataclasses.replace(variant, **changes)
+    changes = {key: getattr(config, key) for key in ('images_per_crop', 'crops', 'mean_at')}
+    return dataclasses.replace(variant, **{key: value for key, value in changes.items() if value is not None})
 
 
 def make_config_mesh(config: Config) -> Mesh:

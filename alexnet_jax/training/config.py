@@ -136,6 +136,12 @@ class Config:
         'images that share crop and flip; None: 1 of paper, 32 of released',
         optional=int,
     )
+    mean_at: str | None = _make_key(
+        None,
+        _make_choice_rule('centre', 'crop', wants="'centre' or 'crop'"),
+        "part of the mean image that a crop has subtracted: the 'centre', or its own; None: the variant's",
+        optional=str,
+    )
     # The run
     seed: int = _make_key(
         0,

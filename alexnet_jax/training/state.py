@@ -32,8 +32,8 @@ class TrainState:
       params: {layer: {'kernel', 'bias'}}, float32.
       opt_state: Optax's state, the momenta.
       plateau: the learning-rate rule's memory.
-      mean_image: float32 (input_size, input_size, 3), 0..255, what is subtracted from every crop: weights mean nothing
-        without it.
+      mean_image: float32 (mean_size, mean_size, 3), 0..255, what is subtracted from the crops (data.augment.cut_mean):
+        weights mean nothing without it.
     """
 
     step: Array
@@ -68,7 +68,7 @@ def abstract_state(
     variant: Variant, optimizer: optax.GradientTransformation, mesh: Mesh, *, num_classes: int
 ) -> TrainState:
     """Returns `create_state`'s shapes, dtypes and shardings as jax.ShapeDtypeStruct: to compile without computing."""
-    mean = jax.ShapeDtypeStruct((variant.input_size, variant.input_size, 3), jnp.float32)
+    mean = jax.ShapeDtypeStruct((variant.mean_size, variant.mean_size, 3), jnp.float32)
     shapes = jax.eval_shape(functools.partial(_create, variant, optimizer, num_classes, 0), mean)
     return abstract(mesh, shapes, parameter_specs(mesh, shapes))
 

@@ -10,12 +10,13 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax import Array, lax
 from jax.sharding import Mesh
 from jax.typing import DTypeLike
 
-from alexnet_jax.data.augment import normalise
+from alexnet_jax.data.augment import cut_mean, normalise
 from alexnet_jax.model import ops, ops_cpu
 from alexnet_jax.model.alexnet import AlexNet
 from alexnet_jax.model.ops import DropoutStream
@@ -44,11 +45,14 @@ class Batch:
       images: uint8 (b, input_size, input_size, 3).
       labels: int32 (b,), 0 <= label < classes.
       lighting: float32 (b, 3), added to each image's pixels, 0..255 units per RGB channel; three zeros for none.
+      places: int32 (b, 3), each crop's top, left and whether it is mirrored, for a network whose mean image is at the
+        crop's own place (data.augment.cut_mean); None for others.
     """
 
     images: Array
     labels: Array
     lighting: Array
+    places: Array | None = None
 
 
 def make_model(mesh: Mesh, variant: Variant, *, num_classes: int, dtype: DTypeLike | None = None) -> AlexNet:
@@ -68,6 +72,24 @@ def make_model(mesh: Mesh, variant: Variant, *, num_classes: int, dtype: DTypeLi
 def cross_entropy(logits: Array, labels: Array) -> Array:
     """Returns -log softmax(logits)[label] of each row, (b, classes), (b,) -> (b,), in nats."""
     return -jnp.take_along_axis(jax.nn.log_softmax(logits), labels[:, None], axis=1)[:, 0]
+
+
+def score_top_k(scores: Any, labels: Any, right: Any, k: int) -> Any:
+    """Computes how far the right class of each row is among the k best: float (b,), 1 within them, 0 outside.
+
+    Classes of equal score share the places that are left for them: 1/n of n in the first place (CHM
+    src/layer_kernels.cu:108-117). NaN counts as wrong. Of NumPy's arrays or JAX's.
+
+    Args:
+      scores: float (b, classes), logits or probabilities.
+      labels: int (b,), the right classes.
+      right: float (b,), their scores.
+      k: how many are best.
+    """
+    own = np.arange(scores.shape[1], dtype=labels.dtype) == labels[:, None]
+    better = (~(scores <= right[:, None]) & ~own).sum(axis=1)
+    equal = ((scores == right[:, None]) | own).sum(axis=1)
+    return ((k - better) / equal).clip(0, 1)
 
 
 def make_gradients(
@@ -91,13 +113,15 @@ def make_gradients(
     def device_gradients(params: Any, batch: Batch, mean_image: Array, key: Array) -> Any:
         stream = DropoutStream(key, *hidden_units(len(batch.labels), mesh))
         lighting, divisor, std = batch.lighting, variant.lighting.divisor, variant.pixel_std
-        images = normalise(batch.images, mean_image, lighting=lighting, divisor=divisor, std=std)
+        mean = cut_mean(mean_image, batch.places, size=variant.input_size)
+        images = normalise(batch.images, mean, lighting=lighting, divisor=divisor, std=std)
         images = copy_to_towers(images, mesh)
 
         def device_loss(params: Any) -> tuple[Array, Array]:
             logits = model.apply({'params': copy_to_replicas(params, mesh)}, images, stream)
             loss = cross_entropy(logits, batch.labels).mean()
-            error = (logits.argmax(axis=1) != batch.labels).mean(dtype=loss.dtype)
+            right = jnp.take_along_axis(logits, batch.labels[:, None], axis=1)[:, 0]
+            error = 1 - score_top_k(logits, batch.labels, right, 1).mean(dtype=loss.dtype)
             # The one mean over the batch, inside what is differentiated: gradients come out averaged, and nothing
             # is left to be reduced by hand.
             loss, error = mean_over_batch(jnp.stack([loss, error]), mesh)

@@ -15,6 +15,7 @@ from alexnet_jax.data.augment import centre_crop
 from alexnet_jax.errors import InputError
 from alexnet_jax.files import map_file
 from alexnet_jax.model.network import Network, NetworkName
+from alexnet_jax.model.spec import Variant
 from alexnet_jax.weights.caffe_layers import CAFFE, list_layers
 from alexnet_jax.weights.layer_sequence import check_layers, infer_variant
 from alexnet_jax.weights.layout import LAYERS, Params, convert_to_channels_last, infer_name
@@ -81,14 +82,15 @@ def make_caffe_network(name: NetworkName, params: Params, *, source: str) -> Net
     return make_foreign_network(name, params, mean_rgb=MEAN_RGB, source=source)
 
 
-def parse_mean(text: str, size: int, *, record_size: int) -> np.ndarray:
+def parse_mean(text: str, variant: Variant) -> np.ndarray:
     """Parses --mean, what a foreign network subtracts, to float32 (size, size, 3), RGB, 0..255.
+
+    `size` is a crop's, or a record's where `variant` subtracts what is behind each crop.
 
     Args:
       text: 'R,G,B', three numbers of 0..255, or a .binaryproto file of the record's size, (1, 3, 256, 256), or of
-        the crop's, in Caffe's order BGR, of which the centre is taken (caffe/src/caffe/data_transformer.cpp).
-      size: side of the crops.
-      record_size: side of the records that they are cut out of.
+        the crop's, in Caffe's order BGR.
+      variant: the network.
 
     Raises:
       InputError: it is neither.
@@ -100,18 +102,18 @@ def parse_mean(text: str, size: int, *, record_size: int) -> np.ndarray:
             raise InputError(f'--mean={text}: give three numbers of 0..255, R,G,B') from error
         if max(red, green, blue) > 255:
             raise InputError(f'--mean={text}: pixels are 0..255')
-        return make_flat_mean((red, green, blue), size)
+        return make_flat_mean((red, green, blue), variant.input_size)
     try:
         bgr = _get_array(parse_message(CAFFE.BlobProto, map_file(pathlib.Path(text))))
     except MalformedError as error:
         raise InputError(f'--mean={text} is no .binaryproto of Caffe: {error}; or give R,G,B') from error
-    bgr = bgr.reshape(bgr.shape[-3:])
+    bgr, size, record_size = bgr.reshape(bgr.shape[-3:]), variant.input_size, variant.record_size
     if bgr.shape not in ((3, record_size, record_size), (3, size, size)):
         raise InputError(f'--mean={text} is an image of {bgr.shape}, not of 3x{record_size}x{record_size}')
     rgb = np.asarray(bgr[::-1].transpose(1, 2, 0), np.float32)
     if not np.isfinite(rgb).all() or rgb.min() < 0 or rgb.max() > 255:
         raise InputError(f'--mean={text} holds values that are no pixels, 0..255')
-    return np.ascontiguousarray(rgb if rgb.shape[0] == size else centre_crop(rgb, size))
+    return np.ascontiguousarray(rgb if rgb.shape[0] == size else centre_crop(rgb, variant.mean_size))
 
 
 def _get_array(blob: Any) -> np.ndarray:

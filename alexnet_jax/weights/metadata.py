@@ -10,14 +10,14 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from alexnet_jax.checkpoints.hashes import hash_array, hash_tree
+from alexnet_jax.data.preprocessing import PAPER, PREPROCESSINGS, describe_preprocessing
 from alexnet_jax.errors import InputError
 from alexnet_jax.model.ablations import ABLATIONS
-from alexnet_jax.model.network import Network, NetworkName
+from alexnet_jax.model.network import Network, NetworkName, rename_earlier
 from alexnet_jax.model.zoo import NETWORKS
 from alexnet_jax.weights.layout import MAX_WIDTH, Params
 
 FORMAT_KEY, FORMAT = 'alexnet_jax', 'weights 1'  # tells that a file has metadata of this project, and in which form
-RESIZE = 'shorter side to {0}, bicubic with antialiasing; centre {0}x{0}'  # data/photo.py square_image
 MAX_CLASSES = 1_000_000
 
 
@@ -41,10 +41,12 @@ def make_metadata(network: Network) -> dict[str, str]:
         'without': json.dumps(network.name.without),
         'input_size': str(variant.input_size),
         'record_size': str(variant.record_size),
-        'resize': RESIZE.format(variant.record_size),
+        'preprocessing': network.preprocessing,
+        'resize': describe_preprocessing(network.preprocessing, variant.record_size),
         'crop': 'centre',
         'channel_order': 'RGB',
         'pixel_range': '[0, 255]',
+        'mean_at': 'centre' if len(network.mean_image) == variant.input_size else 'crop',
         'mean_rgb': json.dumps(get_mean_colour(network.mean_image)),
         'pixel_std': json.dumps(variant.pixel_std),
         'classes': json.dumps(network.classes),
@@ -64,7 +66,8 @@ def parse_metadata(values: Mapping[str, str], *, path: object) -> Network:
     if values.get(FORMAT_KEY) != FORMAT:
         raise InputError(f'{path} holds {str(values.get(FORMAT_KEY))[:40]!r}, and this version reads {FORMAT!r}')
     try:
-        name = NetworkName(values['variant'], float(values['width']), _parse_texts(values['without']))
+        variant = values['variant'] if 'mean_at' in values else rename_earlier(values['variant'])
+        name = NetworkName(variant, float(values['width']), _parse_texts(values['without']))
         red, green, blue = map(float, json.loads(values['mean_rgb']))
         classes, source, about = _parse_texts(values['classes']), values['source'], json.loads(values['about'])
         size, pixel_std = int(values['input_size']), tuple(json.loads(values['pixel_std']))
@@ -76,14 +79,25 @@ def parse_metadata(values: Mapping[str, str], *, path: object) -> Network:
         raise InputError(f'{path} is damaged: width {name.width}, mean_rgb {(red, green, blue)}')
     if not isinstance(about, dict) or len(classes) > MAX_CLASSES:
         raise InputError(f'{path} is damaged: its metadata is not what this program writes')
-    variant = name.build()
-    if (size, pixel_std) != (variant.input_size, variant.pixel_std):
+    network = name.build()
+    if (size, pixel_std) != (network.input_size, network.pixel_std):
         raise InputError(
-            f'{path} wants crops of {size} over {pixel_std}, and {name.variant} reads {variant.input_size} over '
-            f'{variant.pixel_std}: it was written by another version'
+            f'{path} wants crops of {size} over {pixel_std}, and {name.variant} reads {network.input_size} over '
+            f'{network.pixel_std}: it was written by another version'
         )
-    mean_image = make_flat_mean((red, green, blue), size)
-    return Network(name=name, params={}, mean_image=mean_image, classes=classes, source=source, about=about)
+    # Earlier versions did not say: a run's images were made in one way, those of others by their programs.
+    preprocessing = values.get('preprocessing', PAPER if 'config' in about else network.preprocessing)
+    if preprocessing not in PREPROCESSINGS:
+        raise InputError(f'{path} was trained on images made by {preprocessing!r}, which this version does not know')
+    return Network(
+        name=name,
+        params={},
+        mean_image=make_flat_mean((red, green, blue), size),
+        classes=classes,
+        source=source,
+        about=about,
+        preprocessing=preprocessing,
+    )
 
 
 def check_hashes(network: Network, values: Mapping[str, str], *, path: object) -> Network:
@@ -100,8 +114,15 @@ def check_hashes(network: Network, values: Mapping[str, str], *, path: object) -
 def make_foreign_network(name: NetworkName, params: Params, *, mean_rgb: Sequence[float], source: str) -> Network:
     """Makes a network that another program trained: its mean is a colour, its classes are '0', '1', ..."""
     classes = tuple(str(index) for index in range(params['fc8']['bias'].size))
-    mean_image = make_flat_mean(mean_rgb, name.build().input_size)
-    return Network(name=name, params=params, mean_image=mean_image, classes=classes, source=source)
+    variant = name.build()
+    return Network(
+        name=name,
+        params=params,
+        mean_image=make_flat_mean(mean_rgb, variant.input_size),
+        classes=classes,
+        source=source,
+        preprocessing=variant.preprocessing,
+    )
 
 
 def _parse_texts(text: str) -> tuple[str, ...]:

@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 
 from alexnet_jax.checkpoints.hashes import hash_tree
+from alexnet_jax.data.preprocessing import PAPER, PREPROCESSINGS
 from alexnet_jax.errors import InputError
 from alexnet_jax.model.ablations import ABLATIONS
-from alexnet_jax.model.network import Network, NetworkName
+from alexnet_jax.model.network import Network, NetworkName, rename_earlier
 from alexnet_jax.model.zoo import NETWORKS
 from alexnet_jax.weights.layout import MAX_WIDTH, check_params, infer_name, unflatten
 
@@ -38,6 +39,8 @@ def load_npz(path: pathlib.Path, *, variant: str | None = None) -> Network:
     ) as error:
         raise InputError(f'{path} is damaged: {" ".join(str(error).split())[:100]}; export it again') from error
     mean_image, config = arrays.pop('mean_image'), about.get('config') or {}
+    if 'variant' in config and 'mean_at' not in config:
+        config |= {'variant': rename_earlier(config['variant'])}
     chosen = config.get('variant', variant)
     if chosen not in NETWORKS:
         raise InputError(
@@ -49,8 +52,8 @@ def load_npz(path: pathlib.Path, *, variant: str | None = None) -> Network:
     if not set(without) <= set(ABLATIONS) or not 0 < name.width <= MAX_WIDTH:
         raise InputError(f'{path} holds a network that this version does not know: {without}, width {name.width}')
     params = check_params(name, unflatten(arrays), source=path)
-    size, outputs = name.build().input_size, params['fc8']['bias'].size
-    if mean_image.shape != (size, size, 3) or mean_image.dtype != np.float32 or not np.isfinite(mean_image).all():
+    outputs = params['fc8']['bias'].size
+    if not name.takes_mean(mean_image) or not np.isfinite(mean_image).all():
         raise InputError(f'{path} is damaged: its mean_image is {mean_image.shape} {mean_image.dtype}; export it again')
     if hash_tree(params) != about.get('params_sha256'):
         raise InputError(f'{path} is damaged: its weights do not have the hash that it names; export it again')
@@ -61,7 +64,17 @@ def load_npz(path: pathlib.Path, *, variant: str | None = None) -> Network:
     if set(_CONFIG) <= config.keys():
         kept['config'] = config
     source = f'{path}, step {about.get("step")}'
-    return Network(name=name, params=params, mean_image=mean_image, classes=classes, source=source, about=kept)
+    preprocessing = about.get('preprocessing') or PAPER  # of an earlier version
+    if preprocessing not in PREPROCESSINGS:
+        raise InputError(f'{path} is damaged: it names preprocessing {preprocessing!r}; export it again')
+    parts: dict[str, Any] = {
+        'name': name,
+        'params': params,
+        'mean_image': mean_image,
+        'classes': classes,
+        'source': source,
+    }
+    return Network(**parts, about=kept, preprocessing=preprocessing)
 
 
 def _read(path: pathlib.Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:

@@ -93,9 +93,12 @@ def save_onnx(network: Network, path: pathlib.Path) -> None:
     Raises:
       InputError: the file cannot be written or would be too large, or ONNX has no operator for a layer.
     """
+    network = network.with_centre_mean()
     variant, size, classes = network.variant, network.variant.input_size, len(network.classes)
     if local := [conv.name for conv in variant.convs if not conv.shared]:
         raise InputError(f'ONNX has no locally connected layer, such as {local[0]}: use --to=stablehlo')
+    if any(_divides_by_window(operation) for conv in variant.convs for operation in conv.then):
+        raise InputError('ONNX divides what a window at the edge sums up by its pixels alone: use --to=stablehlo')
     builder = GraphBuilder(variant, convert_to_channels_first(network.name, network.params))
     builder.tensors[MEAN] = np.asarray(network.mean_image, np.float32).transpose(2, 0, 1)[None]
     builder.add_network()
@@ -114,6 +117,10 @@ def save_onnx(network: Network, path: pathlib.Path) -> None:
         data = array.astype('<f4', copy=False).tobytes()
         graph.initializer.add(name=name, data_type=FLOAT, dims=array.shape, raw_data=data)
     write_file(path, model.SerializeToString())
+
+
+def _divides_by_window(operation: spec.Operation) -> bool:
+    return isinstance(operation, spec.AveragePool) and operation.partial and operation.divides_by == 'window'
 
 
 def _make_value(name: str, dims: tuple[int | str, ...]) -> Any:

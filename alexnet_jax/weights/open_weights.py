@@ -36,8 +36,7 @@ def open_weights(path: pathlib.Path | str, *, variant: str | None = None, mean: 
         raise InputError(f'{path} holds {network.name.variant}, not --variant={variant}: leave that out')
     if mean is None:
         return network
-    image = caffe.parse_mean(mean, network.variant.input_size, record_size=network.variant.record_size)
-    return dataclasses.replace(network, mean_image=image)
+    return dataclasses.replace(network, mean_image=caffe.parse_mean(mean, network.variant))
 
 
 def _load_network(path: pathlib.Path, variant: str | None) -> Network:

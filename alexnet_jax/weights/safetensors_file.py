@@ -37,7 +37,7 @@ def load_network_arrays(arrays: dict[str, np.ndarray], values: Mapping[str, str]
     network = parse_metadata(values, path=path)
     weights = dict(arrays)
     mean_image = weights.pop(MEAN_IMAGE, None)
-    if mean_image is None or mean_image.shape != network.mean_image.shape or mean_image.dtype != np.float32:
+    if mean_image is None or not network.name.takes_mean(mean_image):
         raise InputError(f'{path} is damaged: it has no {MEAN_IMAGE} of {network.mean_image.shape} float32')
     if any(array.dtype != np.float32 for array in weights.values()):
         raise InputError(f'{path} is damaged: its weights are not float32')

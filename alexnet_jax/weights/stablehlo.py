@@ -37,6 +37,7 @@ def save_stablehlo(network: Network, path: pathlib.Path, *, today: datetime.date
         path = path.with_name(f'{path.stem}-{today.isoformat()}{path.suffix}')
     model = AlexNet(network.variant, len(network.classes))
     params = jax.tree.map(jnp.asarray, network.params)
+    network = network.with_centre_mean()
     mean_image, pixel_std, size = jnp.asarray(network.mean_image), network.variant.pixel_std, network.variant.input_size
 
     @jax.jit

@@ -10,8 +10,7 @@ import pytest
 from builders import run_with
 
 from alexnet_jax.checkpoints.checkpointer import Checkpointer
-from alexnet_jax.checkpoints.load import load_network
-from alexnet_jax.data.augment import centre_crop
+from alexnet_jax.checkpoints.load import load_config, load_network
 from alexnet_jax.errors import InputError
 from alexnet_jax.run.run_dir import claim_run_dir
 
@@ -22,7 +21,7 @@ def saved_once(tmp_path_factory, tiny, tiny_dir):
     run = run_with(
         variant='caffenet', width=0.02, without=('norm',), data_dir=str(tiny_dir), mesh=(1, 1), batch_size=128, seed=4
     )
-    mean = np.asarray(centre_crop(tiny.mean_image, 227))
+    mean = tiny.mean_image
     state = run.create_state(mean)
     folder = tmp_path_factory.mktemp('saved')
     claim_run_dir(folder, run, tiny)
@@ -47,6 +46,13 @@ def test_load_network_gives_all_of_a_run_s_network(saved, tiny):
     assert network.variant.convs[0].features == 2 and len(network.variant.convs[0].then) == 2
     assert network.about['step'] == 0
     assert network.about['config']['dataset'] == 'tiny'
+    assert network.preprocessing == 'paper'  # of the dataset, not of Caffe
+    run = json.loads((workdir / 'run.json').read_text())
+    (workdir / 'run.json').write_text(json.dumps(run | {'preprocessing': 'caffe'}))
+    assert load_network(workdir).preprocessing == 'caffe'
+    (workdir / 'run.json').write_text(json.dumps(run | {'preprocessing': 'squeezed'}))
+    with pytest.raises(InputError, match=r"run\.json is damaged: ValueError preprocessing 'squeezed'"):
+        load_network(workdir)
 
 
 def test_load_network_of_an_earlier_version_takes_classes_from_the_dataset_or_numbers_them(saved):
@@ -58,6 +64,15 @@ def test_load_network_of_an_earlier_version_takes_classes_from_the_dataset_or_nu
     settings = json.loads((workdir / 'config.json').read_text())
     (workdir / 'config.json').write_text(json.dumps(settings | {'data_dir': 'nowhere'}))
     assert load_network(workdir).classes == ('0', '1', '2')
+
+
+def test_load_config_of_an_earlier_version_has_one_mean_for_all_crops_and_11pct_s_draft(tmp_path):
+    settings = run_with(variant='cifar10_11pct', mesh=(1, 1)).config.to_json()
+    (tmp_path / 'config.json').write_text(json.dumps(settings))
+    assert (load_config(tmp_path).variant, load_config(tmp_path).mean_at) == ('cifar10_11pct', None)
+    del settings['mean_at']
+    (tmp_path / 'config.json').write_text(json.dumps(settings))
+    assert (load_config(tmp_path).variant, load_config(tmp_path).mean_at) == ('cifar10_11pct_draft', 'centre')
 
 
 def test_load_network_refuses_what_it_cannot_read_in_one_line(saved, tmp_path):

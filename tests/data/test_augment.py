@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from alexnet_jax.data.augment import centre_crop, lighting_basis, normalise, sample_augmentation
+from alexnet_jax.data.augment import centre_crop, cut_mean, lighting_basis, normalise, sample_augmentation
 from alexnet_jax.data.pipeline import epoch_order
 
 # A covariance with known axes: 3-4-5 directions and standard deviations of 100, 20 and 5.
@@ -183,3 +183,27 @@ def test_centre_crop_leaves_16_pixels_on_every_side():
     middle = centre_crop(image)
     assert middle.shape == (2, 224, 224, 3)
     assert middle.min() == 1
+
+
+def test_cut_mean_is_what_caffe_subtracts():
+    """Pixel by pixel as in BVLC/caffe src/caffe/data_transformer.cpp: first subtracted, then mirrored."""
+    random = np.random.default_rng(6)
+    records, mean = random.integers(0, 256, (3, 9, 9, 3), dtype=np.uint8), random.uniform(90, 130, (9, 9, 3))
+    places, size = [(0, 3, 1), (2, 2, 0), (4, 1, 1)], 5
+    crops, expected = np.zeros((3, size, size, 3), np.uint8), np.zeros((3, size, size, 3))
+    for image, (top, left, mirrored) in enumerate(places):
+        for h in range(size):
+            for w in range(size):
+                to = size - 1 - w if mirrored else w
+                crops[image, h, to] = records[image, top + h, left + w]
+                expected[image, h, to] = records[image, top + h, left + w] - mean[top + h, left + w]
+    with jax.enable_x64(True):
+        found = normalise(jnp.asarray(crops), cut_mean(jnp.asarray(mean), jnp.array(places, jnp.int32), size=size))
+    np.testing.assert_allclose(found, expected, rtol=1e-12)
+
+
+def test_cut_mean_gives_every_crop_a_mean_of_its_size_and_wants_the_places_of_others():
+    mean = jnp.zeros((5, 5, 3))
+    assert cut_mean(mean, None, size=5) is mean
+    with pytest.raises(ValueError, match='a mean image of 9 needs the places of its crops of 5'):
+        cut_mean(jnp.zeros((9, 9, 3)), None, size=5)

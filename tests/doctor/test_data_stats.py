@@ -15,7 +15,10 @@ def make_batches(labels, *, size=60):
         records = order[start : start + size]
         grey = labels[records] % 200 + 20
         images = random.normal(grey[:, None, None, None], 5, (len(records), 28, 28, 3)).clip(0, 255).astype(np.uint8)
-        yield HostBatch(images, labels[records].astype(np.int32), np.zeros((len(records), 3), np.float32), records)
+        rows = (len(records), 3)
+        yield HostBatch(
+            images, labels[records].astype(np.int32), np.zeros(rows, np.float32), records, np.zeros(rows, np.int32)
+        )
 
 
 @pytest.mark.parametrize(

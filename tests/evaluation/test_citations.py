@@ -6,7 +6,10 @@ import cli
 import pytest
 
 from alexnet_jax.evaluation.references import load_references
+from alexnet_jax.model.ablations import ABLATIONS
 from alexnet_jax.model.cifar10 import CIFAR10
+from alexnet_jax.model.zoo import LOGS as LOGS_OF
+from alexnet_jax.model.zoo import NETWORKS
 
 # The museum's repository (computerhistory/AlexNet-Source-Code) has these of what is cited, and of CIFAR-10's networks a
 # 12pct but no 11pct: that one is in cuda-convnet, in two forms.
@@ -17,12 +20,13 @@ CHM |= {
     for kind in ('s', '-params')
     for name in ('80sec', '19pct', '18pct', 'conv-local-12pct', 'conv-local-13pct')
 }
-CHM |= {'layer.py', 'convdata_jpeg.py', 'shownet.py', 'src/weights.cu'}
+CHM |= {'layer.py', 'convdata_jpeg.py', 'shownet.py', 'src/layer_kernels.cu', 'src/weights.cu'}
 CC = {
     f'example-layers/layer{kind}-{name}.cfg'
     for kind in ('s', '-params')
     for name in ('80sec', '19pct', '18pct', 'conv-local-11pct', 'conv-local-13pct')
 }
+CC |= {'convdata.py', 'include/cudaconv2/conv_util.cuh', 'src/cudaconv2/conv_util.cu'}
 # file:line -> (top-1, top-5), fractions as they stand in the log.
 LOGS = {
     'layers/layer-params-145.cfg:182': (0.406640, 0.182100),
@@ -40,7 +44,7 @@ LOGS = {
 TITLES = {'80sec': 0.26, '19pct': 0.19, '18pct': 0.18, 'conv-local-13pct': 0.13}  # line 1: "N% error on CIFAR-10"
 LOGS |= {f'example-layers/layer-params-{name}.cfg:1': (error, None) for name, error in TITLES.items()}
 SUFFIXES = ('.py', '.md', '.csv', '.ipynb')
-CITATION = re.compile(r'\b(CHM|CC(?: [0-9a-f]{7})?)[\s#]+([\w/-]+\.(?:cfg|py|cu))')
+CITATION = re.compile(r'\b(CHM|CC(?: [0-9a-f]{7})?)[\s#]+([\w/-]+\.(?:cfg|py|cuh?))\b')
 FORMS = (
     r'paper, (table [12]|section \d(\.\d)?)',  # the results have sections 6 and, of pictures alone, 6.1
     r'CHM (layers|example-layers)/[\w-]+\.cfg:\d+',
@@ -54,6 +58,42 @@ def test_references_say_source_file_and_line_or_commit():
     for row in load_references():
         assert any(re.fullmatch(form, row.source) for form in FORMS), row.source
         assert row.source != 'paper, section 6.1'
+
+
+# Of a whole network, and of one of its points: a section of the paper, a file with or without lines, PyTorch's names.
+NETWORK_FORMS = (
+    r'Krizhevsky, Sutskever, Hinton \(NIPS 2012\), sections \d to \d',
+    r'CHM layers/layers-[\w-]+\.cfg( and layer-params-[\w-]+\.cfg)?',
+    r'(CHM|CC [0-9a-f]{7}) example-layers/layers-([\w-]+)\.cfg and layer-params-\2\.cfg',
+    r'BVLC/caffe, models/\w+',
+    r'Krizhevsky, "One weird trick" \(arXiv 1404\.5997\) as in torchvision/models/alexnet\.py',
+)
+_FILE = r'(?:CHM )?[\w/-]+\.(?:py|cfg|cpp|sh|prototxt)(?::\d+(?:-\d+)?)?'
+POINT_FORMS = (
+    rf'\d(\.\d)?(, figure \d)?(; edges {_FILE})?',
+    rf'{_FILE}(, {_FILE}|, log)?',
+    r'torch\.nn\.Conv2d, Linear',
+)
+ABLATION_SOURCE = re.compile(r'[Pp]aper section \d\.\d|CHM layers/layers-[\w-]+\.cfg|Not in CHM, nor the paper')
+
+
+def test_networks_say_source_file_and_line_or_commit():
+    for name, network in NETWORKS.items():
+        assert any(re.fullmatch(form, network.source) for form in NETWORK_FORMS), (name, network.source)
+        for point, where in network.sources:
+            assert any(re.fullmatch(form, where) for form in POINT_FORMS), (name, point, where)
+    files = {where for name in ('released', *LOGS_OF) for _, where in NETWORKS[name].sources}
+    known = {path.removeprefix('layers/') for path in CHM}
+    assert {re.split(r'[:,]', where)[0] for where in files} <= known
+
+
+def test_ablations_say_where_they_are_from():
+    """In their docstring, or in the comment above the name."""
+    text = (cli.ROOT / 'alexnet_jax/model/ablations.py').read_text()
+    table = text[text.index('ABLATIONS: dict') :]
+    for name, ablation in ABLATIONS.items():
+        above = table[: table.index(f"'{name}': ")].splitlines()[-2:]
+        assert ABLATION_SOURCE.search(ablation.__doc__ or ' '.join(above)), name
 
 
 def test_references_have_the_numbers_of_the_lines_they_cite():
@@ -76,4 +116,5 @@ def test_citations_name_files_that_their_source_has():
     for network in CIFAR10.values():
         origin, path = network.source.split(' example-layers/')
         assert 'example-layers/' + path.split()[0] in (CHM if origin == 'CHM' else CC), network.source
-    assert CIFAR10['cifar10_11pct'].source.startswith('CC 3878e8f ')
+    for name, commit in {'11pct': 'a2a6af8', '11pct_draft': '3878e8f', '18pct_published': '9438cba'}.items():
+        assert CIFAR10[f'cifar10_{name}'].source.startswith(f'CC {commit} ')

@@ -7,6 +7,7 @@ import itertools
 import math
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import oracle
 import pytest
@@ -22,6 +23,7 @@ from alexnet_jax.model.alexnet import init_parameters
 from alexnet_jax.model.spec import Conv, Dense, Relu
 from alexnet_jax.model.zoo import VARIANTS
 from alexnet_jax.sharding.mesh import make_mesh, parameter_specs, shardings
+from alexnet_jax.training.step import Batch, make_gradients
 
 pytestmark = pytest.mark.usefixtures('optimised')
 
@@ -153,9 +155,14 @@ def test_evaluator_sends_each_record_once_for_all_its_views(constant, monkeypatc
     np.testing.assert_array_equal(np.concatenate(sent)[:13], whole)
 
 
-@pytest.mark.parametrize(('crop', 'places'), [(24, [(0, 0), (0, 8), (8, 0), (8, 8), (4, 4)]), (32, [(0, 0)])])
-def test_evaluator_predicts_records_of_32(tmp_path, crop, places):
-    """12 records in batches of 8."""
+FIVE = [(0, 0), (0, 8), (8, 0), (8, 8), (4, 4)]
+
+
+@pytest.mark.parametrize(
+    ('crop', 'places', 'mean_at'), [(24, FIVE, 'centre'), (24, FIVE, 'crop'), (32, [(0, 0)], 'centre')]
+)
+def test_evaluator_predicts_records_of_32(tmp_path, crop, places, mean_at):
+    """12 records in batches of 8. Each view has the same mean, or its own part of it, mirrored with it."""
     random = np.random.default_rng(crop)
     for split, name in itertools.product(('train', 'validation'), ('cat', 'dog')):
         (tmp_path / split / name).mkdir(parents=True)
@@ -165,30 +172,72 @@ def test_evaluator_predicts_records_of_32(tmp_path, crop, places):
     prepare(folder.make_folder_spec(tmp_path, name='small', record_size=32), data_dir=tmp_path, workers=1)
     records = open_dataset('small', data_dir=tmp_path).records('validation')
     images = np.stack([np.asarray(Image.open(io.BytesIO(jpeg)), np.float64) for jpeg, _ in records])
-    kernel, mean = random.normal(0, 1e-3, (crop, crop, 3, 5)), random.uniform(99, 120)
+    kernel, mean = random.normal(0, 1e-3, (crop, crop, 3, 5)), random.uniform(60, 160, (32, 32, 3))
+    edge = (32 - crop) // 2
+    centre = mean[edge : edge + crop, edge : edge + crop]
     fc7, fc8 = random.normal(0, 1, (5, 6)), random.normal(0, 1, (6, 2))
     params = {'conv1': kernel, 'fc7': fc7, 'fc8': fc8}
     params = {name: {'kernel': weights, 'bias': np.zeros(weights.shape[-1])} for name, weights in params.items()}
     views, relu = [], functools.partial(np.maximum, 0)
     for flip, (top, left) in itertools.product((1, -1), places):
-        x = images[:, top : top + crop, left : left + crop][:, :, ::flip] - mean
+        x = images[:, top : top + crop, left : left + crop][:, :, ::flip].copy()
+        x -= centre if mean_at == 'centre' else mean[top : top + crop, left : left + crop][:, ::flip]
         powers = np.exp(relu(relu(np.einsum('nhwc,hwcf->nf', x, kernel)) @ fc7) @ fc8)
         views.append(powers / powers.sum(axis=1, keepdims=True))
     mesh = make_mesh(1, 1)
     with jax.enable_x64(True):
         evaluate = Evaluator(small_variant(crop, 32), mesh, records, num_classes=2, batch_size=8)
-        arrays = placed(params, np.full((crop, crop, 3), mean), mesh)
-        ten, centre = (
-            evaluate.predict(*arrays, protocol=protocol).probabilities for protocol in ('ten_view', 'centre')
-        )
+        arrays = placed(params, centre if mean_at == 'centre' else mean, mesh)
+        ten, one = (evaluate.predict(*arrays, protocol=protocol).probabilities for protocol in ('ten_view', 'centre'))
     np.testing.assert_allclose(ten, np.mean(views, axis=0), rtol=1e-9)
-    np.testing.assert_allclose(centre, views[len(places) - 1], rtol=1e-9)
-    assert np.abs(ten - centre).max() > 0.01
+    np.testing.assert_allclose(one, views[len(places) - 1], rtol=1e-9)
+    assert np.abs(ten - one).max() > 0.01
 
 
-def test_evaluator_counts_ties_as_errors(constant):
-    """A dead network calls every class equally likely: always wrong, where argmax would find class 0 right."""
-    assert constant([0] * 10) == Result(13, pytest.approx(math.log(10), rel=1e-5), 1.0, 1.0)
+@pytest.mark.parametrize(
+    ('bias', 'top1', 'top5'),
+    [  # by CHM src/layer_kernels.cu:108-117
+        ([0] * 10, 9 / 10, 5 / 10),  # a dead network is right as often as guessing is, where argmax would find 5 of 13
+        ([9, 9, 9, 8, 0, 0, 0, 0, 0, 0], 2 / 3, 0),
+        ([1, 1, 1, 9, 8, 7, 1, 0, 0, 0], 1, 1 - 2 / 4),  # two places for four
+    ],
+)
+def test_evaluator_shares_ties(constant, bias, top1, top5):
+    """Labels are 0, 1 and 2, whose scores are the same."""
+    loss = math.log(sum(math.exp(b - bias[0]) for b in bias))
+    expected = (pytest.approx(value, abs=1e-6) for value in (loss, top1, top5))
+    assert constant(bias) == Result(13, *expected)
+
+
+@pytest.mark.parametrize(('shape', 'trick'), [((1, 1), False), ((1, 2), True)])
+def test_evaluator_and_training_metric_tell_1000_classes_apart_in_bfloat16(validation, shape, trick):
+    """Logits of 8 + rank / 256, each exactly 1 * (8 + whole sixteenths) + 1/256 * (0 to 15), which bfloat16 all has.
+
+    Rounded to bfloat16 as sums, 16 classes would share the best. One weird trick has a summand on either device.
+    """
+    rank = np.random.default_rng(3).permutation(1000)
+    for label, wanted in enumerate((999, 998, 994)):  # the first, the second, the sixth
+        rank[rank == wanted], rank[label] = rank[label], wanted
+    dense = (Dense('fc6', 2, 0.0, 0.0), Dense('fc7', 2, 0.0, 0.0), Dense('fc8', 0, 0.0, 0.0))
+    variant = dataclasses.replace(small_variant(224, 256), dense=dense)
+    params = init_parameters(variant, jax.random.key(0), num_classes=1000)
+    params['fc7']['bias'] = np.array([1, 2**-8], np.float32)
+    params['fc8']['kernel'] = np.stack([8 + rank // 16 / 16, rank % 16]).astype(np.float32)
+    mesh = make_mesh(*shape, one_weird_trick=trick)
+    options = {'num_classes': 1000, 'dtype': jnp.bfloat16}
+    evaluate = Evaluator(variant, mesh, validation, batch_size=8, **options)
+    arrays = placed(params, MEAN.astype(np.float32), mesh)
+    result = evaluate(*arrays, protocol='centre')
+    assert (result.top1_error, result.top5_error) == pytest.approx((8 / 13, 4 / 13))  # 5, 4 and 4 of the labels
+    probabilities = evaluate.predict(*arrays, protocol='centre').probabilities
+    np.testing.assert_array_equal(probabilities.argsort(axis=1), np.broadcast_to(rank.argsort(), (13, 1000)))
+    labels = np.array([0, 0, 1, 2, 0, 1, 2, 0], np.int32)
+    batch = Batch(np.zeros((8, 224, 224, 3), np.uint8), labels, np.zeros((8, 3), np.float32))
+    gradients = jax.jit(make_gradients(variant, mesh, **options))
+    (loss, error), _ = gradients(arrays[0], batch, arrays[1], jax.random.key(0))
+    powers = np.exp(np.arange(1000) / 256)
+    assert float(error) == 4 / 8
+    assert float(loss) == pytest.approx(np.log(powers.sum() / powers[rank[labels]]).mean(), rel=1e-6)
 
 
 def test_evaluator_counts_nan_as_an_error_and_not_a_small_loss(constant):

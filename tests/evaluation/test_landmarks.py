@@ -41,7 +41,8 @@ def test_check_landmarks_finds_the_published_run_as_expected():
     ('changes', 'name', 'verdict'),
     [
         ({'losses': [(20, 0.01, 7.20)]}, 'start', 'as expected'),  # ln(1000) is 6.9078
-        ({'losses': [(20, 0.01, 7.22)]}, 'start', 'off'),
+        ({'losses': [(1, 0.01, 7.30)]}, 'start', 'as expected'),  # the most that `released` had in its first step
+        ({'losses': [(20, 0.01, 7.42)]}, 'start', 'off'),
         ({'losses': [(20, 0.01, 6.60)]}, 'start', 'off'),
         ({'losses': [(20, 0.01, math.nan)]}, 'start', 'off'),
         ({'losses': [(20, 0.01, 6.9), (30_000, 0.01, 6.75)]}, 'plateau', 'not yet'),  # 3,840,000 images
@@ -55,9 +56,14 @@ def test_check_landmarks_finds_the_published_run_as_expected():
         ({'losses': [(20, 0.01, 6.9), (150_000, 0.001, 3.0)]}, 'early', 'not comparable'),
         ({'errors': [(249_000, 0.53), (251_000, 0.53)]}, 'drop', 'off'),
         ({'errors': [(249_000, 0.53)]}, 'drop', 'not yet'),
-        ({'final': {'centre': (0.4291, 0.198)}}, 'centre 1', 'off'),
-        ({'final': {'centre': (0.423, 0.1991)}}, 'centre 5', 'off'),
-        ({'final': {'centre': (0.423, 0.1991)}}, 'centre 1', 'better'),
+        (
+            {'final': {'centre': (0.430, 0.198), 'ten_view': (0.409, 0.182)}},
+            'centre 1',
+            'as expected',
+        ),  # 43.0 and 40.9 %
+        ({'final': {'centre': (0.4316, 0.198)}}, 'centre 1', 'off'),
+        ({'final': {'centre': (0.418, 0.2016)}}, 'centre 5', 'off'),
+        ({'final': {'centre': (0.418, 0.2016)}}, 'centre 1', 'better'),
         ({'final': {'ten_view': (0.4101, 0.185)}}, 'ten-view 1', 'off'),
         ({'final': {'ten_view': (0.4101, 0.185)}}, 'ten-view 5', 'as expected'),
         ({'final': {'ten_view': (0.4101, 0.185)}}, 'centre 1', 'not yet'),
@@ -75,6 +81,17 @@ def test_check_landmarks_finds_the_published_run_as_expected():
 )
 def test_check_landmarks_tells_each_side_of_a_bound(changes, name, verdict):
     assert check(**changes)[1][name] == verdict
+
+
+def test_check_landmarks_has_the_centre_between_both_published_distances_and_the_spread():
+    """145's ten views, and how much more 145 made at the centre of 2010's test and 167 of 2012's: CHM, its logs."""
+    ten = (0.406640, 0.182100)
+    more = ((0.390247 - 0.374727, 0.182953 - 0.169987), (0.426772 - 0.404880, 0.197590 - 0.181180))
+    for place, name in ((0, 'centre 1'), (1, 'centre 5')):
+        low, high = (ten[place] + distance[place] for distance in more)
+        for value, verdict in ((low - 0.0025, 'as expected'), (high + 0.0025, 'as expected'), (high + 0.0036, 'off')):
+            final = {'centre': tuple(value if place == other else 0.0 for other in (0, 1))}
+            assert check(final=final)[1][name] == verdict
 
 
 def test_check_landmarks_of_one_log_line_are_mostly_not_yet():

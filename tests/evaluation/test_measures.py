@@ -40,12 +40,28 @@ def test_measure_errors_equals_a_loop():
     assert 0 < found.top5_error < found.top1_error < 1
 
 
-def test_measure_errors_of_ties_nan_and_certainty_of_the_wrong():
-    rows = np.array([[0.25] * 4, [math.nan] * 4, [0, 1, 0, 0]], np.float32)
-    for row, loss in zip(rows, (math.log(4), math.nan, -math.log(np.finfo(np.float32).tiny)), strict=True):
-        found = measure_errors(Predictions(row[None], np.zeros(1, np.int32)))
-        assert found.top1_error == 1
-        assert found.loss == pytest.approx(loss, nan_ok=True)
+@pytest.mark.parametrize(
+    ('row', 'top1', 'top5', 'loss'),
+    [  # of label 0, by CHM src/layer_kernels.cu:108-117
+        ([0.25] * 4, 3 / 4, 0, math.log(4)),  # one place for four, and five places for four
+        ([0.2, 0.3, 0.2, 0.2, 0.1], 1, 0, math.log(5)),
+        ([0.1, 0.2, 0.2, 0.2, 0.1, 0.1, 0.1], 1, 1 - 2 / 4, math.log(10)),  # two places for four
+        ([0.1, 0.14, 0.15, 0.16, 0.17, 0.1, 0.18], 1, 1, math.log(10)),  # no place for two
+        ([0, 1, 0, 0], 1, 0, -math.log(np.finfo(np.float32).tiny)),
+        ([math.nan] * 6, 1, 1, math.nan),
+        ([0.5, math.nan, 0.2, 0.1, 0.1, 0.1], 1, 0, math.log(2)),
+    ],
+)
+def test_measure_errors_of_ties_nan_and_certainty_of_the_wrong(row, top1, top5, loss):
+    found = measure_errors(Predictions(np.array([row], np.float32), np.zeros(1, np.int32)))
+    assert (found.top1_error, found.top5_error) == pytest.approx((top1, top5))
+    assert found.loss == pytest.approx(loss, nan_ok=True)
+
+
+def test_measure_calibration_and_classes_share_ties():
+    given = Predictions(np.array([[0.5, 0.5], [0.5, 0.5]], np.float32), np.array([0, 1], np.int32))
+    assert [row.accuracy for row in measure_calibration(given, bins=2) if row.images] == [0.5]
+    assert [row.top1_error for row in measure_classes(given, ('a', 'b'))] == [0.5, 0.5]
 
 
 def test_measure_classes_and_confusions_equal_a_loop():

@@ -92,6 +92,7 @@ ADMITS = {
     'without': known_parts,
     'crops': optional(int32(1)),
     'images_per_crop': optional(int32(1)),
+    'mean_at': optional(either('centre', 'crop')),
     'tracking': either('', *TRACKING),
     'seed': int32(0),
     'batch_size': int32(1),
@@ -303,6 +304,7 @@ def meaning(key, text):
     if key == 'without':  # of which only names are admitted, with or without quotes
         return tuple(word for word in re.findall(r'\w+', text) if word in ABLATIONS)
     kinds = {'steps': int, 'images_per_crop': int, 'crops': int, 'rate_batch_size': int, 'clip_norm': float}
+    kinds['mean_at'] = str
     kind = kinds.get(key, type(default))
     if kind is int:
         return int(text, 16) if text.lower().startswith(('0x', '-0x')) else int(text)

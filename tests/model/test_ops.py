@@ -92,11 +92,13 @@ def test_max_pool_is_the_maximum_of_overlapping_windows(operations, size, out):
 @pytest.mark.parametrize(
     ('pool', 'kind', 'expect'),
     [
-        (ops.max_pool, MaxPool, np.max),
-        (ops_cpu.max_pool, MaxPool, np.max),
-        (ops.average_pool, AveragePool, np.mean),
+        (ops.max_pool, MaxPool(3, 2, partial=True), np.max),
+        (ops_cpu.max_pool, MaxPool(3, 2, partial=True), np.max),
+        (ops.average_pool, AveragePool(3, 2, partial=True), np.mean),
+        # Before dd8fd31 in CC include/cudaconv2/conv_util.cuh: all sums are divided by the window's nine places.
+        (ops.average_pool, AveragePool(3, 2, partial=True, divides_by='window'), lambda x, axis: x.sum(axis) / 9),
     ],
-    ids=['max', 'max on cpu', 'average'],
+    ids=['max', 'max on cpu', 'average', 'average by whole windows'],
 )
 def test_pool_cuts_partial_windows_off_at_the_edge(pool, kind, expect, size, out):
     x = images(2, size, size, 2) - 200  # below zero, so that a zero from outside would be the maximum
@@ -105,8 +107,21 @@ def test_pool_cuts_partial_windows_off_at_the_edge(pool, kind, expect, size, out
         for c in range(out):
             expected[:, r, c] = expect(x[:, 2 * r : 2 * r + 3, 2 * c : 2 * c + 3], axis=(1, 2))
     with jax.enable_x64(True):
-        found = pool(jnp.asarray(x), kind(3, 2, partial=True))
+        found = pool(jnp.asarray(x), kind)
     np.testing.assert_allclose(found, expected, rtol=1e-14)
+
+
+def test_average_pool_by_whole_windows_gives_a_ninth_of_the_gradient_to_each_pixel_of_a_window():
+    """At the edges too: kLocalAvgUndo before dd8fd31 in CC src/cudaconv2/conv_util.cu."""
+    expected, upstream = np.zeros((1, 8, 8, 1)), images(1, 4, 4, 1)
+    for r in range(4):
+        for c in range(4):
+            expected[:, 2 * r : 2 * r + 3, 2 * c : 2 * c + 3] += upstream[:, None, None, r, c] / 9
+    pool = AveragePool(3, 2, partial=True, divides_by='window')
+    with jax.enable_x64(True):
+        _, backward = jax.vjp(lambda x: ops.average_pool(x, pool), jnp.zeros((1, 8, 8, 1)))
+        (found,) = backward(jnp.asarray(upstream))
+    np.testing.assert_allclose(found, expected, rtol=1e-12)
 
 
 def test_cpu_forms_of_average_pool_and_local_convolution_are_the_plain_ones():

@@ -3,12 +3,17 @@
 import dataclasses
 import json
 
+import jax
 import numpy as np
 import pytest
 from builders import run_with
+from simplejpeg import decode_jpeg
 
 from alexnet_jax.errors import InputError
+from alexnet_jax.model.alexnet import init_parameters
+from alexnet_jax.model.spec import Conv, Dense
 from alexnet_jax.run import batches
+from alexnet_jax.training.step import make_gradients
 
 
 @pytest.fixture
@@ -57,3 +62,23 @@ def test_iter_batches_places_no_lighting_that_is_not_finite(tiny, run, monkeypat
     monkeypatch.setattr(batches, 'place_batch', None)
     with pytest.raises(InputError, match='the lighting is nan at step 1'):
         next(batches.iter_batches(run, tiny, start=0))
+
+
+def test_iter_batches_of_caffe_subtract_the_mean_behind_each_crop(tiny):
+    """The loss of a step of one convolution, by NumPy from whole records: cut, subtracted, mirrored."""
+    run = run_with(variant='caffenet', mesh=(1, 1))
+    convolution = Conv('conv1', 2, 227, 'image', ((0, 0), (0, 0)), (), init_std=1e-3, init_bias=0.0)
+    small = {'convs': (convolution,), 'dense': (Dense('fc8', 0, init_std=1.0, init_bias=0.0),), 'towers': 1}
+    run = dataclasses.replace(run, variant=dataclasses.replace(run.variant, **small))
+    host, placed = batches.make_batches(run, tiny)[0], next(batches.iter_batches(run, tiny, start=0))
+    params = init_parameters(run.variant, jax.random.key(0), num_classes=3)
+    gradients = jax.jit(make_gradients(run.variant, run.mesh, num_classes=3))
+    (loss, _), _ = gradients(params, placed, tiny.mean_image, jax.random.key(0))
+    records, losses = tiny.records('train'), []
+    for record, label, (top, left, mirrored) in zip(host.records.tolist(), host.labels, host.places, strict=True):
+        x = decode_jpeg(records[record][0]).astype(np.float64) - tiny.mean_image
+        x = x[top : top + 227, left : left + 227][:, :: -1 if mirrored else 1]
+        logits = np.einsum('hwc,hwco->o', x, params['conv1']['kernel'], dtype=np.float64) @ params['fc8']['kernel']
+        losses.append(np.log(np.exp(logits - logits.max()).sum()) + logits.max() - logits[label])
+    assert len(set(map(tuple, host.places.tolist()))) > 4 and 0 < host.places[:, 2].sum() < 8
+    assert float(loss) == pytest.approx(np.mean(losses), rel=1e-3)

@@ -55,6 +55,22 @@ def test_claim_run_dir_takes_an_earlier_run_whose_images_had_crops_of_their_own(
     assert json.loads((folder / 'run.json').read_text())['identity']['images_per_crop'] == 1
 
 
+def test_claim_run_dir_takes_an_earlier_run_of_caffe_or_11pct_as_what_it_was(tiny, tmp_path):
+    """Of a Caffe network all crops had the centre of the mean, and 11pct was the draft of today's."""
+    for now, then in (
+        ({'variant': 'caffenet'}, {'variant': 'caffenet', 'mean_at': 'centre'}),
+        ({'variant': 'cifar10_11pct'}, {'variant': 'cifar10_11pct_draft'}),
+    ):
+        folder = tmp_path / now['variant']
+        claim_run_dir(folder, run_with(**now, mesh=(1, 1)), tiny)
+        run = json.loads((folder / 'run.json').read_text())
+        del run['identity']['mean_at']
+        (folder / 'run.json').write_text(json.dumps(run))
+        ways = ' '.join(f'--config.{key}={value}' for key, value in then.items() if value not in now.values())
+        assert_refused(folder, run_with(**now, mesh=(1, 1)), tiny, f'holds another run .* go on with it: {ways}$')
+        claim_run_dir(folder, run_with(**then, mesh=(1, 1)), tiny)
+
+
 def test_claim_run_dir_refuses_an_earlier_run_that_would_share_its_crops_now(earlier, tiny):
     run = run_with(variant='released')
     assert_refused(earlier(run), run, tiny, r'holds another run \(images_per_crop 1, not 32\)')
@@ -117,6 +133,7 @@ def test_check_run_dir_refuses_fewer_steps_than_were_made(tiny, tmp_path):
         ({'width': 0.5, 'seed': 1}, r'or go on with it: --config.width=1\.0 --config.seed=0$'),
         ({'variant': 'released'}, 'or go on with it: --config.variant=paper$'),
         ({'variant': 'caffenet', 'mesh': (1, 1)}, 'or go on with it: --config.variant=paper$'),
+        ({'mean_at': 'crop'}, 'or go on with it: --config.mean_at=centre$'),
         ({'lighting': False}, 'or delete it$'),
         ({'lighting': False, 'seed': 1}, 'or delete it$'),
         (

@@ -51,6 +51,7 @@ WRONG = {
     'on_failed_save': ['ignore', ''],
     'lighting': [1, 'yes'],
     'images_per_crop': [0, -32, 1.5, True],
+    'mean_at': ['', 'corner', 0, True],
     'without': ['norm', ('lrn',), ('norm', 'norm'), ('norm,norm',), ('norm,',), ('',), (3,), 3, {'norm': 1}.keys()],
     'crops': [0, 1.5, True],
     'tracking': ['tensorboard', 'WANDB', True, None],
@@ -246,13 +247,15 @@ def test_configs_ablations_are_valid_runs_each_another_network_or_other_images()
 
 @pytest.mark.parametrize(
     ('network', 'epochs', 'drops'),
-    [  # the heads of CC example-layers/layer-params-80sec.cfg, -18pct.cfg and, at 3878e8f, -conv-local-11pct.cfg
+    [  # the heads of CC example-layers/layer-params-80sec.cfg, -18pct.cfg and -conv-local-11pct.cfg
         (None, 10, (8,)),
         ('80sec', 10, (8,)),
         ('18pct', 140, (120, 130)),
         ('19pct', 140, (120, 130)),
-        ('11pct', 470, (450, 460)),
-        ('13pct', 470, (450, 460)),
+        ('18pct_published', 140, (120, 130)),
+        ('11pct', 520, (500, 510)),  # 350 and 150, ten, ten
+        ('11pct_draft', 470, (450, 460)),  # 300 and 150, ten, ten at 3878e8f
+        ('13pct', 520, (500, 510)),
     ],
 )
 def test_configs_cifar10_has_each_file_s_schedule(network, epochs, drops):
@@ -266,6 +269,28 @@ def test_configs_cifar10_has_each_file_s_schedule(network, epochs, drops):
     for point in config_file['sweep']():
         config.update(point)
         validate_config(config)
+
+
+@pytest.mark.parametrize(
+    ('network', 'epochs', 'drops'),
+    [  # "epoch N: killed" and "epoch N: set epsw to ..." in CHM layers/layer-params-145.cfg, 145-half, 150, 148, 147
+        (None, 91, (25, 51, 79)),
+        ('half', 96, (20, 48)),
+        ('no_exchange', 92, (25, 49, 79)),
+        ('no_norm', 97, (22, 44, 86)),
+        ('no_overlap', 90, (23, 51, 79)),
+    ],
+)
+def test_configs_released_has_the_times_of_each_log(network, epochs, drops):
+    """The first steps at a lower rate are the first of those epochs, which the logs count from 1."""
+    config_file = runpy.run_path(str(PACKAGE.parent / 'configs/released.py'))
+    config = validate_config(config_file['get_config'](*filter(None, [network])))
+    assert (config.variant, config.dataset, config.schedule) == (network or 'released', 'imagenet2012', 'steps')
+    run = build_run(config, num_classes=1000, examples=1280)  # ten steps an epoch
+    assert run.steps == 10 * epochs
+    assert run.drop_steps == tuple(10 * (epoch - 1) for epoch in drops)
+    with pytest.raises(InputError, match=r'released.py:145: there is no such network; use one of released, half,'):
+        config_file['get_config']('145')
 
 
 def test_configs_cifar10_refuses_an_unknown_network():
@@ -292,6 +317,7 @@ def test_make_config_for_imagenet_is_the_paper_s_recipe():
         'lighting': True,
         'crops': None,
         'images_per_crop': None,
+        'mean_at': None,
         'seed': 0,
         'batch_size': 128,
         'epochs': 90.0,

@@ -1,8 +1,10 @@
 """ONNX files without the onnx package: what is written here, is read back. Oracles: tests/extras/test_onnx.py."""
 
+import dataclasses
 import json
 
 import jax
+import numpy as np
 import pytest
 from weights.foreign import attribute, bvlc_onnx, caffe_weights, field, filled, graph, node
 from weights.networks import assert_same, assert_same_params, network
@@ -31,9 +33,18 @@ def test_save_onnx_comes_back_bit_for_bit(tmp_path, variant, without):
     assert_same(open_weights(tmp_path / 'w.onnx'), saved)
 
 
+def test_save_onnx_keeps_the_centre_of_a_record_s_mean(tmp_path):
+    saved = network('caffenet')
+    mean = np.random.default_rng(0).uniform(90, 130, (256, 256, 3)).astype(np.float32)
+    onnx_write.save_onnx(dataclasses.replace(saved, mean_image=mean), tmp_path / 'w.onnx')
+    assert_same(open_weights(tmp_path / 'w.onnx'), dataclasses.replace(saved, mean_image=mean[14:241, 14:241]))
+
+
 def test_save_onnx_refuses_locally_connected_layers(tmp_path):
     with pytest.raises(InputError, match='ONNX has no locally connected layer, such as local3: use --to=stablehlo'):
         onnx_write.save_onnx(network('cifar10_13pct'), tmp_path / 'w.onnx')
+    with pytest.raises(InputError, match='at the edge sums up by its pixels alone: use --to=stablehlo'):
+        onnx_write.save_onnx(network('cifar10_80sec_published'), tmp_path / 'w.onnx')
     assert not [*tmp_path.iterdir()]
 
 

@@ -83,7 +83,9 @@ def test_load_npz_reads_an_exported_checkpoint(tmp_path):
     assert_same_params(found.params, net.params)
     np.testing.assert_array_equal(found.mean_image, net.mean_image)
     write_npz(path, net, {'config': config})  # of an earlier version
-    assert open_weights(path).classes == ('0', '1', '2')
+    assert (open_weights(path).classes, open_weights(path).preprocessing) == (('0', '1', '2'), 'paper')
+    write_npz(path, net, {'config': config, 'preprocessing': 'caffe'})
+    assert open_weights(path).preprocessing == 'caffe'
 
 
 def test_load_npz_refuses_what_was_changed(tmp_path):
@@ -93,6 +95,7 @@ def test_load_npz_refuses_what_was_changed(tmp_path):
         ({'config': None}, 'does not say which network it is: .*--variant=NAME --to=safetensors'),
         (config | {'params_sha256': '0'}, 'do not have the hash that it names; export it again'),
         (config | {'classes': ['a']}, 'it names 1 classes for 3 outputs'),
+        (config | {'preprocessing': 'squeezed'}, "it names preprocessing 'squeezed'; export it again"),
         ({'config': 3}, 'is damaged: it is not what alexnet checkpoint export writes'),
     ]:
         write_npz(path, net, about)

@@ -85,6 +85,37 @@ def test_parse_metadata_refuses_contradictions_in_one_line(tmp_path, change, say
     assert says in str(refused.value) and len(str(refused.value).splitlines()) == 1
 
 
+def test_open_weights_takes_an_earlier_file_of_11pct_as_its_draft(tmp_path):
+    path = tmp_path / 'w.safetensors'
+    safetensors_file.save_safetensors(network('cifar10_11pct_draft'), path)
+    arrays, metadata = safetensors_file.read_safetensors(path)
+    assert metadata.pop('mean_at') == 'centre'
+    safetensors_file.write_safetensors(arrays, metadata | {'variant': 'cifar10_11pct'}, path)
+    assert open_weights(path).name.variant == 'cifar10_11pct_draft'
+
+
+def test_open_weights_knows_what_squares_they_were_trained_on(tmp_path):
+    """Of files of earlier versions: a run's were made in one way, those of others by their own programs."""
+    path = tmp_path / 'w.safetensors'
+    for saved, then in ((network('caffenet'), 'paper'), (dataclasses.replace(network('caffenet'), about={}), 'caffe')):
+        for preprocessing in ('torchvision', 'paper'):
+            safetensors_file.save_safetensors(dataclasses.replace(saved, preprocessing=preprocessing), path)
+            assert open_weights(path).preprocessing == preprocessing
+        arrays, metadata = safetensors_file.read_safetensors(path)
+        assert metadata['resize'] == 'shorter side to 256, bicubic with antialiasing; centre 256x256'
+        del metadata['preprocessing']
+        safetensors_file.write_safetensors(arrays, metadata, path)
+        assert open_weights(path).preprocessing == then
+
+
+def test_save_safetensors_keeps_a_mean_image_as_large_as_records(tmp_path):
+    saved, path = network('caffenet'), tmp_path / 'w.safetensors'
+    mean = np.random.default_rng(0).uniform(90, 130, (256, 256, 3)).astype(np.float32)
+    safetensors_file.save_safetensors(dataclasses.replace(saved, mean_image=mean), path)
+    assert safetensors_file.read_safetensors(path)[1]['mean_at'] == 'crop'
+    np.testing.assert_array_equal(open_weights(path).mean_image, mean)
+
+
 def test_check_params_refuses_non_finite_values(tmp_path):
     damaged = network('paper')
     damaged.params['conv3']['kernel'][0, 0, 0, 0] = np.nan

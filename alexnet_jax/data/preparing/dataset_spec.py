@@ -9,6 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 import simplejpeg
 
+from alexnet_jax.data.preprocessing import PAPER
 from alexnet_jax.data.statistics import RECORD
 from alexnet_jax.data.versions import VERSION
 
@@ -75,6 +76,7 @@ class DatasetSpec:
     decode: Callable[[bytes], np.ndarray] = simplejpeg.decode_jpeg
     record_size: int = RECORD
     version: str = VERSION  # the folder that the dataset is written to
+    preprocessing: str = PAPER  # how `to_record`, or for originals `decode`, makes squares
     recipe: str  # of all that the records depend on: what a killed run has left is used under the same one only
     unusable: tuple[str, ...] = ()  # 'split/file: reason' of what was found unusable without reading it
     notes: tuple[str, ...] = ()  # sentences that the user should read

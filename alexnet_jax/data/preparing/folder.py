@@ -3,11 +3,13 @@
 import functools
 import os
 import pathlib
+from typing import Any
 
 from alexnet_jax.data.photo import QUALITY, photo_to_jpeg, read_photo
 from alexnet_jax.data.preparing.dataset_spec import DatasetSpec, Example, ListedSplit, hash_recipe
 from alexnet_jax.data.preparing.folder_layout import find_layout
 from alexnet_jax.data.preparing.listing import Listing
+from alexnet_jax.data.preprocessing import PAPER
 from alexnet_jax.data.statistics import RECORD
 from alexnet_jax.errors import InputError
 from alexnet_jax.files import escape_name
@@ -19,6 +21,7 @@ def make_folder_spec(
     name: str,
     quality: int = QUALITY,
     record_size: int = RECORD,
+    preprocessing: str = PAPER,
     validation_share: float | None = None,
     validation_seed: int = 0,
     validation_only: bool = False,
@@ -27,9 +30,9 @@ def make_folder_spec(
 
     Looks at the names and sizes of files, and at the first bytes of those whose extension says nothing; reads no image.
     The classes are the folders in train/, in sorted order. The records are to be JPEGs of `quality` 1..100,
-    `record_size` pixels wide and high. `validation_share` of each class of a training split without a validation split
-    is drawn for one, by `validation_seed`; with `validation_only` there is no training split, and the classes are those
-    of validation.
+    `record_size` pixels wide and high, made by `preprocessing`. `validation_share` of each class of a training split
+    without a validation split is drawn for one, by `validation_seed`; with `validation_only` there is no training
+    split, and the classes are those of validation.
     """
     root = pathlib.Path(images)
     if not root.is_dir():
@@ -59,20 +62,21 @@ def make_folder_spec(
             example = Example(key, label_of[class_name], str(path))
             examples[split].append(example)
             facts.append((split, key, example.label, status.st_size, status.st_mtime_ns))
+    form: Any = {'record_size': record_size, 'preprocessing': preprocessing}
     return DatasetSpec(
         name=name,
         classes=tuple(classes),
         splits={split: ListedSplit(split, listed) for split, listed in examples.items()},
         folders={split: listing.show(found.folder) for split, found in splits.items()},
-        to_record=functools.partial(file_to_jpeg, quality=quality, record_size=record_size),
-        record_size=record_size,
-        recipe=hash_recipe('folder', name, quality, record_size, facts),
+        to_record=functools.partial(file_to_jpeg, quality=quality, **form),
+        **form,
+        recipe=hash_recipe('folder', name, quality, *form.values(), facts),
         unusable=tuple(f'{path}: {reason}' for path, reason in listing.unusable.items()),
         notes=(*layout.notes, *listing.notes, *notes),
         every_class=not validation_only,
     )
 
 
-def file_to_jpeg(path: str, quality: int, *, record_size: int = RECORD) -> bytes:
+def file_to_jpeg(path: str, quality: int, *, record_size: int = RECORD, preprocessing: str = PAPER) -> bytes:
     """Converts a file by `photo_to_jpeg`; one that cannot be read is unusable like any other."""
-    return photo_to_jpeg(read_photo(path), quality, record_size=record_size)
+    return photo_to_jpeg(read_photo(path), quality, record_size=record_size, preprocessing=preprocessing)

@@ -12,12 +12,13 @@ import os
 import pathlib
 import tarfile
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import tensorflow_datasets as tfds
 
 from alexnet_jax.data.photo import QUALITY, UnusableImage, check_file_size, photo_to_jpeg
 from alexnet_jax.data.preparing.dataset_spec import DatasetSpec, Example, hash_recipe
+from alexnet_jax.data.preprocessing import PAPER
 from alexnet_jax.data.statistics import RECORD
 from alexnet_jax.errors import InputError
 
@@ -60,12 +61,14 @@ class TarSplit:
                 index += 1
 
 
-def range_to_jpeg(file_range: FileRange, quality: int, *, record_size: int = RECORD) -> bytes:
+def range_to_jpeg(
+    file_range: FileRange, quality: int, *, record_size: int = RECORD, preprocessing: str = PAPER
+) -> bytes:
     """Converts a range of an archive by `photo_to_jpeg`."""
     data = os.pread(_open(file_range.path), check_file_size(file_range.size), file_range.start)
     if len(data) < file_range.size:
         raise UnusableImage('the archive ends within it')
-    return photo_to_jpeg(data, quality, record_size=record_size)
+    return photo_to_jpeg(data, quality, record_size=record_size, preprocessing=preprocessing)
 
 
 @functools.cache  # one for each archive and process, until the process ends
@@ -101,12 +104,13 @@ def make_imagenet_spec(
     name: str = 'imagenet2012',
     quality: int = QUALITY,
     record_size: int = RECORD,
+    preprocessing: str = PAPER,
     validation_only: bool = False,
 ) -> DatasetSpec:
     """Makes the spec of the dataset in `manual_dir`'s archives, official or a part of them in the same layout.
 
-    Reads no image. The records are to be JPEGs of `quality` 1..100, `record_size` pixels wide and high. With
-    `validation_only` the training archive is not needed and not read.
+    Reads no image. The records are to be JPEGs of `quality` 1..100, `record_size` pixels wide and high, made by
+    `preprocessing`. With `validation_only` the training archive is not needed and not read.
 
     Raises:
       InputError: an archive is missing, cut off, or not of the official layout, or its labels cannot be known.
@@ -129,13 +133,14 @@ def make_imagenet_spec(
     splits['validation'] = TarSplit(folder / VALIDATION, labels)
     sizes = {split.path: split.path.stat().st_size for split in splits.values()}
     files = [(path.name, size, path.stat().st_mtime_ns) for path, size in sizes.items()]
+    form: Any = {'record_size': record_size, 'preprocessing': preprocessing}
     return DatasetSpec(
         name=name,
         classes=tuple(classes),
         splits=splits,
-        to_record=functools.partial(range_to_jpeg, quality=quality, record_size=record_size),
-        record_size=record_size,
-        recipe=hash_recipe('imagenet', name, quality, record_size, files),
+        to_record=functools.partial(range_to_jpeg, quality=quality, **form),
+        **form,
+        recipe=hash_recipe('imagenet', name, quality, *form.values(), files),
         notes=tuple(
             f'{path} has {size:,} bytes, the official archive {OFFICIAL_BYTES[path.name]:,}: a part of ImageNet'
             for path, size in sizes.items()

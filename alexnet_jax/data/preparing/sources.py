@@ -9,6 +9,7 @@ from typing import Any
 from alexnet_jax.data.photo import QUALITY
 from alexnet_jax.data.preparing import folder, imagenet, tfds
 from alexnet_jax.data.preparing.dataset_spec import DatasetSpec
+from alexnet_jax.data.preprocessing import PAPER
 from alexnet_jax.data.statistics import RECORD
 from alexnet_jax.errors import InputError
 
@@ -24,6 +25,7 @@ class SourceArgs:
     manual_dir: str | os.PathLike[str] | None = None
     quality: int = QUALITY
     size: int = RECORD
+    preprocessing: str = PAPER
     keep_originals: bool = False
     validation_share: float | None = None
     validation_seed: int = 0
@@ -55,6 +57,7 @@ def make_spec(args: SourceArgs, *, make: bool = True) -> DatasetSpec:
     """
     dataset = args.dataset
     form: dict[str, Any] = {'name': get_dataset_name(args), 'quality': args.quality, 'record_size': args.size}
+    form['preprocessing'] = args.preprocessing
     if args.keep_originals and dataset in (None, 'demo'):
         raise InputError('--keep_originals is for TFDS datasets: a folder and demo must be prepared')
     if args.images is None and args.validation_share is not None:
@@ -68,6 +71,8 @@ def make_spec(args: SourceArgs, *, make: bool = True) -> DatasetSpec:
     if dataset == 'demo':
         if args.size != RECORD:
             raise InputError(f'--dataset=demo is drawn at {RECORD}x{RECORD}: leave --size out')
+        if args.preprocessing != PAPER:
+            raise InputError('--dataset=demo is drawn as squares: leave --preprocessing out')
         from alexnet_jax.data.preparing import demo  # here, because only this renders
 
         return demo.make_demo_spec()

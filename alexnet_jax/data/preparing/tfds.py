@@ -13,6 +13,7 @@ import tensorflow_datasets as tfds
 
 from alexnet_jax.data.photo import photo_to_jpeg, square_image
 from alexnet_jax.data.preparing.dataset_spec import DatasetSpec, Example, get_hashed_order, hash_recipe
+from alexnet_jax.data.preprocessing import PAPER
 from alexnet_jax.errors import InputError
 
 PACKAGE = 'tensorflow-cpu' if platform.machine() == 'x86_64' else 'tensorflow'  # the former has no wheels for ARM
@@ -66,12 +67,20 @@ def has_random_access(builder: Any) -> bool:
 
 
 def make_tfds_spec(
-    builder: Any, *, dataset: str, name: str, quality: int, record_size: int, keep_originals: bool
+    builder: Any,
+    *,
+    dataset: str,
+    name: str,
+    quality: int,
+    record_size: int,
+    keep_originals: bool,
+    preprocessing: str = PAPER,
 ) -> DatasetSpec:
     """Makes the spec of a prepared TFDS dataset; 'validation' is its validation split, or else its test split.
 
-    The records are to be JPEGs of `quality` 1..100, `record_size` pixels wide and high. With `keep_originals` they stay
-    where they are, and training makes squares of that size: only statistics are wanted, and which are unusable.
+    The records are to be JPEGs of `quality` 1..100, `record_size` pixels wide and high, made by `preprocessing`. With
+    `keep_originals` they stay where they are, and training makes squares of that size: only statistics are wanted, and
+    which are unusable.
 
     Raises:
       InputError: not images with labels, no validation or test split; `dataset` is what the message calls it.
@@ -84,23 +93,24 @@ def make_tfds_spec(
             f'{dataset} is not image classification: it needs features image (Image) and label (ClassLabel)'
         )
     splits, notes = _choose_splits(dataset, builder)
-    to_record: Any = functools.partial(photo_to_jpeg, quality=quality, record_size=record_size)
+    form: Any = {'record_size': record_size, 'preprocessing': preprocessing}
+    to_record: Any = functools.partial(photo_to_jpeg, quality=quality, **form)
     decode, originals = simplejpeg.decode_jpeg, None
     if keep_originals:
         if not has_random_access(builder):
             stored = info.file_format.value
             raise InputError(f'{directory} is stored as {stored}, which cannot be read by index: prepare it')
         originals = (directory, {own: split.name for own, split in splits.items()})
-        to_record, decode = bytes, functools.partial(square_image, record_size=record_size)
+        to_record, decode = bytes, functools.partial(square_image, **form)
     sizes = [(split, stored.num_examples, stored.num_bytes) for split, stored in info.splits.items()]
-    facts = (name, quality, record_size, keep_originals, info.full_name, directory, sizes)
+    facts = (name, quality, *form.values(), keep_originals, info.full_name, directory, sizes)
     return DatasetSpec(
         name=name,
         classes=tuple(label.names),
         splits=splits,
         to_record=to_record,
         decode=decode,
-        record_size=record_size,
+        **form,
         originals=originals,
         recipe=hash_recipe('tfds', *facts),
         notes=tuple(notes),

@@ -279,10 +279,11 @@ def _write_statistics(data: pathlib.Path, spec: DatasetSpec, shards: Shards) -> 
         class_counts=statistics.class_counts,
     )
     if spec.originals is None:
-        return write_dataset_manifest(data, statistics_of=spec.statistics_split)
+        return write_dataset_manifest(data, statistics_of=spec.statistics_split, preprocessing=spec.preprocessing)
     directory, names = spec.originals
     splits = {}
     for split, state in shards.splits.items():
         excluded = sorted(int(key) for key, _ in state.unusable)
         splits[split] = {'name': names[split], 'records': state.seen, 'excluded': excluded}
-    return write_dataset_manifest(data, originals={'directory': directory, 'splits': splits})
+    originals = {'directory': directory, 'splits': splits}
+    return write_dataset_manifest(data, originals=originals, preprocessing=spec.preprocessing)
