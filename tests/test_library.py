@@ -1,5 +1,6 @@
 """The package's exports and a loaded network, against the plain network, the commands and the README's own words."""
 
+import dataclasses
 import json
 import os
 import pathlib
@@ -16,12 +17,14 @@ import oracle
 import pytest
 from PIL import Image
 from random_networks import CLASSES, network_of, save_run, slow_probabilities
+from weights.networks import network as make_network
 
 import alexnet_jax
 from alexnet_jax.data.photo import square_image
 from alexnet_jax.errors import InputError
 from alexnet_jax.evaluation import extract_features, predict_photos
 from alexnet_jax.evaluation.open_networks import NetworkArgs
+from alexnet_jax.library import TrainedNetwork
 from alexnet_jax.weights.safetensors_file import save_safetensors
 
 
@@ -259,3 +262,22 @@ def test_logits_refuse_other_images(net, images, message):
 def test_features_refuse_an_unknown_layer(net, crops):
     with pytest.raises(InputError, match=r"no layer 'pool5': give one of conv1, conv2, .*fc8, or a stage of \.layers"):
         net.features(crops, 'pool5')
+
+
+def test_trained_network_of_caffe_subtracts_the_mean_behind_each_view():
+    """As if the mean had been subtracted from whole records before they were cut and mirrored."""
+    random = np.random.default_rng(5)
+    mean = random.uniform(60, 160, (256, 256, 3)).astype(np.float32)
+    images = random.integers(0, 256, (2, 256, 256, 3)).astype(np.float32)
+    saved = dataclasses.replace(make_network('caffenet', width=1 / 64, scale=2), about={})
+    saved.params['fc8']['kernel'] /= 500  # no probability is 0 or 1
+    ours, plain = (TrainedNetwork(dataclasses.replace(saved, mean_image=image)) for image in (mean, 0 * mean))
+    for protocol in ('centre', 'ten_view'):
+        found, expected = ours.predict(images, protocol=protocol), plain.predict(images - mean, protocol=protocol)
+        for one, other in zip(found, expected, strict=True):
+            assert [name for name, _ in one] == [name for name, _ in other]
+            assert [value for _, value in one] == pytest.approx([value for _, value in other], rel=1e-4)
+    np.testing.assert_allclose(ours.logits(images[:, 14:241, 14:241]), ours.logits(images), rtol=1e-5)
+    centre = images[:, 14:241, 14:241] - mean[14:241, 14:241]
+    np.testing.assert_allclose(ours.logits(images), plain.logits(centre), rtol=1e-3, atol=1e-4)
+    assert ours.predict(images, protocol='centre') != ours.predict(images)

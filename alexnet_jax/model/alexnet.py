@@ -158,7 +158,7 @@ class AlexNet(nn.Module):
         kernel, bias = self._parameters(layer, (x.shape[-1], self.num_classes))
         with jax.named_scope(layer.name):
             logits = self.combine(ops.matmul_wide(x, kernel))
-            return ops.add_bias(logits, bias.astype(logits.dtype))
+            return self.operations.add_bias(logits, bias.astype(logits.dtype))
 
     def _operate(self, operation: Operation, x: Array) -> Array:
         match operation:
