@@ -71,6 +71,7 @@ def iter_features(
     `stage` is one of model.alexnet.list_stages, `progress` is told how many images are done; the rest, and what is
     raised, as of `open_networks.make_predictor`.
     """
+    network.check_trained(stage.split('/')[0])
     params, mean_image = place_network(network, mesh, batch_size=batch_size)
     program = _make_features(network, mesh, stage)
     done, decode = 0, get_crop_decoder(records)

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from alexnet_jax.errors import InputError
 from alexnet_jax.model.ablations import ablate
 from alexnet_jax.model.spec import Variant
 from alexnet_jax.model.zoo import NETWORKS
@@ -34,6 +35,7 @@ class Network:
       classes: names, in the order of the outputs.
       source: where it came from, for people: 'runs/NAME, step 625'.
       about: what else is known, such as {'step', 'params_sha256', 'config'} of a run; {} of weights from elsewhere.
+      untrained: the layers whose weights are missing: zeros stand in their place, and nothing is computed with them.
     """
 
     name: NetworkName
@@ -42,8 +44,20 @@ class Network:
     classes: tuple[str, ...]
     source: str
     about: dict[str, Any] = dataclasses.field(default_factory=dict)
+    untrained: tuple[str, ...] = ()
 
     @property
     def variant(self) -> Variant:
         """The network as data, at its width."""
         return self.name.build()
+
+    def check_trained(self, layer: str | None = None) -> None:
+        """Checks that all layers up to `layer`, None: all, have weights; `InputError` where one has not."""
+        names = [one.name for one in self.variant.layers]
+        needed = names if layer is None else names[: names.index(layer) + 1]
+        if missing := [name for name in needed if name in self.untrained]:
+            last = next(name for name in reversed(names) if name not in self.untrained)
+            raise InputError(
+                f'{self.source} has no {missing[0]}: its layers up to {last} give features, and a classifier is '
+                f'trained on them with --config.init_from={self.source}'
+            )
