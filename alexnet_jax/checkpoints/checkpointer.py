@@ -14,7 +14,6 @@ from collections.abc import Callable, Iterator
 from typing import Any, Self
 
 import jax
-import numpy as np
 import optax
 
 from alexnet_jax.checkpoints.hashes import list_shapes
@@ -23,7 +22,6 @@ from alexnet_jax.checkpoints.orbax_io import TEMPORARY, AsyncWriter, read_arrays
 from alexnet_jax.console import info
 from alexnet_jax.distributed.hosts import allgather_str, sync_hosts
 from alexnet_jax.errors import InputError, get_first_line
-from alexnet_jax.training.build import Run
 from alexnet_jax.training.schedule import Plateau
 from alexnet_jax.training.state import TrainState
 
@@ -281,20 +279,3 @@ def _make_tree(state: TrainState) -> dict[str, Any]:
         'plateau': vars(state.plateau),
         'mean_image': state.mean_image,
     }
-
-
-def restore_or_init(run: Run, mean_image: np.ndarray, checkpointer: Checkpointer) -> tuple[TrainState, int, bool]:
-    """Restores the newest whole checkpoint's state, or creates the one before the first update.
-
-    A fresh state gets `mean_image`, float32 (input_size, input_size, 3), 0..255.
-
-    Returns:
-      (the state, its data order, see `Manifest`, whether it was tested).
-
-    Raises:
-      InputError: there are checkpoints, and all are damaged; they are set aside now.
-    """
-    if found := checkpointer.restore_newest(run.abstract_state()):
-        state, manifest = found
-        return state, manifest.data_order, manifest.tested
-    return run.create_state(mean_image), 0, True

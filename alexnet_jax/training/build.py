@@ -2,6 +2,8 @@
 
 import dataclasses
 import math
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 import jax.numpy as jnp
@@ -10,14 +12,16 @@ import optax
 from jax.sharding import Mesh
 from jax.typing import DTypeLike
 
+from alexnet_jax.model.ablations import TRAINING_ONLY
 from alexnet_jax.model.network import NetworkName
 from alexnet_jax.model.spec import Variant
 from alexnet_jax.model.zoo import NETWORKS
 from alexnet_jax.sharding.mesh import make_mesh
-from alexnet_jax.training.config import MAX_STEPS, ONE_WEIRD_TRICK, Config
+from alexnet_jax.training.config import ONE_WEIRD_TRICK, Config
+from alexnet_jax.training.config_rules import MAX_STEPS
 from alexnet_jax.training.optimizer import paper_sgd
 from alexnet_jax.training.schedule import LayerLRMultiplier, Schedule, fixed_drops, on_plateau
-from alexnet_jax.training.state import TrainState, abstract_state, create_state
+from alexnet_jax.training.state import TrainState, abstract_state, create_state, replace_layers
 from alexnet_jax.training.step import make_train_step
 
 
@@ -72,10 +76,16 @@ class Run:
         """Tells whether the checkpoint after `step` stays for good."""
         return self.keep_every > 0 and step % self.keep_every == 0
 
-    def create_state(self, mean_image: np.ndarray) -> TrainState:
-        """Creates the state before the first update; `mean_image` is float32 (input_size, input_size, 3), 0..255."""
+    def create_state(self, mean_image: np.ndarray, layers: Mapping[str, Any] = MappingProxyType({})) -> TrainState:
+        """Creates the state before the first update.
+
+        Args:
+          mean_image: float32 (input_size, input_size, 3), 0..255.
+          layers: {layer: {'kernel', 'bias'}}, host arrays in place of those layers' initial weights.
+        """
         parts = (self.variant, self.optimizer, self.mesh)
-        return create_state(*parts, num_classes=self.num_classes, mean_image=mean_image, seed=self.config.seed)
+        state = create_state(*parts, num_classes=self.num_classes, mean_image=mean_image, seed=self.config.seed)
+        return replace_layers(state, self.mesh, layers)
 
     def abstract_state(self) -> TrainState:
         """Gives the state's shapes, dtypes and shardings as jax.ShapeDtypeStruct, without computing it."""
@@ -123,6 +133,11 @@ def make_variant(config: Config) -> Variant:
     variant = NetworkName(config.variant, config.width, without).build()
     changes = {key: getattr(config, key) for key in ('images_per_crop', 'crops') if getattr(config, key) is not None}
     return dataclasses.replace(variant, **changes)
+
+
+def get_network_name(config: Config) -> NetworkName:
+    """Gets the name of a config's network, whatever its training leaves out besides."""
+    return NetworkName(config.variant, config.width, tuple(sorted({*config.without} - TRAINING_ONLY)))
 
 
 def make_config_mesh(config: Config) -> Mesh:

