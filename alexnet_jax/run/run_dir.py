@@ -26,8 +26,12 @@ from alexnet_jax.training.config import DEMO, KEYS
 IDENTITY = ('variant', 'width', 'dataset', 'seed', 'batch_size')  # and what follows from them and `without`
 # What runs of earlier versions do not say, and did.
 INITIAL: dict[str, Any] = {key: KEYS[key].default for key in ('init_from', 'init_step', 'init_mean', 'classes')}
-IDENTITY_BEFORE: dict[str, Any] = {'images_per_crop': 1, 'crops': None, 'without': [], **INITIAL}
-SETTINGS_BEFORE: dict[str, Any] = {'without': [], 'tracking': '', 'keep_every_epochs': 0, **INITIAL}
+IDENTITY_BEFORE: dict[str, Any] = {'images_per_crop': 1, 'crops': None, 'without': [], 'rate_factors': {}, **INITIAL}
+SETTINGS_BEFORE: dict[str, Any] = {'without': [], 'tracking': '', 'keep_every_epochs': 0, **INITIAL} | {
+    'warmup_epochs': 0.0,
+    'frozen': [],
+    'rate_factors': {},
+}
 LOCK = '.run.lock'
 PACKAGES = ('jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'grain', 'tensorflow-datasets', 'numpy')
 # Runs a verb in a process that a terminal's Ctrl-C ends, as it does this one, but without a word of its own.
@@ -157,6 +161,7 @@ def _make_identity(run: Run, dataset: Dataset) -> dict[str, Any]:
         'lighting': variant.lighting.strength > 0,
         'crops': variant.crops,
         'images_per_crop': variant.images_per_crop,
+        'rate_factors': run.rate_factors,
         'without': sorted({*run.config.without} - {'lighting', 'crops'}),  # which the two above are
         'dataset_fingerprint': dataset.fingerprint,
     }

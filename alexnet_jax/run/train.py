@@ -122,7 +122,11 @@ def train_run(
     """
     config, silent = run.config, jax.process_index() > 0
     with Checkpointer(
-        workdir, keep=config.keep_checkpoints, is_permanent=run.is_permanent, on_failed_save=config.on_failed_save
+        workdir,
+        keep=config.keep_checkpoints,
+        is_permanent=run.is_permanent,
+        on_failed_save=config.on_failed_save,
+        rate_factors=run.rate_factors,
     ) as checkpointer:
         restore = functools.partial(restore_or_create, run, lambda: create_state(run, dataset, initial), checkpointer)
         state, data_order, tested = restore()

@@ -20,10 +20,12 @@ from alexnet_jax.model.zoo import NETWORKS
 from alexnet_jax.training.config_rules import (
     FLAG,
     FRACTION,
+    LAYERS,
     MAX_STEPS,
     POSITIVE,
     Rule,
-    are_parts,
+    are_factors,
+    are_names,
     is_epochs,
     is_real,
     is_sequence,
@@ -65,7 +67,7 @@ class Config:
     )
     without: tuple[str, ...] = _key(
         (),
-        Rule(f'names, each once, out of {", ".join(ABLATIONS)}', are_parts),
+        Rule(f'names, each once, out of {", ".join(ABLATIONS)}', lambda value: are_names(value, ABLATIONS)),
         'parts to take away, --config.without=norm,overlap: model/ablations.py',
     )
     # The data
@@ -174,6 +176,21 @@ class Config:
     clip_norm: float | None = _key(
         None, POSITIVE, "gradients' norm is scaled down to this; None: never", optional=float
     )
+    warmup_epochs: float = _key(
+        0.0,
+        Rule('at least 0 and below 2**31', lambda value: is_real(value) and (value == 0 or is_epochs(value))),
+        'in which the rate grows, step by step, to what the schedule says; 0: none',
+    )
+    frozen: tuple[str, ...] = _key(
+        (),
+        Rule(f'layers, each once, out of {", ".join(LAYERS)}', lambda value: are_names(value, LAYERS)),
+        'layers that stay as they are, --config.frozen=conv1,conv2: no gradient, no momentum',
+    )
+    rate_factors: tuple[tuple[str, float], ...] = _key(
+        (),
+        Rule(f'above 0 and finite (in float32), for layers out of {", ".join(LAYERS)}', are_factors),
+        'multiples of the rate of a layer, weights and biases: --config.rate_factors.fc8=10.0',
+    )
     # Watching and keeping
     evaluate_every: int = _key(0, whole_number(0), 'steps between validations; 0: once an epoch')
     checkpoint_every: int = _key(0, whole_number(0), 'steps between checkpoints; 0: once an epoch')
@@ -225,10 +242,12 @@ class Config:
 
     def to_json(self) -> dict[str, Any]:
         """Returns {key: value} as JSON has it, for config.json."""
-        return {key: list(value) if isinstance(value, tuple) else value for key, value in vars(self).items()}
+        values = {key: list(value) if isinstance(value, tuple) else value for key, value in vars(self).items()}
+        return values | {'rate_factors': dict(self.rate_factors)}
 
 
 KEYS = {field.name: field for field in dataclasses.fields(Config)}
+_TABLES = {'rate_factors': dict.fromkeys(LAYERS, 1.0)}  # a config has all entries, so that a flag can set each
 # Minutes instead of days. The paper's initial weights would spend them near ln(10), as on ImageNet in the first epochs;
 # the released ones, with stronger deep layers, leave it after about 100 steps. 32 images that share a crop would be all
 # of a step; of the original's 128 they were a quarter.
@@ -249,7 +268,7 @@ def make_config(
     config = ml_collections.ConfigDict()
     for key, field in KEYS.items():
         optional = field.metadata['optional']
-        config[key] = config_dict.placeholder(optional) if optional else field.default
+        config[key] = config_dict.placeholder(optional) if optional else _TABLES.get(key, field.default)
     config.update(dataset=dataset or DEMO, parallelism=parallelism, mesh=mesh)
     if config.dataset == DEMO:
         config.update(_DEMO_RECIPE)

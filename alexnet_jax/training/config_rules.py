@@ -1,11 +1,15 @@
 """What a value of the config may be: a rule for each kind of key."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any, NamedTuple
 
-from alexnet_jax.model.ablations import ABLATIONS
+from ml_collections import ConfigDict
+
+from alexnet_jax.model.zoo import NETWORKS
 
 MAX_STEPS = 2**31 - 1  # the step counter is an int32, and no other whole number here needs more
+# Those of all networks, in order: conv1, ..., fc8.
+LAYERS = tuple(sorted({layer.name for network in NETWORKS.values() for layer in network.layers}))
 # The update computes in float32: what is not finite there, or is rounded to another bound, is refused.
 _SMALLEST = 2.0**-126  # of its normal numbers; devices take smaller ones for 0
 _ONE = 1 - 2.0**-25  # what it rounds to 1
@@ -24,9 +28,9 @@ def is_sequence(value: Any) -> bool:
     return isinstance(value, tuple | list)
 
 
-def split_parts(without: Any) -> list[str]:
-    """Splits the entries of a value of `without`: --config.without=a,b comes as ('a,b',)."""
-    return [name for entry in without for name in entry.split(',')]
+def split_names(value: Any) -> list[str]:
+    """Splits the entries of a value that names things: --config.without=a,b comes as ('a,b',)."""
+    return [name for entry in value for name in entry.split(',')]
 
 
 def is_real(value: Any) -> bool:
@@ -44,12 +48,22 @@ def is_epochs(value: Any) -> bool:
     return is_real(value) and 0 < value <= MAX_STEPS
 
 
-def are_parts(value: Any) -> bool:
-    """Tells whether `value` names ablations, each once."""
+def are_names(value: Any, known: Collection[str]) -> bool:
+    """Tells whether `value` names some of `known`, each once; an entry is a name, or several with commas between."""
     if not is_sequence(value) or not all(isinstance(entry, str) for entry in value):
         return False
-    parts = split_parts(value)
-    return set(parts) <= set(ABLATIONS) and len(set(parts)) == len(parts)
+    names = split_names(value)
+    return set(names) <= set(known) and len(set(names)) == len(names)
+
+
+def is_factor(layer: Any, value: Any) -> bool:
+    """Tells whether `layer` is one of LAYERS, and `value` may multiply its rate."""
+    return layer in LAYERS and POSITIVE.holds(value)
+
+
+def are_factors(value: Any) -> bool:
+    """Tells whether `value` is a table of layers and factors."""
+    return isinstance(value, ConfigDict) and all(is_factor(layer, factor) for layer, factor in value.items())
 
 
 def whole_number(least: int) -> Rule:

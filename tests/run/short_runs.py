@@ -20,7 +20,7 @@ from alexnet_jax.training.schedule import fixed_drops
 # The settings that the programs are made of, besides the network and the mesh.
 IN_PROGRAM = (
     *('seed', 'batch_size', 'precision', 'clip_norm', 'momentum', 'weight_decay'),
-    *('initial_learning_rate', 'schedule', 'drop_factor'),
+    *('initial_learning_rate', 'schedule', 'drop_factor', 'frozen', 'rate_factors'),
 )
 _MADE = {}  # by what it is made of: compiled steps, first states, evaluators
 
@@ -48,7 +48,8 @@ class SharedRun(Run):
         create = super().create_state
         if layers:
             return create(mean_image, layers)
-        state = _once(lambda: create(mean_image), 'state', self.variant, self.mesh, self.config.seed, mean_image.sum())
+        own = (self.variant, self.mesh, self.config.seed, self.config.frozen, mean_image.sum())
+        state = _once(lambda: create(mean_image), 'state', *own)
         return jax.tree.map(jnp.copy, state)  # a step uses up the state
 
     def make_train_step(self):
@@ -67,7 +68,8 @@ class SharedRun(Run):
 
     def _parts(self):
         settings = [getattr(self.config, key) for key in IN_PROGRAM]
-        return self.variant, self.mesh, self.num_classes, self.drop_steps, settings, self.spoilt == ('all',)
+        steps = (self.drop_steps, self.warmup_steps)
+        return self.variant, self.mesh, self.num_classes, steps, settings, self.spoilt == ('all',)
 
 
 class Update:

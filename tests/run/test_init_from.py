@@ -14,6 +14,7 @@ from weights.foreign import torchvision_tensors, write_torch_file
 from weights.test_torch_file import build, items
 
 from alexnet_jax.checkpoints.inspect import find_best_step
+from alexnet_jax.checkpoints.load import load_network
 from alexnet_jax.errors import InputError
 from alexnet_jax.run.init_from import create_state, load_initial_weights
 from alexnet_jax.weights.safetensors_file import save_safetensors
@@ -182,6 +183,30 @@ def test_train_from_a_run_of_another_mesh_is_resumed_bit_for_bit(tiny, tiny_dir,
     assert resumed['params_sha256'] == whole['params_sha256']
     fresh = short_runs.train(tiny, tmp_path / 'fresh', steps=3, **values | {'init_from': ''})
     assert fresh['params_sha256'] != whole['params_sha256']
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('mesh', [(1, 2), (2, 2), pytest.param((1, 1), marks=pytest.mark.repeats)], ids=str)
+def test_train_with_frozen_layers_is_resumed_bit_for_bit_and_moves_the_others_alone(mesh, tiny, tmp_path):
+    """Frozen below and in the middle, a slow and a fast layer, warm-up over the seam."""
+    values = {'frozen': ('conv1', 'conv2', 'fc6'), 'rate_factors': {'conv5': 0.5, 'fc8': 4.0}, 'warmup_epochs': 0.8}
+    values |= {'mesh': mesh, 'evaluate_every': 2, 'checkpoint_every': 2, 'lighting': False}
+    whole = short_runs.train(tiny, tmp_path / 'whole', steps=3, **values)
+    short_runs.train(tiny, tmp_path / 'parts', steps=2, **values)
+    resumed = short_runs.train(tiny, tmp_path / 'parts', steps=3, **values)
+    assert resumed['params_sha256'] == whole['params_sha256']
+    before = short_runs.make_run(**values).create_state(np.zeros((224, 224, 3))).params
+    after = load_network(save_config(tmp_path / 'whole', values)).params
+    moved = {layer for layer, leaves in after.items() if (leaves['kernel'] != before[layer]['kernel']).any()}
+    assert moved == {'conv3', 'conv4', 'conv5', 'fc7', 'fc8'}
+    with pytest.raises(InputError, match=r'made with the rate factors .*: go on with the same'):
+        short_runs.train(tiny, tmp_path / 'parts', steps=4, **values | {'frozen': ('conv1', 'fc6')})
+
+
+def save_config(workdir, values):
+    """The run folder with its config.json, as `claim_run_dir` writes it."""
+    (workdir / 'config.json').write_text(json.dumps(short_runs.make_run(**values).config.to_json()))
+    return workdir
 
 
 @pytest.mark.slow
