@@ -1,8 +1,6 @@
 """Tests networks as the paper did: wires processes, mesh, networks, dataset and the folder of results."""
 
-import csv
 import dataclasses
-import io
 import pathlib
 import sys
 import tempfile
@@ -30,7 +28,7 @@ from alexnet_jax.evaluation.open_networks import (
 )
 from alexnet_jax.evaluation.references import select_references
 from alexnet_jax.evaluation.views import PROTOCOLS
-from alexnet_jax.files import write_file, write_json
+from alexnet_jax.files import format_csv, write_file, write_json
 from alexnet_jax.logs.progress import show_progress
 from alexnet_jax.model.network import Network
 from alexnet_jax.sharding.backend import prepare_backend
@@ -116,7 +114,7 @@ def evaluate_networks(
         except OSError as error:
             raise InputError(_REFUSED.format(output, error.strerror)) from error
         for name, rows in tables.items():
-            write_file(output / name, _format_csv(rows))
+            write_file(output / name, format_csv(rows))
         write_json(output / 'result.json', result)
         for line in list_remarks(networks, dataset):
             print(line, file=sys.stderr)
@@ -214,14 +212,6 @@ def _list_published(
         }
         for row in select_references(protocol, networks=variants, models=len(networks))
     ]
-
-
-def _format_csv(rows: Sequence[dict[str, Any]]) -> str:
-    text = io.StringIO()
-    writer = csv.DictWriter(text, rows[0], lineterminator='\n')
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue()
 
 
 def _format_tables(result: dict[str, Any]) -> str:
