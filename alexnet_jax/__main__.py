@@ -12,6 +12,7 @@ VERBS = {
     'evaluate': 'test a network under both protocols, beside the published errors',
     'predict': 'name the classes of photographs, and their nearest training images',
     'features': 'write what a layer makes of images to a file',
+    'probe': 'tell how well a simple classifier on the features of each layer knows a dataset',
     'report': 'write one HTML page about a run, or several compared',
     'doctor': 'find out why a run does not learn',
     'compare': 'say whether a training on ImageNet is on course',

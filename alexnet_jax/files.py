@@ -1,8 +1,10 @@
 """Files as a whole: written so that half of one never has its name, mapped, hashed, and locked between processes."""
 
 import contextlib
+import csv
 import fcntl
 import hashlib
+import io
 import json
 import math
 import mmap
@@ -10,7 +12,7 @@ import os
 import pathlib
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from typing import IO, Any, BinaryIO
 
 from alexnet_jax.console import info
@@ -106,6 +108,15 @@ def write_file(path: pathlib.Path, content: str | bytes, *, durable: bool = Fals
 def write_json(path: pathlib.Path, value: Any) -> None:
     """Writes `value` as JSON, whole or not at all; `InputError` where the disk does not take it."""
     write_file(path, json.dumps(value, indent=2) + '\n')
+
+
+def format_csv(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Formats rows, at least one, as CSV with a head."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, rows[0], lineterminator='\n')
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
 
 
 def map_file(path: pathlib.Path) -> memoryview:

@@ -23,6 +23,7 @@ from alexnet_jax.evaluation.predict_photos import MAX_BATCH, rank_classes
 from alexnet_jax.evaluation.views import PROTOCOLS, cut_view, get_views
 from alexnet_jax.model.alexnet import AlexNet, get_stage_shapes, list_stages
 from alexnet_jax.model.network import Network
+from alexnet_jax.weights.pretrained import IMAGENET_TRUNK
 
 Path = str | os.PathLike[str]
 Images = Array | np.ndarray
@@ -33,14 +34,14 @@ def load(path: Path, *, step: int | None = None) -> TrainedNetwork:
 
     Args:
       path: a run folder, such as 'runs/NAME', or a file of weights: what `alexnet convert` writes as safetensors or
-        ONNX, and the foreign files that `weights.open_weights.open_weights` knows.
+        ONNX, and the foreign files that `weights.open_weights.open_weights` knows; or 'imagenet_trunk'.
       step: which checkpoint of a run folder; None: the newest.
 
     Raises:
       InputError: `path` holds no network or no such checkpoint, is damaged, or is a file and `step` is given.
     """
     path = pathlib.Path(path)
-    if not path.exists():
+    if not path.exists() and str(path) != IMAGENET_TRUNK:
         raise InputError(f'{path} does not exist: give a run folder, such as runs/NAME, or a file of weights')
     if not path.is_dir():
         return TrainedNetwork(NetworkArgs(weights=(str(path),), step=step).open_one())
@@ -173,6 +174,7 @@ class TrainedNetwork:
         return np.asarray(sum(jax.nn.softmax(self._compute_rows(batch, view, last)) for view in views) / len(views))
 
     def _compute_rows(self, batch: Array, view: tuple[int, int, bool], stage: str) -> Array:
+        self.network.check_trained(stage.split('/')[0])
         size, place = self._variant.input_size, [*map(jnp.int32, view)]
         if batch.shape[1] == self._variant.record_size:
             mean = cut_mean(self._mean_image, jnp.stack(place)[None], size=size)

@@ -20,7 +20,7 @@ from alexnet_jax.training.config import KEYS
         ('epoch', 'epochs'),
         ('step', 'steps'),
         ('sheduel', None),  # two mistakes
-        ('warmup_epochs', None),
+        ('cooldown_epochs', None),
         ('min_drops', None),  # the opposite of max_drops
         ('min_non_finite', None),
         ('no_non_finite', None),

@@ -24,7 +24,7 @@ DECLARED = [Requirement(line) for lines in (PROJECT['dependencies'], *EXTRAS.val
 PACKAGE = pathlib.Path(alexnet_jax.__file__).parent
 TRACKIO = 'trackio'  # installed with --no-deps; pyproject.toml says why
 # Distributions that may not be installed here and are not called like their module.
-DISTRIBUTIONS = {'mlflow': ['mlflow-skinny'], 'tensorflow': ['tensorflow-cpu']}
+DISTRIBUTIONS = {'mlflow': ['mlflow-skinny'], 'tensorflow': ['tensorflow-cpu'], 'sklearn': ['scikit-learn']}
 
 
 PYTHONS = [f'3.{minor}' for minor in range(30) if f'3.{minor}.0' in SpecifierSet(PROJECT['requires-python'])]

@@ -104,6 +104,7 @@ def test_verbs_are_imported_by_the_dispatcher_only():
         ('tensorboardX', 'logs/writers.py'),
         *((tracker, 'logs/trackers.py') for tracker in TRACKING),
         ('optuna', 'sweep/search.py'),
+        ('sklearn', 'evaluation/probe_classifiers.py'),
         ('scipy', 'evaluation/predict_photos.py'),
     ],
 )
@@ -117,7 +118,7 @@ def importers(library):
 
 def test_pictures_are_drawn_in_few_files():
     names = [name for name in importers('matplotlib') if not name.startswith('report/')]
-    assert names == ['evaluation/figure_4.py', 'sweep/plot.py']
+    assert names == ['evaluation/figure_4.py', 'evaluation/probe_picture.py', 'sweep/plot.py']
 
 
 @pytest.mark.parametrize(

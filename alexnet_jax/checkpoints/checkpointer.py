@@ -10,11 +10,11 @@ import dataclasses
 import pathlib
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from types import MappingProxyType
 from typing import Any, Self
 
 import jax
-import numpy as np
 import optax
 
 from alexnet_jax.checkpoints.hashes import list_shapes
@@ -23,7 +23,6 @@ from alexnet_jax.checkpoints.orbax_io import TEMPORARY, AsyncWriter, read_arrays
 from alexnet_jax.console import info
 from alexnet_jax.distributed.hosts import allgather_str, sync_hosts
 from alexnet_jax.errors import InputError, get_first_line
-from alexnet_jax.training.build import Run
 from alexnet_jax.training.schedule import Plateau
 from alexnet_jax.training.state import TrainState
 
@@ -47,19 +46,21 @@ class Checkpointer:
         keep: int,
         is_permanent: Callable[[int], bool] = lambda step: False,
         on_failed_save: str = 'stop',
+        rate_factors: Mapping[str, float] = MappingProxyType({}),
     ) -> None:
         """Opens the checkpoints in `workdir`.
 
         Args:
           keep: how many of the latest checkpoints stay, besides the one with the lowest validation error.
           is_permanent: says of a step whether its checkpoint stays besides, for good.
+          rate_factors: of the run, see `Manifest`.
           on_failed_save: 'stop' has `save` and `wait` raise what the disk refuses; 'continue' has them warn.
         """
         self.info: Callable[[str], None] = info
         self._patient = on_failed_save == 'continue'
         self._workdir = workdir.resolve()
         self._folder = self._workdir / FOLDER
-        self._keep, self._is_permanent = keep, is_permanent
+        self._keep, self._is_permanent, self._rate_factors = keep, is_permanent, dict(rate_factors)
         if jax.process_index() == 0:
             self._folder.mkdir(parents=True, exist_ok=True)
         self._delete_leftovers()
@@ -138,7 +139,8 @@ class Checkpointer:
                 self._add_error(self._folder / str(step), top1_error)
             return
         permanent = self._is_permanent(step)
-        manifest = Manifest(step, time.time(), list_shapes(tree), {}, top1_error, tested, data_order, permanent)
+        about = (top1_error, tested, data_order, permanent, self._rate_factors)
+        manifest = Manifest(step, time.time(), list_shapes(tree), {}, *about)
         try:
             self._writer.begin(self._folder / str(step), tree, manifest)
         except Exception as error:  # as in `_finish`
@@ -196,9 +198,14 @@ class Checkpointer:
 
         Raises:
           DamagedError: it is not what was saved.
-          InputError: it belongs to another network.
+          InputError: it belongs to another network, or to a run in which other layers learn.
         """
         path, target = self._folder / str(manifest.step), _make_tree(like)
+        if manifest.rate_factors != self._rate_factors:
+            raise InputError(
+                f'checkpoint {path} was made with the rate factors {manifest.rate_factors} (0: frozen), and this run '
+                f'has {self._rate_factors}: go on with the same, or start another run with --config.init_from'
+            )
         wanted, found = list_shapes(target), manifest.shapes
         if found != wanted:
             other = next(name for name in found | wanted if found.get(name) != wanted.get(name))
@@ -281,20 +288,3 @@ def _make_tree(state: TrainState) -> dict[str, Any]:
         'plateau': vars(state.plateau),
         'mean_image': state.mean_image,
     }
-
-
-def restore_or_init(run: Run, mean_image: np.ndarray, checkpointer: Checkpointer) -> tuple[TrainState, int, bool]:
-    """Restores the newest whole checkpoint's state, or creates the one before the first update.
-
-    A fresh state gets `mean_image`, float32 (mean_size, mean_size, 3), 0..255.
-
-    Returns:
-      (the state, its data order, see `Manifest`, whether it was tested).
-
-    Raises:
-      InputError: there are checkpoints, and all are damaged; they are set aside now.
-    """
-    if found := checkpointer.restore_newest(run.abstract_state()):
-        state, manifest = found
-        return state, manifest.data_order, manifest.tested
-    return run.create_state(mean_image), 0, True

@@ -1,5 +1,6 @@
 """Looks at the checkpoints of a run folder without knowing its network: lists, verifies, exports."""
 
+import contextlib
 import json
 import pathlib
 import time
@@ -58,6 +59,16 @@ def find_checkpoint(workdir: pathlib.Path, step: int | None) -> pathlib.Path:
         have = ', '.join(map(str, steps)) or 'none'
         raise InputError(f'{workdir} has no checkpoint{asked}: it has {have}; --workdir is the folder of a run')
     return workdir / FOLDER / str(max(steps) if step is None else step)
+
+
+def find_best_step(workdir: pathlib.Path) -> int | None:
+    """Finds the checkpoint with the lowest validation error, the newest of several; None where none was tested."""
+    tested: dict[int, float] = {}
+    for step in list_steps(workdir):
+        with contextlib.suppress(DamagedError):
+            if (error := read_manifest(workdir / FOLDER / str(step)).top1_error) is not None:
+                tested[step] = error
+    return min(reversed(tested), key=tested.__getitem__, default=None)
 
 
 def export_npz(workdir: pathlib.Path, *, step: int | None, to: pathlib.Path) -> str:

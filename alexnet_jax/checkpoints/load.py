@@ -16,7 +16,8 @@ from alexnet_jax.data.preprocessing import PAPER, PREPROCESSINGS
 from alexnet_jax.errors import InputError
 from alexnet_jax.files import check_utf8
 from alexnet_jax.model.alexnet import get_parameter_shapes
-from alexnet_jax.model.network import Network, NetworkName, rename_earlier
+from alexnet_jax.model.network import Network, rename_earlier
+from alexnet_jax.training.build import get_network_name
 from alexnet_jax.training.config import Config, make_config
 from alexnet_jax.training.validation import validate_config
 
@@ -42,7 +43,7 @@ def load_network(workdir: pathlib.Path, *, step: int | None = None) -> Network:
             f'to one that is whole'
         ) from error
     params = jax.tree.map(np.asarray, tree['params'])
-    name = NetworkName(config.variant, config.width, tuple(sorted({*config.without} - {'lighting', 'crops', 'flips'})))
+    name = get_network_name(config)
     outputs = params['fc8']['bias'].size
     wanted = get_parameter_shapes(name.build(), num_classes=outputs)
     if jax.tree.map(np.shape, params) != jax.tree.map(np.shape, wanted):

@@ -31,6 +31,7 @@ class Manifest:
       tested: False where the run was told to stop before the test of this step; that may have come later.
       data_order: how often the run was rolled back; each time, its images come in another order.
       permanent: it stays, whatever comes after it.
+      rate_factors: {layer: multiple of the rate} of what made it, where that is not 1; 0 of a frozen layer.
     """
 
     step: int
@@ -41,6 +42,7 @@ class Manifest:
     tested: bool = True
     data_order: int = 0
     permanent: bool = False
+    rate_factors: dict[str, float] = dataclasses.field(default_factory=dict)
 
     def write(self, folder: pathlib.Path) -> None:
         """Writes JSON with a hash of all else in it to CHECKPOINT/hashes, `folder`; `InputError` where that fails."""

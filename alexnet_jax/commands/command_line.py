@@ -20,7 +20,7 @@ from alexnet_jax.console import suggest
 from alexnet_jax.errors import FAILED, InputError
 
 _OVERRIDE = re.compile(r'--?(no)?config\.')
-_PLAIN = re.compile(r'--?(?:no)?config\.([a-zA-Z_]\w*)(?:=.*)?', re.DOTALL | re.ASCII)
+_PLAIN = re.compile(r'--?(?:no)?config\.(?:rate_factors\.)?([a-zA-Z_]\w*)(?:=.*)?', re.DOTALL | re.ASCII)
 
 
 def run_command(module: ModuleType) -> None:
@@ -97,9 +97,13 @@ def parse_config_flags(argv: list[str]) -> list[str]:
         if not isinstance(error.args[0], KeyError):  # what ml_collections makes of a key that the config has not
             raise
         from alexnet_jax.training.config import KEYS
+        from alexnet_jax.training.config_rules import LAYERS
 
         key = error.args[0].args[0].splitlines()[0]  # behind it a name that is alike, of whatever meaning
-        sys.exit(f'error: unknown config key {key}: {suggest(key.strip(chr(39)), KEYS)}')
+        name = key.strip(chr(39))
+        if any(f'config.rate_factors.{name}' in argument for argument in argv):
+            sys.exit(f'error: config.rate_factors has no layer {key}: {suggest(name, LAYERS)}')
+        sys.exit(f'error: unknown config key {key}: {suggest(name, KEYS)}')
     except OSError as error:
         sys.exit(f'error: no such config file: {str(error).splitlines()[-1].strip()}')
     return argv[:1]

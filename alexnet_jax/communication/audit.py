@@ -20,6 +20,7 @@ from alexnet_jax.sharding.mesh import DATA, MODEL, REPLICATED, TOWER, batch_axes
 from alexnet_jax.training.build import Run, make_variant
 from alexnet_jax.training.config import Config
 from alexnet_jax.training.schedule import fixed_drops
+from alexnet_jax.training.state import select_learning
 from alexnet_jax.training.step import Batch, cross_entropy
 
 ISSUE = 'https://github.com/openxla/xla/issues/47945'
@@ -112,19 +113,20 @@ def _compile_automatic(run: Run) -> list[Message]:
     mesh, model = run.mesh, AlexNet(run.variant, run.num_classes, dtype=run.dtype)
     state = run.abstract_state()
 
-    def loss(params: Any, batch: Batch, mean_image: jax.Array) -> jax.Array:
+    def loss(learning: Any, params: Any, batch: Batch, mean_image: jax.Array) -> jax.Array:
         stream = DropoutStream(jax.random.key(0), jnp.arange(batch.labels.shape[0]), jnp.arange(2))
         mean = cut_mean(mean_image, batch.places, size=run.variant.input_size)
         images = normalise(batch.images, mean, lighting=batch.lighting)
-        return cross_entropy(model.apply({'params': params}, images, stream), batch.labels).mean()
+        return cross_entropy(model.apply({'params': params | learning}, images, stream), batch.labels).mean()
 
-    placed = shardings(mesh, parameter_specs(mesh, state.params))
+    learning = select_learning(state.params, run.config.frozen)
+    placed = shardings(mesh, parameter_specs(mesh, learning))
     gradients = jax.jit(
         jax.value_and_grad(loss),
         out_shardings=(shardings(mesh, REPLICATED), placed),
         compiler_options=compiler_options(mesh),
     )
-    compiled = gradients.lower(state.params, _abstract_run_batch(run), state.mean_image).compile()
+    compiled = gradients.lower(learning, state.params, _abstract_run_batch(run), state.mean_image).compile()
     return compiled_schedule(compiled.as_text(), mesh)
 
 
@@ -150,7 +152,7 @@ def schedule_table(
     exchanged = exchange_bytes(run.variant, mesh, **sizes)
     exchanges = expected_schedule(exchanged, mesh) if mesh.shape[second] > 1 else []
     formula = {(layer, direction, op): received for layer, direction, op, received in exchanges}
-    averaged = gradient_bytes(mesh, run.abstract_state().params)
+    averaged = gradient_bytes(mesh, select_learning(run.abstract_state().params, run.config.frozen))
     lines = [
         f'the training step on a {"x".join(map(str, mesh.devices.shape))} mesh (data x {second}), per device:',
         f'{"axis":12}{"at":8}{"direction":10}{"collective":16}{"received":>14}{"formula":>14}  shape',

@@ -9,7 +9,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from jax import Array
 
 from alexnet_jax.data.augment import cut_mean, normalise
@@ -22,7 +21,7 @@ from alexnet_jax.sharding.collectives import copy_to_towers
 from alexnet_jax.sharding.mesh import REPLICATED, batch_spec, parameter_specs, place_batch, replicate
 from alexnet_jax.training.build import Run
 from alexnet_jax.training.schedule import get_lr_multipliers
-from alexnet_jax.training.step import Batch, make_gradients, make_model, rates_at
+from alexnet_jax.training.step import Batch, apply_gradients, make_gradients, make_model, rates_at
 
 # Images that are passed through the network as in testing, before the steps and after them. Of fewer a unit that fires
 # for one image in twenty would often look dead.
@@ -119,9 +118,11 @@ def measure_network(
     frozen_layers: tuple[str, ...] = ()
     for number, batch in enumerate(itertools.islice(itertools.chain(first, batches), steps), start=1):
         key = jax.random.fold_in(jax.random.key(run.config.seed), state.step)
-        rates = rates_at(state.step, state.plateau, schedule=run.schedule, variant=run.variant)
+        timing: dict[str, Any] = {'schedule': run.schedule, 'variant': run.variant, 'warmup_steps': run.warmup_steps}
+        rates = rates_at(state.step, state.plateau, **timing)
         factors = get_lr_multipliers(run.lr_multipliers, state.step)
-        frozen_layers = tuple(layer for layer, factor in factors.items() if factor == 0)
+        stopped = [layer for layer, factor in factors.items() if factor == 0]
+        frozen_layers = tuple(dict.fromkeys([*run.config.frozen, *stopped]))
         state, row = instruments.step(state, _place(run, batch), key, rates, factors)
         recorded = instruments.recorder.flush()
         masks.append({name.split()[1]: values[0][0] for name, values in recorded.items() if name.startswith('masks ')})
@@ -155,19 +156,19 @@ def _make_step(run: Run, model: Any) -> Any:
     Key, rates and factors are arguments where training computes them, so that one program serves many snapshots.
     """
     options = {'dtype': run.dtype, 'clip_norm': run.config.clip_norm, 'model': model}
-    gradients = make_gradients(run.variant, run.mesh, num_classes=run.num_classes, **options)
+    options |= {'num_classes': run.num_classes, 'frozen_layers': run.config.frozen}
+    gradients = make_gradients(run.variant, run.mesh, **options)
 
     def norms(tree: Any) -> dict[str, Array]:
-        return {layer: jnp.linalg.norm(leaves['kernel'].astype(jnp.float32).ravel()) for layer, leaves in tree.items()}
+        found = {layer: jnp.linalg.norm(leaves['kernel'].astype(jnp.float32).ravel()) for layer, leaves in tree.items()}
+        return dict.fromkeys(run.config.frozen, jnp.float32(0)) | found
 
     def step(state: Any, batch: Batch, key: Array, rates: dict[str, Array], factors: dict[str, Array]) -> Any:
         (loss, error, *_), grads = gradients(state.params, batch, state.mean_image, key)
         given = rates | {'lr_multipliers': factors}
-        updates, opt_state = run.optimizer.update(grads, state.opt_state, state.params, **given)
-        params = optax.apply_updates(state.params, updates)
+        after, updates = apply_gradients(state, grads, run.optimizer, **given)
         row = {'gradient': norms(grads), 'update': norms(updates), 'weight': norms(state.params)}
-        state = dataclasses.replace(state, step=state.step + 1, params=params, opt_state=opt_state)
-        return state, row | {'loss': loss, 'error': error}
+        return after, row | {'loss': loss, 'error': error}
 
     return jax.jit(step, donate_argnums=0, compiler_options=compiler_options(run.mesh))
 

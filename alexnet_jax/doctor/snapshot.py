@@ -10,20 +10,20 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
-import numpy as np
 import optax
 
 from alexnet_jax.checkpoints.manifest import FOLDER, DamagedError, read_manifest
 from alexnet_jax.checkpoints.orbax_io import load_arrays
-from alexnet_jax.data.augment import centre_crop
 from alexnet_jax.data.dataset import Dataset
 from alexnet_jax.data.pipeline import HostBatch
 from alexnet_jax.errors import InputError
 from alexnet_jax.logs.writers import iter_metrics
 from alexnet_jax.run.batches import make_batches
+from alexnet_jax.run.init_from import create_state
 from alexnet_jax.sharding.mesh import make_mesh, parameter_specs, shardings
 from alexnet_jax.training.build import Run, build_run
-from alexnet_jax.training.config import MAX_STEPS, ONE_WEIRD_TRICK, Config
+from alexnet_jax.training.config import ONE_WEIRD_TRICK, Config
+from alexnet_jax.training.config_rules import MAX_STEPS
 from alexnet_jax.training.schedule import Plateau
 from alexnet_jax.training.state import TrainState
 
@@ -43,7 +43,7 @@ class Snapshot:
 def make_snapshot(config: Config, dataset: Dataset, *, name: str) -> Snapshot:
     """Makes a snapshot of what `config` would train, before its first step."""
     run = _build_replica(config, dataset)
-    return Snapshot(name, run, _create_state(run, dataset), make_batches(run, dataset).read_from)
+    return Snapshot(name, run, create_state(run, dataset), make_batches(run, dataset).read_from)
 
 
 def load_snapshot(workdir: pathlib.Path, config: Config, dataset: Dataset) -> Snapshot:
@@ -67,7 +67,7 @@ def load_snapshot(workdir: pathlib.Path, config: Config, dataset: Dataset) -> Sn
         if paths:
             remedy = 'diagnose its settings with --config=FILE'
             raise InputError(f'every checkpoint in {workdir / FOLDER} is damaged; {remedy}')
-        state, data_order = _create_state(run, dataset), 0
+        state, data_order = create_state(run, dataset), 0
         notes.append('it has no checkpoint yet: looked at before its first step')
     return Snapshot(
         name=str(workdir),
@@ -83,10 +83,6 @@ def _build_replica(config: Config, dataset: Dataset) -> Run:
     """Builds the config's run on one replica, which sees the whole batch."""
     mesh = make_mesh(1, config.mesh[1], one_weird_trick=config.parallelism == ONE_WEIRD_TRICK)
     return build_run(config, num_classes=len(dataset.classes), examples=dataset.examples('train'), mesh=mesh)
-
-
-def _create_state(run: Run, dataset: Dataset) -> TrainState:
-    return run.create_state(np.asarray(centre_crop(dataset.mean_image, run.variant.mean_size)))
 
 
 def _place_state(tree: dict[str, Any], run: Run, path: pathlib.Path) -> TrainState:

@@ -1,8 +1,6 @@
 """Tests networks as the paper did: wires processes, mesh, networks, dataset and the folder of results."""
 
-import csv
 import dataclasses
-import io
 import pathlib
 import sys
 import tempfile
@@ -31,7 +29,7 @@ from alexnet_jax.evaluation.open_networks import (
 )
 from alexnet_jax.evaluation.references import Reference, select_references
 from alexnet_jax.evaluation.views import PROTOCOLS
-from alexnet_jax.files import write_file, write_json
+from alexnet_jax.files import format_csv, write_file, write_json
 from alexnet_jax.logs.progress import show_progress
 from alexnet_jax.model.network import Network
 from alexnet_jax.model.zoo import NETWORKS
@@ -120,7 +118,7 @@ def evaluate_networks(
         except OSError as error:
             raise InputError(_REFUSED.format(output, error.strerror)) from error
         for name, rows in tables.items():
-            write_file(output / name, _format_csv(rows))
+            write_file(output / name, format_csv(rows))
         write_json(output / 'result.json', result)
         for line in (*list_remarks(networks, dataset), *_list_other_squares(networks, dataset, settings)):
             print(line, file=sys.stderr)
@@ -249,14 +247,6 @@ def _list_other_squares(networks: Sequence[Network], dataset: Dataset, settings:
             known, found = (f'{name} ({describe_preprocessing(name, dataset.record_size)})' for name in (own, tested))
             remarks.append(f'{network.source} was trained on squares made by {known}, and these are made by {found}')
     return remarks
-
-
-def _format_csv(rows: Sequence[dict[str, Any]]) -> str:
-    text = io.StringIO()
-    writer = csv.DictWriter(text, rows[0], lineterminator='\n')
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue()
 
 
 def _format_tables(result: dict[str, Any]) -> str:

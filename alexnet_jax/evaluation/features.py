@@ -5,7 +5,7 @@ where a network's dropout is the original's. One process; on a mesh with towers 
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -51,13 +51,18 @@ def format_stages(network: Network) -> str:
     return '\n'.join(lines)
 
 
-def compute_stage(model: AlexNet, params: Any, crops: Array, mean: Array, *, stage: str) -> Array:
-    """Computes a stage, (b, ...) in the model's dtype, of crops (b, size, size, 3), numeric, 0..255; traceable.
+def compute_stages(model: AlexNet, params: Any, crops: Array, mean: Array) -> dict[str, Array]:
+    """Computes all stages, (b, ...) in the model's dtype, of crops (b, size, size, 3), numeric, 0..255; traceable.
 
     `mean` is what `normalise` subtracts from them.
     """
     pixels = normalise(crops, mean, std=model.variant.pixel_std)
-    return model.apply({'params': params}, pixels, mutable=[INTERMEDIATES])[1][INTERMEDIATES][stage]
+    return model.apply({'params': params}, pixels, mutable=[INTERMEDIATES])[1][INTERMEDIATES]
+
+
+def compute_stage(model: AlexNet, params: Any, crops: Array, mean: Array, *, stage: str) -> Array:
+    """Computes one of `compute_stages`."""
+    return compute_stages(model, params, crops, mean)[stage]
 
 
 def iter_features(
@@ -74,33 +79,57 @@ def iter_features(
     `stage` is one of model.alexnet.list_stages, `progress` is told how many images are done; the rest, and what is
     raised, as of `open_networks.make_predictor`.
     """
+    options: dict[str, Any] = {'batch_size': batch_size, 'progress': progress}
+    for rows, labels in iter_stages(network, mesh, records, stages=(stage,), **options):
+        yield rows[stage], labels
+
+
+def iter_stages(
+    network: Network,
+    mesh: Mesh,
+    records: DataSource,
+    *,
+    stages: Sequence[str],
+    batch_size: int,
+    progress: Callable[[int], None] | None = None,
+) -> Iterator[tuple[dict[str, np.ndarray], np.ndarray]]:
+    """Yields batches as `iter_features` does, of several stages at once: {stage: float32 (b, ...)} and labels."""
+    for stage in stages:
+        network.check_trained(stage.split('/')[0])
     params, mean_image = place_network(network, mesh, batch_size=batch_size)
-    program = _make_features(network, mesh, stage)
+    program = _make_features(network, mesh, stages)
     done, decode = 0, get_crop_decoder(records)
     for batch in EvaluationBatches(records, batch_size, decode, record_size=network.variant.record_size).read():
         images = place_batch(mesh, batch.images)
-        rows = np.asarray(jax.device_get(program(params, images, mean_image)), np.float32)[batch.valid]
-        done += len(rows)
+        found = jax.device_get(program(params, images, mean_image))
+        rows = {stage: np.asarray(array, np.float32)[batch.valid] for stage, array in found.items()}
+        labels = batch.labels[batch.valid]
+        done += len(labels)
         if progress:
             progress(done)
-        yield rows, batch.labels[batch.valid]
+        yield rows, labels
 
 
-def _make_features(network: Network, mesh: Mesh, stage: str) -> Callable[..., Array]:
-    """Makes (params, records (b, h, w, 3), mean_image) -> (b, ...), jitted; what follows `stage` is not computed."""
+def _make_features(network: Network, mesh: Mesh, stages: Sequence[str]) -> Callable[..., dict[str, Array]]:
+    """Makes (params, records (b, h, w, 3), mean_image) -> {stage: (b, ...)}, jitted; nothing else is computed."""
     variant, classes = network.variant, len(network.classes)
     model = make_model(mesh, variant, num_classes=classes, dtype=get_dtype(network))
     (view,) = get_views('centre', variant.input_size, record=variant.record_size)
-    *places, _ = get_stage_shapes(variant, num_classes=classes)[stage]
+    shapes = get_stage_shapes(variant, num_classes=classes)
     rows = batch_spec(mesh)
-    # Each device of a pair has the channels of its tower, but for those that both compute.
-    last = () if stage.startswith('fc8/') else (*[None] * len(places), TOWER)
 
-    def device_features(params: Any, images: Array, mean_image: Array) -> Array:
+    def get_spec(stage: str) -> P:
+        # Each device of a pair has the channels of its tower, but for those that both compute.
+        last = () if stage.startswith('fc8/') else (*[None] * (len(shapes[stage]) - 1), TOWER)
+        return P(*rows, *last)
+
+    def device_features(params: Any, images: Array, mean_image: Array) -> dict[str, Array]:
         crops = cut_view(images, *map(jnp.int32, view), size=variant.input_size)
         mean = jnp.asarray(centre_crop(mean_image, variant.input_size))
-        return compute_stage(model, params, crops, mean, stage=stage)
+        found = compute_stages(model, params, crops, mean)
+        return {stage: found[stage] for stage in stages}
 
     specs = (parameter_specs(mesh, network.params), rows, REPLICATED)
-    program = jax.shard_map(device_features, mesh=mesh, in_specs=specs, out_specs=P(*rows, *last))
+    made = {stage: get_spec(stage) for stage in stages}
+    program = jax.shard_map(device_features, mesh=mesh, in_specs=specs, out_specs=made)
     return jax.jit(program, compiler_options=compiler_options(mesh))

@@ -14,7 +14,8 @@ from alexnet_jax.evaluation.references import load_references
 from alexnet_jax.evaluation.views import PROTOCOLS
 from alexnet_jax.logs.writers import iter_metrics
 from alexnet_jax.model.zoo import LOGS
-from alexnet_jax.training.config import MAX_STEPS, Config, make_config
+from alexnet_jax.training.config import Config, make_config
+from alexnet_jax.training.config_rules import MAX_STEPS
 
 IMAGENET = 'imagenet2012'
 EPOCH = 1_281_167  # training images of ILSVRC-2012

@@ -92,6 +92,7 @@ def make_predictor(network: Network, mesh: Mesh, records: DataSource, *, batch_s
     `batch_size` counts the images of all devices together. `InputError` as of `place_network`; predicting raises it
     where a record is damaged.
     """
+    network.check_trained()
     placed = place_network(network, mesh, batch_size=batch_size)
     options: dict[str, Any] = {'num_classes': len(network.classes), 'dtype': get_dtype(network)}
     evaluator = Evaluator(network.variant, mesh, records, batch_size=batch_size, **options)

@@ -104,6 +104,7 @@ ABLATIONS: dict[str, Callable[[Variant], Variant]] = {
     'conv3_exchange': _conv3_exchange,
     'exchange': _exchange,
 }
+TRAINING_ONLY = {'lighting', 'crops', 'flips'}  # leave the network as it is
 # Of these pairs the first takes away what the second would, so together they would be named for what they are not.
 CONTAINED = (
     ('norm', 'norm2'),

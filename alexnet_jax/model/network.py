@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from alexnet_jax.errors import InputError
 from alexnet_jax.model.ablations import ablate
 from alexnet_jax.model.cifar10 import RENAMED
 from alexnet_jax.model.spec import Variant
@@ -50,6 +51,7 @@ class Network:
       preprocessing: what the images that it was trained on were made squares by (data/preprocessing.py).
       source: where it came from, for people: 'runs/NAME, step 625'.
       about: what else is known, such as {'step', 'params_sha256', 'config'} of a run; {} of weights from elsewhere.
+      untrained: the layers whose weights are missing: zeros stand in their place, and nothing is computed with them.
     """
 
     name: NetworkName
@@ -59,6 +61,7 @@ class Network:
     source: str
     about: dict[str, Any] = dataclasses.field(default_factory=dict)
     preprocessing: str = 'paper'
+    untrained: tuple[str, ...] = ()
 
     @property
     def variant(self) -> Variant:
@@ -70,3 +73,14 @@ class Network:
         edge = (len(self.mean_image) - self.variant.input_size) // 2
         centre = slice(edge, edge + self.variant.input_size)
         return dataclasses.replace(self, mean_image=np.ascontiguousarray(self.mean_image[centre, centre]))
+
+    def check_trained(self, layer: str | None = None) -> None:
+        """Checks that all layers up to `layer`, None: all, have weights; `InputError` where one has not."""
+        names = [one.name for one in self.variant.layers]
+        needed = names if layer is None else names[: names.index(layer) + 1]
+        if missing := [name for name in needed if name in self.untrained]:
+            last = next(name for name in reversed(names) if name not in self.untrained)
+            raise InputError(
+                f'{self.source} has no {missing[0]}: its layers up to {last} give features, and a classifier is '
+                f'trained on them with --config.init_from={self.source}'
+            )

@@ -18,7 +18,8 @@ from alexnet_jax.model.alexnet import init_parameters
 from alexnet_jax.model.colour import tower_colours
 from alexnet_jax.model.network import Network
 from alexnet_jax.model.spec import LayerSize, get_layer_sizes
-from alexnet_jax.training.config import MAX_STEPS, Config
+from alexnet_jax.training.config import Config
+from alexnet_jax.training.config_rules import MAX_STEPS
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -21,13 +21,28 @@ from alexnet_jax.errors import InputError
 from alexnet_jax.files import HALF, hold_lock, is_litter, write_json
 from alexnet_jax.model.network import rename_earlier
 from alexnet_jax.training.build import Run
-from alexnet_jax.training.config import DEMO
+from alexnet_jax.training.config import DEMO, KEYS
 
 # What a run is: with another value of one of these its checkpoints mean nothing, or its batches are other batches.
 IDENTITY = ('variant', 'width', 'dataset', 'seed', 'batch_size')  # and what follows from them and `without`
 # What runs of earlier versions do not say, and did.
-IDENTITY_BEFORE: dict[str, Any] = {'images_per_crop': 1, 'crops': None, 'without': [], 'mean_at': 'centre'}
-SETTINGS_BEFORE: dict[str, Any] = {'without': [], 'tracking': '', 'keep_every_epochs': 0, 'mean_at': None}
+INITIAL: dict[str, Any] = {key: KEYS[key].default for key in ('init_from', 'init_step', 'init_mean', 'classes')}
+IDENTITY_BEFORE: dict[str, Any] = INITIAL | {
+    'images_per_crop': 1,
+    'crops': None,
+    'without': [],
+    'mean_at': 'centre',
+    'rate_factors': {},
+}
+SETTINGS_BEFORE: dict[str, Any] = INITIAL | {
+    'without': [],
+    'tracking': '',
+    'keep_every_epochs': 0,
+    'mean_at': None,
+    'warmup_epochs': 0.0,
+    'frozen': [],
+    'rate_factors': {},
+}
 LOCK = '.run.lock'
 PACKAGES = ('jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'grain', 'tensorflow-datasets', 'numpy')
 # Runs a verb in a process that a terminal's Ctrl-C ends, as it does this one, but without a word of its own.
@@ -107,8 +122,10 @@ def check_run_dir(workdir: pathlib.Path, run: Run, dataset: Dataset) -> None:
         )
 
 
-def claim_run_dir(workdir: pathlib.Path, run: Run, dataset: Dataset) -> None:
+def claim_run_dir(workdir: pathlib.Path, run: Run, dataset: Dataset, *, initial: dict[str, Any] | None = None) -> None:
     """Makes `workdir` this run's, or checks that it already is, and writes config.json and run.json to it.
+
+    `initial` is the report of the weights that it starts from; None: what run.json says of them already.
 
     Raises:
       InputError: the folder cannot be written, or as `check_run_dir`.
@@ -118,7 +135,10 @@ def claim_run_dir(workdir: pathlib.Path, run: Run, dataset: Dataset) -> None:
         check_run_dir(workdir, run, dataset)
         identity, path = _make_identity(run, dataset), workdir / 'run.json'
         data = {'classes': dataset.classes, 'preprocessing': dataset.preprocessing}
-        write_json(path, {'identity': identity, **data, **_circumstances(run.mesh)})
+        if initial is None and path.exists():
+            initial = json.loads(path.read_text()).get('init_from')
+        start = {} if initial is None else {'init_from': initial}
+        write_json(path, {'identity': identity, **data, **start, **_circumstances(run.mesh)})
         settings, path = run.config.to_json(), workdir / 'config.json'
         if path.exists():
             try:
@@ -154,11 +174,12 @@ def _describe_ways_on(workdir: pathlib.Path, before: dict[str, Any], identity: d
 
 def _make_identity(run: Run, dataset: Dataset) -> dict[str, Any]:
     variant = run.variant
-    return {key: getattr(run.config, key) for key in IDENTITY} | {
+    return {key: getattr(run.config, key) for key in (*IDENTITY, *INITIAL)} | {
         'lighting': variant.lighting.strength > 0,
         'crops': variant.crops,
         'images_per_crop': variant.images_per_crop,
         'mean_at': variant.mean_at,
+        'rate_factors': run.rate_factors,
         'without': sorted({*run.config.without} - {'lighting', 'crops'}),  # which the two above are
         'dataset_fingerprint': dataset.fingerprint,
     }

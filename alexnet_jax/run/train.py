@@ -8,12 +8,11 @@ import pathlib
 from typing import Any
 
 import jax
-import numpy as np
 
 import alexnet_jax
-from alexnet_jax.checkpoints.checkpointer import Checkpointer, restore_or_init
+from alexnet_jax.checkpoints.checkpointer import Checkpointer
+from alexnet_jax.checkpoints.manifest import list_steps
 from alexnet_jax.console import format_duration, info
-from alexnet_jax.data.augment import centre_crop
 from alexnet_jax.data.dataset import Dataset
 from alexnet_jax.distributed import hosts
 from alexnet_jax.distributed.exit import ExitHandler
@@ -27,6 +26,7 @@ from alexnet_jax.logs.logger import RunLogger
 from alexnet_jax.logs.timing import StartupTimer
 from alexnet_jax.logs.tracking import Tracking, check_tracker
 from alexnet_jax.run.batches import iter_batches, make_batches
+from alexnet_jax.run.init_from import InitialWeights, create_state, load_initial_weights, restore_or_init
 from alexnet_jax.run.loop import Trainer
 from alexnet_jax.run.recovery import History, Recovery
 from alexnet_jax.run.run_dir import check_run_dir, claim_run_dir, get_versions, hold_run_dir, open_or_render
@@ -68,8 +68,12 @@ def train(
         run = build_run(config, num_classes=len(dataset.classes), examples=dataset.examples('train'), mesh=mesh)
         if group.index == 0:
             check_run_dir(workdir, run, dataset)  # before the lock: what is another's is left as it is
+        initial = None if list_steps(workdir) else load_initial_weights(run, dataset)  # before anything is written
+        if group.index == 0:
             stack.enter_context(hold_run_dir(workdir))
-            claim_run_dir(workdir, run, dataset)
+            claim_run_dir(workdir, run, dataset, initial=None if initial is None else initial.report)
+            if initial is not None:
+                info(initial.format_report())
         _check_same_run(config, dataset, workdir, group)
         evaluate = Evaluator(
             run.variant,
@@ -82,7 +86,13 @@ def train(
         startup.lap('dataset')
         PROGRESS.enter('last checkpoint')
         result = train_run(
-            run, dataset=dataset, evaluate=evaluate, workdir=workdir, startup=startup, preemption=preemption
+            run,
+            dataset=dataset,
+            evaluate=evaluate,
+            workdir=workdir,
+            startup=startup,
+            preemption=preemption,
+            initial=initial,
         )
     PROGRESS.enter('end')
     sync_hosts('end')
@@ -97,8 +107,9 @@ def train_run(
     workdir: pathlib.Path,
     startup: StartupTimer,
     preemption: Preemption,
+    initial: InitialWeights | None = None,
 ) -> dict[str, Any]:
-    """Trains to the end, from the newest whole checkpoint in `workdir` where there is one.
+    """Trains to the end, from the newest whole checkpoint in `workdir` where there is one, else from `initial`.
 
     Returns:
       What is written to WORKDIR/result.json: both protocols, 'steps', 'images_per_second' (training only; None if
@@ -110,11 +121,14 @@ def train_run(
       Interrupted: `preemption` was told to stop; everything is saved.
     """
     config, silent = run.config, jax.process_index() > 0
-    mean_image = np.asarray(centre_crop(dataset.mean_image, run.variant.mean_size))
     with Checkpointer(
-        workdir, keep=config.keep_checkpoints, is_permanent=run.is_permanent, on_failed_save=config.on_failed_save
+        workdir,
+        keep=config.keep_checkpoints,
+        is_permanent=run.is_permanent,
+        on_failed_save=config.on_failed_save,
+        rate_factors=run.rate_factors,
     ) as checkpointer:
-        restore = functools.partial(restore_or_init, run, mean_image, checkpointer)
+        restore = functools.partial(restore_or_init, run, lambda: create_state(run, dataset, initial), checkpointer)
         state, data_order, tested = restore()
         start = int(state.step)
         if start and not silent:

@@ -12,7 +12,7 @@ from typing import Any
 from alexnet_jax.logs.writers import iter_metrics
 from alexnet_jax.sweep.plan import format_value
 from alexnet_jax.sweep.record import SweepRecord, lock_point
-from alexnet_jax.training.config import MAX_STEPS
+from alexnet_jax.training.config_rules import MAX_STEPS
 
 NOTE = 'alexnet sweep: '  # begins the line that a sweep appends to a run's log
 _TAIL_BYTES = 8192  # of a log, searched for its last lines

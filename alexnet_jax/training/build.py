@@ -2,6 +2,8 @@
 
 import dataclasses
 import math
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 import jax.numpy as jnp
@@ -10,14 +12,16 @@ import optax
 from jax.sharding import Mesh
 from jax.typing import DTypeLike
 
+from alexnet_jax.model.ablations import TRAINING_ONLY
 from alexnet_jax.model.network import NetworkName
 from alexnet_jax.model.spec import Variant
 from alexnet_jax.model.zoo import NETWORKS
 from alexnet_jax.sharding.mesh import make_mesh
-from alexnet_jax.training.config import MAX_STEPS, ONE_WEIRD_TRICK, Config
+from alexnet_jax.training.config import ONE_WEIRD_TRICK, Config
+from alexnet_jax.training.config_rules import MAX_STEPS
 from alexnet_jax.training.optimizer import paper_sgd
 from alexnet_jax.training.schedule import LayerLRMultiplier, Schedule, fixed_drops, on_plateau
-from alexnet_jax.training.state import TrainState, abstract_state, create_state
+from alexnet_jax.training.state import TrainState, abstract_state, create_state, replace_layers
 from alexnet_jax.training.step import make_train_step
 
 
@@ -32,6 +36,7 @@ class Run:
       steps: updates of the whole run.
       drop_steps: after how many steps the rate drops, of schedule 'steps'; MAX_STEPS for a step that no run reaches.
       lr_multipliers: the layers whose learning rate changes late in the run.
+      warmup_steps: steps, from the first, in which the rate grows.
       lighting_steps: steps, from the first, in which lighting is added.
       dtype: of activations and products; None: that of the parameters, float32.
       evaluate_every, checkpoint_every: steps between validations and between checkpoints, at least 1.
@@ -48,11 +53,17 @@ class Run:
     schedule: Schedule
     drop_steps: tuple[int, ...]
     lr_multipliers: tuple[LayerLRMultiplier, ...]
+    warmup_steps: int
     lighting_steps: int
     dtype: DTypeLike | None
     evaluate_every: int
     checkpoint_every: int
     keep_every: int
+
+    @property
+    def rate_factors(self) -> dict[str, float]:
+        """{layer: multiple of the rate}, where that is not 1; 0 of a frozen layer."""
+        return dict(self.config.rate_factors) | dict.fromkeys(self.config.frozen, 0.0)
 
     def make_train_step(self) -> Any:
         """Makes the jitted training step, (state, batch) -> (state, metrics); see training.step."""
@@ -66,20 +77,30 @@ class Run:
             dtype=self.dtype,
             clip_norm=self.config.clip_norm,
             lr_multipliers=self.lr_multipliers,
+            warmup_steps=self.warmup_steps,
+            frozen_layers=self.config.frozen,
         )
 
     def is_permanent(self, step: int) -> bool:
         """Tells whether the checkpoint after `step` stays for good."""
         return self.keep_every > 0 and step % self.keep_every == 0
 
-    def create_state(self, mean_image: np.ndarray) -> TrainState:
-        """Creates the state before the first update; `mean_image` is float32 (mean_size, mean_size, 3), 0..255."""
-        parts = (self.variant, self.optimizer, self.mesh)
-        return create_state(*parts, num_classes=self.num_classes, mean_image=mean_image, seed=self.config.seed)
+    def create_state(self, mean_image: np.ndarray, layers: Mapping[str, Any] = MappingProxyType({})) -> TrainState:
+        """Creates the state before the first update.
+
+        Args:
+          mean_image: float32 (mean_size, mean_size, 3), 0..255.
+          layers: {layer: {'kernel', 'bias'}}, host arrays in place of those layers' initial weights.
+        """
+        options: dict[str, Any] = {'num_classes': self.num_classes, 'frozen_layers': self.config.frozen}
+        seed = self.config.seed
+        state = create_state(self.variant, self.optimizer, self.mesh, mean_image=mean_image, seed=seed, **options)
+        return replace_layers(state, self.mesh, layers)
 
     def abstract_state(self) -> TrainState:
         """Gives the state's shapes, dtypes and shardings as jax.ShapeDtypeStruct, without computing it."""
-        return abstract_state(self.variant, self.optimizer, self.mesh, num_classes=self.num_classes)
+        options: dict[str, Any] = {'num_classes': self.num_classes, 'frozen_layers': self.config.frozen}
+        return abstract_state(self.variant, self.optimizer, self.mesh, **options)
 
 
 def build_run(config: Config, *, num_classes: int, examples: int, mesh: Mesh | None = None) -> Run:
@@ -109,6 +130,7 @@ def build_run(config: Config, *, num_classes: int, examples: int, mesh: Mesh | N
             LayerLRMultiplier(change.layer, round(change.after * steps), change.factor)
             for change in variant.lr_multipliers
         ),
+        warmup_steps=config.count_updates(config.warmup_epochs, examples) if config.warmup_epochs else 0,
         lighting_steps=round(variant.lighting.until * steps),
         dtype=get_model_dtype(config.precision),
         evaluate_every=config.evaluate_every or per_epoch,
@@ -123,6 +145,11 @@ def make_variant(config: Config) -> Variant:
     variant = NetworkName(config.variant, config.width, without).build()
     changes = {key: getattr(config, key) for key in ('images_per_crop', 'crops', 'mean_at')}
     return dataclasses.replace(variant, **{key: value for key, value in changes.items() if value is not None})
+
+
+def get_network_name(config: Config) -> NetworkName:
+    """Gets the name of a config's network, whatever its training leaves out besides."""
+    return NetworkName(config.variant, config.width, tuple(sorted({*config.without} - TRAINING_ONLY)))
 
 
 def make_config_mesh(config: Config) -> Mesh:
@@ -143,6 +170,7 @@ def make_optimizer(config: Config) -> optax.GradientTransformationExtraArgs:
         weight_decay=config.weight_decay,
         bias_rate=variant.bias_rate,
         weight_decay_multipliers=variant.weight_decay_multipliers,
+        rate_factors=dict(config.rate_factors),
     )
 
 
@@ -159,4 +187,7 @@ def describe_schedule(run: Run) -> str:
         drops = [str(step) for step in run.drop_steps if step < run.steps]
         when = f'after step{"s" if len(drops) > 1 else ""} {", ".join(drops)}' if drops else ''
     drop = f', times {config.drop_factor:.3g} {when}' if when else ' throughout'
-    return f'{size}: rate {config.initial_learning_rate:.3g}{drop}'
+    changes = [f'{layer} times {factor:g}' for layer, factor in config.rate_factors]
+    changes += [f'{", ".join(config.frozen)} frozen'] if config.frozen else []
+    changes += [f'grows over the first {run.warmup_steps} steps'] if run.warmup_steps else []
+    return '; '.join([f'{size}: rate {config.initial_learning_rate:.3g}{drop}', *changes])

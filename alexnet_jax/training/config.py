@@ -8,9 +8,8 @@ A config file is Python code, and --config=FILE executes it: give it none that y
 import dataclasses
 import math
 import re
-from collections.abc import Callable
 from fractions import Fraction
-from typing import Any, NamedTuple
+from typing import Any
 
 import ml_collections
 from ml_collections import config_dict
@@ -18,66 +17,28 @@ from ml_collections import config_dict
 from alexnet_jax.errors import InputError
 from alexnet_jax.model.ablations import ABLATIONS
 from alexnet_jax.model.zoo import NETWORKS
+from alexnet_jax.training.config_rules import (
+    FLAG,
+    FRACTION,
+    LAYERS,
+    MAX_STEPS,
+    POSITIVE,
+    Rule,
+    are_factors,
+    are_names,
+    is_epochs,
+    is_real,
+    is_sequence,
+    is_whole,
+    make_choice_rule,
+    make_int_rule,
+)
 
 DEMO = 'demo'  # the embedded dataset's name
 ONE_WEIRD_TRICK = 'one_weird_trick'
 # What devices share, by name, and the smallest mesh of each: (data, tower), of one weird trick (data, model).
 MESHES = {'two_device': (1, 2), 'data_parallel': (2, 1), 'hybrid': (2, 2), ONE_WEIRD_TRICK: (1, 2)}
 TRACKING = ('wandb', 'mlflow', 'trackio')  # the packages of logs/trackers.py
-MAX_STEPS = 2**31 - 1  # the step counter is an int32, and no other whole number here needs more
-# The update computes in float32: what is not finite there, or is rounded to another bound, is refused.
-_SMALLEST = 2.0**-126  # of its normal numbers; devices take smaller ones for 0
-_ONE = 1 - 2.0**-25  # what it rounds to 1
-_INFINITE = 2.0**128 - 2.0**103  # and to infinity
-
-
-class Rule(NamedTuple):
-    """A constraint: `wants` completes "KEY must be ...". `holds` never raises: it looks at the type first."""
-
-    wants: str
-    holds: Callable[[Any], bool]
-
-
-def is_sequence(value: Any) -> bool:
-    """Tells whether `value` is a tuple or a list."""
-    return isinstance(value, tuple | list)
-
-
-def split_parts(without: Any) -> list[str]:
-    """Splits the entries of a value of `without`: --config.without=a,b comes as ('a,b',)."""
-    return [name for entry in without for name in entry.split(',')]
-
-
-def _is_real(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def _is_whole(value: Any, least: int = 1) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and least <= value <= MAX_STEPS
-
-
-def _is_epochs(value: Any) -> bool:
-    return _is_real(value) and 0 < value <= MAX_STEPS
-
-
-def _are_parts(value: Any) -> bool:
-    if not is_sequence(value) or not all(isinstance(entry, str) for entry in value):
-        return False
-    parts = split_parts(value)
-    return set(parts) <= set(ABLATIONS) and len(set(parts)) == len(parts)
-
-
-def _make_whole_number_rule(least: int) -> Rule:
-    return Rule(f'a whole number, at least {least} and at most 2**31 - 1', lambda value: _is_whole(value, least))
-
-
-def _make_choice_rule(*names: str, wants: str = '') -> Rule:
-    return Rule(wants or f'one of {", ".join(names)}', lambda value: isinstance(value, str) and value in names)
-
-
-_FLAG = Rule('True or False', lambda value: isinstance(value, bool))
-POSITIVE = Rule('above 0 and finite (in float32)', lambda value: _is_real(value) and _SMALLEST <= value < _INFINITE)
-_FRACTION = Rule('at least 0 and below 1 (in float32)', lambda value: _is_real(value) and 0 <= value < _ONE)
 
 
 def _make_key(default: Any, rule: Rule, text: str, *, optional: type | None = None) -> Any:
@@ -95,18 +56,18 @@ class Config:
     # The network
     variant: str = _make_key(
         'paper',
-        _make_choice_rule(*NETWORKS),
+        make_choice_rule(*NETWORKS),
         "the network: paper, the text, released, CHM's layers-145, or another: model/zoo.py",
     )
     # Below 0.001 every layer has two units, the least, and only their initial weights go on growing.
     width: float = _make_key(
         1.0,
-        Rule('at least 0.001 and at most 4', lambda value: _is_real(value) and 0.001 <= value <= 4),
+        Rule('at least 0.001 and at most 4', lambda value: is_real(value) and 0.001 <= value <= 4),
         "channels and units, as a fraction of the paper's",
     )
     without: tuple[str, ...] = _make_key(
         (),
-        Rule(f'names, each once, out of {", ".join(ABLATIONS)}', _are_parts),
+        Rule(f'names, each once, out of {", ".join(ABLATIONS)}', lambda value: are_names(value, ABLATIONS)),
         'parts to take away, --config.without=norm,overlap: model/ablations.py',
     )
     # The data
@@ -126,119 +87,151 @@ class Config:
         ),
         'where prepared datasets are: DATA_DIR/DATASET/VERSION',
     )
-    lighting: bool = _make_key(True, _FLAG, 'RGB noise along the principal components, strength by variant')
+    lighting: bool = _make_key(True, FLAG, 'RGB noise along the principal components, strength by variant')
     crops: int | None = _make_key(
-        None, _make_whole_number_rule(1), "offsets to crop at, the centre and others; None: the variant's", optional=int
+        None, make_int_rule(1), "offsets to crop at, the centre and others; None: the variant's", optional=int
     )
     images_per_crop: int | None = _make_key(
         None,
-        _make_whole_number_rule(1),
+        make_int_rule(1),
         'images that share crop and flip; None: 1 of paper, 32 of released',
         optional=int,
     )
     mean_at: str | None = _make_key(
         None,
-        _make_choice_rule('centre', 'crop', wants="'centre' or 'crop'"),
+        make_choice_rule('centre', 'crop', wants="'centre' or 'crop'"),
         "part of the mean image that a crop has subtracted: the 'centre', or its own; None: the variant's",
         optional=str,
+    )
+    # What it starts from
+    init_from: str = _make_key(
+        '',
+        Rule(
+            "a run folder, a file of weights, 'imagenet_trunk' or ''",
+            lambda value: isinstance(value, str) and (value == '' or value.isprintable()),
+        ),
+        "whose weights to start from: a run folder, what --weights takes, or imagenet_trunk; '': from noise",
+    )
+    init_step: int | None = _make_key(
+        None,
+        make_int_rule(0),
+        'of a run folder, which checkpoint; None: the one with the lowest error',
+        optional=int,
+    )
+    init_mean: str = _make_key(
+        'source',
+        make_choice_rule('source', 'dataset', wants="'source' or 'dataset'"),
+        "the mean image that is subtracted: that of these weights, or the dataset's",
+    )
+    classes: str = _make_key(
+        'new',
+        make_choice_rule('new', 'keep', wants="'new' or 'keep'"),
+        'the classifier: made anew unless the classes are the same, or kept, each class found there by its name',
     )
     # The run
     seed: int = _make_key(
         0,
-        Rule('a whole number from 0 to 2**31 - 1', lambda value: _is_whole(value, 0)),
+        Rule('a whole number from 0 to 2**31 - 1', lambda value: is_whole(value, 0)),
         'of weights, data and dropout',
     )
-    batch_size: int = _make_key(
-        128, _make_whole_number_rule(1), 'images of a step, of all devices together (section 5)'
-    )
-    epochs: float = _make_key(90.0, Rule('above 0 and below 2**31', _is_epochs), '"roughly 90 cycles" (section 5)')
-    steps: int | None = _make_key(
-        None, _make_whole_number_rule(1), 'updates; where set, overrides epochs', optional=int
-    )
-    parallelism: str = _make_key('two_device', _make_choice_rule(*MESHES), 'what devices share: docs/parallelism.md')
+    batch_size: int = _make_key(128, make_int_rule(1), 'images of a step, of all devices together (section 5)')
+    epochs: float = _make_key(90.0, Rule('above 0 and below 2**31', is_epochs), '"roughly 90 cycles" (section 5)')
+    steps: int | None = _make_key(None, make_int_rule(1), 'updates; where set, overrides epochs', optional=int)
+    parallelism: str = _make_key('two_device', make_choice_rule(*MESHES), 'what devices share: docs/parallelism.md')
     mesh: tuple[int, int] = _make_key(
         None,
         Rule(
             'two whole numbers, data,tower, tower 1 or 2 (--config.mesh=1,2)',
-            lambda value: is_sequence(value) and len(value) == 2 and all(map(_is_whole, value)),
+            lambda value: is_sequence(value) and len(value) == 2 and all(map(is_whole, value)),
         ),
         '(data, tower) devices; None: the smallest mesh of parallelism',
         optional=tuple,
     )
     precision: str = _make_key(
         'float32',
-        _make_choice_rule('float32', 'bfloat16', wants="'float32' or 'bfloat16'"),
+        make_choice_rule('float32', 'bfloat16', wants="'float32' or 'bfloat16'"),
         'of activations and products; weights, norms and softmax stay float32',
     )
     deterministic: bool = _make_key(
-        False, _FLAG, 'the same bits from every run: GPU kernels chosen for it, CPU thread pools of one size'
+        False, FLAG, 'the same bits from every run: GPU kernels chosen for it, CPU thread pools of one size'
     )
     # The update (section 5)
     learning_rate: float = _make_key(0.01, POSITIVE, 'before any drop')
     rate_batch_size: int | None = _make_key(
         None,
-        _make_whole_number_rule(1),
+        make_int_rule(1),
         'batch size that learning_rate is for, and with which it grows; None: it does not, but with one weird trick',
         optional=int,
     )
-    momentum: float = _make_key(0.9, _FRACTION, 'of the update')
-    weight_decay: float = _make_key(5e-4, _FRACTION, 'of kernels, times the learning rate')
+    momentum: float = _make_key(0.9, FRACTION, 'of the update')
+    weight_decay: float = _make_key(5e-4, FRACTION, 'of kernels, times the learning rate')
     schedule: str = _make_key(
         'plateau',
-        _make_choice_rule('plateau', 'steps', wants="'plateau' or 'steps'"),
+        make_choice_rule('plateau', 'steps', wants="'plateau' or 'steps'"),
         "the paper's rule, or drops at fixed epochs",
     )
     drop_factor: float = _make_key(
         0.1,
-        Rule('above 0 and below 1 (in float32)', lambda value: POSITIVE.holds(value) and _FRACTION.holds(value)),
+        Rule('above 0 and below 1 (in float32)', lambda value: POSITIVE.holds(value) and FRACTION.holds(value)),
         'what a drop multiplies the learning rate by',
     )
     drop_epochs: tuple[float, ...] = _make_key(
         (24.0, 50.0, 78.0),
         Rule(
             'increasing numbers, each above 0 and below 2**31',
-            lambda value: is_sequence(value) and all(map(_is_epochs, value)) and list(value) == sorted(set(value)),
+            lambda value: is_sequence(value) and all(map(is_epochs, value)) and list(value) == sorted(set(value)),
         ),
         'of schedule steps (CHM layers/layer-params-145.cfg: "epoch 25", 51, 79)',
     )
-    patience: int = _make_key(
-        5, _make_whole_number_rule(1), 'of schedule plateau: tests without a better error before a drop'
-    )
-    max_drops: int = _make_key(
-        3, _make_whole_number_rule(0), 'of schedule plateau: "reduced three times prior to termination"'
-    )
+    patience: int = _make_key(5, make_int_rule(1), 'of schedule plateau: tests without a better error before a drop')
+    max_drops: int = _make_key(3, make_int_rule(0), 'of schedule plateau: "reduced three times prior to termination"')
     clip_norm: float | None = _make_key(
         None, POSITIVE, "gradients' norm is scaled down to this; None: never", optional=float
     )
+    warmup_epochs: float = _make_key(
+        0.0,
+        Rule('at least 0 and below 2**31', lambda value: is_real(value) and (value == 0 or is_epochs(value))),
+        'in which the rate grows, step by step, to what the schedule says; 0: none',
+    )
+    frozen: tuple[str, ...] = _make_key(
+        (),
+        Rule(f'layers, each once, out of {", ".join(LAYERS)}', lambda value: are_names(value, LAYERS)),
+        'layers that stay as they are, --config.frozen=conv1,conv2: no gradient, no momentum',
+    )
+    rate_factors: tuple[tuple[str, float], ...] = _make_key(
+        (),
+        Rule(f'above 0 and finite (in float32), for layers out of {", ".join(LAYERS)}', are_factors),
+        'multiples of the rate of a layer, weights and biases: --config.rate_factors.fc8=10.0',
+    )
     # Watching and keeping
-    evaluate_every: int = _make_key(0, _make_whole_number_rule(0), 'steps between validations; 0: once an epoch')
-    checkpoint_every: int = _make_key(0, _make_whole_number_rule(0), 'steps between checkpoints; 0: once an epoch')
-    keep_checkpoints: int = _make_key(3, _make_whole_number_rule(1), 'the latest ones; the best is kept besides')
+    evaluate_every: int = _make_key(0, make_int_rule(0), 'steps between validations; 0: once an epoch')
+    checkpoint_every: int = _make_key(0, make_int_rule(0), 'steps between checkpoints; 0: once an epoch')
+    keep_checkpoints: int = _make_key(3, make_int_rule(1), 'the latest ones; the best is kept besides')
     keep_every_epochs: int = _make_key(
         0,
-        _make_whole_number_rule(0),
+        make_int_rule(0),
         'epochs between checkpoints that stay for good, besides the latest and the best; 0: none',
     )
-    log_every: int = _make_key(20, _make_whole_number_rule(1), 'steps between lines of the log')
+    log_every: int = _make_key(20, make_int_rule(1), 'steps between lines of the log')
     on_non_finite: str = _make_key(
         'stop',
-        _make_choice_rule('stop', 'skip', 'roll_back', wants="'stop', 'skip' or 'roll_back'"),
+        make_choice_rule('stop', 'skip', 'roll_back', wants="'stop', 'skip' or 'roll_back'"),
         'after a non-finite loss: stop, skip the batch, or roll back and go another way',
     )
     max_non_finite: int = _make_key(
-        3, _make_whole_number_rule(0), 'how often a loss may be non-finite before the run stops after all'
+        3, make_int_rule(0), 'how often a loss may be non-finite before the run stops after all'
     )
     on_failed_save: str = _make_key(
         'stop',
-        _make_choice_rule('stop', 'continue', wants="'stop' or 'continue'"),
+        make_choice_rule('stop', 'continue', wants="'stop' or 'continue'"),
         'after a save that the disk does not take: stop, or continue without it, with a warning',
     )
     tracking: str = _make_key(
         '',
-        _make_choice_rule(*TRACKING, '', wants=f"{', '.join(map(repr, TRACKING))} or ''"),
+        make_choice_rule(*TRACKING, '', wants=f"{', '.join(map(repr, TRACKING))} or ''"),
         f'a tracker besides TensorBoard: {", ".join(TRACKING)}',
     )
-    profile: int = _make_key(0, _make_whole_number_rule(0), 'steps to trace into WORKDIR/profile, once warm; 0: none')
+    profile: int = _make_key(0, make_int_rule(0), 'steps to trace into WORKDIR/profile, once warm; 0: none')
 
     @property
     def initial_learning_rate(self) -> float:
@@ -265,10 +258,12 @@ class Config:
 
     def to_json(self) -> dict[str, Any]:
         """Returns {key: value} as JSON has it, for config.json."""
-        return {key: list(value) if isinstance(value, tuple) else value for key, value in vars(self).items()}
+        values = {key: list(value) if isinstance(value, tuple) else value for key, value in vars(self).items()}
+        return values | {'rate_factors': dict(self.rate_factors)}
 
 
 KEYS = {field.name: field for field in dataclasses.fields(Config)}
+_TABLES = {'rate_factors': dict.fromkeys(LAYERS, 1.0)}  # a config has all entries, so that a flag can set each
 # Minutes instead of days. The paper's initial weights would spend them near ln(10), as on ImageNet in the first epochs;
 # the released ones, with stronger deep layers, leave it after about 100 steps. 32 images that share a crop would be all
 # of a step; of the original's 128 they were a quarter.
@@ -289,7 +284,7 @@ def make_config(
     config = ml_collections.ConfigDict()
     for key, field in KEYS.items():
         optional = field.metadata['optional']
-        config[key] = config_dict.placeholder(optional) if optional else field.default
+        config[key] = config_dict.placeholder(optional) if optional else _TABLES.get(key, field.default)
     config.update(dataset=dataset or DEMO, parallelism=parallelism, mesh=mesh)
     if config.dataset == DEMO:
         config.update(_DEMO_RECIPE)

@@ -6,6 +6,7 @@ The learning rate is inside the momentum buffer: after it drops, old steps still
 PyTorch) keep it outside, and rescale the whole momentum at once; the two agree only while the rate is constant.
 """
 
+import functools
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any
@@ -22,6 +23,7 @@ def paper_sgd(
     weight_decay: float,
     bias_rate: float,
     weight_decay_multipliers: Mapping[str, float] = MappingProxyType({}),
+    rate_factors: Mapping[str, float] = MappingProxyType({}),
 ) -> optax.GradientTransformationExtraArgs:
     """Makes the update rule; call `update(gradients, state, parameters, learning_rate=..., lr_multipliers={})`.
 
@@ -36,6 +38,7 @@ def paper_sgd(
       weight_decay: 5e-4 in the paper, times the learning rate; on kernels only, as in CHM layers/layer-params-145.cfg.
       bias_rate: learning rate of biases in multiples of the kernels' (paper 1, CHM layers/layer-params-145.cfg 2).
       weight_decay_multipliers: {layer: multiple of `weight_decay`}, of those where it is not 1.
+      rate_factors: {layer: multiple of the rates of its kernel and its biases, throughout}, of those where it is not 1.
     """
 
     def add_decayed(layer: str, name: str, u: Array, weight: Array, **_: Any) -> Array:
@@ -45,7 +48,7 @@ def paper_sgd(
     return optax.chain(
         optax.masked(_transform_leaves(add_decayed), lambda tree: _are_named(tree, 'kernel')),
         optax.masked(optax.scale(bias_rate), lambda tree: _are_named(tree, 'bias')),
-        _transform_leaves(_scale_by_rate),
+        _transform_leaves(functools.partial(_scale_by_rate, rate_factors=rate_factors)),
         optax.trace(momentum),
         _transform_leaves(_hold_frozen),
     )
@@ -58,12 +61,15 @@ def _scale_by_rate(
     _: Array,
     *,
     learning_rate: Array,
+    rate_factors: Mapping[str, float],
     bias_learning_rate: Array | None = None,
     lr_multipliers: Mapping[str, Array] = MappingProxyType({}),
 ) -> Array:
     rate = learning_rate * lr_multipliers[layer] if layer in lr_multipliers else learning_rate
     if name == 'bias' and bias_learning_rate is not None:
         rate = bias_learning_rate
+    if layer in rate_factors:
+        rate = rate * rate_factors[layer]
     return -rate.astype(u.dtype) * u
 
 

@@ -5,7 +5,7 @@ update is elementwise, so it needs no word between devices and stays outside.
 """
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 import jax
@@ -33,7 +33,7 @@ from alexnet_jax.sharding.collectives import (
 )
 from alexnet_jax.sharding.mesh import MODEL, REPLICATED, TOWER, batch_spec, local_towers, parameter_specs
 from alexnet_jax.training.schedule import LayerLRMultiplier, Plateau, Schedule, get_lr_multipliers
-from alexnet_jax.training.state import TrainState, frozen
+from alexnet_jax.training.state import TrainState, frozen, select_learning
 
 
 @jax.tree_util.register_dataclass
@@ -99,9 +99,13 @@ def make_gradients(
     num_classes: int,
     dtype: DTypeLike | None = None,
     clip_norm: float | None = None,
+    frozen_layers: Collection[str] = (),
     model: AlexNet | None = None,
 ) -> Callable[..., Any]:
     """Makes (params, batch, mean_image, key) -> ((loss, top-1 error), gradients of params), over the whole mesh.
+
+    Of `frozen_layers` there are none: they are no part of what is differentiated, so nothing is computed or kept for it
+    in them, nor in what leads to them alone.
 
     Both numbers are means over the global batch, 0-d and equal on every device. `dtype` is the model's: gradients come
     in that of the parameters, and are averaged in it. With `clip_norm`, gradients whose norm over all layers is larger
@@ -117,8 +121,8 @@ def make_gradients(
         images = normalise(batch.images, mean, lighting=lighting, divisor=divisor, std=std)
         images = copy_to_towers(images, mesh)
 
-        def device_loss(params: Any) -> tuple[Array, Array]:
-            logits = model.apply({'params': copy_to_replicas(params, mesh)}, images, stream)
+        def device_loss(learning: Any) -> tuple[Array, Array]:
+            logits = model.apply({'params': copy_to_replicas(params | learning, mesh)}, images, stream)
             loss = cross_entropy(logits, batch.labels).mean()
             right = jnp.take_along_axis(logits, batch.labels[:, None], axis=1)[:, 0]
             error = 1 - score_top_k(logits, batch.labels, right, 1).mean(dtype=loss.dtype)
@@ -127,7 +131,7 @@ def make_gradients(
             loss, error = mean_over_batch(jnp.stack([loss, error]), mesh)
             return loss, error
 
-        metrics, grads = jax.value_and_grad(device_loss, has_aux=True)(params)
+        metrics, grads = jax.value_and_grad(device_loss, has_aux=True)(select_learning(params, frozen_layers))
         if clip_norm is None:
             return metrics, grads
         grads, norm = clip_by_norm(grads, clip_norm, mesh)
@@ -136,19 +140,37 @@ def make_gradients(
     def gradients(params: Any, batch: Batch, mean_image: Array, key: Array) -> Any:
         specs = parameter_specs(mesh, params)
         given = (specs, batch_spec(mesh), REPLICATED, REPLICATED)
-        found = ((REPLICATED,) * (2 if clip_norm is None else 3), specs)
+        found = ((REPLICATED,) * (2 if clip_norm is None else 3), select_learning(specs, frozen_layers))
         sharded = jax.shard_map(device_gradients, mesh=mesh, in_specs=given, out_specs=found)
         return sharded(params, batch, mean_image, key)
 
     return gradients
 
 
-def rates_at(step: Array, plateau: Plateau, *, schedule: Schedule, variant: Variant) -> dict[str, Array]:
-    """Returns the rates that `paper_sgd` wants at `step`: those of a schedule, and biases' where they never drop."""
+def rates_at(
+    step: Array, plateau: Plateau, *, schedule: Schedule, variant: Variant, warmup_steps: int = 0
+) -> dict[str, Array]:
+    """Returns the rates that `paper_sgd` wants at `step`: those of a schedule, and biases' where they never drop.
+
+    In the first `warmup_steps` both grow from one part in `warmup_steps` on, by as much each step.
+    """
     rates = {'learning_rate': schedule(step, plateau)}
     if not variant.bias_drops:
         rates['bias_learning_rate'] = schedule(jnp.zeros_like(step), Plateau.start())
-    return rates
+    if not warmup_steps:
+        return rates
+    part = jnp.minimum(1.0, (step + 1).astype(jnp.float32) / warmup_steps)
+    return {name: rate * part for name, rate in rates.items()}
+
+
+def apply_gradients(
+    state: TrainState, grads: Any, optimizer: optax.GradientTransformationExtraArgs, **rates: Any
+) -> tuple[TrainState, Any]:
+    """Makes one update of the layers that `grads` has; returns the state after it and what was added to them."""
+    learning = {layer: state.params[layer] for layer in grads}
+    updates, opt_state = optimizer.update(grads, state.opt_state, learning, **rates)
+    params = state.params | optax.apply_updates(learning, updates)
+    return dataclasses.replace(state, step=state.step + 1, params=params, opt_state=opt_state), updates
 
 
 def make_train_step(
@@ -162,26 +184,29 @@ def make_train_step(
     dtype: DTypeLike | None = None,
     clip_norm: float | None = None,
     lr_multipliers: tuple[LayerLRMultiplier, ...] = (),
+    warmup_steps: int = 0,
+    frozen_layers: Collection[str] = (),
 ) -> Any:
     """Makes train_step(state: TrainState, batch: Batch) -> (state, metrics), a jax.jit function, `state` donated.
 
     The metrics are 0-d device arrays of this batch before the update: 'loss' (nats), 'top1_error' (0..1),
     'learning_rate'; with `clip_norm` also 'gradient_norm', before it was clipped. A non-finite loss or norm freezes the
     state as it was before that batch: the host reads them some steps late, and the steps that it has sent off by then
-    change nothing (state.frozen). `lr_multipliers` are the layers whose learning rate changes late in the run.
+    change nothing (state.frozen). `lr_multipliers` are the layers whose learning rate changes late in the run,
+    `frozen_layers` those that never learn, of whose momenta the state has none.
     """
-    gradients = make_gradients(variant, mesh, num_classes=num_classes, dtype=dtype, clip_norm=clip_norm)
+    options: dict[str, Any] = {'num_classes': num_classes, 'dtype': dtype, 'clip_norm': clip_norm}
+    gradients = make_gradients(variant, mesh, frozen_layers=frozen_layers, **options)
+    timing: dict[str, Any] = {'schedule': schedule, 'variant': variant, 'warmup_steps': warmup_steps}
 
     def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, Array]]:
         key = jax.random.fold_in(jax.random.key(seed), state.step)
         (loss, error, *norm), grads = gradients(state.params, batch, state.mean_image, key)
-        rates = rates_at(state.step, state.plateau, schedule=schedule, variant=variant)
+        rates = rates_at(state.step, state.plateau, **timing)
 
         def updated(state: TrainState) -> TrainState:
             given = rates | {'lr_multipliers': get_lr_multipliers(lr_multipliers, state.step)}
-            updates, opt_state = optimizer.update(grads, state.opt_state, state.params, **given)
-            params = optax.apply_updates(state.params, updates)
-            return dataclasses.replace(state, step=state.step + 1, params=params, opt_state=opt_state)
+            return apply_gradients(state, grads, optimizer, **given)[0]
 
         metrics = {'loss': loss, 'top1_error': error, 'learning_rate': rates['learning_rate']}
         healthy = jnp.isfinite(loss) & (state.step >= 0)  # the loss is the same on all devices: so is this

@@ -13,12 +13,10 @@ from alexnet_jax.training.config import (
     KEYS,
     MESHES,
     ONE_WEIRD_TRICK,
-    POSITIVE,
     Config,
-    is_sequence,
     make_config,
-    split_parts,
 )
+from alexnet_jax.training.config_rules import POSITIVE, is_factor, is_sequence, split_names
 
 
 def validate_config(config: ml_collections.ConfigDict) -> Config:
@@ -35,9 +33,15 @@ def validate_config(config: ml_collections.ConfigDict) -> Config:
             raise InputError(f'config key {key!r} is missing')
         rule = field.metadata['rule']
         if not rule.holds(config[key]):
-            raise InputError(f'config.{key} is {_format_value(config[key])}: it must be {rule.wants}')
+            where, value = key, config[key]
+            if key == 'rate_factors' and isinstance(value, ml_collections.ConfigDict):  # then one of its entries
+                where, value = next((f'{key}.{layer}', x) for layer, x in value.items() if not is_factor(layer, x))
+            raise InputError(f'config.{where} is {_format_value(value)}: it must be {rule.wants}')
     values: dict[str, Any] = {key: tuple(config[key]) if is_sequence(config[key]) else config[key] for key in KEYS}
-    values['without'] = tuple(split_parts(values['without']))
+    for key in ('without', 'frozen'):
+        values[key] = tuple(split_names(values[key]))
+    factors = config.rate_factors.to_dict()
+    values['rate_factors'] = tuple((layer, float(factors[layer])) for layer in sorted(factors) if factors[layer] != 1)
     if values['mesh'] is None:
         values['mesh'] = MESHES[values['parallelism']]
     if values['parallelism'] == ONE_WEIRD_TRICK and values['rate_batch_size'] is None:
@@ -52,6 +56,29 @@ def check_together(config: Config) -> None:
     """Checks what keys say beside one another; `InputError` as `validate_config`."""
     _check_mesh(config)
     _check_parts(config)
+    _check_layers(config)
+    if not config.init_from:
+        for key in ('init_step', 'init_mean', 'classes'):
+            if getattr(config, key) != KEYS[key].default:
+                raise InputError(
+                    f'config.{key} is {getattr(config, key)}, and config.init_from names no weights: name some, or '
+                    f'leave it out'
+                )
+
+
+def _check_layers(config: Config) -> None:
+    """Checks that the layers that are frozen, or have a rate of their own, are the network's, and one learns."""
+    own = [layer.name for layer in NETWORKS[config.variant].layers]
+    for key, layers in (('frozen', config.frozen), ('rate_factors', [layer for layer, _ in config.rate_factors])):
+        if strangers := [layer for layer in layers if layer not in own]:
+            raise InputError(
+                f'config.{key} names {strangers[0]}, and the layers of config.variant {config.variant} are '
+                f'{", ".join(own)}: leave it out'
+            )
+    if set(own) == set(config.frozen):
+        raise InputError('config.frozen names every layer, so nothing would learn: leave one out')
+    if both := [layer for layer, _ in config.rate_factors if layer in config.frozen]:
+        raise InputError(f'config.frozen and config.rate_factors name {both[0]}: leave it out of one of them')
 
 
 def _check_mesh(config: Config) -> None:

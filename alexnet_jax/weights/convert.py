@@ -51,6 +51,7 @@ def convert(network: Network, *, to: str, output: pathlib.Path) -> str:
     """
     if to not in FORMATS:
         raise InputError(f'--to={to}: give one of {", ".join(FORMATS)}')
+    network.check_trained()
     check_writable(output, option='--output')
     notes, size = [], network.variant.input_size
     match to:

@@ -10,12 +10,11 @@ import numpy as np
 from alexnet_jax.checkpoints.hashes import hash_tree
 from alexnet_jax.data.preprocessing import PAPER, PREPROCESSINGS
 from alexnet_jax.errors import InputError
-from alexnet_jax.model.ablations import ABLATIONS
+from alexnet_jax.model.ablations import ABLATIONS, TRAINING_ONLY
 from alexnet_jax.model.network import Network, NetworkName, rename_earlier
 from alexnet_jax.model.zoo import NETWORKS
 from alexnet_jax.weights.layout import MAX_WIDTH, check_params, infer_name, unflatten
 
-_TRAINING_ONLY = {'lighting', 'crops', 'flips'}  # parts of `without` that leave the network as it is
 _CONFIG = ('variant', 'precision', 'batch_size', 'dataset', 'data_dir')  # what a network's `about` is asked for
 
 
@@ -47,7 +46,7 @@ def load_npz(path: pathlib.Path, *, variant: str | None = None) -> Network:
             f'{path} does not say which network it is: make it a file that does, alexnet convert --weights={path} '
             '--variant=NAME --to=safetensors --output=FILE.safetensors, with the variant of its run'
         )
-    without = tuple(sorted({*config.get('without', ())} - _TRAINING_ONLY))
+    without = tuple(sorted({*config.get('without', ())} - TRAINING_ONLY))
     name = NetworkName(chosen, config.get('width') or infer_name(chosen, arrays).width, without)
     if not set(without) <= set(ABLATIONS) or not 0 < name.width <= MAX_WIDTH:
         raise InputError(f'{path} holds a network that this version does not know: {without}, width {name.width}')

@@ -10,10 +10,11 @@ from alexnet_jax.model.zoo import VARIANTS
 from alexnet_jax.weights import caffe, npz, onnx_read, safetensors_file, torch_file, torchvision
 from alexnet_jax.weights.metadata import FORMAT_KEY
 from alexnet_jax.weights.other_files import KNOWN, describe_archive, describe_file, describe_folder
+from alexnet_jax.weights.pretrained import IMAGENET_TRUNK, load_imagenet_trunk
 
 
 def open_weights(path: pathlib.Path | str, *, variant: str | None = None, mean: str | None = None) -> Network:
-    """Opens the network in a file.
+    """Opens the network in a file, or the one that is called `pretrained.IMAGENET_TRUNK`.
 
     Args:
       path: a .safetensors or .onnx file of this project, or the .npz of `checkpoint export`, which say all of
@@ -29,9 +30,12 @@ def open_weights(path: pathlib.Path | str, *, variant: str | None = None, mean: 
     path = pathlib.Path(path)
     if variant is not None and variant not in VARIANTS:
         raise InputError(f'--variant={variant}: there is no such network; give one of {", ".join(VARIANTS)}')
-    if path.is_dir():
+    if str(path) == IMAGENET_TRUNK:
+        network = load_imagenet_trunk()
+    elif path.is_dir():
         raise InputError(f'{path} {describe_folder(path)}')
-    network = _load_network(path, variant)
+    else:
+        network = _load_network(path, variant)
     if variant not in (None, network.name.variant):
         raise InputError(f'{path} holds {network.name.variant}, not --variant={variant}: leave that out')
     if mean is None:

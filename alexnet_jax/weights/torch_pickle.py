@@ -167,9 +167,13 @@ class Unpickler(pickle._Unpickler):
         self._set_items(self.pop_mark())
 
     def load_build(self) -> None:
+        """Gives an object its state."""
+        state = self.stack.pop()
+        self.build(self.stack[-1], state)
+
+    def build(self, target: Any, state: Any) -> None:
         """Drops the state of an object, such as an OrderedDict's attribute _metadata: versions of modules."""
-        self.stack.pop()
-        self._expect(dict | Tensor | Unread, self.stack[-1])
+        self._expect(dict | Tensor | Unread, target)
 
     def load_newobj(self) -> None:
         """Makes nothing of a class: it stands for itself."""
@@ -224,14 +228,16 @@ class Unpickler(pickle._Unpickler):
     )
 
 
-def unpickle(program: io.BytesIO, storages: dict[str, Storage]) -> Any:
+def unpickle(
+    program: io.BytesIO, storages: dict[str, Storage], make_unpickler: Callable[[io.BytesIO], Unpickler] = Unpickler
+) -> Any:
     """Returns what the next pickle of `program` describes, and adds to `storages` what it refers to.
 
     Raises:
       RefusedError: it is damaged, or has an instruction that no state dict needs.
     """
     try:
-        unpickler = Unpickler(program)
+        unpickler = make_unpickler(program)
         value = unpickler.load()
     except _DAMAGED as error:
         raise RefusedError(f'its pickle is damaged: {str(error)[:60] or "it is cut short"}') from error

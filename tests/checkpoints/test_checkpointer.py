@@ -292,3 +292,21 @@ def test_save_that_fails_does_not_hide_why_the_run_ends(tmp_path, full_disk, cap
     with pytest.raises(InputError, match='the reason'):
         end()
     assert 'warning: checkpoint not written: [Errno 28] No space left on device' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize('factors', [{}, {'conv1': 0.0}, {'conv1': 0.0, 'fc8': 5.0}])
+def test_checkpointer_refuses_a_checkpoint_of_other_rate_factors(tmp_path, factors):
+    """Frozen layers have none of the momenta, factors leave all shapes as they are: both are refused alike."""
+    state, values = make_state((1, 1), 3)
+    with Checkpointer(tmp_path, keep=1, rate_factors={'conv1': 0.0, 'fc8': 10.0}) as checkpointer:
+        checkpointer.save(state)
+        checkpointer.wait()
+        found, manifest = checkpointer.restore_newest(make_abstract((1, 1)))
+    assert_same_bits(found, values)
+    assert manifest.rate_factors == {'conv1': 0.0, 'fc8': 10.0}
+    said = r"with the rate factors \{'conv1': 0\.0, 'fc8': 10\.0\} \(0: frozen\), and this run has .*: go on with the"
+    with Checkpointer(tmp_path, keep=1, rate_factors=factors) as other:
+        with pytest.raises(InputError, match=said) as error:
+            other.restore_newest(make_abstract((1, 1)))
+        assert len(str(error.value).splitlines()) == 1
+    assert list_names(tmp_path) == ['3']

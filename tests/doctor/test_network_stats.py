@@ -163,3 +163,17 @@ def test_measure_network_dropout(both):
     assert found.dropout.correlations == pytest.approx(
         {name: correlate(pairs) for name, pairs in expected.items()}, abs=2e-3
     )
+
+
+def test_measure_network_holds_frozen_layers_and_warms_up(lab):
+    """By hand: half of the rate in the first of two steps; frozen layers have no gradient and do not move."""
+    snapshot = lab.make_snapshot(learning_rate=RATE, frozen=('conv1', 'conv2'), warmup_epochs=0.07, steps=30)
+    before = jax.device_get(snapshot.state.params)
+    assert snapshot.run.warmup_steps == 2  # of 210 images in batches of 8
+    found = measure_network(snapshot, steps=2, info=lambda text: None)
+    assert found.rates == pytest.approx([RATE / 2, RATE])
+    assert found.frozen_layers[:2] == ('conv1', 'conv2')
+    for layer in ('conv1', 'conv2', 'conv3'):
+        updates = found.updates[layer]
+        assert (updates.gradient == 0, updates.ratio == 0) == ((layer != 'conv3'),) * 2
+        assert updates.weight == pytest.approx(np.linalg.norm(before[layer]['kernel']), rel=1e-3)

@@ -16,7 +16,7 @@ import pytest
 from absl import flags
 from fuzzing import fuzzed, outcome
 from hypothesis import strategies as st
-from ml_collections import config_flags
+from ml_collections import ConfigDict, config_flags
 
 import alexnet_jax
 from alexnet_jax.commands import command_line
@@ -72,10 +72,17 @@ def parts(without):
     return ','.join(without).split(',') if without else []
 
 
-def known_parts(value):
+def known_names(value, known):
     if type(value) not in (tuple, list) or not all(type(entry) is str for entry in value):
         return False
-    return all(parts(value).count(name) == 1 and name in ABLATIONS for name in parts(value))
+    return all(parts(value).count(name) == 1 and name in known for name in parts(value))
+
+
+def known_parts(value):
+    return known_names(value, ABLATIONS)
+
+
+LAYERS = ('conv1', 'conv2', 'conv3', 'conv4', 'conv5', 'fc6', 'fc7', 'fc8', 'local3', 'local4')
 
 
 def epochs(value):
@@ -94,6 +101,15 @@ ADMITS = {
     'images_per_crop': optional(int32(1)),
     'mean_at': optional(either('centre', 'crop')),
     'tracking': either('', *TRACKING),
+    'init_from': lambda value: type(value) is str and (value == '' or value.isprintable()),
+    'init_step': optional(int32(0)),
+    'init_mean': either('source', 'dataset'),
+    'classes': either('new', 'keep'),
+    'warmup_epochs': lambda value: number(value) and 0 <= value < 2**31,
+    'frozen': lambda value: known_names(value, LAYERS),
+    'rate_factors': lambda value: (
+        isinstance(value, ConfigDict) and all(layer in LAYERS and positive32(factor) for layer, factor in value.items())
+    ),
     'seed': int32(0),
     'batch_size': int32(1),
     'epochs': epochs,
@@ -147,6 +163,13 @@ def admitted(values):
     """Whether the statement admits a whole config."""
     if not all(ADMITS[key](value) for key, value in values.items()):
         return False
+    if not values['init_from'] and (values['init_step'], values['init_mean'], values['classes']) != (
+        *(None, 'source', 'new'),
+    ):
+        return False
+    frozen, factors = parts(values['frozen']), {layer for layer, x in values['rate_factors'].items() if x != 1}
+    if {'local3', 'local4'} & {*frozen, *factors} or len(frozen) == 8 or factors & {*frozen}:
+        return False
     without = set(parts(values['without']))
     if any(set(pair) <= without for pair in CONTAINED) or ('crops' in without and values['crops'] not in (None, 1)):
         return False
@@ -171,7 +194,7 @@ def admitted(values):
 
 
 MODES = ['hybrid', 'one_weird_trick']
-ANSWERS = ['plateau', 'steps', 'stop', 'skip', 'roll_back', 'continue']
+ANSWERS = ['keep', 'dataset', 'plateau', 'steps', 'stop', 'skip', 'roll_back', 'continue']
 WORDS = st.sampled_from([*VARIANTS, 'float32', 'bfloat16', *MODES, *ANSWERS, 'birds', 'data', ''])
 NUMBERS = st.one_of(
     st.integers(-3, 300),
@@ -201,15 +224,23 @@ ALIKE = {  # what may well be meant, by the type of the default
     str: WORDS,
     tuple: st.tuples(st.integers(1, 4), st.integers(1, 2)),
     type(None): st.integers(1, 300) | st.floats(0, 1),
+    ConfigDict: st.dictionaries(st.sampled_from(LAYERS), st.floats(0.01, 100), max_size=3),
 }
 
 
 PARTS = st.lists(st.sampled_from([*ABLATIONS]), max_size=3, unique=True).map(tuple)
+FROZEN = st.lists(st.sampled_from(LAYERS), max_size=8, unique=True).map(tuple)
 
 
 def pair(key):
     """A key with what may well be meant, or with anything."""
-    alike = PARTS if key == 'without' else ALIKE[type(make_config('birds', mesh=(1, 2))[key])]
+    alike = (
+        PARTS
+        if key == 'without'
+        else FROZEN
+        if key == 'frozen'
+        else ALIKE[type(make_config('birds', mesh=(1, 2))[key])]
+    )
     return st.tuples(st.just(key), st.booleans().flatmap(lambda likely: alike if likely else VALUES))
 
 
@@ -267,6 +298,11 @@ def parsed(options, monkeypatch):
         return validate_config(config.value)
 
 
+def as_given(config):
+    """The values of a validated config as flags give them."""
+    return vars(config) | {'rate_factors': ConfigDict(dict(config.rate_factors))}
+
+
 def written(value):
     try:
         return str(value)
@@ -303,8 +339,12 @@ def meaning(key, text):
     default = make_config('birds', mesh=(1, 2))[key]
     if key == 'without':  # of which only names are admitted, with or without quotes
         return tuple(word for word in re.findall(r'\w+', text) if word in ABLATIONS)
-    kinds = {'steps': int, 'images_per_crop': int, 'crops': int, 'rate_batch_size': int, 'clip_norm': float}
-    kinds['mean_at'] = str
+    if key == 'frozen':
+        return tuple(word for word in re.findall(r'\w+', text) if word in LAYERS)
+    if key == 'rate_factors':  # written like a dictionary
+        return ast.literal_eval(text)
+    whole = dict.fromkeys(('steps', 'init_step', 'images_per_crop', 'crops', 'rate_batch_size'), int)
+    kinds = whole | {'clip_norm': float, 'mean_at': str}
     kind = kinds.get(key, type(default))
     if kind is int:
         return int(text, 16) if text.lower().startswith(('0x', '-0x')) else int(text)
@@ -323,8 +363,8 @@ def test_parse_config_flags_reads_an_override_as_written_or_refuses_it_in_one_li
     found = outcome('command line', lambda: parsed([f'--config.{key}={text}'], monkeypatch), InputError, SystemExit)
     if isinstance(found, Exception | SystemExit):
         return
-    assert admitted(vars(found))
-    expected = make_config('birds', mesh=(1, 2))
+    assert admitted(as_given(found))
+    expected = make_config('birds')  # whose mesh, as that of the file, follows from its parallelism
     with expected.ignore_type():
         expected[key] = meaning(key, text)
     assert found == validate_config(expected)
@@ -345,4 +385,4 @@ ARGUMENTS = st.tuples(
 @hypothesis.given(options=st.lists(ARGUMENTS, min_size=1, max_size=3))
 def test_parse_config_flags_refuses_any_other_argument_in_one_line(options, monkeypatch):
     found = outcome('arguments', lambda: parsed(options, monkeypatch), InputError, SystemExit)
-    assert isinstance(found, InputError | SystemExit) or admitted(vars(found))
+    assert isinstance(found, InputError | SystemExit) or admitted(as_given(found))

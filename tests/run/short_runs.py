@@ -2,6 +2,7 @@
 
 import dataclasses
 import typing
+from types import MappingProxyType
 
 import jax
 import jax.numpy as jnp
@@ -19,7 +20,7 @@ from alexnet_jax.training.schedule import fixed_drops
 # The settings that the programs are made of, besides the network and the mesh.
 IN_PROGRAM = (
     *('seed', 'batch_size', 'precision', 'clip_norm', 'momentum', 'weight_decay'),
-    *('initial_learning_rate', 'schedule', 'drop_factor'),
+    *('initial_learning_rate', 'schedule', 'drop_factor', 'frozen', 'rate_factors'),
 )
 _MADE = {}  # by what it is made of: compiled steps, first states, evaluators
 
@@ -43,9 +44,12 @@ class SharedRun(Run):
     spoilt: tuple[int, ...] = ()
     change_state: typing.Any = None
 
-    def create_state(self, mean_image):
+    def create_state(self, mean_image, layers=MappingProxyType({})):
         create = super().create_state
-        state = _once(lambda: create(mean_image), 'state', self.variant, self.mesh, self.config.seed, mean_image.sum())
+        if layers:
+            return create(mean_image, layers)
+        own = (self.variant, self.mesh, self.config.seed, self.config.frozen, mean_image.sum())
+        state = _once(lambda: create(mean_image), 'state', *own)
         return jax.tree.map(jnp.copy, state)  # a step uses up the state
 
     def make_train_step(self):
@@ -64,7 +68,8 @@ class SharedRun(Run):
 
     def _parts(self):
         settings = [getattr(self.config, key) for key in IN_PROGRAM]
-        return self.variant, self.mesh, self.num_classes, self.drop_steps, settings, self.spoilt == ('all',)
+        steps = (self.drop_steps, self.warmup_steps)
+        return self.variant, self.mesh, self.num_classes, steps, settings, self.spoilt == ('all',)
 
 
 class Update:

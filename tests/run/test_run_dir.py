@@ -82,6 +82,9 @@ def test_claim_run_dir_refuses_an_earlier_run_that_would_share_its_crops_now(ear
         ({'seed': 1}, 'seed 0, not 1'),
         ({'lighting': False}, 'lighting True, not False'),
         ({'width': 0.125}, r'width 1\.0, not 0\.125'),
+        ({'frozen': ('conv1',)}, r"rate_factors \{\}, not \{'conv1': 0\.0\}"),
+        ({'rate_factors': {'fc8': 10.0}}, r"rate_factors \{\}, not \{'fc8': 10\.0\}"),
+        ({'init_from': 'weights'}, "init_from '', not 'weights'"),
     ],
 )
 def test_claim_run_dir_refuses_another_run_and_leaves_it_alone(tiny, tmp_path, values, named):

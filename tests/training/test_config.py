@@ -54,6 +54,13 @@ WRONG = {
     'mean_at': ['', 'corner', 0, True],
     'without': ['norm', ('lrn',), ('norm', 'norm'), ('norm,norm',), ('norm,',), ('',), (3,), 3, {'norm': 1}.keys()],
     'crops': [0, 1.5, True],
+    'init_from': [3, None, True, 'two\nlines'],
+    'init_step': [-1, 1.5, True, 2**31],
+    'init_mean': ['', 'mine', None],
+    'classes': ['', 'all', 3, None],
+    'warmup_epochs': [-1.0, NAN, INF, 2.0**31, True, 'ten'],
+    'frozen': ['conv1', ('conv9',), ('conv1', 'conv1'), ('conv1,conv1',), ('conv1,',), (3,), 3],
+    'rate_factors': [{'fc8': 0.0}, {'fc8': -1.0}, {'fc8': NAN}, {'fc8': 'fast'}, {'fc9': 2.0}, {'fc8': True}, 3, None],
     'tracking': ['tensorboard', 'WANDB', True, None],
     'data_dir': ['', 3, 'two\nlines'],
 }
@@ -76,8 +83,38 @@ def test_wrong_values_are_here_for_every_key():
 def test_validate_config_refuses_a_wrong_value_in_one_line(key, value):
     with pytest.raises(InputError) as error:
         validate_config(changed(**{key: value}))
+    if isinstance(value, dict):
+        ((entry, value),) = value.items()
+        key = f'{key}.{entry}'
     assert str(error.value).startswith(f'config.{key} is {value!r}: it must be ')
     assert '\n' not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ('values', 'message'),
+    [
+        (
+            {'frozen': ('local3',)},
+            'frozen names local3, and the layers of config.variant paper are conv1, .*, fc8: ',
+        ),
+        ({'rate_factors': {'local4': 2.0}}, 'config.rate_factors names local4, and the layers of config.variant paper'),
+        ({'variant': 'cifar10_18pct', 'mesh': (1, 1), 'frozen': ('conv1,conv2', 'conv3', 'fc8')}, 'names every layer'),
+        ({'frozen': ('fc8',), 'rate_factors': {'fc8': 2.0}}, 'config.frozen and config.rate_factors name fc8'),
+        ({'classes': 'keep'}, 'config.classes is keep, and config.init_from names no weights'),
+    ],
+)
+def test_validate_config_refuses_layers_that_are_not_there_or_named_twice(values, message):
+    with pytest.raises(InputError, match=message):
+        validate_config(changed(**values))
+
+
+def test_validate_config_keeps_the_factors_that_are_not_1():
+    config = validate_config(
+        changed(rate_factors={'fc8': 10, 'conv1': 1.0, 'conv5': 0.5}, frozen=('conv1,conv2', 'fc6'))
+    )
+    assert config.rate_factors == (('conv5', 0.5), ('fc8', 10.0))
+    assert config.frozen == ('conv1', 'conv2', 'fc6')
+    assert config.to_json()['rate_factors'] == {'conv5': 0.5, 'fc8': 10.0}
 
 
 def test_validate_config_describes_a_value_whose_text_is_not_one_line():
@@ -191,6 +228,7 @@ def test_configs_are_valid_and_differ_in_what_devices_share_alone(file, dataset)
     mode = {'one_device': 'two_device'}.get(file, file)
     batch = {'one_weird_trick': 128 if dataset else 32}.get(file)
     expected = make_config(dataset, mesh=mesh).to_dict() | {'parallelism': mode, 'rate_batch_size': batch}
+    expected['rate_factors'] = ()  # those that are not 1
     assert {key: getattr(validated, key) for key in KEYS} == expected
     assert config.dataset == (dataset or 'demo')
 
@@ -318,6 +356,10 @@ def test_make_config_for_imagenet_is_the_paper_s_recipe():
         'crops': None,
         'images_per_crop': None,
         'mean_at': None,
+        'init_from': '',
+        'init_step': None,
+        'init_mean': 'source',
+        'classes': 'new',
         'seed': 0,
         'batch_size': 128,
         'epochs': 90.0,
@@ -334,6 +376,11 @@ def test_make_config_for_imagenet_is_the_paper_s_recipe():
         'drop_epochs': (24.0, 50.0, 78.0),
         'patience': 5,
         'max_drops': 3,
+        'warmup_epochs': 0.0,
+        'frozen': (),
+        'rate_factors': dict.fromkeys(
+            ('conv1', 'conv2', 'conv3', 'conv4', 'conv5', 'fc6', 'fc7', 'fc8', 'local3', 'local4'), 1.0
+        ),
         'evaluate_every': 0,
         'checkpoint_every': 0,
         'keep_checkpoints': 3,

@@ -98,6 +98,33 @@ def test_paper_sgd_decays_each_layer_as_much_as_is_said_of_it():
             np.testing.assert_allclose(found[layer]['bias'], bias, rtol=0, atol=1e-12)
 
 
+def test_paper_sgd_multiplies_both_rates_of_a_layer_throughout():
+    """Also where biases have a rate of their own, and with a factor that changes in time."""
+    start, gradients = problem()
+    start, gradients = ([dict.fromkeys('ab', tree['layer']) for tree in trees] for trees in ([start], gradients))
+    optimizer = paper_sgd(momentum=0.9, weight_decay=5e-4, bias_rate=2.0, rate_factors={'a': 10.0})
+    with jax.enable_x64(True):
+        update = jax.jit(
+            lambda g, s, p, rate: optimizer.update(
+                g,
+                s,
+                p,
+                learning_rate=jnp.asarray(rate),
+                bias_learning_rate=jnp.asarray(0.01),
+                lr_multipliers={'a': jnp.float64(0.5)},
+            )
+        )
+        path = run(update, optimizer.init(jax.tree.map(jnp.asarray, start[0])), start[0], gradients)
+    for layer, kernel_factor, bias_factor in (('a', 5.0, 10.0), ('b', 1.0, 1.0)):
+        own = [{'layer': tree[layer]} for tree in (*start, *gradients)]
+        kernels = recurrence(own[0], own[1:], 'kernel', rate_factor=kernel_factor, decay=5e-4)
+        given = [tree[layer]['bias'] for tree in gradients]
+        biases = oracle.paper_update(start[0][layer]['bias'], given, [0.02 * bias_factor] * STEPS, decay=0)
+        for found, kernel, bias in zip(path, kernels, biases, strict=True):
+            np.testing.assert_allclose(found[layer]['kernel'], kernel, rtol=0, atol=1e-11)
+            np.testing.assert_allclose(found[layer]['bias'], bias, rtol=0, atol=1e-11)
+
+
 def test_paper_sgd_in_float32_stays_within_1e_6_of_the_recurrence():
     start, gradients = problem()
     optimizer = paper_sgd(momentum=0.9, weight_decay=5e-4, bias_rate=1.0)
