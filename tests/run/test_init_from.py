@@ -1,5 +1,6 @@
 """Runs that start from weights: what is taken, what is made anew, what is refused, and that resuming is exact."""
 
+import dataclasses
 import json
 
 import cli
@@ -229,3 +230,29 @@ def test_train_says_layer_by_layer_what_it_took_and_knows_it_again(save, tiny_di
     done = cli.run('train', *options, cache=program_cache)
     assert done.returncode == 1
     assert f"holds another run (init_from '{path}', not '')" in done.stderr.splitlines()[-1]
+
+
+@pytest.fixture(scope='module')
+def caffe(folder):
+    """A network whose crops each have the part of the mean image behind them, with its file; and one without."""
+    whole = np.random.default_rng(0).uniform(0, 255, (256, 256, 3)).astype(np.float32)
+    network = dataclasses.replace(network_of('caffe_alexnet', width=WIDTH), mean_image=whole)
+    paths = [folder / f'caffe_{name}.safetensors' for name in ('whole', 'centre')]
+    for one, path in zip((network, network.with_centre_mean()), paths, strict=True):
+        save_safetensors(one, path)
+    return network, *map(str, paths)
+
+
+def test_create_state_takes_the_mean_image_of_the_size_that_the_run_subtracts(caffe, tiny):
+    network, path, _ = caffe
+    for mean_at, expected in ((None, network.mean_image), ('centre', network.mean_image[14:241, 14:241])):
+        state = create_state(run_from(path, variant='caffe_alexnet', mesh=(1, 1), mean_at=mean_at), tiny)
+        np.testing.assert_array_equal(state.mean_image, expected)
+
+
+def test_load_initial_weights_refuses_a_mean_image_that_is_too_small(caffe, tiny):
+    *_, path = caffe
+    with pytest.raises(InputError, match=r'use --config\.mean_at=centre or'):
+        load_initial_weights(run_from(path, variant='caffe_alexnet', mesh=(1, 1)), tiny)
+    run = run_from(path, variant='caffe_alexnet', mesh=(1, 1), init_mean='dataset')
+    np.testing.assert_array_equal(create_state(run, tiny).mean_image, tiny.mean_image)
