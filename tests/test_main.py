@@ -232,7 +232,7 @@ def test_train_refuses_an_unknown_dataset_and_lists_what_there_is(train, tmp_pat
         ('--config.batch_size=many', r'--config\.batch_size=many: '),
         ('--config.mesh=3,2', r'config\.batch_size 8 does not divide over the 3 '),
         ('--config.mesh.tower=2', r'--config\.mesh\.tower=2: options of the config look like'),
-        ('--config.warmup_epochs=2', "unknown config key 'warmup_epochs': known are batch_size, .*, drop_epochs"),
+        ('--config.cooldown_epochs=2', "unknown config key 'cooldown_epochs': known are batch_size, .*, drop_epochs"),
         ('--workdri=x', r"Unknown command line flag 'workdri': did you mean '--workdir'\?"),
         ('epochs=20', "unexpected argument 'epochs=20': options look like --config.epochs=20"),
         ('--config=configs/three_device.py', 'no such config file: .*configs/three_device.py'),
