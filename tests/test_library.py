@@ -264,6 +264,7 @@ def test_features_refuse_an_unknown_layer(net, crops):
         net.features(crops, 'pool5')
 
 
+@pytest.mark.slow
 def test_trained_network_of_caffe_subtracts_the_mean_behind_each_view():
     """As if the mean had been subtracted from whole records before they were cut and mirrored."""
     random = np.random.default_rng(5)

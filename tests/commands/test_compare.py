@@ -27,6 +27,7 @@ def folder(tmp_path):
     return write
 
 
+@pytest.mark.slow
 def test_compare_of_a_run_that_learns_is_on_course(folder, program_cache):
     workdir = folder(
         {'step': 20, 'learning_rate': 0.01, 'loss': 6.91}, {'step': 4000, 'learning_rate': 0.01, 'loss': 6.2}
@@ -38,6 +39,7 @@ def test_compare_of_a_run_that_learns_is_on_course(folder, program_cache):
     assert done.stdout.splitlines()[-1] == 'on course: 2 of 8 landmarks passed'
 
 
+@pytest.mark.slow
 def test_compare_sends_a_run_on_the_plateau_to_the_doctor(folder, program_cache):
     workdir = folder(
         {'step': 20, 'learning_rate': 0.1, 'loss': 6.91},
@@ -62,6 +64,7 @@ def test_compare_run_names_a_shorter_run(folder, length):
     assert 'Unlike the recipe: drop_epochs=(10.0, 20.0) ((24.0, 50.0, 78.0)).\n' in text
 
 
+@pytest.mark.slow
 def test_compare_of_what_cannot_be_compared_is_one_line(folder, tmp_path, program_cache):
     with pytest.raises(InputError, match='none is no run folder'):
         compare_run(tmp_path / 'none')

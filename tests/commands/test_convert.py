@@ -33,6 +33,7 @@ def test_convert_of_a_chain_of_files_ends_where_it_began(tmp_path):
     )
 
 
+@pytest.mark.slow
 def test_convert_prints_what_it_wrote(tmp_path, command):
     safetensors_file.save_safetensors(network('released'), tmp_path / 'w.safetensors')
     (tmp_path / 'names').write_text('n01440764 tench, Tinca tinca\nn01443537 goldfish\nn01484850 shark\n')

@@ -104,6 +104,7 @@ runpy.run_module('alexnet_jax.main', run_name='__main__', alter_sys=True)
 """
 
 
+@pytest.mark.slow
 def test_run_verb_gives_each_run_in_one_process_flags_of_its_own(tmp_path):
     """As a notebook's `%run -m alexnet_jax VERB ...`: other values, and other verbs with flags of the same names."""
     done = subprocess.run(

@@ -84,6 +84,7 @@ def run(tmp_path_factory, tiny, tiny_dir):
     return NetworkArgs(workdir=[str(workdir)])
 
 
+@pytest.mark.slow
 def test_predict_photos_finds_neighbours_and_draws_them(prepared_backend, run, photos, tiny, tmp_path, monkeypatch):
     """A training image itself is among the photographs: nearest to it is its record."""
     jpeg, label = tiny.records('train')[7]
@@ -114,6 +115,7 @@ def test_predict_photos_finds_neighbours_and_draws_them(prepared_backend, run, p
     np.testing.assert_array_equal(shown[0].neighbours[0][0], whole)
 
 
+@pytest.mark.slow
 def test_predict_photos_refuses_what_cannot_be_done(prepared_backend, run, photos):
     image = [str(photos / NAMES[0])]
     with pytest.raises(InputError, match='no image is named'):

@@ -44,6 +44,7 @@ def make(network, tiny, cache, stages=STAGES, split='validation'):
     return make_features(network, tiny, split, **options)
 
 
+@pytest.mark.slow
 def test_make_features_computes_all_layers_at_once_and_once(tiny, tmp_path, monkeypatch):
     network = network_of()
     found = make(network, tiny, tmp_path)

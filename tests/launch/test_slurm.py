@@ -13,7 +13,7 @@ import cli
 import pytest
 from slurm_cluster import Cluster, find_missing_programs, wait_until
 
-pytestmark = pytest.mark.slurm
+pytestmark = [pytest.mark.slurm, pytest.mark.slow]
 
 RUN = (
     *('launch/slurm.sbatch', '--config=configs/two_device.py:tiny', '--config.deterministic=True', '--config.seed=3'),

@@ -97,6 +97,7 @@ def make_network(variant):
 
 
 @pytest.mark.parametrize('variant', ['released', pytest.param('paper', marks=pytest.mark.repeats)])
+@pytest.mark.slow
 def test_compute_maps_matches_plain_network(variant, image):
     network = make_network(variant)
     maps, params = compute_maps(network, image), network.params

@@ -70,6 +70,7 @@ def test_create_state_with_one_weird_trick_places_layers_as_it_shares_them(save,
     assert state.params['fc6']['kernel'].addressable_shards[0].data.shape[1] * 2 == len(network.params['fc6']['bias'])
 
 
+@pytest.mark.slow
 def test_create_state_makes_the_classifier_anew_where_the_classes_differ(save, tiny):
     network, path = save('cat', 'dog', 'red', 'owl')
     run = run_from(path)
@@ -115,6 +116,7 @@ def test_load_initial_weights_takes_the_mean_image_of_the_dataset_with_a_warning
     assert said in initial.format_report()
 
 
+@pytest.mark.slow
 def test_load_initial_weights_reads_another_program_s_file(tiny, tmp_path):
     """A state dict of torch.save: another count of classes, the colour that torchvision subtracts."""
     network = network_of('one_weird_trick', width=WIDTH, classes=tuple(map(str, range(7))))
