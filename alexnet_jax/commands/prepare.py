@@ -1,10 +1,11 @@
-"""Makes a dataset ready for training: square JPEG records, mean image, RGB covariance.
+"""Makes a dataset ready for training: square JPEG or raw records, mean image, RGB covariance.
 
 alexnet prepare --dataset=demo                          the embedded dataset
 alexnet prepare --images=DIR --name=NAME                DIR/{train,validation}/<class>/<image>
 alexnet prepare --images=DIR --name=NAME --validation_share=0.1    DIR/<class>/<image>, or DIR/train/<class>/<image>
 alexnet prepare --dataset=imagenet2012 --manual_dir=DIR    from the two official archives in DIR
 alexnet prepare --dataset=NAME                          any TFDS image classification dataset
+alexnet prepare --from=NAME --encoding=raw              NAME_raw: the same records, decoded beforehand
 
 --check tells first what is missing, how much disk it takes and how long. Interrupted, the same command goes on from
 the last whole shard of 8,192 images. For a prepared dataset, --verify=NAME reads every byte again, --show=NAME draws
@@ -22,13 +23,17 @@ from alexnet_jax.console import info
 _SOURCE_ARGS = (
     flags.DEFINE_string('images', None, 'Folder that holds {train,validation[,test]}/<class>/<image>, or like one.'),
     flags.DEFINE_string('dataset', None, "'demo', 'imagenet2012', or another TFDS image classification set."),
-    flags.DEFINE_string('name', None, 'Name of the result. Default: that of --dataset.'),
+    flags.DEFINE_string('from', None, 'Prepared dataset whose JPEG records are to be rewritten by --encoding=raw.'),
+    flags.DEFINE_enum('encoding', 'jpeg', ['jpeg', 'raw'], 'Of records; raw is larger and needs no decoding.'),
+    flags.DEFINE_string('name', None, 'Name of the result. Default: that of --dataset, or that of --from and _raw.'),
     flags.DEFINE_string('tfds_dir', '~/tensorflow_datasets', 'Where TFDS keeps its datasets.'),
     flags.DEFINE_string('manual_dir', None, 'Archives that cannot be downloaded, such as ImageNet.'),
-    flags.DEFINE_integer('quality', 95, 'JPEG quality of records; not of demo.', lower_bound=1, upper_bound=100),
-    flags.DEFINE_integer('size', 256, 'Side of records in pixels; not of demo.', lower_bound=16, upper_bound=1024),
+    flags.DEFINE_integer('quality', None, 'JPEG quality of records (95); not of demo.', lower_bound=1, upper_bound=100),
+    flags.DEFINE_integer(
+        'size', None, 'Side of records in pixels (256); not of demo.', lower_bound=16, upper_bound=1024
+    ),
     flags.DEFINE_enum(
-        'preprocessing', 'paper', ['paper', 'caffe', 'torchvision'], 'Whose way to make squares: docs/data.md.'
+        'preprocessing', None, ['paper', 'caffe', 'torchvision'], 'Whose way to make squares (paper): docs/data.md.'
     ),
     flags.DEFINE_float(
         'validation_share', None, 'Part of each class to draw for validation.', lower_bound=0.001, upper_bound=0.9
@@ -65,7 +70,7 @@ def describe_interrupt() -> str:
 
 def _run() -> tuple[dict[str, Any], str]:
     from alexnet_jax.data import dataset  # here: --help stays quick
-    from alexnet_jax.data.preparing import contact_sheet, sources, writer
+    from alexnet_jax.data.preparing import contact_sheet, estimate, sources, writer
     from alexnet_jax.logs import progress
 
     data_dir = _DATA_DIR.value
@@ -78,13 +83,18 @@ def _run() -> tuple[dict[str, Any], str]:
         if _VERIFY.value is not None:
             found = dataset.verify_dataset(_VERIFY.value, data_dir=data_dir, progress=report)
             return {'fingerprint': found.fingerprint}, f'{found.directory} is whole; fingerprint {found.fingerprint}'
-        args = sources.SourceArgs(**{flag.name: flag.value for flag in _SOURCE_ARGS})
+        values = {flag.name: flag.value for flag in _SOURCE_ARGS}
+        args = sources.SourceArgs(from_dataset=values.pop('from'), **values)
         if _CHECK.value:
-            done: Any = writer.estimate_preparation(sources.make_spec(args, make=False), data_dir=data_dir)
+            done: Any = estimate.estimate_preparation(
+                sources.make_spec(args, data_dir=data_dir, make=False), data_dir=data_dir
+            )
         else:
             choices = {'overwrite': _OVERWRITE.value, 'skip_unusable': _ON_ERROR.value == 'skip'}
             writer.check_name(sources.get_dataset_name(args), data_dir=data_dir, overwrite=_OVERWRITE.value)
-            done = writer.prepare(sources.make_spec(args), data_dir=data_dir, progress=report, **choices)
+            done = writer.prepare(
+                sources.make_spec(args, data_dir=data_dir), data_dir=data_dir, progress=report, **choices
+            )
     for line in done.notes:
         info(line)
     return done.to_json(), done.format_text()

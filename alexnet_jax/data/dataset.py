@@ -17,6 +17,7 @@ from alexnet_jax.console import info
 from alexnet_jax.data import raw
 from alexnet_jax.data.dataset_manifest import MANIFEST_FILE, compute_fingerprint, read_dataset_manifest
 from alexnet_jax.data.preprocessing import PAPER
+from alexnet_jax.data.raw import JPEG, RAW
 from alexnet_jax.data.statistics import read_statistics
 from alexnet_jax.data.versions import VERSION, VERSIONS
 from alexnet_jax.errors import InputError
@@ -24,7 +25,6 @@ from alexnet_jax.files import check_utf8, hash_file
 from alexnet_jax.model.spec import Variant
 
 STATISTICS_FILE = 'statistics.npz'
-JPEG, RAW = 'jpeg', 'raw'  # how records are encoded
 
 
 class DataSource:
@@ -189,7 +189,7 @@ def open_dataset(name: str, *, data_dir: str | os.PathLike[str]) -> Dataset:
     directory = next((path for path in directories if (path / MANIFEST_FILE).is_file()), None)
     if directory is None:
         raise InputError(f'{root / name} has no mean image and RGB covariance of ours; run `{prepare}`')
-    remedy = f'prepare it again with `{prepare} --overwrite` (or --images, if it came from a folder)'
+    remedy = f'prepare it again with `{prepare} --overwrite` (or --images, --from, --encoding, as it was made)'
     manifest = read_dataset_manifest(directory, remedy=remedy)
     mean_image, rgb_covariance = read_statistics(directory / STATISTICS_FILE, remedy=remedy)
     stored: dict[str, Any] = {}

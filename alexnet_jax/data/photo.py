@@ -44,6 +44,11 @@ def photo_to_jpeg(
     return simplejpeg.encode_jpeg(square, quality, 'RGB', '444', fastdct=False)
 
 
+def photo_to_record(data: bytes, quality: int | None, **form: Any) -> bytes:
+    """Makes a record: `photo_to_jpeg` of `quality`, or where that is None the pixels of `square_image` as they are."""
+    return square_image(data, **form).tobytes() if quality is None else photo_to_jpeg(data, quality, **form)
+
+
 def decode_photo_crop(
     data: bytes,
     out: np.ndarray,

@@ -7,6 +7,7 @@ disk or a network mount end in an error and never in a bus error (docs/data.md h
 """
 
 import bisect
+import io
 import itertools
 import os
 import pathlib
@@ -20,6 +21,7 @@ import numpy as np
 from alexnet_jax.data.preprocessing import PAPER
 from alexnet_jax.errors import InputError
 
+JPEG, RAW = 'jpeg', 'raw'  # how records are encoded
 CLASSES_FILE = 'classes.txt'
 HEADER = 128  # bytes before the pixels
 _scratch = threading.local()  # a record's pixels
@@ -30,6 +32,11 @@ def make_header(records: int, *, record_size: int) -> bytes:
     shape = f'({records}, {record_size}, {record_size}, 3)'
     fields = f"{{'descr': '|u1', 'fortran_order': False, 'shape': {shape}, }}"
     return b'\x93NUMPY\x01\x00' + (HEADER - 10).to_bytes(2, 'little') + fields.encode().ljust(HEADER - 11) + b'\n'
+
+
+def view_pixels(record: bytes, *, record_size: int) -> np.ndarray:
+    """Returns a record's bytes as uint8 (record_size, record_size, 3)."""
+    return np.frombuffer(record, np.uint8).reshape(record_size, record_size, 3)
 
 
 def get_shard_name(split: str, index: int, count: int) -> str:
@@ -69,6 +76,13 @@ def list_splits(manifest: Mapping[str, Any], *, record_size: int, remedy: str) -
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise InputError(f'the manifest is not of raw records of {record_size}x{record_size}; {remedy}') from error
     return {split: {'records': sum(counts), 'excluded': (), 'shards': counts} for split, counts in splits.items()}
+
+
+def write_labels(path: pathlib.Path, labels: np.ndarray) -> None:
+    """Writes int32 (n,) labels."""
+    content = io.BytesIO()
+    np.save(content, labels)
+    path.write_bytes(content.getvalue())
 
 
 def read_labels(path: pathlib.Path, *, records: int, class_count: int, remedy: str) -> np.ndarray:

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from alexnet_jax.data import photo
-from alexnet_jax.data.preparing.folder import file_to_jpeg
+from alexnet_jax.data.preparing.folder import file_to_record
 
 
 def scene(seed=0, size=(400, 300)):
@@ -173,8 +173,8 @@ def test_photo_to_jpeg_encodes_with_the_given_quality():
     assert errors[1] < 3 < errors[0]
 
 
-def test_file_to_jpeg_reads_png_named_jpeg(tmp_path):
+def test_file_to_record_reads_png_named_jpeg(tmp_path):
     path = tmp_path / 'n02105855_2933.JPEG'  # ImageNet has one
     path.write_bytes(encoded(scene(), 'PNG'))
-    record = np.asarray(Image.open(io.BytesIO(file_to_jpeg(str(path), 95))), np.int16)
+    record = np.asarray(Image.open(io.BytesIO(file_to_record(str(path), 95))), np.int16)
     assert np.abs(record - pillow_square(scene())).mean() < 3

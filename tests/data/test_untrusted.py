@@ -162,8 +162,8 @@ def test_check_file_size_refuses_file_that_fills_memory(source, tmp_path):
     with path.open('wb') as file:
         file.truncate(2**29 + 1)  # holes: no disk is taken
     read = {
-        'folder': lambda: folder_source.file_to_jpeg(str(path), 95),
-        'archive': lambda: imagenet.range_to_jpeg(imagenet.FileRange(str(path), 0, 2**29 + 1), 95),
+        'folder': lambda: folder_source.file_to_record(str(path), 95),
+        'archive': lambda: imagenet.range_to_record(imagenet.FileRange(str(path), 0, 2**29 + 1), 95),
     }
     with pytest.raises(photo.UnusableImage, match=r'^a file of 536,870,913 bytes; at most 536,870,912 are read$'):
         read[source]()

@@ -1,6 +1,7 @@
 """Specifies a dataset that is to be made: labelled images, listed or streamed, and what is known of them beforehand."""
 
 import dataclasses
+import functools
 import hashlib
 import importlib.metadata
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -10,6 +11,7 @@ import numpy as np
 import simplejpeg
 
 from alexnet_jax.data.preprocessing import PAPER
+from alexnet_jax.data.raw import JPEG, RAW, view_pixels
 from alexnet_jax.data.statistics import RECORD
 from alexnet_jax.data.versions import VERSION
 
@@ -70,10 +72,12 @@ class DatasetSpec:
     classes: tuple[str, ...]  # names, in label order
     splits: Mapping[str, Split]  # 'validation' at least; without 'train' the dataset tests weights only
     folders: Mapping[str, str] = dataclasses.field(default_factory=dict)  # of each split, where that has another name
-    # Converts an example's source to the bytes of a square RGB JPEG; `UnusableImage` when the source is at fault.
+    # Converts an example's source to the bytes of a square RGB JPEG, or to raw pixels; `UnusableImage` when the source
+    # is at fault.
     to_record: Callable[[Any], bytes]
     # Decodes a record to the pixels that training will see: uint8 (record_size, record_size, 3).
     decode: Callable[[bytes], np.ndarray] = simplejpeg.decode_jpeg
+    encoding: str = JPEG  # of the records, or 'raw'
     record_size: int = RECORD
     version: str = VERSION  # the folder that the dataset is written to
     preprocessing: str = PAPER  # how `to_record`, or for originals `decode`, makes squares
@@ -82,9 +86,16 @@ class DatasetSpec:
     notes: tuple[str, ...] = ()  # sentences that the user should read
     # Of a TFDS dataset whose own images training is to read: its version folder, and by each split's name that there.
     originals: tuple[str, Mapping[str, str]] | None = None
+    # Of a dataset whose records these are in another encoding: its fingerprint, and its statistics' file, to be copied.
+    rewritten_from: tuple[str, str] | None = None
     # Whether each class must have a training image: a folder has images of all its classes, but a TFDS dataset made
     # from part of its archives still names all of them.
     every_class: bool = False
+
+    @property
+    def with_statistics(self) -> bool:
+        """Tells whether statistics are to be computed."""
+        return self.rewritten_from is None
 
     @property
     def statistics_split(self) -> str:
@@ -99,6 +110,13 @@ class DatasetSpec:
     def example_count(self) -> int:
         """Counts the examples of all splits."""
         return sum(map(len, self.splits.values()))
+
+
+def make_encoding(quality: int | None, *, record_size: int) -> dict[str, Any]:
+    """Makes the fields of a spec whose records are JPEGs of `quality`, or where that is None raw pixels."""
+    if quality is not None:
+        return {'encoding': JPEG}
+    return {'encoding': RAW, 'decode': functools.partial(view_pixels, record_size=record_size)}
 
 
 def hash_recipe(*facts: object) -> str:

@@ -5,8 +5,8 @@ import os
 import pathlib
 from typing import Any
 
-from alexnet_jax.data.photo import QUALITY, photo_to_jpeg, read_photo
-from alexnet_jax.data.preparing.dataset_spec import DatasetSpec, Example, ListedSplit, hash_recipe
+from alexnet_jax.data.photo import QUALITY, photo_to_record, read_photo
+from alexnet_jax.data.preparing.dataset_spec import DatasetSpec, Example, ListedSplit, hash_recipe, make_encoding
 from alexnet_jax.data.preparing.folder_layout import find_layout
 from alexnet_jax.data.preparing.listing import Listing
 from alexnet_jax.data.preprocessing import PAPER
@@ -19,7 +19,7 @@ def make_folder_spec(
     images: str | os.PathLike[str],
     *,
     name: str,
-    quality: int = QUALITY,
+    quality: int | None = QUALITY,
     record_size: int = RECORD,
     preprocessing: str = PAPER,
     validation_share: float | None = None,
@@ -29,10 +29,10 @@ def make_folder_spec(
     """Makes the spec of a folder's dataset; `InputError` for anything that is wrong with the folder.
 
     Looks at the names and sizes of files, and at the first bytes of those whose extension says nothing; reads no image.
-    The classes are the folders in train/, in sorted order. The records are to be JPEGs of `quality` 1..100,
-    `record_size` pixels wide and high, made by `preprocessing`. `validation_share` of each class of a training split
-    without a validation split is drawn for one, by `validation_seed`; with `validation_only` there is no training
-    split, and the classes are those of validation.
+    The classes are the folders in train/, in sorted order. The records are to be JPEGs of `quality` 1..100, or where it
+    is None raw, `record_size` pixels wide and high, made by `preprocessing`. `validation_share` of each class of a
+    training split without a validation split is drawn for one, by `validation_seed`; with `validation_only` there is no
+    training split, and the classes are those of validation.
     """
     root = pathlib.Path(images)
     if not root.is_dir():
@@ -68,8 +68,9 @@ def make_folder_spec(
         classes=tuple(classes),
         splits={split: ListedSplit(split, listed) for split, listed in examples.items()},
         folders={split: listing.show(found.folder) for split, found in splits.items()},
-        to_record=functools.partial(file_to_jpeg, quality=quality, **form),
+        to_record=functools.partial(file_to_record, quality=quality, **form),
         **form,
+        **make_encoding(quality, record_size=record_size),
         recipe=hash_recipe('folder', name, quality, *form.values(), facts),
         unusable=tuple(f'{path}: {reason}' for path, reason in listing.unusable.items()),
         notes=(*layout.notes, *listing.notes, *notes),
@@ -77,6 +78,6 @@ def make_folder_spec(
     )
 
 
-def file_to_jpeg(path: str, quality: int, *, record_size: int = RECORD, preprocessing: str = PAPER) -> bytes:
-    """Converts a file by `photo_to_jpeg`; one that cannot be read is unusable like any other."""
-    return photo_to_jpeg(read_photo(path), quality, record_size=record_size, preprocessing=preprocessing)
+def file_to_record(path: str, quality: int | None, **form: Any) -> bytes:
+    """Converts a file by `photo_to_record`; one that cannot be read is unusable like any other."""
+    return photo_to_record(read_photo(path), quality, **form)

@@ -16,8 +16,8 @@ from typing import Any, NamedTuple
 
 import tensorflow_datasets as tfds
 
-from alexnet_jax.data.photo import QUALITY, UnusableImage, check_file_size, photo_to_jpeg
-from alexnet_jax.data.preparing.dataset_spec import DatasetSpec, Example, hash_recipe
+from alexnet_jax.data.photo import QUALITY, UnusableImage, check_file_size, photo_to_record
+from alexnet_jax.data.preparing.dataset_spec import DatasetSpec, Example, hash_recipe, make_encoding
 from alexnet_jax.data.preprocessing import PAPER
 from alexnet_jax.data.statistics import RECORD
 from alexnet_jax.errors import InputError
@@ -61,14 +61,12 @@ class TarSplit:
                 index += 1
 
 
-def range_to_jpeg(
-    file_range: FileRange, quality: int, *, record_size: int = RECORD, preprocessing: str = PAPER
-) -> bytes:
-    """Converts a range of an archive by `photo_to_jpeg`."""
+def range_to_record(file_range: FileRange, quality: int | None, **form: Any) -> bytes:
+    """Converts a range of an archive by `photo_to_record`."""
     data = os.pread(_open(file_range.path), check_file_size(file_range.size), file_range.start)
     if len(data) < file_range.size:
         raise UnusableImage('the archive ends within it')
-    return photo_to_jpeg(data, quality, record_size=record_size, preprocessing=preprocessing)
+    return photo_to_record(data, quality, **form)
 
 
 @functools.cache  # one for each archive and process, until the process ends
@@ -102,15 +100,15 @@ def make_imagenet_spec(
     manual_dir: str | os.PathLike[str],
     *,
     name: str = 'imagenet2012',
-    quality: int = QUALITY,
+    quality: int | None = QUALITY,
     record_size: int = RECORD,
     preprocessing: str = PAPER,
     validation_only: bool = False,
 ) -> DatasetSpec:
     """Makes the spec of the dataset in `manual_dir`'s archives, official or a part of them in the same layout.
 
-    Reads no image. The records are to be JPEGs of `quality` 1..100, `record_size` pixels wide and high, made by
-    `preprocessing`. With `validation_only` the training archive is not needed and not read.
+    Reads no image. The records are to be JPEGs of `quality` 1..100, or where it is None raw, `record_size` pixels wide
+    and high, made by `preprocessing`. With `validation_only` the training archive is not needed and not read.
 
     Raises:
       InputError: an archive is missing, cut off, or not of the official layout, or its labels cannot be known.
@@ -138,8 +136,9 @@ def make_imagenet_spec(
         name=name,
         classes=tuple(classes),
         splits=splits,
-        to_record=functools.partial(range_to_jpeg, quality=quality, **form),
+        to_record=functools.partial(range_to_record, quality=quality, **form),
         **form,
+        **make_encoding(quality, record_size=record_size),
         recipe=hash_recipe('imagenet', name, quality, *form.values(), files),
         notes=tuple(
             f'{path} has {size:,} bytes, the official archive {OFFICIAL_BYTES[path.name]:,}: a part of ImageNet'

@@ -21,14 +21,17 @@ import tensorflow_datasets as tfds
 from array_record.python.array_record_module import ArrayRecordWriter
 from tensorflow_datasets.core import example_serializer
 
+from alexnet_jax.data import raw
 from alexnet_jax.data.preparing.dataset_spec import DatasetSpec
+from alexnet_jax.data.preparing.raw_shards import RawShardWriter
 from alexnet_jax.data.preparing.workers import convert_examples
+from alexnet_jax.data.raw import RAW
 from alexnet_jax.data.statistics import Statistics
 from alexnet_jax.files import write_file
 
 SHARD = 8192  # examples, some 400 MB of photographs: what a kill can cost at most, half a minute on a few cores
 
-_DIGESTS = 'digests of '  # begins their names in the file of sums
+_DIGESTS, _LABELS = 'digests of ', 'labels of '  # begin their names in the file of sums
 
 Progress = Callable[[str, int, int], None]  # split, images done, images in the split
 
@@ -52,7 +55,7 @@ def make_features(spec: DatasetSpec) -> Any:
 
 
 class _ShardWriter:
-    """Writes a shard under another name until it is finished; no file where there is no record."""
+    """Writes a shard of JPEGs under another name until it is finished; no file where there is no record."""
 
     def __init__(self, path: pathlib.Path, spec: DatasetSpec) -> None:
         self._path, self._unfinished = path, path.with_suffix('.unfinished')
@@ -91,6 +94,7 @@ class Shards:
         self.splits = {split: SplitState() for split in spec.splits}
         self.statistics = Statistics(len(spec.classes), record_size=spec.record_size)  # of the converted part of train
         self.digests = {split: array.array('Q') for split in spec.splits}  # of all that was seen: see `Converted`
+        self.labels = {split: array.array('i') for split in spec.splits}  # of the records
         if not self._reload():
             shutil.rmtree(folder, ignore_errors=True)
             (folder / 'shards').mkdir(parents=True)
@@ -109,7 +113,7 @@ class Shards:
         if first:
             progress(split, first, count)
         shard = self._open_shard(split, state)
-        with_statistics = split == self._spec.statistics_split
+        with_statistics = self._spec.with_statistics and split == self._spec.statistics_split
         options: Any = {'count': count - first, 'with_statistics': with_statistics, 'workers': workers}
         converted = convert_examples(self._spec, examples.iter_examples(first), **options)
         for chunk, (results, digests, statistics) in converted:
@@ -118,6 +122,7 @@ class Shards:
                     state.unusable.append((example.key, result))
                     continue
                 state.records += 1
+                self.labels[split].append(example.label)
                 if self._spec.originals is None:
                     shard.write(result, example.label)
             state.seen += len(chunk)
@@ -131,18 +136,22 @@ class Shards:
         state.complete = True
         self._finish(state, shard)
 
-    def _open_shard(self, split: str, state: SplitState) -> _ShardWriter:
-        return _ShardWriter(self._get_path(split, len(state.shards)), self._spec)
+    def _open_shard(self, split: str, state: SplitState) -> _ShardWriter | RawShardWriter:
+        path = self._get_path(split, len(state.shards))
+        if self._spec.encoding == RAW:
+            return RawShardWriter(path, record_size=self._spec.record_size)
+        return _ShardWriter(path, self._spec)
 
-    def _finish(self, state: SplitState, shard: _ShardWriter) -> None:
+    def _finish(self, state: SplitState, shard: _ShardWriter | RawShardWriter) -> None:
         """Closes a shard, and writes the sums and the journal."""
         if (sizes := shard.close()) is not None:
             state.shards.append(sizes)
         self.finished = sum(state.seen for state in self.splits.values())
         # The sums first, under a name of their own: the journal is what makes both true at once.
         sums, content = self._folder / f'sums-{self.finished}.npz', io.BytesIO()
-        digests: Any = {f'{_DIGESTS}{split}': np.asarray(digests) for split, digests in self.digests.items()}
-        np.savez(content, **vars(self.statistics), **digests)
+        arrays: Any = {f'{_DIGESTS}{split}': np.asarray(digests) for split, digests in self.digests.items()}
+        arrays |= {f'{_LABELS}{split}': np.asarray(labels) for split, labels in self.labels.items()}
+        np.savez(content, **vars(self.statistics), **arrays)
         write_file(sums, content.getvalue(), durable=True)
         splits = {split: dataclasses.asdict(state) for split, state in self.splits.items()}
         journal = {'recipe': self._spec.recipe, 'sums': sums.name, 'splits': splits}
@@ -166,10 +175,11 @@ class Shards:
                     return False
         with np.load(self._folder / journal['sums']) as sums:
             arrays = dict(sums)
-        digests = {split: arrays.pop(f'{_DIGESTS}{split}', None) for split in splits}
-        if any(values is None for values in digests.values()):  # of a version that kept none
-            return False
-        self.splits, self.digests = splits, {split: array.array('Q', values) for split, values in digests.items()}
+        if any(f'{kind}{split}' not in arrays for kind in (_DIGESTS, _LABELS) for split in splits):
+            return False  # of a version that kept none
+        self.splits = splits
+        self.digests = {split: array.array('Q', arrays.pop(f'{_DIGESTS}{split}')) for split in splits}
+        self.labels = {split: array.array('i', arrays.pop(f'{_LABELS}{split}')) for split in splits}
         vars(self.statistics).update(arrays)
         return True
 
@@ -178,8 +188,12 @@ class Shards:
 
     def _get_paths(self, split: str, state: SplitState) -> list[tuple[pathlib.Path, pathlib.Path]]:
         """Returns each finished shard's path while the dataset is being written, and its final path."""
-        count, stem = len(state.shards), self._folder / 'data' / f'{self._spec.name}-{split}.array_record'
-        return [(self._get_path(split, i), stem.with_name(f'{stem.name}-{i:05d}-of-{count:05d}')) for i in range(count)]
+        count, data = len(state.shards), self._folder / 'data'
+        if self._spec.encoding == RAW:
+            names = [raw.get_shard_name(split, i, count) for i in range(count)]
+        else:
+            names = [f'{self._spec.name}-{split}.array_record-{i:05d}-of-{count:05d}' for i in range(count)]
+        return [(self._get_path(split, i), data / name) for i, name in enumerate(names)]
 
     def list_duplicates(self) -> list[str]:
         """Lists sentences on how many images of one split are in another too, each with an example."""
@@ -196,16 +210,26 @@ class Shards:
         return notes
 
     def assemble(self) -> pathlib.Path:
-        """Gives the shards their final names and describes them to TFDS, if there are any; returns their folder."""
+        """Gives the shards, if there are any, their final names and adds what describes them; returns their folder."""
         data = self._folder / 'data'
         data.mkdir(exist_ok=True)
         if self._spec.originals is not None:
             return data
-        infos = []
         for split, state in self.splits.items():
             for path, final in self._get_paths(split, state):
                 if not final.exists():  # as it may after a kill
                     path.replace(final)
+        if self._spec.encoding == RAW:
+            raw.write_classes(data, self._spec.classes)
+            for split, labels in self.labels.items():
+                raw.write_labels(data / raw.get_labels_name(split), np.asarray(labels))
+        else:
+            self._describe_to_tfds(data)
+        return data
+
+    def _describe_to_tfds(self, data: pathlib.Path) -> None:
+        infos = []
+        for split, state in self.splits.items():
             lengths, sizes, _ = zip(*state.shards, strict=True)
             template = tfds.core.ShardedFileTemplate(
                 data_dir=data, dataset_name=self._spec.name, split=split, filetype_suffix='array_record'
@@ -219,4 +243,3 @@ class Shards:
             check_data=False,
             supervised_keys=('image', 'label'),
         )
-        return data

@@ -8,11 +8,10 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
-import simplejpeg
 import tensorflow_datasets as tfds
 
-from alexnet_jax.data.photo import photo_to_jpeg, square_image
-from alexnet_jax.data.preparing.dataset_spec import DatasetSpec, Example, get_hashed_order, hash_recipe
+from alexnet_jax.data.photo import photo_to_record, square_image
+from alexnet_jax.data.preparing.dataset_spec import DatasetSpec, Example, get_hashed_order, hash_recipe, make_encoding
 from alexnet_jax.data.preprocessing import PAPER
 from alexnet_jax.errors import InputError
 
@@ -71,16 +70,16 @@ def make_tfds_spec(
     *,
     dataset: str,
     name: str,
-    quality: int,
+    quality: int | None,
     record_size: int,
     keep_originals: bool,
     preprocessing: str = PAPER,
 ) -> DatasetSpec:
     """Makes the spec of a prepared TFDS dataset; 'validation' is its validation split, or else its test split.
 
-    The records are to be JPEGs of `quality` 1..100, `record_size` pixels wide and high, made by `preprocessing`. With
-    `keep_originals` they stay where they are, and training makes squares of that size: only statistics are wanted, and
-    which are unusable.
+    The records are to be JPEGs of `quality` 1..100, or where it is None raw, `record_size` pixels wide and high, made
+    by `preprocessing`. With `keep_originals` they stay where they are, and training makes squares of that size: only
+    statistics are wanted, and which are unusable.
 
     Raises:
       InputError: not images with labels, no validation or test split; `dataset` is what the message calls it.
@@ -94,14 +93,14 @@ def make_tfds_spec(
         )
     splits, notes = _choose_splits(dataset, builder)
     form: Any = {'record_size': record_size, 'preprocessing': preprocessing}
-    to_record: Any = functools.partial(photo_to_jpeg, quality=quality, **form)
-    decode, originals = simplejpeg.decode_jpeg, None
+    to_record: Any = functools.partial(photo_to_record, quality=quality, **form)
+    encoding, originals = make_encoding(quality, record_size=record_size), None
     if keep_originals:
         if not has_random_access(builder):
             stored = info.file_format.value
             raise InputError(f'{directory} is stored as {stored}, which cannot be read by index: prepare it')
         originals = (directory, {own: split.name for own, split in splits.items()})
-        to_record, decode = bytes, functools.partial(square_image, **form)
+        to_record, encoding = bytes, {'decode': functools.partial(square_image, **form)}
     sizes = [(split, stored.num_examples, stored.num_bytes) for split, stored in info.splits.items()]
     facts = (name, quality, *form.values(), keep_originals, info.full_name, directory, sizes)
     return DatasetSpec(
@@ -109,7 +108,7 @@ def make_tfds_spec(
         classes=tuple(label.names),
         splits=splits,
         to_record=to_record,
-        decode=decode,
+        **encoding,
         **form,
         originals=originals,
         recipe=hash_recipe('tfds', *facts),

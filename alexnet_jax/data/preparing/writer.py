@@ -7,7 +7,7 @@ that exists is whole. A run that is killed leaves the hidden folder; the same co
 import contextlib
 import dataclasses
 import errno
-import itertools
+import io
 import os
 import pathlib
 import re
@@ -15,56 +15,23 @@ import shutil
 import stat
 import time
 from collections.abc import Iterator, Sequence
-from statistics import mean, median
 from typing import Any
 
 import numpy as np
 
 from alexnet_jax.data.dataset import STATISTICS_FILE
 from alexnet_jax.data.dataset_manifest import write_dataset_manifest
-from alexnet_jax.data.photo import UnusableImage
 from alexnet_jax.data.preparing.dataset_spec import DatasetSpec
+from alexnet_jax.data.preparing.estimate import estimate_preparation
 from alexnet_jax.data.preparing.shards import SHARD, Progress, Shards
 from alexnet_jax.data.preparing.workers import count_cores
-from alexnet_jax.data.statistics import Statistics
+from alexnet_jax.data.raw import RAW
 from alexnet_jax.data.versions import VERSIONS
 from alexnet_jax.errors import InputError
 from alexnet_jax.files import hold_lock
 
 MANY = 8192  # images, whose disk space is worth an estimate beforehand
-SAMPLE = 64  # images that an estimate is made from
-OVERHEAD = 1.02  # of a record file over its records
-STATISTICS_BYTES = 4_000_000  # the mean image and the running sums
 NAMED_UNUSABLE = 10  # how many files or classes an error names before it only counts
-
-
-@dataclasses.dataclass(frozen=True)
-class Estimate:
-    """The disk space and time of a preparation."""
-
-    images: dict[str, int]  # of each split
-    needed: int  # bytes
-    free: int  # bytes, on the disk of data_dir
-    images_per_second: float  # over all cores, as measured on a sample on one core
-    notes: tuple[str, ...]  # the spec's
-
-    @property
-    def seconds(self) -> float:
-        """Computes the time of converting every image."""
-        return sum(self.images.values()) / self.images_per_second
-
-    def to_json(self) -> dict[str, Any]:
-        """Returns all of it, for programs."""
-        return dataclasses.asdict(self) | {'seconds': self.seconds}
-
-    def format_text(self) -> str:
-        """Formats a few lines for people."""
-        minutes = self.seconds / 60
-        duration = f'{minutes / 60:.1f} hours' if minutes >= 100 else f'{max(minutes, 1):.0f} min'
-        lines = [f'{split:12}{count:12,} images' for split, count in self.images.items()]
-        lines.append(f'{"disk":12}{self.needed / 1e9:12.1f} GB needed, {self.free / 1e9:.1f} GB free')
-        speed = f'{self.images_per_second:,.0f} images/s on {count_cores()} cores'
-        return '\n'.join([*lines, f'{"time":12}about {duration} at {speed}'])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,45 +62,6 @@ class Prepared:
         return fields | {'directory': str(self.directory), 'skipped': len(self.skipped)}
 
 
-def estimate_preparation(
-    spec: DatasetSpec, *, data_dir: str | os.PathLike[str], remaining: int | None = None
-) -> Estimate:
-    """Converts the first images of the training split and extrapolates to the `remaining` images (None: all).
-
-    Raises:
-      InputError: the disk has no space for it, or none of the first images can be used.
-    """
-    sizes, seconds = [], []
-    statistics = Statistics(len(spec.classes), record_size=spec.record_size)
-    for example in itertools.islice(spec.splits[spec.statistics_split].iter_examples(), SAMPLE):
-        start = time.perf_counter()
-        try:
-            record = spec.to_record(example.source)
-            statistics.add(spec.decode(record), example.label)
-        except UnusableImage:
-            continue
-        seconds.append(time.perf_counter() - start)
-        sizes.append(len(record))
-    if not sizes:
-        raise InputError(f'none of the first {SAMPLE} images of {spec.name} can be used')
-    size = mean(sizes) * OVERHEAD if spec.originals is None else 0
-    needed = round(size * (spec.example_count if remaining is None else remaining)) + STATISTICS_BYTES
-    absolute = pathlib.Path(data_dir).absolute()
-    free = shutil.disk_usage(next(path for path in (absolute, *absolute.parents) if path.is_dir())).free
-    if free < needed:
-        raise InputError(
-            f'about {needed / 1e9:.1f} GB are needed in {data_dir} and {free / 1e9:.1f} GB are free; '
-            'free some, or choose another --data_dir'
-        )
-    return Estimate(
-        images={split: len(examples) for split, examples in spec.splits.items()},
-        needed=needed,
-        free=free,
-        images_per_second=count_cores() / median(seconds),  # the first images pay for what is loaded
-        notes=spec.notes,
-    )
-
-
 def prepare(
     spec: DatasetSpec,
     *,
@@ -162,6 +90,9 @@ def prepare(
         try:
             shards.write(workers=workers or count_cores(), progress=progress)
             skipped = _check_usable(spec, shards, skip=skip_unusable)
+            duplicates = shards.list_duplicates()
+            data = shards.assemble()
+            fingerprint = _write_statistics(data, spec, shards)
         except BaseException as error:
             if shards.finished < SHARD:  # nothing that is worth keeping
                 shutil.rmtree(hidden)
@@ -171,9 +102,6 @@ def prepare(
                     f'the disk of {data_dir} is full; the same command goes on when there is space'
                 ) from error
             raise
-        duplicates = shards.list_duplicates()
-        data = shards.assemble()
-        fingerprint = _write_statistics(data, spec, shards)
         directory.parent.mkdir(exist_ok=True)
         for version in VERSIONS:
             if (old := directory.parent / version).exists():
@@ -270,21 +198,30 @@ def _open_hidden_folder(data_dir: pathlib.Path, name: str) -> Iterator[pathlib.P
 
 def _write_statistics(data: pathlib.Path, spec: DatasetSpec, shards: Shards) -> str:
     """Adds statistics.npz and manifest.json; returns the fingerprint."""
-    statistics = shards.statistics
-    np.savez(
-        data / STATISTICS_FILE,
-        mean_image=statistics.mean_image(),
-        rgb_covariance=statistics.rgb_covariance(),
-        image_count=statistics.image_count,
-        pixel_count=statistics.pixel_count,
-        class_counts=statistics.class_counts,
-    )
-    if spec.originals is None:
-        return write_dataset_manifest(data, statistics_of=spec.statistics_split, preprocessing=spec.preprocessing)
-    directory, names = spec.originals
-    splits = {}
-    for split, state in shards.splits.items():
-        excluded = sorted(int(key) for key, _ in state.unusable)
-        splits[split] = {'name': names[split], 'records': state.seen, 'excluded': excluded}
-    originals = {'directory': directory, 'splits': splits}
-    return write_dataset_manifest(data, originals=originals, preprocessing=spec.preprocessing)
+    if spec.rewritten_from is not None:
+        content = pathlib.Path(spec.rewritten_from[1]).read_bytes()
+    else:
+        statistics, archive = shards.statistics, io.BytesIO()
+        np.savez(
+            archive,
+            mean_image=statistics.mean_image(),
+            rgb_covariance=statistics.rgb_covariance(),
+            image_count=statistics.image_count,
+            pixel_count=statistics.pixel_count,
+            class_counts=statistics.class_counts,
+        )
+        content = archive.getvalue()
+    (data / STATISTICS_FILE).write_bytes(content)
+    stored: dict[str, Any] = {'statistics_of': spec.statistics_split, 'preprocessing': spec.preprocessing}
+    if spec.originals is not None:
+        directory, names = spec.originals
+        splits = {}
+        for split, state in shards.splits.items():
+            excluded = sorted(int(key) for key, _ in state.unusable)
+            splits[split] = {'name': names[split], 'records': state.seen, 'excluded': excluded}
+        stored['originals'] = {'directory': directory, 'splits': splits}
+    if spec.encoding == RAW:
+        counts = {split: [records for records, _, _ in state.shards] for split, state in shards.splits.items()}
+        source = {} if spec.rewritten_from is None else {'rewritten_from': spec.rewritten_from[0]}
+        stored['raw'] = {'splits': counts} | source
+    return write_dataset_manifest(data, **stored)

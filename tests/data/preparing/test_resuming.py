@@ -24,16 +24,17 @@ from alexnet_jax.errors import InputError
 # through.
 PROGRAM = """
 import hashlib, json, os, pathlib, shutil, signal, sys
-from alexnet_jax.data.preparing import folder, shards, workers, writer
+from alexnet_jax.data.preparing import folder, raw_shards, shards, workers, writer
 
 images, root, overwrite = sys.argv[1], pathlib.Path(sys.argv[2]), sys.argv[3] == 'overwrite'
+QUALITY = int(sys.argv[4]) or None
 workers.CHUNK, shards.SHARD, writer.SHARD = 1, 2, 1
 os.fsync = lambda file: None  # it guards against power cuts, which these kills are not
 AT_THE_END = [(pathlib.Path, 'rename'), (shutil, 'rmtree')]
 ANYWHERE = AT_THE_END + [(pathlib.Path, name) for name in ('replace', 'unlink', 'mkdir', 'write_bytes', 'write_text')]
-ANYWHERE += [(shards, 'ArrayRecordWriter')]
+ANYWHERE += [(shards, 'ArrayRecordWriter'), (raw_shards.RawShardWriter, '_write')]
 
-def prepare(data_dir, *, quality=95, overwrite=True, looked_at=None):
+def prepare(data_dir, *, quality=QUALITY, overwrite=True, looked_at=None):
     spec = folder.make_folder_spec(images, name='pets', quality=quality, record_size=32)
     if looked_at is not None:
         real = spec.to_record
@@ -134,13 +135,13 @@ def digest_of(directory):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('overwrite', [False, True])
-def test_prepare_killed_anywhere_resumes_to_the_same_bytes(tmp_path, small_shards, overwrite):
+@pytest.mark.parametrize(('overwrite', 'quality'), [(False, 95), (True, 95), (False, None)])
+def test_prepare_killed_anywhere_resumes_to_the_same_bytes(tmp_path, small_shards, overwrite, quality):
     folder = write_folder(tmp_path / 'images', train=2)  # two shards, and one
-    spec = folder_source.make_folder_spec(folder, name='pets', record_size=32)
+    spec = folder_source.make_folder_spec(folder, name='pets', record_size=32, quality=quality)
     whole = writer.prepare(spec, data_dir=tmp_path / 'whole', workers=1)
 
-    arguments = [str(folder), str(tmp_path / 'killed'), 'overwrite' if overwrite else 'new']
+    arguments = [str(folder), str(tmp_path / 'killed'), 'overwrite' if overwrite else 'new', str(quality or 0)]
     run = subprocess.run([sys.executable, '-c', PROGRAM, *arguments], capture_output=True, text=True, check=False)
     assert (run.returncode, run.stderr) == (0, '')
     results = [json.loads(line) for line in run.stdout.splitlines()]
