@@ -13,7 +13,7 @@ from typing import Any
 import grain
 import numpy as np
 
-from alexnet_jax.data.augment import CROP, count_offsets, sample_augmentation
+from alexnet_jax.data.augment import CROP, count_offsets, sample_augmentations
 from alexnet_jax.data.dataset import DataSource
 from alexnet_jax.data.decode import CropDecoder, decode_record_crop
 from alexnet_jax.data.preprocessing import PAPER
@@ -46,7 +46,7 @@ def read_whole_image(source: DataSource, index: int, *, record_size: int) -> np.
 class HostBatch:
     """Augmented training images on the host."""
 
-    images: np.ndarray  # uint8 (b, crop_size, crop_size, 3), cropped and flipped, RGB
+    images: np.ndarray  # uint8 (b, crop_size, crop_size, 3), cropped, RGB, not mirrored yet
     labels: np.ndarray  # int32 (b,)
     lighting: np.ndarray  # float32 (b, 3), to be added to the pixels, 0..255 units
     records: np.ndarray  # int64 (b,), indices of the images in the training split
@@ -79,38 +79,44 @@ class TrainingBatches:
         return np.iinfo(np.int32).max  # training decides when it has enough
 
     def __getitem__(self, step: int) -> HostBatch:
-        records = self.records(step)
+        records, (epochs, indices) = self.records(step), self._locate_rows(step)
+        places, normals = sample_augmentations(
+            seed=self.seed,
+            epochs=epochs,
+            records=records,
+            crop_groups=indices // self.images_per_crop if self.images_per_crop > 1 else None,
+            offset_count=count_offsets(self.crop_size, record=self.record_size),
+            offsets=self.offsets,
+            flips=self.flips,
+        )
+        if self.lighting_steps is None or step < self.lighting_steps:
+            # A product for each image: what an image gets must not depend on how many the host makes.
+            lighting = np.matmul(self.lighting_basis, normals[:, :, None])[:, :, 0].astype(np.float32)
+        else:
+            lighting = np.zeros((len(records), 3), np.float32)
         # Each kind of work for the whole batch at once: taking turns, each would find the processor's caches full of
         # the others' code and data, which costs 20 us an image on one thread, 70 on two.
         encoded = [self.source[record] for record in records.tolist()]
-        count, neighbours = count_offsets(self.crop_size, record=self.record_size), self.images_per_crop
-        options: Any = {'seed': self.seed, 'offset_count': count, 'offsets': self.offsets, 'flips': self.flips}
-        sample = functools.partial(sample_augmentation, **options)
-        augmentations = [
-            sample(epoch=epoch, record=record, crop_group=index // neighbours if neighbours > 1 else None)
-            for (epoch, index), record in zip(self._locate_rows(step), records.tolist(), strict=True)
-        ]
         images = np.empty((len(records), self.crop_size, self.crop_size, 3), np.uint8)
-        lighting = np.zeros((len(records), 3), np.float32)
-        for i, ((data, _), sampled) in enumerate(zip(encoded, augmentations, strict=True)):
-            crop = {'top': sampled.top, 'left': sampled.left, 'mirrored': sampled.flip}
-            _decode(self, data, images[i], record=int(records[i]), **crop)
-            if self.lighting_steps is None or step < self.lighting_steps:
-                lighting[i] = self.lighting_basis @ sampled.normals
+        for (data, _), image, record, (top, left, _) in zip(encoded, images, records, places.tolist(), strict=True):
+            _decode(self, data, image, record=int(record), top=top, left=left)
         labels = np.array([label for _, label in encoded], np.int32)
-        places = np.array([(sampled.top, sampled.left, sampled.flip) for sampled in augmentations], np.int32)
         return HostBatch(images, labels, lighting, records, places)
 
-    def _locate_rows(self, step: int) -> list[tuple[int, int]]:
-        """Returns (epoch, index in the epoch's order) of each row of `self[step]`."""
+    def _locate_rows(self, step: int) -> tuple[np.ndarray, np.ndarray]:
+        """Returns the epochs, and the indices in the epochs' orders, of the rows of `self[step]`: int64 (b,) each."""
         rows = range(self.batch_size) if self.rows is None else self.rows
-        return [divmod(step * self.batch_size + row, len(self.source)) for row in rows]
+        epochs, indices = np.divmod(step * self.batch_size + np.array(rows, np.int64), len(self.source))
+        return epochs, indices
 
     def records(self, step: int) -> np.ndarray:
         """Returns int64 (b,): the indices, in the training split, of the records in `self[step]`."""
-        located, count = self._locate_rows(step), len(self.source)
-        orders = {epoch: epoch_order(count, seed=self.seed, epoch=epoch) for epoch, _ in located}
-        return np.array([orders[epoch][index] for epoch, index in located], np.int64)
+        epochs, indices = self._locate_rows(step)
+        records = np.empty_like(indices)
+        for epoch in np.unique(epochs).tolist():
+            order = epoch_order(len(self.source), seed=self.seed, epoch=epoch)
+            records[epochs == epoch] = order[indices[epochs == epoch]]
+        return records
 
     def read_from(self, step: int, *, threads: int = THREADS, read_ahead: int = READ_AHEAD) -> Iterator[HostBatch]:
         """Reads the batches of `step`, step + 1, ... in order, decoded by `threads`, `read_ahead` batches ahead."""

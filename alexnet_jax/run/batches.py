@@ -29,13 +29,12 @@ def iter_batches(run: Run, dataset: Dataset, *, start: int, data_order: int = 0)
         if step == start + 1:
             _check_same_rows(batch, rows)
         check_finite(step, float(batch.lighting.sum()), 'lighting')
-        yield place_batch(run.mesh, make_batch(run, batch), batch_size=run.config.batch_size)
+        yield place_batch(run.mesh, make_batch(batch), batch_size=run.config.batch_size)
 
 
-def make_batch(run: Run, batch: HostBatch) -> Batch:
-    """Takes what the step of `run` needs of a batch, still on the host."""
-    places = batch.places if run.variant.mean_at == 'crop' else None
-    arrays: Any = (batch.images, batch.labels, batch.lighting, places)
+def make_batch(batch: HostBatch) -> Batch:
+    """Takes what the step needs of a batch, still on the host."""
+    arrays: Any = (batch.images, batch.labels, batch.lighting, batch.places)
     return Batch(*arrays)
 
 
