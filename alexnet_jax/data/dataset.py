@@ -1,11 +1,9 @@
 """Opens a prepared dataset: records by index, class names, and the training split's statistics.
 
-Reads a plain TFDS ArrayRecord dataset (docs/data.md has the layout) and never imports TensorFlow.
+Reads a plain TFDS ArrayRecord dataset or one of raw records (docs/data.md has the layouts); never imports TensorFlow.
 """
 
 import dataclasses
-import hashlib
-import json
 import os
 import pathlib
 import shlex
@@ -16,17 +14,17 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from alexnet_jax.console import info
-from alexnet_jax.data.preprocessing import PAPER, PREPROCESSINGS
+from alexnet_jax.data import raw
+from alexnet_jax.data.dataset_manifest import MANIFEST_FILE, compute_fingerprint, read_dataset_manifest
+from alexnet_jax.data.preprocessing import PAPER
 from alexnet_jax.data.statistics import read_statistics
 from alexnet_jax.data.versions import VERSION, VERSIONS
 from alexnet_jax.errors import InputError
 from alexnet_jax.files import check_utf8, hash_file
 from alexnet_jax.model.spec import Variant
 
-STATISTICS_FILE, MANIFEST_FILE = 'statistics.npz', 'manifest.json'
-# Raised when an older reader would misread a dataset. 2 is a dataset whose images stay where TFDS keeps them.
-FORMAT_VERSION, ORIGINALS_VERSION = 1, 2
-SMALL = 16_000_000  # bytes: what opening a dataset reads and hashes, a few milliseconds
+STATISTICS_FILE = 'statistics.npz'
+JPEG, RAW = 'jpeg', 'raw'  # how records are encoded
 
 
 class DataSource:
@@ -55,7 +53,7 @@ class DataSource:
         """
         self._name, self._split, self._class_count = name, split, class_count
         self._data_source, self.photos, self.preprocessing = data_source, photos, preprocessing
-        self._where = '' if data_dir is None else f' --data_dir={shlex.quote(str(data_dir))}'
+        self._verify = _format_verify(name, data_dir)
         self._indices = np.delete(np.arange(len(data_source)), list(excluded))
 
     def __len__(self) -> int:
@@ -71,7 +69,7 @@ class DataSource:
         except (RuntimeError, ValueError, OSError) as error:  # what ArrayRecord makes of a damaged or missing shard
             raise InputError(
                 f'{record_name} cannot be read: {str(error).splitlines()[0][:200]}; look at all of it with '
-                f'`alexnet prepare --verify={self._name}{self._where}`'
+                f'`{self._verify}`'
             ) from error
         label, count = int(record['label']), self._class_count
         if not 0 <= label < count:
@@ -93,8 +91,10 @@ class Dataset:
     fingerprint: str  # of everything that training reads (see `compute_fingerprint`)
     photos: bool  # whether the images stay where TFDS keeps them, of any size
     preprocessing: str  # how they were made squares, or are (data/preprocessing.py)
-    splits: Mapping[str, Mapping[str, Any]]  # name where the images are, records there, indices of those excluded
-    builder: Any  # of the TFDS dataset that holds the images
+    # Of each its records where the images are, indices of those excluded, and its name there or its shards' records.
+    splits: Mapping[str, Mapping[str, Any]]
+    builder: Any  # of the TFDS dataset that holds the images; None: raw records
+    encoding: str = JPEG  # of the records, or 'raw': pixels as they are
 
     @property
     def record_size(self) -> int:
@@ -125,14 +125,20 @@ class Dataset:
         stored = self._get_split(split)
         return stored['records'] - len(stored['excluded'])
 
-    def records(self, split: str, *, preprocessing: str | None = None) -> DataSource:
-        """Opens the records of `split`; `preprocessing` None: as in training. `InputError` where they are no such."""
+    def records(self, split: str, *, preprocessing: str | None = None) -> Any:
+        """Opens the records of `split`: a `DataSource`, or of raw records a `RawSource`.
+
+        `preprocessing` None: as in training. `InputError` where they are no such, or a raw shard is damaged.
+        """
         stored, chosen = self._get_split(split), preprocessing or self.preprocessing
         if not self.photos and chosen != self.preprocessing:
             raise InputError(
                 f'the records of {self.name} were made by --preprocessing={self.preprocessing}: prepare its images '
                 f'with --preprocessing={chosen}, under another --name'
             )
+        data_dir = self.directory.parent.parent
+        if self.encoding == RAW:
+            return self._open_raw(split, f'look at all of it with `{_format_verify(self.name, data_dir)}`')
         return DataSource(
             self.name,
             split,
@@ -141,8 +147,22 @@ class Dataset:
             photos=self.photos,
             preprocessing=chosen,
             excluded=stored['excluded'],
-            data_dir=self.directory.parent.parent,
+            data_dir=data_dir,
         )
+
+    def _open_raw(self, split: str, remedy: str) -> raw.RawSource:
+        counts, labels_path = self.splits[split]['shards'], self.directory / raw.get_labels_name(split)
+        labels = raw.read_labels(labels_path, records=sum(counts), class_count=len(self.classes), remedy=remedy)
+        paths = [self.directory / raw.get_shard_name(split, i, len(counts)) for i in range(len(counts))]
+        shards, form = list(zip(paths, counts, strict=True)), {'preprocessing': self.preprocessing, 'remedy': remedy}
+        return raw.RawSource(self.name, split, shards=shards, labels=labels, record_size=self.record_size, **form)
+
+
+def _format_verify(name: str, data_dir: pathlib.Path | None) -> str:
+    """Formats the command that reads all of a dataset; `data_dir` None: its default."""
+    return f'alexnet prepare --verify={name}' + (
+        '' if data_dir is None else f' --data_dir={shlex.quote(str(data_dir))}'
+    )
 
 
 def open_dataset(name: str, *, data_dir: str | os.PathLike[str]) -> Dataset:
@@ -172,43 +192,54 @@ def open_dataset(name: str, *, data_dir: str | os.PathLike[str]) -> Dataset:
     remedy = f'prepare it again with `{prepare} --overwrite` (or --images, if it came from a folder)'
     manifest = read_dataset_manifest(directory, remedy=remedy)
     mean_image, rgb_covariance = read_statistics(directory / STATISTICS_FILE, remedy=remedy)
+    stored: dict[str, Any] = {}
+    if 'raw' in manifest:
+        stored['splits'] = raw.list_splits(manifest, record_size=len(mean_image), remedy=remedy)
+        stored |= {'classes': raw.read_classes(directory, remedy=remedy), 'builder': None, 'encoding': RAW}
+    else:
+        builder, splits = _open_tfds(directory, manifest, mean_image.shape, remedy=remedy)
+        stored |= {'splits': splits, 'classes': tuple(builder.info.features['label'].names), 'builder': builder}
+    needed = {manifest.get('statistics_of', 'train'), 'validation'}
+    if absent := [split for split in sorted(needed) if split not in stored['splits']]:
+        raise InputError(f'{directory} has no {absent[0]} split; {remedy}')
+    return Dataset(
+        name=name,
+        directory=directory,
+        mean_image=mean_image,
+        rgb_covariance=rgb_covariance,
+        fingerprint=compute_fingerprint(manifest['files']),
+        photos='originals' in manifest,
+        preprocessing=manifest.get('preprocessing', PAPER),
+        **stored,
+    )
+
+
+def _open_tfds(
+    directory: pathlib.Path, manifest: Mapping[str, Any], shape: tuple[int, ...], *, remedy: str
+) -> tuple[Any, Mapping[str, Any]]:
+    """Opens the TFDS dataset that holds the images, JPEGs of `shape` or originals; returns builder and splits."""
     originals = manifest.get('originals')
     if originals and not pathlib.Path(originals['directory']).is_dir():
         raise InputError(f'{originals["directory"]}, which holds the images, is gone; {remedy}')
     if originals and directory.name != VERSION:
         info(
-            f'{name} was prepared when photographs were resized by another library: what is read differs from then by '
-            f'0.1 of 255 levels in the mean, by a few at edges; to have statistics of the same resizing, {remedy}'
+            f'{directory.parent.name} was prepared when photographs were resized by another library: what is read '
+            f'differs from then by 0.1 of 255 levels in the mean, by a few at edges; to have statistics of the same '
+            f'resizing, {remedy}'
         )
     builder = tfds.builder_from_directory(originals['directory'] if originals else directory)
-    counts = {split: info.num_examples for split, info in builder.info.splits.items()}
-    if originals:
-        splits = originals['splits']
-        for split, expected in ((stored['name'], stored['records']) for stored in splits.values()):
-            if (found := counts.get(split, 0)) != expected:
-                place = f'{originals["directory"]}, split {split},'
-                raise InputError(f'{place} has {found} images and had {expected}; {remedy}')
-    else:
-        splits = {split: {'name': split, 'records': count, 'excluded': ()} for split, count in counts.items()}
+    counts = {split: found.num_examples for split, found in builder.info.splits.items()}
+    if not originals:
         image = builder.info.features['image']
-        if image.shape != mean_image.shape or image.encoding_format != 'jpeg':
-            wanted = f'{len(mean_image)}x{len(mean_image)} JPEG like its mean image'
+        if image.shape != shape or image.encoding_format != 'jpeg':
+            wanted = f'{shape[0]}x{shape[0]} JPEG like its mean image'
             raise InputError(f'{directory} holds {image.shape} {image.encoding_format}, not {wanted}; {remedy}')
-        needed = {manifest.get('statistics_of', 'train'), 'validation'}
-        if absent := [split for split in sorted(needed) if split not in splits]:
-            raise InputError(f'{directory} has no {absent[0]} split; {remedy}')
-    return Dataset(
-        name=name,
-        directory=directory,
-        classes=tuple(builder.info.features['label'].names),
-        mean_image=mean_image,
-        rgb_covariance=rgb_covariance,
-        fingerprint=compute_fingerprint(manifest['files']),
-        photos=bool(originals),
-        preprocessing=manifest.get('preprocessing', PAPER),
-        splits=splits,
-        builder=builder,
-    )
+        return builder, {split: {'name': split, 'records': count, 'excluded': ()} for split, count in counts.items()}
+    for split, expected in ((stored['name'], stored['records']) for stored in originals['splits'].values()):
+        if (found := counts.get(split, 0)) != expected:
+            place = f'{originals["directory"]}, split {split},'
+            raise InputError(f'{place} has {found} images and had {expected}; {remedy}')
+    return builder, originals['splits']
 
 
 def list_datasets(data_dir: str | os.PathLike[str]) -> list[str]:
@@ -236,58 +267,3 @@ def verify_dataset(
     if damaged:
         raise InputError(f'{dataset.directory} is damaged: {", ".join(damaged)}; prepare it again with --overwrite')
     return dataset
-
-
-def write_dataset_manifest(
-    directory: pathlib.Path, *, originals: Any = None, statistics_of: str = 'train', preprocessing: str = PAPER
-) -> str:
-    """Adds manifest.json to a finished folder, with the split that the statistics are of; returns the fingerprint."""
-    files = {
-        path.name: {'sha256': hash_file(path), 'bytes': path.stat().st_size}
-        for path in sorted(directory.iterdir())
-        if path.name not in (MANIFEST_FILE, 'dataset_info.json')  # the latter describes the writer, not the content
-    }
-    fingerprint = compute_fingerprint(files)
-    manifest = {'format_version': FORMAT_VERSION, 'fingerprint': fingerprint, 'files': files}
-    if statistics_of != 'train':
-        manifest['statistics_of'] = statistics_of
-    if preprocessing != PAPER:
-        manifest['preprocessing'] = preprocessing
-    if originals is not None:
-        manifest |= {'format_version': ORIGINALS_VERSION, 'originals': dict(originals)}
-    (directory / MANIFEST_FILE).write_text(json.dumps(manifest, indent=2) + '\n')
-    return fingerprint
-
-
-def read_dataset_manifest(directory: pathlib.Path, *, remedy: str) -> dict[str, Any]:
-    """Reads the manifest of a dataset; checks the size of every file, and the sha256 of the small ones.
-
-    Raises:
-      InputError: of another format, or damaged; ends with `remedy`.
-    """
-    try:
-        manifest = json.loads((directory / MANIFEST_FILE).read_text())
-        known = manifest['format_version'] in (FORMAT_VERSION, ORIGINALS_VERSION)
-        if manifest.get('preprocessing', PAPER) not in PREPROCESSINGS:
-            raise ValueError(manifest['preprocessing'])
-        for file, entry in manifest['files'].items() if known else ():
-            if pathlib.PurePath(file).name != file or type(entry['bytes']) is not int or not entry['sha256']:
-                raise ValueError(file)  # a file elsewhere is none of the dataset's
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise InputError(f'{directory / MANIFEST_FILE} is damaged; {remedy}') from error
-    if not known:
-        found = manifest['format_version']
-        raise InputError(f'{directory} has format {found!r}, not {FORMAT_VERSION} or {ORIGINALS_VERSION}; {remedy}')
-    for file, entry in manifest['files'].items():
-        path = directory / file
-        if not path.is_file() or path.stat().st_size != entry['bytes']:
-            raise InputError(f'{path} is missing or not of its {entry["bytes"]} bytes; {remedy}')
-        if entry['bytes'] < SMALL and 'array_record' not in file and hash_file(path) != entry['sha256']:
-            raise InputError(f'{path} has changed since it was written; {remedy}')
-    return manifest
-
-
-def compute_fingerprint(files: Mapping[str, Mapping[str, Any]]) -> str:
-    """Computes the sha256, in hex, of names and hashes of a manifest's files: shards, features, labels, statistics."""
-    lines = ''.join(f'{files[name]["sha256"]}  {name}\n' for name in sorted(files))
-    return hashlib.sha256(lines.encode()).hexdigest()

@@ -9,7 +9,8 @@ import pytest
 import tensorflow_datasets as tfds
 from PIL import Image
 
-from alexnet_jax.data.dataset import DataSource, list_datasets, open_dataset, verify_dataset, write_dataset_manifest
+from alexnet_jax.data.dataset import DataSource, list_datasets, open_dataset, verify_dataset
+from alexnet_jax.data.dataset_manifest import write_dataset_manifest
 from alexnet_jax.data.preparing import demo
 from alexnet_jax.data.preparing.demo import CLASSES
 from alexnet_jax.data.preparing.writer import prepare
@@ -155,7 +156,7 @@ def change(directory, file, edit):
     [
         (truncate_a_shard, 'is missing or not of its'),
         (remove_the_statistics, r'statistics\.npz is missing'),
-        (raise_the_format, 'has format 99, not 1 or 2'),
+        (raise_the_format, 'has format 99, not 1 to 3'),
         (cut_the_manifest, 'manifest.json is damaged; '),
         (list_the_manifest, 'manifest.json is damaged; '),
         (lose_a_size, 'manifest.json is damaged; '),

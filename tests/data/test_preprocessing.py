@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from alexnet_jax.data.dataset import open_dataset, read_dataset_manifest
+from alexnet_jax.data.dataset import open_dataset
+from alexnet_jax.data.dataset_manifest import read_dataset_manifest
 from alexnet_jax.data.photo import photo_to_jpeg, square_image
 from alexnet_jax.data.photo_files import open_photos
 from alexnet_jax.data.pipeline import read_whole_image

@@ -17,7 +17,8 @@ from archives import SYNSETS, TRAIN, photograph, resum, tar, write_archives
 from PIL import Image, ImageFile
 
 from alexnet_jax.data import photo
-from alexnet_jax.data.dataset import open_dataset, write_dataset_manifest
+from alexnet_jax.data.dataset import open_dataset
+from alexnet_jax.data.dataset_manifest import write_dataset_manifest
 from alexnet_jax.data.photo import decode_photo_crop, square_image
 from alexnet_jax.data.preparing import folder as folder_source
 from alexnet_jax.data.preparing import imagenet

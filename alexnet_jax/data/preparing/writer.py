@@ -20,7 +20,8 @@ from typing import Any
 
 import numpy as np
 
-from alexnet_jax.data.dataset import STATISTICS_FILE, write_dataset_manifest
+from alexnet_jax.data.dataset import STATISTICS_FILE
+from alexnet_jax.data.dataset_manifest import write_dataset_manifest
 from alexnet_jax.data.photo import UnusableImage
 from alexnet_jax.data.preparing.dataset_spec import DatasetSpec
 from alexnet_jax.data.preparing.shards import SHARD, Progress, Shards

@@ -16,7 +16,8 @@ from PIL import Image
 from alexnet_jax.commands import prepare
 from alexnet_jax.data import photo
 from alexnet_jax.data.augment import choose_offsets, count_offsets, sample_augmentation
-from alexnet_jax.data.dataset import open_dataset, write_dataset_manifest
+from alexnet_jax.data.dataset import open_dataset
+from alexnet_jax.data.dataset_manifest import write_dataset_manifest
 from alexnet_jax.data.decode import decode_record_crop
 from alexnet_jax.data.pipeline import EvaluationBatches, TrainingBatches, epoch_order
 from alexnet_jax.data.preparing import folder as folder_source

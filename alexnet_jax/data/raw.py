@@ -1,0 +1,212 @@
+"""Reads raw records: uint8 pixels in plain .npy shards, of which a crop is read without decoding anything.
+
+A shard is what `numpy.save` writes of an array (n, side, side, 3); the labels of a split are one array (n,), the names
+of the classes lines of a text. Rows are read by `preadv` into a buffer and not through a mapping. Out of the page cache
+that takes somewhat longer, from the disk it is some times as fast; and a file that is cut while it is read, a failing
+disk or a network mount end in an error and never in a bus error (docs/data.md has the figures).
+"""
+
+import bisect
+import itertools
+import os
+import pathlib
+import threading
+import weakref
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from alexnet_jax.data.preprocessing import PAPER
+from alexnet_jax.errors import InputError
+
+CLASSES_FILE = 'classes.txt'
+HEADER = 128  # bytes before the pixels
+_scratch = threading.local()  # a record's pixels
+
+
+def make_header(records: int, *, record_size: int) -> bytes:
+    """Makes a shard's first bytes, NPY format 1.0: those of `numpy.save`, and the same whatever its version."""
+    shape = f'({records}, {record_size}, {record_size}, 3)'
+    fields = f"{{'descr': '|u1', 'fortran_order': False, 'shape': {shape}, }}"
+    return b'\x93NUMPY\x01\x00' + (HEADER - 10).to_bytes(2, 'little') + fields.encode().ljust(HEADER - 11) + b'\n'
+
+
+def get_shard_name(split: str, index: int, count: int) -> str:
+    """Returns the file name of a split's shard."""
+    return f'{split}-{index:05d}-of-{count:05d}.npy'
+
+
+def get_labels_name(split: str) -> str:
+    """Returns the file name of a split's labels."""
+    return f'{split}_labels.npy'
+
+
+def write_classes(directory: pathlib.Path, classes: Sequence[str]) -> None:
+    """Writes the names of the classes, in label order, a line each."""
+    (directory / CLASSES_FILE).write_bytes(''.join(f'{name}\n' for name in classes).encode())
+
+
+def read_classes(directory: pathlib.Path, *, remedy: str) -> tuple[str, ...]:
+    """Reads what `write_classes` wrote."""
+    try:
+        return tuple((directory / CLASSES_FILE).read_bytes().decode().split('\n')[:-1])
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f'{directory / CLASSES_FILE} does not hold the names of the classes; {remedy}') from error
+
+
+def list_splits(manifest: Mapping[str, Any], *, record_size: int, remedy: str) -> dict[str, Any]:
+    """Lists a manifest's splits: of each the records, and in each shard; `InputError` if the files are not of these."""
+    try:
+        splits, files = {split: list(counts) for split, counts in manifest['raw']['splits'].items()}, manifest['files']
+        for split, counts in splits.items():
+            for index, count in enumerate(counts):
+                size = files[get_shard_name(split, index, len(counts))]['bytes']
+                if type(count) is not int or count < 1 or size != HEADER + count * record_size**2 * 3:
+                    raise ValueError(split)
+            if get_labels_name(split) not in files or CLASSES_FILE not in files:
+                raise ValueError(split)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise InputError(f'the manifest is not of raw records of {record_size}x{record_size}; {remedy}') from error
+    return {split: {'records': sum(counts), 'excluded': (), 'shards': counts} for split, counts in splits.items()}
+
+
+def read_labels(path: pathlib.Path, *, records: int, class_count: int, remedy: str) -> np.ndarray:
+    """Reads int32 (records,) labels; `InputError` where they are no such, or one is not of a class."""
+    try:
+        labels = np.load(path, allow_pickle=False)
+        if labels.shape != (records,) or labels.dtype != np.int32:
+            raise ValueError(f'it has {labels.shape} of {labels.dtype}')
+    except (OSError, ValueError, EOFError, AttributeError) as error:  # the last: an archive of arrays
+        raise InputError(f'{path} does not hold {records:,} labels; {remedy}') from error
+    if outside := labels[(labels < 0) | (labels >= class_count)].tolist():
+        raise InputError(f'{path}: label {outside[0]} is outside the {class_count} classes; {remedy}')
+    return labels
+
+
+class RawSource:
+    """Reads the records of one split by index: `read_crop`, `labels`; `source[i] -> (pixels, label)` is a whole one.
+
+    Any number of threads may read; a pickled copy opens its own files.
+    """
+
+    photos = False  # these are squares
+
+    def __init__(
+        self,
+        name: str,
+        split: str,
+        *,
+        shards: Sequence[tuple[pathlib.Path, int]],
+        labels: np.ndarray,
+        record_size: int,
+        preprocessing: str = PAPER,
+        remedy: str = 'prepare it again with --overwrite',
+    ) -> None:
+        """Opens the shards, each with the number of its records, and checks that they are what they should be.
+
+        Args:
+          name: of the dataset, for messages like `split` and `remedy`, which says what to do about a damaged file.
+          split: which the records are of.
+          shards: files in order, and how many records each has.
+          labels: int32 (n,), of all of them, each that of a class.
+          record_size: side of the records in pixels.
+          preprocessing: what made them squares.
+          remedy: ends the message about a damaged file.
+
+        Raises:
+          InputError: a shard is missing, cut, grown, or of another shape.
+        """
+        self._args: dict[str, Any] = {'shards': tuple(shards), 'labels': labels, 'record_size': record_size}
+        self._args |= {'preprocessing': preprocessing, 'remedy': remedy}
+        self._name, self._split, self._remedy = name, split, remedy
+        self.labels, self.record_size, self.preprocessing = labels, record_size, preprocessing
+        self._paths = [path for path, _ in shards]
+        self._starts = [0, *itertools.accumulate(count for _, count in shards)]  # of each shard, and the end
+        if len(labels) != self._starts[-1]:
+            raise InputError(f'{name} has {self._starts[-1]} records and {len(labels)} labels in {split}; {remedy}')
+        self._files: list[int] = []
+        weakref.finalize(self, _close, self._files)
+        for path, count in shards:
+            self._files.append(self._open(path, count))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _reopen, (self._name, self._split, self._args)
+
+    def __len__(self) -> int:
+        return self._starts[-1]
+
+    def __getitem__(self, index: int) -> tuple[np.ndarray, int]:
+        """Reads a whole record, uint8 (record_size, record_size, 3) RGB, and its label."""
+        pixels = np.empty((self.record_size, self.record_size, 3), np.uint8)
+        self.read_crop(index, pixels)
+        return pixels, int(self.labels[index])
+
+    def read_crop(self, index: int, out: np.ndarray, *, top: int = 0, left: int = 0) -> None:
+        """Fills `out`, uint8 (side, side, 3) and contiguous, with the part of a record that begins at (top, left).
+
+        Raises:
+          IndexError: there is no such record.
+          InputError: the file ends within it, or the disk or the network does not give it.
+        """
+        if not 0 <= index < len(self):  # also what ends a `for` loop
+            raise IndexError(f'{self._name} {self._split} has {len(self)} records, asked for {index}')
+        size, side = self.record_size, len(out)
+        if not 0 <= top <= size - side or not 0 <= left <= size - side:
+            raise ValueError(f'records of {size}x{size} have no crop of {side} at ({top}, {left})')
+        shard = bisect.bisect_right(self._starts, index) - 1
+        row = (index - self._starts[shard]) * size + top
+        offset = HEADER + row * 3 * size
+        if side == size:
+            self._read(shard, out, offset, index=index)
+            return
+        if len(getattr(_scratch, 'pixels', ())) != size:
+            _scratch.pixels = np.empty((size, size, 3), np.uint8)
+        rows = _scratch.pixels[:side]
+        self._read(shard, rows, offset, index=index)
+        out[...] = rows[:, left : left + side]
+
+    def _read(self, shard: int, out: np.ndarray, offset: int, *, index: int) -> None:
+        """Reads `out` whole."""
+        rest, file = out.data.cast('B'), self._files[shard]
+        try:
+            while rest and (read := os.preadv(file, [rest], offset)):  # once, but for some network file systems
+                rest, offset = rest[read:], offset + read
+        except OSError as error:
+            raise self._error(shard, index, f'cannot be read: {error.strerror}') from error
+        if rest:
+            raise self._error(shard, index, 'ends within it')
+
+    def _error(self, shard: int, index: int, reason: str) -> InputError:
+        record = f'dataset {self._name}, split {self._split}, record {index}'
+        return InputError(f'{record}: {self._paths[shard]} {reason}; {self._remedy}')
+
+    def _open(self, path: pathlib.Path, count: int) -> int:
+        """Opens a shard; `InputError` if it is not one of `count` records."""
+        header = make_header(count, record_size=self.record_size)
+        try:
+            file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        except OSError as error:
+            raise InputError(f'{path} cannot be opened: {error.strerror}; {self._remedy}') from error
+        try:
+            size, found = os.fstat(file).st_size, os.pread(file, len(header), 0)
+        except OSError as error:
+            os.close(file)
+            raise InputError(f'{path} cannot be read: {error.strerror}; {self._remedy}') from error
+        wanted = len(header) + count * self.record_size**2 * 3
+        if size != wanted or found != header:
+            os.close(file)
+            what = f'has {size:,} bytes, not {wanted:,}' if size != wanted else 'does not begin as it should'
+            raise InputError(
+                f'{path} {what}: {count:,} records of {self.record_size}x{self.record_size}; {self._remedy}'
+            )
+        return file
+
+
+def _reopen(name: str, split: str, args: dict[str, Any]) -> RawSource:
+    return RawSource(name, split, **args)
+
+
+def _close(files: list[int]) -> None:
+    for file in files:
+        os.close(file)
