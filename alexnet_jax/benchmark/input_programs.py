@@ -15,9 +15,9 @@ from alexnet_jax.benchmark.protocol import Setting
 from alexnet_jax.benchmark.sampling import Program, make_iterator_program
 from alexnet_jax.data.augment import CROP, OFFSET_COUNT, lighting_basis, sample_augmentations
 from alexnet_jax.data.dataset import DataSource, open_dataset
-from alexnet_jax.data.decode import CropDecoder
+from alexnet_jax.data.decode import CropDecoder, get_crop_decoder
 from alexnet_jax.data.photo import decode_photo_crop, photo_to_jpeg, square_image
-from alexnet_jax.data.pipeline import READ_AHEAD, TrainingBatches, get_crop_decoder
+from alexnet_jax.data.pipeline import READ_AHEAD, TrainingBatches
 from alexnet_jax.data.statistics import RECORD, Statistics
 from alexnet_jax.sharding.mesh import make_mesh, place_batch
 from alexnet_jax.training.step import Batch

@@ -1,17 +1,31 @@
 """Decodes a prepared record's JPEG, whole or cropped, into the batch."""
 
+import functools
 import threading
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import simplejpeg
 
+from alexnet_jax.data.preprocessing import PAPER
 from alexnet_jax.data.statistics import RECORD
 from alexnet_jax.errors import InputError
 
 # `decode_record_crop` or `photo.decode_photo_crop`: (data, out, *, top, left, record_size).
 CropDecoder = Callable[..., None]
 _scratch = threading.local()  # a record's pixels: new memory for every image would cost a twentieth of its decoding
+
+
+def get_crop_decoder(source: Any) -> CropDecoder:
+    """Returns the decoder of the images of `source`, a `dataset.DataSource`."""
+    if not source.photos:
+        return decode_record_crop
+    from alexnet_jax.data.photo import decode_photo_crop  # here, because prepared records need no Pillow
+
+    if source.preprocessing == PAPER:
+        return decode_photo_crop
+    return functools.partial(decode_photo_crop, preprocessing=source.preprocessing)
 
 
 def decode_record_crop(data: bytes, out: np.ndarray, *, top: int = 0, left: int = 0, record_size: int = RECORD) -> None:

@@ -7,7 +7,8 @@ from typing import Any
 from alexnet_jax.checkpoints.hashes import hash_array
 from alexnet_jax.data.augment import choose_offsets, count_offsets, lighting_basis
 from alexnet_jax.data.dataset import Dataset
-from alexnet_jax.data.pipeline import HostBatch, TrainingBatches, get_crop_decoder
+from alexnet_jax.data.decode import get_crop_decoder
+from alexnet_jax.data.pipeline import HostBatch, TrainingBatches
 from alexnet_jax.distributed.hosts import allgather_str
 from alexnet_jax.errors import InputError
 from alexnet_jax.logs.monitors import check_finite
