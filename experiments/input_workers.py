@@ -30,8 +30,8 @@ from absl import flags  # noqa: E402
 from alexnet_jax.data.augment import sample_augmentation  # noqa: E402
 from alexnet_jax.data.dataset import open_dataset  # noqa: E402
 from alexnet_jax.data.pipeline import HostBatch, TrainingBatches, epoch_order  # noqa: E402
+from alexnet_jax.run.batches import make_batch  # noqa: E402
 from alexnet_jax.sharding.mesh import make_mesh, place_batch  # noqa: E402
-from alexnet_jax.training.step import Batch  # noqa: E402
 
 BATCH, ROUNDS, BATCHES = 128, 5, 24
 CORES = len(os.sched_getaffinity(0))
@@ -71,8 +71,7 @@ def memory(batches: TrainingBatches, images: int) -> None:
     mesh, every = make_mesh(1, 1), max(1, images // BATCH // 10)
     print('images read and moved to the device: resident set, MB')
     for number, batch in enumerate(batches.read_from(0), 1):
-        placed: Any = Batch(batch.images, batch.labels, batch.lighting)  # type: ignore[arg-type]
-        jax.block_until_ready(place_batch(mesh, placed))
+        jax.block_until_ready(place_batch(mesh, make_batch(batch)))
         if number % every == 0:
             pages = int(pathlib.Path('/proc/self/statm').read_text().split()[1])
             print(f'    {number * BATCH:8,} {pages * os.sysconf("SC_PAGE_SIZE") / 1e6:8.0f}', flush=True)
@@ -88,7 +87,7 @@ def shared(batches: TrainingBatches, threads: int) -> Iterator[HostBatch]:
         record = int(epoch_order(len(batches.source), seed=batches.seed, epoch=epoch)[at])
         jpeg, labels[place] = batches.source[record]
         chance = sample_augmentation(seed=batches.seed, epoch=epoch, record=record)
-        batches.decode_crop(jpeg, images[place], top=chance.top, left=chance.left, mirrored=chance.flip)
+        batches.decode_crop(jpeg, images[place], top=chance.top, left=chance.left)
 
     def start(step: int) -> tuple[HostBatch, list[Any]]:
         images, labels = np.empty((BATCH, 224, 224, 3), np.uint8), np.empty(BATCH, np.int32)

@@ -15,7 +15,7 @@ from alexnet_jax.model.zoo import PAPER
 STAGES = {
     'read': 'read a record',
     'decode': 'decode it, 256x256',
-    'crop': 'crop 224x224, mirror half',
+    'crop': 'crop 224x224',
     'draw': 'draw crop, flip and lighting',
     'batch': 'all of these: a batch on one thread',
     'transfer': 'move the batch to the device',

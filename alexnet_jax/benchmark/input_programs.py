@@ -13,11 +13,11 @@ import simplejpeg
 from alexnet_jax.benchmark.photos import PhotoFolder
 from alexnet_jax.benchmark.protocol import Setting
 from alexnet_jax.benchmark.sampling import Program, make_iterator_program
-from alexnet_jax.data.augment import CROP, OFFSET_COUNT, lighting_basis, sample_augmentation
+from alexnet_jax.data.augment import CROP, OFFSET_COUNT, lighting_basis, sample_augmentations
 from alexnet_jax.data.dataset import DataSource, open_dataset
-from alexnet_jax.data.decode import CropDecoder, copy_crop
+from alexnet_jax.data.decode import CropDecoder, get_crop_decoder
 from alexnet_jax.data.photo import decode_photo_crop, photo_to_jpeg, square_image
-from alexnet_jax.data.pipeline import READ_AHEAD, TrainingBatches, get_crop_decoder
+from alexnet_jax.data.pipeline import READ_AHEAD, TrainingBatches
 from alexnet_jax.data.statistics import RECORD, Statistics
 from alexnet_jax.sharding.mesh import make_mesh, place_batch
 from alexnet_jax.training.step import Batch
@@ -29,13 +29,12 @@ def make_input_programs(setting: Setting) -> dict[str, Program]:
     records, photos = dataset.records('train'), PhotoFolder(setting.photos)
     basis = lighting_basis(dataset.rgb_covariance, scale='standard_deviation', strength=0.1)
     images = np.random.default_rng(0).integers(256, size=(size, CROP, CROP, 3), dtype=np.uint8)
-    arrays: Any = images, np.zeros(size, np.int32), np.zeros((size, 3), np.float32)
+    arrays: Any = images, np.zeros(size, np.int32), np.zeros((size, 3), np.float32), np.zeros((size, 3), np.int32)
     mesh, epochs = make_mesh(1, 1), itertools.count(1)
 
     def draw() -> None:
-        epoch = next(epochs)
-        for record in range(size):
-            basis @ sample_augmentation(seed=0, epoch=epoch, record=record).normals
+        _, normals = sample_augmentations(seed=0, epochs=np.full(size, next(epochs)), records=np.arange(size))
+        np.matmul(basis, normals[:, :, None])
 
     def transfer() -> None:
         jax.block_until_ready(place_batch(mesh, Batch(*arrays)))
@@ -73,7 +72,7 @@ def _make_record_stages(size: int, records: DataSource) -> dict[str, Program]:
     def crop() -> None:
         for i, (image, target) in enumerate(zip(pixels, out, strict=True)):
             top, left = i % OFFSET_COUNT, 7 * i % OFFSET_COUNT
-            copy_crop(image[top : top + CROP, left : left + CROP], target, mirrored=i % 2 == 1)
+            target[...] = image[top : top + CROP, left : left + CROP]
 
     decode()  # the pixels that `crop` reads
     return {

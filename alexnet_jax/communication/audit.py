@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from alexnet_jax.communication.messages import Message, compiled_schedule, expected_schedule, traced_schedule
-from alexnet_jax.data.augment import CROP, cut_mean, normalise
+from alexnet_jax.data.augment import CROP
 from alexnet_jax.model.alexnet import AlexNet
 from alexnet_jax.model.ops import DropoutStream
 from alexnet_jax.model.spec import LayerSize, Variant, get_layer_sizes
@@ -21,7 +21,7 @@ from alexnet_jax.training.build import Run, make_variant
 from alexnet_jax.training.config import Config
 from alexnet_jax.training.schedule import fixed_drops
 from alexnet_jax.training.state import select_learning
-from alexnet_jax.training.step import Batch, cross_entropy
+from alexnet_jax.training.step import Batch, cross_entropy, make_input
 
 ISSUE = 'https://github.com/openxla/xla/issues/47945'
 
@@ -60,12 +60,10 @@ def trace_step(run: Run) -> jax.stages.Traced:
 
 
 def _abstract_run_batch(run: Run) -> Batch:
-    variant = run.variant
-    options: Any = {'crop_size': variant.input_size, 'with_places': variant.mean_at == 'crop'}
-    return abstract_batch(run.mesh, run.config.batch_size, **options)
+    return abstract_batch(run.mesh, run.config.batch_size, crop_size=run.variant.input_size)
 
 
-def abstract_batch(mesh: Mesh, batch_size: int, *, crop_size: int = CROP, with_places: bool = False) -> Batch:
+def abstract_batch(mesh: Mesh, batch_size: int, *, crop_size: int = CROP) -> Batch:
     """Returns the shapes of a global batch, placed on `mesh`."""
     sharding = shardings(mesh, batch_spec(mesh))
 
@@ -73,8 +71,8 @@ def abstract_batch(mesh: Mesh, batch_size: int, *, crop_size: int = CROP, with_p
         return jax.ShapeDtypeStruct(shape, dtype, sharding=sharding)
 
     images = struct(batch_size, crop_size, crop_size, 3, dtype=jnp.uint8)
-    places = struct(batch_size, 3, dtype=jnp.int32) if with_places else None
-    return Batch(images, struct(batch_size, dtype=jnp.int32), struct(batch_size, 3, dtype=jnp.float32), places)
+    lighting, places = (struct(batch_size, 3, dtype=dtype) for dtype in (jnp.float32, jnp.int32))
+    return Batch(images, struct(batch_size, dtype=jnp.int32), lighting, places)
 
 
 def exchange_bytes(
@@ -115,8 +113,7 @@ def _compile_automatic(run: Run) -> list[Message]:
 
     def loss(learning: Any, params: Any, batch: Batch, mean_image: jax.Array) -> jax.Array:
         stream = DropoutStream(jax.random.key(0), jnp.arange(batch.labels.shape[0]), jnp.arange(2))
-        mean = cut_mean(mean_image, batch.places, size=run.variant.input_size)
-        images = normalise(batch.images, mean, lighting=batch.lighting)
+        images = make_input(run.variant, batch, mean_image)
         return cross_entropy(model.apply({'params': params | learning}, images, stream), batch.labels).mean()
 
     learning = select_learning(state.params, run.config.frozen)

@@ -1,18 +1,19 @@
 """Augments images as the paper does (section 4.1): random 224x224 crops, horizontal flips, RGB lighting.
 
-The host samples and crops; the device subtracts the mean and adds the lighting, so that only uint8 crops and three
-floats per image cross between them.
+The host samples and crops; the device mirrors, subtracts the mean and adds the lighting, so that only uint8 crops and
+six numbers per image cross between them.
 """
 
 import dataclasses
-import functools
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
+from alexnet_jax.data.philox import Words, draw_words
 from alexnet_jax.data.statistics import RECORD
 
 CROP = 224  # the paper's; Caffe's networks read crops of 227
@@ -53,22 +54,56 @@ def sample_augmentation(
     left) to choose from, None: all; few are equally likely; of many, which do not divide offset_count**2 evenly, some
     are twice as likely as others. `flips` says whether images are mirrored at all.
     """
-    own = _sample(seed, epoch, record, offset_count)
-    shared = own if crop_group is None else _sample_for_group(seed, epoch, crop_group, offset_count)
-    top, left = shared.top, shared.left
+    groups = None if crop_group is None else np.array([crop_group])
+    options: Any = {'offset_count': offset_count, 'offsets': offsets, 'flips': flips}
+    places, normals = sample_augmentations(
+        seed=seed, epochs=np.array([epoch]), records=np.array([record]), crop_groups=groups, **options
+    )
+    top, left, flip = places[0].tolist()
+    return Augmentation(top, left, bool(flip), normals[0])
+
+
+def sample_augmentations(
+    *,
+    seed: int,
+    epochs: np.ndarray,
+    records: np.ndarray,
+    crop_groups: np.ndarray | None = None,
+    offset_count: int = OFFSET_COUNT,
+    offsets: Sequence[tuple[int, int]] | None = None,
+    flips: bool = True,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Samples the augmentations of a batch, `sample_augmentation` of each image; `epochs`, `records` are int (b,).
+
+    Returns:
+      int32 (b, 3), each crop's top, left and whether it is mirrored, and float64 (b, 3), standard normal numbers.
+    """
+    places, normals = _sample(seed, epochs, records, offset_count)
+    if crop_groups is not None:
+        places, _ = _sample(seed, epochs, crop_groups, offset_count)
     if offsets is not None:
-        top, left = offsets[(top * offset_count + left) * len(offsets) // offset_count**2]
-    return Augmentation(top, left, shared.flip and flips, own.normals)
+        chosen = (places[:, 0] * offset_count + places[:, 1]) * len(offsets) // offset_count**2
+        places[:, :2] = np.asarray(offsets)[chosen]
+    if not flips:
+        places[:, 2] = 0
+    return places.astype(np.int32), normals
 
 
-def _sample(seed: int, epoch: int, record: int, offset_count: int) -> Augmentation:
-    # Philox is counter-based: every (seed, epoch, record) is an independent stream, found without walking to it.
-    random = np.random.Generator(np.random.Philox(key=[seed, epoch], counter=[0, 0, 0, record]))
-    top, left, flip = random.integers(offset_count), random.integers(offset_count), random.integers(2)
-    return Augmentation(int(top), int(left), bool(flip), random.standard_normal(3))
+def _sample(seed: int, epochs: np.ndarray, records: np.ndarray, offset_count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Draws int64 (b, 3), top, left and flip, and float64 (b, 3), from streams of (seed, epoch, record).
 
-
-_sample_for_group = functools.lru_cache(maxsize=64)(_sample)  # the images of a group come one after another
+    Philox is counter-based: every stream is independent, and found without walking to it.
+    """
+    keys = np.stack(np.broadcast_arrays(np.uint64(seed), epochs.astype(np.uint64)), axis=1)
+    words = Words(draw_words(keys, records.astype(np.uint64)))
+    places = np.stack([words.integers(offset_count), words.integers(offset_count), words.integers(2)], axis=1)
+    normals = words.normals(3)
+    for i in np.flatnonzero(~words.sure).tolist():  # one in twenty
+        counter = [0, 0, 0, int(records[i])]
+        random = np.random.Generator(np.random.Philox(key=[seed, int(epochs[i])], counter=counter))
+        places[i] = random.integers(offset_count), random.integers(offset_count), random.integers(2)
+        normals[i] = random.standard_normal(3)
+    return places, normals
 
 
 def choose_offsets(crops: int, *, seed: int, offset_count: int = OFFSET_COUNT) -> tuple[tuple[int, int], ...]:
@@ -128,6 +163,16 @@ def cut_mean(mean: Array, places: Array | None, *, size: int) -> Array:
         return jnp.where(place[2] != 0, part[:, ::-1], part)
 
     return jax.vmap(cut)(places)
+
+
+def mirror(images: Array, places: Array | None) -> Array:
+    """Exchanges left and right of those crops (b, size, size, 3) of which `places` says so, on the device.
+
+    `places` is int32 (b, 3), as of `cut_mean`; None: the crops are as they are to be read.
+    """
+    if places is None:
+        return images
+    return jnp.where((places[:, 2] != 0)[:, None, None, None], images[:, :, ::-1], images)
 
 
 def normalise(

@@ -15,6 +15,7 @@ import tensorflow_datasets as tfds
 
 from alexnet_jax.console import info
 from alexnet_jax.data import raw
+from alexnet_jax.data.cache import CachedSource, check_memory
 from alexnet_jax.data.dataset_manifest import MANIFEST_FILE, compute_fingerprint, read_dataset_manifest
 from alexnet_jax.data.preprocessing import PAPER
 from alexnet_jax.data.raw import JPEG, RAW
@@ -95,6 +96,7 @@ class Dataset:
     splits: Mapping[str, Mapping[str, Any]]
     builder: Any  # of the TFDS dataset that holds the images; None: raw records
     encoding: str = JPEG  # of the records, or 'raw': pixels as they are
+    cached: dict[tuple[str, str], CachedSource] | None = None  # where `keep_in_memory` keeps them, by split and form
 
     @property
     def record_size(self) -> int:
@@ -125,8 +127,21 @@ class Dataset:
         stored = self._get_split(split)
         return stored['records'] - len(stored['excluded'])
 
+    def keep_in_memory(self) -> Self:
+        """Returns the dataset whose records stay in memory, each decoded when it is first read.
+
+        Raw records are pixels already, which the system keeps in memory by itself: theirs is returned as it is.
+
+        Raises:
+          InputError: the records of all splits need more memory than is free.
+        """
+        if self.encoding == RAW:
+            return self
+        check_memory(sum(map(self.examples, self.splits)), record_size=self.record_size)
+        return dataclasses.replace(self, cached={})
+
     def records(self, split: str, *, preprocessing: str | None = None) -> Any:
-        """Opens the records of `split`: a `DataSource`, or of raw records a `RawSource`.
+        """Opens the records of `split`: a `DataSource`, of raw records a `RawSource`, in memory a `CachedSource`.
 
         `preprocessing` None: as in training. `InputError` where they are no such, or a raw shard is damaged.
         """
@@ -139,7 +154,9 @@ class Dataset:
         data_dir = self.directory.parent.parent
         if self.encoding == RAW:
             return self._open_raw(split, f'look at all of it with `{_format_verify(self.name, data_dir)}`')
-        return DataSource(
+        if self.cached is not None and (split, chosen) in self.cached:
+            return self.cached[split, chosen]
+        source = DataSource(
             self.name,
             split,
             data_source=self.builder.as_data_source(stored['name'], decoders={'image': tfds.decode.SkipDecoding()}),
@@ -149,6 +166,9 @@ class Dataset:
             excluded=stored['excluded'],
             data_dir=data_dir,
         )
+        if self.cached is None:
+            return source
+        return self.cached.setdefault((split, chosen), CachedSource(source, record_size=self.record_size))
 
     def _open_raw(self, split: str, remedy: str) -> raw.RawSource:
         counts, labels_path = self.splits[split]['shards'], self.directory / raw.get_labels_name(split)

@@ -12,7 +12,6 @@ import numpy as np
 import simplejpeg
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
-from alexnet_jax.data.decode import copy_crop
 from alexnet_jax.data.image_formats import DEEP, FORMATS, explain_unidentified, is_deep
 from alexnet_jax.data.preprocessing import PAPER, make_square
 from alexnet_jax.data.statistics import RECORD
@@ -55,20 +54,18 @@ def decode_photo_crop(
     *,
     top: int = 0,
     left: int = 0,
-    mirrored: bool = False,
     record_size: int = RECORD,
     preprocessing: str = PAPER,
 ) -> None:
     """Decodes a crop of a photograph's `square_image`, with no JPEG's loss in between; see `decode_record_crop`."""
     try:
-        order = 'BGR' if mirrored else 'RGB'  # see copy_crop
         place: Any = {'top': top, 'left': left, 'side': len(out)}
-        pixels = square_image(data, **place, order=order, record_size=record_size, preprocessing=preprocessing)
+        pixels = square_image(data, **place, record_size=record_size, preprocessing=preprocessing)
     except UnusableImage as error:
         raise InputError(
             f'an image cannot be used ({error}): repair or remove it, or prepare the dataset with --on_error=skip'
         ) from error
-    copy_crop(pixels, out, mirrored=mirrored)
+    out[...] = pixels
 
 
 def square_image(
@@ -77,7 +74,6 @@ def square_image(
     top: int = 0,
     left: int = 0,
     side: int | None = None,
-    order: str = 'RGB',
     record_size: int = RECORD,
     preprocessing: str = PAPER,
 ) -> np.ndarray:
@@ -88,14 +84,14 @@ def square_image(
     laid over white; CMYK becomes r = (255 - c) * (255 - k) / 255.
 
     The crop begins at row `top` and column `left` of the square and is `side` wide and high, None: the whole square.
-    Its channels come in `order`, 'RGB' or 'BGR'. With another `preprocessing` (data/preprocessing.py) the square is
+    With another `preprocessing` (data/preprocessing.py) the square is
     that one's, made of all pixels of the photograph.
 
     Raises:
       UnusableImage: with the reason, in a few words.
     """
     try:
-        pixels = _decode(data, order, min_side=2 * record_size if preprocessing == PAPER else _WHOLE)
+        pixels = _decode(data, min_side=2 * record_size if preprocessing == PAPER else _WHOLE)
     except UnidentifiedImageError as error:
         raise UnusableImage(explain_unidentified(data)) from error
     except (OSError, SyntaxError, ValueError, EOFError, struct.error) as error:
@@ -161,7 +157,7 @@ def _open(data: bytes) -> Image.Image:
     return image
 
 
-def _decode(data: bytes, order: str, *, min_side: int) -> np.ndarray:
+def _decode(data: bytes, *, min_side: int) -> np.ndarray:
     """Decodes to uint8 (h, w, 3), upright; neither side under `min_side` if the photograph's is not."""
     image = _open(data)
     if is_deep(image, data):
@@ -177,7 +173,7 @@ def _decode(data: bytes, order: str, *, min_side: int) -> np.ndarray:
     if data.startswith(b'\xff\xd8') and image.mode in ('RGB', 'L') and upright:
         try:
             # Same pixels as Pillow's, in two thirds of the time.
-            return simplejpeg.decode_jpeg(data, order, min_height=min_side, min_width=min_side, min_factor=2)
+            return simplejpeg.decode_jpeg(data, 'RGB', min_height=min_side, min_width=min_side, min_factor=2)
         except ValueError:
             pass  # simplejpeg takes any irregularity for an error; Pillow, below, tells stray bytes from lost ones
     image.draft(None, (min_side, min_side))
@@ -185,5 +181,4 @@ def _decode(data: bytes, order: str, *, min_side: int) -> np.ndarray:
     if image.has_transparency_data:
         image = image.convert('RGBA')
         image = Image.alpha_composite(Image.new('RGBA', image.size, 'white'), image)
-    pixels = np.asarray(image.convert('RGB'))
-    return pixels if order == 'RGB' else pixels[..., ::-1]
+    return np.asarray(image.convert('RGB'))

@@ -7,16 +7,17 @@ without a gap: each record comes exactly once in every epoch, also where the bat
 
 import dataclasses
 import functools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import grain
 import numpy as np
 
-from alexnet_jax.data.augment import CROP, count_offsets, sample_augmentation
+from alexnet_jax.data.augment import CROP, count_offsets, sample_augmentations
+from alexnet_jax.data.cache import CachedSource
 from alexnet_jax.data.dataset import DataSource
-from alexnet_jax.data.decode import CropDecoder, decode_record_crop
-from alexnet_jax.data.preprocessing import PAPER
+from alexnet_jax.data.decode import CropDecoder, decode_record_crop, get_crop_decoder
+from alexnet_jax.data.raw import RawSource
 from alexnet_jax.data.statistics import RECORD
 from alexnet_jax.errors import InputError
 
@@ -24,29 +25,18 @@ READ_AHEAD = 4  # batches in flight: at 128 images 77 MB
 THREADS = 2  # decoding releases the GIL; two threads already outrun this network on any CPU that they share with it
 
 
-def get_crop_decoder(source: DataSource) -> CropDecoder:
-    """Returns the decoder of the images of `source`."""
-    if not source.photos:
-        return decode_record_crop
-    from alexnet_jax.data.photo import decode_photo_crop  # here, because prepared records need no Pillow
-
-    if source.preprocessing == PAPER:
-        return decode_photo_crop
-    return functools.partial(decode_photo_crop, preprocessing=source.preprocessing)
-
-
 def read_whole_image(source: DataSource, index: int, *, record_size: int) -> np.ndarray:
     """Reads one image of `source`: uint8 (record_size, record_size, 3) RGB."""
-    pixels = np.empty((record_size, record_size, 3), np.uint8)
-    get_crop_decoder(source)(source[index][0], pixels, record_size=record_size)
-    return pixels
+    pixels = np.empty((1, record_size, record_size, 3), np.uint8)
+    _read_crops(source, get_crop_decoder(source), [index], pixels, record_size=record_size)
+    return pixels[0]
 
 
 @dataclasses.dataclass(frozen=True)
 class HostBatch:
     """Augmented training images on the host."""
 
-    images: np.ndarray  # uint8 (b, crop_size, crop_size, 3), cropped and flipped, RGB
+    images: np.ndarray  # uint8 (b, crop_size, crop_size, 3), cropped, RGB, not mirrored yet
     labels: np.ndarray  # int32 (b,)
     lighting: np.ndarray  # float32 (b, 3), to be added to the pixels, 0..255 units
     records: np.ndarray  # int64 (b,), indices of the images in the training split
@@ -79,38 +69,40 @@ class TrainingBatches:
         return np.iinfo(np.int32).max  # training decides when it has enough
 
     def __getitem__(self, step: int) -> HostBatch:
-        records = self.records(step)
-        # Each kind of work for the whole batch at once: taking turns, each would find the processor's caches full of
-        # the others' code and data, which costs 20 us an image on one thread, 70 on two.
-        encoded = [self.source[record] for record in records.tolist()]
-        count, neighbours = count_offsets(self.crop_size, record=self.record_size), self.images_per_crop
-        options: Any = {'seed': self.seed, 'offset_count': count, 'offsets': self.offsets, 'flips': self.flips}
-        sample = functools.partial(sample_augmentation, **options)
-        augmentations = [
-            sample(epoch=epoch, record=record, crop_group=index // neighbours if neighbours > 1 else None)
-            for (epoch, index), record in zip(self._locate_rows(step), records.tolist(), strict=True)
-        ]
+        records, (epochs, indices) = self.records(step), self._locate_rows(step)
+        places, normals = sample_augmentations(
+            seed=self.seed,
+            epochs=epochs,
+            records=records,
+            crop_groups=indices // self.images_per_crop if self.images_per_crop > 1 else None,
+            offset_count=count_offsets(self.crop_size, record=self.record_size),
+            offsets=self.offsets,
+            flips=self.flips,
+        )
+        if self.lighting_steps is None or step < self.lighting_steps:
+            # A product for each image: what an image gets must not depend on how many the host makes.
+            lighting = np.matmul(self.lighting_basis, normals[:, :, None])[:, :, 0].astype(np.float32)
+        else:
+            lighting = np.zeros((len(records), 3), np.float32)
         images = np.empty((len(records), self.crop_size, self.crop_size, 3), np.uint8)
-        lighting = np.zeros((len(records), 3), np.float32)
-        for i, ((data, _), sampled) in enumerate(zip(encoded, augmentations, strict=True)):
-            crop = {'top': sampled.top, 'left': sampled.left, 'mirrored': sampled.flip}
-            _decode(self, data, images[i], record=int(records[i]), **crop)
-            if self.lighting_steps is None or step < self.lighting_steps:
-                lighting[i] = self.lighting_basis @ sampled.normals
-        labels = np.array([label for _, label in encoded], np.int32)
-        places = np.array([(sampled.top, sampled.left, sampled.flip) for sampled in augmentations], np.int32)
+        options: Any = {'places': places, 'record_size': self.record_size}
+        labels = _read_crops(self.source, self.decode_crop, records.tolist(), images, **options)
         return HostBatch(images, labels, lighting, records, places)
 
-    def _locate_rows(self, step: int) -> list[tuple[int, int]]:
-        """Returns (epoch, index in the epoch's order) of each row of `self[step]`."""
+    def _locate_rows(self, step: int) -> tuple[np.ndarray, np.ndarray]:
+        """Returns the epochs, and the indices in the epochs' orders, of the rows of `self[step]`: int64 (b,) each."""
         rows = range(self.batch_size) if self.rows is None else self.rows
-        return [divmod(step * self.batch_size + row, len(self.source)) for row in rows]
+        epochs, indices = np.divmod(step * self.batch_size + np.array(rows, np.int64), len(self.source))
+        return epochs, indices
 
     def records(self, step: int) -> np.ndarray:
         """Returns int64 (b,): the indices, in the training split, of the records in `self[step]`."""
-        located, count = self._locate_rows(step), len(self.source)
-        orders = {epoch: epoch_order(count, seed=self.seed, epoch=epoch) for epoch, _ in located}
-        return np.array([orders[epoch][index] for epoch, index in located], np.int64)
+        epochs, indices = self._locate_rows(step)
+        records = np.empty_like(indices)
+        for epoch in np.unique(epochs).tolist():
+            order = epoch_order(len(self.source), seed=self.seed, epoch=epoch)
+            records[epochs == epoch] = order[indices[epochs == epoch]]
+        return records
 
     def read_from(self, step: int, *, threads: int = THREADS, read_ahead: int = READ_AHEAD) -> Iterator[HostBatch]:
         """Reads the batches of `step`, step + 1, ... in order, decoded by `threads`, `read_ahead` batches ahead."""
@@ -155,10 +147,10 @@ class EvaluationBatches:
         images = np.zeros((len(rows), self.record_size, self.record_size, 3), np.uint8)
         labels, valid = np.zeros(len(rows), np.int32), np.zeros(len(rows), bool)
         start = index * self.batch_size + rows.start
-        for row, record in enumerate(range(start, min(start + len(rows), len(self.source)))):
-            data, labels[row] = self.source[record]
-            _decode(self, data, images[row], record=record)
-            valid[row] = True
+        records = range(start, min(start + len(rows), len(self.source)))
+        count, size = len(records), self.record_size
+        labels[:count] = _read_crops(self.source, self.decode_crop, records, images[:count], record_size=size)
+        valid[:count] = True
         return EvaluationBatch(images, labels, valid)
 
     def read(self) -> Iterator[EvaluationBatch]:
@@ -166,14 +158,36 @@ class EvaluationBatches:
         return _read_ahead(self)
 
 
-def _decode(
-    batches: TrainingBatches | EvaluationBatches, data: bytes, out: np.ndarray, *, record: int, **crop: Any
-) -> None:
-    """Decodes `data` into `out`; an `InputError` names `record` where that fails."""
-    try:
-        batches.decode_crop(data, out, record_size=batches.record_size, **crop)
-    except (ValueError, OSError) as error:
-        raise InputError(f'record {record} is no image that can be decoded: {str(error).splitlines()[0]}') from error
+def _read_crops(
+    source: Any,
+    decode_crop: CropDecoder,
+    records: Sequence[int],
+    images: np.ndarray,
+    *,
+    places: np.ndarray | None = None,
+    record_size: int,
+) -> np.ndarray:
+    """Fills `images`, uint8 (b, side, side, 3), with the crops of `records` at `places`, None: (0, 0); returns labels.
+
+    Raises:
+      InputError: a record cannot be read or decoded; says which.
+    """
+    corners = [(0, 0)] * len(records) if places is None else places[:, :2].tolist()
+    crops = zip(records, images, corners, strict=True)
+    if isinstance(source, CachedSource | RawSource):  # pixels
+        for record, image, (top, left) in crops:
+            source.read_crop(record, image, top=top, left=left)
+        return source.labels[records]
+    # Each kind of work for the whole batch at once: taking turns, each would find the processor's caches full of the
+    # others' code and data, which costs 20 us an image on one thread, 70 on two.
+    encoded = [source[record] for record in records]
+    for (record, image, (top, left)), (data, _) in zip(crops, encoded, strict=True):
+        try:
+            decode_crop(data, image, top=top, left=left, record_size=record_size)
+        except (ValueError, OSError) as error:
+            reason = str(error).splitlines()[0]
+            raise InputError(f'record {record} is no image that can be decoded: {reason}') from error
+    return np.array([label for _, label in encoded], np.int32)
 
 
 def _read_ahead(batches: Any, *, start: int = 0, threads: int = THREADS, read_ahead: int = READ_AHEAD) -> Iterator[Any]:

@@ -11,7 +11,6 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from alexnet_jax.data.augment import cut_mean, normalise
 from alexnet_jax.data.pipeline import HostBatch
 from alexnet_jax.doctor.recorder import LayerStats, Recorder
 from alexnet_jax.doctor.snapshot import Snapshot
@@ -21,7 +20,7 @@ from alexnet_jax.sharding.collectives import copy_to_towers
 from alexnet_jax.sharding.mesh import REPLICATED, batch_spec, parameter_specs, place_batch, replicate
 from alexnet_jax.training.build import Run
 from alexnet_jax.training.schedule import get_lr_multipliers
-from alexnet_jax.training.step import Batch, apply_gradients, make_gradients, make_model, rates_at
+from alexnet_jax.training.step import Batch, apply_gradients, make_gradients, make_input, make_model, rates_at
 
 # Images that are passed through the network as in testing, before the steps and after them. Of fewer a unit that fires
 # for one image in twenty would often look dead.
@@ -147,7 +146,7 @@ def measure_network(
 
 
 def _place(run: Run, batch: HostBatch) -> Batch:
-    return place_batch(run.mesh, make_batch(run, batch))
+    return place_batch(run.mesh, make_batch(batch))
 
 
 def _make_step(run: Run, model: Any) -> Any:
@@ -178,8 +177,7 @@ def _make_test(run: Run, model: Any) -> Any:
     mesh = run.mesh
 
     def device_test(params: Any, batch: Batch, mean_image: Array) -> Array:
-        mean = cut_mean(mean_image, batch.places, size=run.variant.input_size)
-        images = normalise(batch.images, mean, std=run.variant.pixel_std)
+        images = make_input(run.variant, batch, mean_image, lit=False)
         return model.apply({'params': params}, copy_to_towers(images, mesh))
 
     def test(*arguments: Any) -> Array:

@@ -17,7 +17,8 @@ from jax.typing import DTypeLike
 
 from alexnet_jax.data.augment import cut_mean, normalise
 from alexnet_jax.data.dataset import DataSource
-from alexnet_jax.data.pipeline import EvaluationBatches, get_crop_decoder
+from alexnet_jax.data.decode import get_crop_decoder
+from alexnet_jax.data.pipeline import EvaluationBatches
 from alexnet_jax.distributed.hosts import fetch, sync_hosts
 from alexnet_jax.distributed.phases import PROGRESS
 from alexnet_jax.evaluation.views import cut_view, get_views

@@ -17,7 +17,8 @@ from jax.sharding import PartitionSpec as P
 
 from alexnet_jax.data.augment import centre_crop, normalise
 from alexnet_jax.data.dataset import DataSource
-from alexnet_jax.data.pipeline import EvaluationBatches, get_crop_decoder
+from alexnet_jax.data.decode import get_crop_decoder
+from alexnet_jax.data.pipeline import EvaluationBatches
 from alexnet_jax.errors import InputError
 from alexnet_jax.evaluation.open_networks import get_dtype, place_network
 from alexnet_jax.evaluation.views import cut_view, get_views

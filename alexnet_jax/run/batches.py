@@ -7,7 +7,8 @@ from typing import Any
 from alexnet_jax.checkpoints.hashes import hash_array
 from alexnet_jax.data.augment import choose_offsets, count_offsets, lighting_basis
 from alexnet_jax.data.dataset import Dataset
-from alexnet_jax.data.pipeline import HostBatch, TrainingBatches, get_crop_decoder
+from alexnet_jax.data.decode import get_crop_decoder
+from alexnet_jax.data.pipeline import HostBatch, TrainingBatches
 from alexnet_jax.distributed.hosts import allgather_str
 from alexnet_jax.errors import InputError
 from alexnet_jax.logs.monitors import check_finite
@@ -29,13 +30,12 @@ def iter_batches(run: Run, dataset: Dataset, *, start: int, data_order: int = 0)
         if step == start + 1:
             _check_same_rows(batch, rows)
         check_finite(step, float(batch.lighting.sum()), 'lighting')
-        yield place_batch(run.mesh, make_batch(run, batch), batch_size=run.config.batch_size)
+        yield place_batch(run.mesh, make_batch(batch), batch_size=run.config.batch_size)
 
 
-def make_batch(run: Run, batch: HostBatch) -> Batch:
-    """Takes what the step of `run` needs of a batch, still on the host."""
-    places = batch.places if run.variant.mean_at == 'crop' else None
-    arrays: Any = (batch.images, batch.labels, batch.lighting, places)
+def make_batch(batch: HostBatch) -> Batch:
+    """Takes what the step needs of a batch, still on the host."""
+    arrays: Any = (batch.images, batch.labels, batch.lighting, batch.places)
     return Batch(*arrays)
 
 

@@ -36,6 +36,7 @@ IDENTITY_BEFORE: dict[str, Any] = INITIAL | {
 }
 SETTINGS_BEFORE: dict[str, Any] = INITIAL | {
     'without': [],
+    'cache': 'none',
     'tracking': '',
     'keep_every_epochs': 0,
     'mean_at': None,

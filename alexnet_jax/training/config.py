@@ -87,6 +87,11 @@ class Config:
         ),
         'where prepared datasets are: DATA_DIR/DATASET/VERSION',
     )
+    cache: str = _make_key(
+        'none',
+        make_choice_rule('none', 'memory', wants="'none' or 'memory'"),
+        'where decoded records are kept, so that each is decoded once: memory, for a dataset that fits',
+    )
     lighting: bool = _make_key(True, FLAG, 'RGB noise along the principal components, strength by variant')
     crops: int | None = _make_key(
         None, make_int_rule(1), "offsets to crop at, the centre and others; None: the variant's", optional=int

@@ -16,7 +16,7 @@ from jax import Array, lax
 from jax.sharding import Mesh
 from jax.typing import DTypeLike
 
-from alexnet_jax.data.augment import cut_mean, normalise
+from alexnet_jax.data.augment import cut_mean, mirror, normalise
 from alexnet_jax.model import ops, ops_cpu
 from alexnet_jax.model.alexnet import AlexNet
 from alexnet_jax.model.ops import DropoutStream
@@ -45,8 +45,8 @@ class Batch:
       images: uint8 (b, input_size, input_size, 3).
       labels: int32 (b,), 0 <= label < classes.
       lighting: float32 (b, 3), added to each image's pixels, 0..255 units per RGB channel; three zeros for none.
-      places: int32 (b, 3), each crop's top, left and whether it is mirrored, for a network whose mean image is at the
-        crop's own place (data.augment.cut_mean); None for others.
+      places: int32 (b, 3), each crop's top, left and whether it is to be mirrored; None: the crops are as they are to
+        be read.
     """
 
     images: Array
@@ -67,6 +67,14 @@ def make_model(mesh: Mesh, variant: Variant, *, num_classes: int, dtype: DTypeLi
         operations=ops_cpu if is_cpu_mesh(mesh) else ops,
         dtype=dtype,
     )
+
+
+def make_input(variant: Variant, batch: Batch, mean_image: Array, *, lit: bool = True) -> Array:
+    """Makes the network's input of a batch, (b, size, size, 3): mirrored, less its mean, with its lighting if `lit`."""
+    mean = cut_mean(mean_image, batch.places, size=variant.input_size)
+    lighting = batch.lighting if lit else None
+    images = mirror(batch.images, batch.places)
+    return normalise(images, mean, lighting=lighting, divisor=variant.lighting.divisor, std=variant.pixel_std)
 
 
 def cross_entropy(logits: Array, labels: Array) -> Array:
@@ -116,10 +124,7 @@ def make_gradients(
 
     def device_gradients(params: Any, batch: Batch, mean_image: Array, key: Array) -> Any:
         stream = DropoutStream(key, *hidden_units(len(batch.labels), mesh))
-        lighting, divisor, std = batch.lighting, variant.lighting.divisor, variant.pixel_std
-        mean = cut_mean(mean_image, batch.places, size=variant.input_size)
-        images = normalise(batch.images, mean, lighting=lighting, divisor=divisor, std=std)
-        images = copy_to_towers(images, mesh)
+        images = copy_to_towers(make_input(variant, batch, mean_image), mesh)
 
         def device_loss(learning: Any) -> tuple[Array, Array]:
             logits = model.apply({'params': copy_to_replicas(params | learning, mesh)}, images, stream)

@@ -8,7 +8,15 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from alexnet_jax.data.augment import centre_crop, cut_mean, lighting_basis, normalise, sample_augmentation
+from alexnet_jax.data.augment import (
+    centre_crop,
+    cut_mean,
+    lighting_basis,
+    mirror,
+    normalise,
+    sample_augmentation,
+    sample_augmentations,
+)
 from alexnet_jax.data.pipeline import epoch_order
 
 # A covariance with known axes: 3-4-5 directions and standard deviations of 100, 20 and 5.
@@ -30,8 +38,8 @@ def later():
 
 
 def table(records, *, epoch):
-    draws = [sample_augmentation(seed=3, epoch=epoch, record=record) for record in records]
-    return np.array([[d.top, d.left, d.flip, *d.normals] for d in draws])
+    records = np.array(records)
+    return np.hstack(sample_augmentations(seed=3, epochs=np.full(len(records), epoch), records=records))
 
 
 def chi_square(counts, expected, *, degrees):
@@ -103,7 +111,11 @@ def test_sample_augmentation_shares_crop_and_flip_only_in_a_group():
     assert {(d.top, d.left, d.flip) for d in shared} == {(of(7).top, of(7).left, of(7).flip)}
     for record, d in zip(range(500, 532), shared, strict=True):
         assert d.normals.tolist() == of(record).normals.tolist()
-    groups = np.array([[d.top, d.left, d.flip] for d in (of(99, crop_group=group) for group in range(3_000))])
+    numbers = np.arange(3_000)
+    options = {'epochs': np.full(3_000, 1), 'records': np.full(3_000, 99), 'crop_groups': numbers}
+    groups, normals = sample_augmentations(seed=3, **options)
+    assert [tuple(groups[i]) for i in (0, 7)] == [(d.top, d.left, d.flip) for d in (of(5, crop_group=0), of(7))]
+    assert (normals == of(99).normals).all()
     assert_uniform_and_independent(groups[:, 0], groups[:, 2], values=(33, 2))
     assert_uniform_and_independent(groups[:, 1], groups[:, 2], values=(33, 2))
 
@@ -207,3 +219,14 @@ def test_cut_mean_gives_every_crop_a_mean_of_its_size_and_wants_the_places_of_ot
     assert cut_mean(mean, None, size=5) is mean
     with pytest.raises(ValueError, match='a mean image of 9 needs the places of its crops of 5'):
         cut_mean(jnp.zeros((9, 9, 3)), None, size=5)
+
+
+def test_mirror_exchanges_left_and_right_of_those_that_are_to_be():
+    images = np.random.default_rng(0).integers(256, size=(4, 3, 5, 3), dtype=np.uint8)
+    places = np.array([[1, 2, 0], [0, 0, 1], [4, 0, 1], [0, 1, 0]], np.int32)
+    found = np.asarray(jax.jit(mirror)(images, places))
+    assert found.dtype == np.uint8
+    for image, before, (_, _, mirrored) in zip(found, images, places, strict=True):
+        expected = [[before[row, 4 - column if mirrored else column] for column in range(5)] for row in range(3)]
+        np.testing.assert_array_equal(image, expected)
+    assert mirror(images, None) is images

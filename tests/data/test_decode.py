@@ -1,4 +1,4 @@
-"""Windows of an image land in the batch pixel for pixel, mirrored where asked, whatever the image was."""
+"""Windows of an image land in the batch pixel for pixel, whatever the image was."""
 
 import io
 
@@ -33,22 +33,17 @@ def filled(window, data, side=224, **options):
 RECORD = encoded((256, 256), quality=95, subsampling=0)
 
 
-@pytest.mark.parametrize('mirrored', [False, True])
 @pytest.mark.parametrize(('top', 'left'), WINDOWS)
-def test_decode_record_crop_equals_pillow_crop(top, left, mirrored):
+def test_decode_record_crop_equals_pillow_crop(top, left):
     image = Image.open(io.BytesIO(RECORD)).crop((left, top, left + 224, top + 224))
-    if mirrored:
-        image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-    window = filled(decode_record_crop, RECORD, top=top, left=left, mirrored=mirrored)
+    window = filled(decode_record_crop, RECORD, top=top, left=left)
     assert np.abs(np.asarray(image, np.int16) - window).max() <= 1  # the same library in two versions
     whole = simplejpeg.decode_jpeg(RECORD)[top : top + 224, left : left + 224]
-    np.testing.assert_array_equal(window, whole[:, ::-1] if mirrored else whole)
+    np.testing.assert_array_equal(window, whole)
 
 
-def test_decode_record_crop_mirrors_whole_records():
-    np.testing.assert_array_equal(
-        filled(decode_record_crop, RECORD, 256, mirrored=True), simplejpeg.decode_jpeg(RECORD)[:, ::-1]
-    )
+def test_decode_record_crop_takes_whole_records():
+    np.testing.assert_array_equal(filled(decode_record_crop, RECORD, 256), simplejpeg.decode_jpeg(RECORD))
 
 
 @pytest.mark.parametrize('size', [(256, 264), (128, 128)])
@@ -57,33 +52,30 @@ def test_decode_record_crop_refuses_other_sizes(size):
         decode_record_crop(encoded(size), np.empty((224, 224, 3), np.uint8))
 
 
-@pytest.mark.parametrize('mirrored', [False, True])
 @pytest.mark.parametrize('kind', ['JPEG', 'PNG'])  # decoded by simplejpeg, by Pillow
-def test_decode_photo_crop_equals_part_of_square(kind, mirrored):
+def test_decode_photo_crop_equals_part_of_square(kind):
     data = encoded((500, 376), kind)
     square = square_image(data)
     for top, left in WINDOWS:
         part = square[top : top + 224, left : left + 224]
-        window = filled(decode_photo_crop, data, top=top, left=left, mirrored=mirrored)
-        np.testing.assert_array_equal(window, part[:, ::-1] if mirrored else part)
+        window = filled(decode_photo_crop, data, top=top, left=left)
+        np.testing.assert_array_equal(window, part)
 
 
 @pytest.mark.parametrize('size', [24, 224, 227])
-def test_training_batches_crop_and_mirror_any_size(size):
-    """A row of 227 pixels is no whole number of the words that mirroring otherwise takes."""
+def test_training_batches_crop_any_size(size):
     columns, rows = np.meshgrid(np.arange(256), np.arange(256))
     jpeg = simplejpeg.encode_jpeg(np.stack([columns, rows, 0 * rows], axis=2).astype(np.uint8), 100)
     pixels = simplejpeg.decode_jpeg(jpeg)
     batch = TrainingBatches([(jpeg, 0)] * 32, 32, 3, np.eye(3, dtype=np.float32), crop_size=size)[0]
     places = []
     for image in batch.images:
-        flip = image[0, 0, 0] > image[0, -1, 0]
-        upright = image[:, ::-1] if flip else image
-        left, top = (round(float(x)) for x in upright[..., :2].mean(axis=(0, 1)) - (size - 1) / 2)
-        np.testing.assert_array_equal(upright, pixels[top : top + size, left : left + size])
-        places.append((top, left, flip))
+        left, top = (round(float(x)) for x in image[..., :2].mean(axis=(0, 1)) - (size - 1) / 2)
+        np.testing.assert_array_equal(image, pixels[top : top + size, left : left + size])
+        places.append((top, left))
     assert len(set(places)) > 24
-    assert {flip for _, _, flip in places} == {True, False}
+    assert places == list(map(tuple, batch.places[:, :2].tolist()))
+    assert set(batch.places[:, 2].tolist()) == {0, 1}
 
 
 def test_decode_photo_crop_of_unusable_image_names_the_remedy():
@@ -100,7 +92,8 @@ def test_batches_of_photos_equal_those_of_records():
         augmentation = sample_augmentation(seed=0, epoch=row // 5, record=record)
         square = square_image(photos[record])
         part = square[augmentation.top : augmentation.top + 224, augmentation.left : augmentation.left + 224]
-        np.testing.assert_array_equal(batch.images[row], part[:, ::-1] if augmentation.flip else part)
+        np.testing.assert_array_equal(batch.images[row], part)
+        assert batch.places[row, 2] == augmentation.flip
         assert batch.labels[row] == record
     test = EvaluationBatches(source, 8, decode_crop=decode_photo_crop)[0]
     for image, data in zip(test.images, photos, strict=False):

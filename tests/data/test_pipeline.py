@@ -157,7 +157,7 @@ def test_training_batches_share_crop_and_flip_in_groups(train):
     for place in range(60):
         batch, row = batches[place // 8], place % 8
         jpeg, _ = train[int(batch.records[row])]
-        windows.append(window_of(decode_jpeg(jpeg), batch.images[row]))
+        windows.append((*window_of(decode_jpeg(jpeg), batch.images[row]), batch.places[row, 2]))
         np.testing.assert_array_equal(batch.lighting[row], alone[place // 8].lighting[row])  # each its own
     groups = [windows[a:b] for a, b in [*((a, min(a + 7, 40)) for a in range(0, 40, 7)), (40, 47), (47, 54), (54, 60)]]
     assert all(len(set(group)) == 1 for group in groups)
@@ -165,14 +165,13 @@ def test_training_batches_share_crop_and_flip_in_groups(train):
 
 
 def window_of(image, view):
-    """(top, left, flip) of the one 224 x 224 window of `image` that is `view`."""
-    found = []
-    for flip in (False, True):
-        plain = view[:, ::-1] if flip else view
-        corners = sliding_window_view(image[:, :, 0], (224, 224))
-        for top, left in np.argwhere((corners[:, :, :2, :2] == plain[:2, :2, 0]).all(axis=(2, 3))):
-            if np.array_equal(image[top : top + 224, left : left + 224], plain):
-                found.append((int(top), int(left), flip))
+    """(top, left) of the one 224 x 224 window of `image` that is `view`."""
+    corners = sliding_window_view(image[:, :, 0], (224, 224))
+    found = [
+        (int(top), int(left))
+        for top, left in np.argwhere((corners[:, :, :2, :2] == view[:2, :2, 0]).all(axis=(2, 3)))
+        if np.array_equal(image[top : top + 224, left : left + 224], view)
+    ]
     assert len(found) == 1
     return found[0]
 
@@ -195,8 +194,7 @@ def test_training_batches_hold_pixels_labels_and_lighting_of_the_sample(train):
         augmentation = sample_augmentation(seed=9, epoch=1, record=int(record))
         image = Image.open(io.BytesIO(jpeg))
         image = image.crop((augmentation.left, augmentation.top, augmentation.left + 224, augmentation.top + 224))
-        if augmentation.flip:
-            image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+        assert batch.places[row].tolist() == [augmentation.top, augmentation.left, augmentation.flip]
         flips += augmentation.flip
         difference = np.asarray(image, np.int16) - batch.images[row]
         assert np.abs(difference).max() <= 3  # two JPEG decoders

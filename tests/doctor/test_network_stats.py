@@ -37,9 +37,14 @@ def compute_linears(params, x, masks):
 compute_linears_in_testing = jax.jit(lambda params, x: compute_linears(params, x, (0.5, 0.5)))
 
 
+def read(batch):
+    """The crops as the network reads them."""
+    return np.where(batch.places[:, 2, None, None, None], np.flip(batch.images, axis=2), batch.images)
+
+
 def measure_layers(params, batches, mean):
     """Computes {layer: (mean, spread, variation, highest)} in testing, of batches of eight."""
-    outputs = [compute_linears_in_testing(params, batch.images.astype(np.float64) - mean) for batch in batches]
+    outputs = [compute_linears_in_testing(params, read(batch).astype(np.float64) - mean) for batch in batches]
     found = {}
     for name in params:
         every = np.stack([np.asarray(output[name]) for output in outputs])  # (batches, 8, ..., units)
@@ -82,7 +87,7 @@ def both(lab):
         differentiate = jax.jit(jax.value_and_grad(loss, has_aux=True))
         velocity = jax.tree.map(np.zeros_like, params)
         for step, batch in enumerate(batches[:STEPS]):
-            x = (batch.images - mean + batch.lighting[:, None, None]) / LIGHTING_DIVISOR
+            x = (read(batch) - mean + batch.lighting[:, None, None]) / LIGHTING_DIVISOR
             masks = oracle.dropout_masks(jax.random.fold_in(jax.random.key(0), step), 8, (256, 256))
             (value, outputs), grads = differentiate(params, jnp.asarray(x), batch.labels, masks)
             plain['losses'].append(float(value))
@@ -103,7 +108,7 @@ def both(lab):
                 params[name][kind], velocity[name][kind] = w + v, v
             plain['updates'].append(norms)
         plain['after'] = measure_layers(params, batches, mean)
-        plain['pixels'] = np.stack([batch.images for batch in batches[:STEPS]]).astype(np.float64)
+        plain['pixels'] = np.stack([read(batch) for batch in batches[:STEPS]]).astype(np.float64)
     return found, plain
 
 

@@ -25,7 +25,8 @@ from torchvision_alexnet import Alexnet
 from alexnet_jax.commands.command_line import parse_config_flags
 from alexnet_jax.data.augment import centre_crop
 from alexnet_jax.data.dataset import open_dataset
-from alexnet_jax.data.pipeline import EvaluationBatches, get_crop_decoder
+from alexnet_jax.data.decode import get_crop_decoder
+from alexnet_jax.data.pipeline import EvaluationBatches
 from alexnet_jax.run.batches import make_batches
 from alexnet_jax.sharding.mesh import make_mesh
 from alexnet_jax.training.build import build_run

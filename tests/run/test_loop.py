@@ -227,8 +227,8 @@ def test_train_step_changes_no_frozen_state(tiny):
     state = plain.create_state(np.asarray(centre_crop(tiny.mean_image)))
     host, mesh = batches.make_batches(plain, tiny)[0], plain.mesh
     before = jax.device_get(state)
-    bad = place_batch(mesh, Batch(host.images, host.labels, np.full_like(host.lighting, np.inf)))
-    good = place_batch(mesh, Batch(host.images, host.labels, host.lighting))
+    bad = place_batch(mesh, Batch(host.images, host.labels, np.full_like(host.lighting, np.inf), host.places))
+    good = place_batch(mesh, batches.make_batch(host))
     step = plain.compile(state, good)
     for batch in (bad, good, good):
         state, _ = step(state, batch)

@@ -17,7 +17,7 @@ from alexnet_jax.errors import InputError
 from alexnet_jax.run import batches
 from alexnet_jax.sharding.mesh import place_batch, replicate
 from alexnet_jax.training import step
-from alexnet_jax.training.step import Batch, cross_entropy
+from alexnet_jax.training.step import cross_entropy
 
 pytestmark = pytest.mark.slow
 
@@ -59,7 +59,7 @@ def by_hand(tiny, *, without=(), drops=(0,) * 9, clip_norm=None):
             plateau = dataclasses.replace(state.plateau, drops=replicate(plain.mesh, np.int32(drops[number - 1])))
             state = dataclasses.replace(state, plateau=plateau)
             batch = batches.make_batches(plain, tiny)[number - 1]
-            placed = place_batch(plain.mesh, Batch(batch.images, batch.labels, batch.lighting))
+            placed = place_batch(plain.mesh, batches.make_batch(batch))
             state, _ = plain.compile(state, placed)(state, placed)
         hashes[number] = hash_tree(state.params)
     return hashes

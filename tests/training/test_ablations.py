@@ -12,7 +12,7 @@ from simplejpeg import decode_jpeg
 
 from alexnet_jax.communication.audit import abstract_batch, exchange_bytes
 from alexnet_jax.communication.messages import compiled_schedule, expected_schedule, traced_schedule
-from alexnet_jax.data.augment import choose_offsets, sample_augmentation
+from alexnet_jax.data.augment import choose_offsets, sample_augmentations
 from alexnet_jax.errors import InputError
 from alexnet_jax.run.batches import make_batches
 from alexnet_jax.run.run_dir import claim_run_dir
@@ -103,9 +103,8 @@ def test_make_batches_without_crops_has_the_centre_and_its_mirror_image(tiny):
     for step in (0, 7):
         for image, record in zip(batches[step].images, batches[step].records, strict=True):
             centre = decode_jpeg(tiny.records('train')[int(record)][0])[16:240, 16:240]
-            flip = not np.array_equal(image, centre)
-            np.testing.assert_array_equal(image, centre[:, ::-1] if flip else centre)
-            mirrored += flip
+            np.testing.assert_array_equal(image, centre)
+        mirrored += batches[step].places[:, 2].sum()
     assert 0 < mirrored < 16
 
 
@@ -114,10 +113,8 @@ def test_make_batches_without_crops_and_flips_leaves_the_rest_as_it_was(tiny):
     np.testing.assert_array_equal(whole.records, few.records)
     np.testing.assert_array_equal(whole.lighting, few.lighting)
     batch = make_batches(run_without('flips'), tiny)[3]
-    same = (batch.images == whole.images).all(axis=(1, 2, 3))
-    mirrored = (batch.images == whole.images[:, :, ::-1]).all(axis=(1, 2, 3))
-    assert (same | mirrored).all()
-    assert 0 < same.sum() < 8
+    np.testing.assert_array_equal(batch.images, whole.images)
+    assert not batch.places[:, 2].any() and 0 < whole.places[:, 2].sum() < 8
 
 
 def test_choose_offsets_gives_the_centre_and_others_of_the_seed():
@@ -132,12 +129,12 @@ def test_choose_offsets_gives_the_centre_and_others_of_the_seed():
 
 def test_sample_augmentation_of_offsets_draws_evenly_and_keeps_flips_and_lighting():
     places = choose_offsets(8, seed=5)
-    whole = [sample_augmentation(seed=1, epoch=2, record=record) for record in range(8000)]
-    few = [sample_augmentation(seed=1, epoch=2, record=record, offsets=places) for record in range(8000)]
-    counts = Counter((chance.top, chance.left) for chance in few)
+    drawn = {'seed': 1, 'epochs': np.full(8000, 2), 'records': np.arange(8000)}
+    (whole, normals), (few, same) = sample_augmentations(**drawn), sample_augmentations(**drawn, offsets=places)
+    counts = Counter(map(tuple, few[:, :2].tolist()))
     assert set(counts) == set(places)
     assert all(880 < count < 1120 for count in counts.values())  # 1000, and four standard deviations of 29.6
-    assert all(a.flip == b.flip and (a.normals == b.normals).all() for a, b in zip(whole, few, strict=True))
+    assert (whole[:, 2] == few[:, 2]).all() and (normals == same).all()
 
 
 def test_make_batches_keeps_its_offsets_after_a_roll_back(tiny):

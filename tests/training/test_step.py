@@ -49,6 +49,9 @@ def make_problem(variant_name):
         random.integers(0, 256, (ROWS, 224, 224, 3), dtype=np.uint8),
         random.integers(0, CLASSES, ROWS).astype(np.int32),
         random.standard_normal((ROWS, 3)) * 10,
+        np.stack(
+            [random.integers(0, 33, ROWS), random.integers(0, 33, ROWS), np.arange(ROWS) % 3 == 1], 1, dtype=np.int32
+        ),
     )
     batch.lighting[[2, 5]] = 0  # two images get no noise, and so are not divided either
     mean = random.uniform(100, 150, (224, 224, 3))
@@ -60,7 +63,8 @@ def make_problem(variant_name):
     with jax.enable_x64(True):
         # Doubled, so that gradients do not come from the biases alone.
         params = jax.tree.map(lambda p: np.asarray(p, np.float64) * 2, params)
-        images = (batch.images - mean + batch.lighting[:, None, None]) / divisor
+        mirrored = np.where(batch.places[:, 2, None, None, None], np.flip(batch.images, axis=2), batch.images)
+        images = (mirrored - mean + batch.lighting[:, None, None]) / divisor
 
         def loss(params):
             logits = oracle.network(variant_name, params, jnp.asarray(images), masks)

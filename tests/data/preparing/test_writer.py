@@ -20,7 +20,8 @@ from PIL import Image
 from alexnet_jax.commands import prepare
 from alexnet_jax.data import photo
 from alexnet_jax.data.dataset import list_datasets, open_dataset
-from alexnet_jax.data.pipeline import EvaluationBatches, get_crop_decoder
+from alexnet_jax.data.decode import get_crop_decoder
+from alexnet_jax.data.pipeline import EvaluationBatches
 from alexnet_jax.data.preparing import demo, sources, workers, writer
 from alexnet_jax.data.preparing import folder as folder_source
 from alexnet_jax.errors import InputError

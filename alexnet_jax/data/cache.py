@@ -1,0 +1,80 @@
+"""Keeps the records of a dataset that fits in memory, so that each is decoded once (`--config.cache=memory`)."""
+
+import pathlib
+from typing import Any
+
+import numpy as np
+import psutil
+
+from alexnet_jax.data.decode import get_crop_decoder
+from alexnet_jax.errors import InputError
+
+_CGROUP = pathlib.Path('/sys/fs/cgroup')  # version 2; of a container its own
+
+
+class CachedSource:
+    """Reads the records of `source`, a `dataset.DataSource`, by index; each is decoded when it is first read.
+
+    Any number of threads may read: two that decode the same record write the same bytes. A pickled copy begins anew.
+
+    Attributes:
+      labels: int32 (n,), of the records that were read; 0 of the others.
+    """
+
+    def __init__(self, source: Any, *, record_size: int) -> None:
+        """Takes memory for all records of `record_size` x `record_size`, of which nothing is used before it is read."""
+        self._source, self._record_size, self._decode = source, record_size, get_crop_decoder(source)
+        self.photos, self.preprocessing = False, source.preprocessing
+        self._pixels = np.empty((len(source), record_size, record_size, 3), np.uint8)
+        self._decoded = np.zeros(len(source), bool)
+        self.labels = np.zeros(len(source), np.int32)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _reopen, (self._source, self._record_size)
+
+    def __len__(self) -> int:
+        return len(self._source)
+
+    def __getitem__(self, index: int) -> tuple[np.ndarray, int]:
+        """Reads a whole record, uint8 (record_size, record_size, 3) RGB, and its label."""
+        pixels = np.empty(self._pixels.shape[1:], np.uint8)
+        self.read_crop(index, pixels)
+        return pixels, int(self.labels[index])
+
+    def read_crop(self, index: int, out: np.ndarray, *, top: int = 0, left: int = 0) -> None:
+        """Fills `out`, uint8 (side, side, 3), with the part of a record that begins at (top, left).
+
+        Raises:
+          InputError: the record is damaged.
+        """
+        if not self._decoded[index]:
+            data, self.labels[index] = self._source[index]
+            self._decode(data, self._pixels[index], record_size=self._record_size)
+            self._decoded[index] = True
+        side = len(out)
+        out[...] = self._pixels[index, top : top + side, left : left + side]
+
+
+def _reopen(source: Any, record_size: int) -> CachedSource:
+    return CachedSource(source, record_size=record_size)
+
+
+def check_memory(records: int, *, record_size: int) -> None:
+    """Checks that so many decoded records fit into what memory is free now; `InputError` with the numbers if not."""
+    needed, free = records * record_size**2 * 3, read_free_memory()
+    if needed > free:
+        raise InputError(
+            f'config.cache=memory would keep {records:,} records of {record_size}x{record_size} in '
+            f'{needed / 1e9:.1f} GB, and {free / 1e9:.1f} GB of memory are free: leave it none; '
+            'alexnet prepare --from=NAME --encoding=raw makes records that need no decoding'
+        )
+
+
+def read_free_memory() -> int:
+    """Returns how many bytes this process may still take: what the machine has free, within its container's limit."""
+    free = psutil.virtual_memory().available
+    try:
+        limit, used = ((_CGROUP / name).read_text().strip() for name in ('memory.max', 'memory.current'))
+    except OSError:  # no container, or another system
+        return free
+    return free if limit == 'max' else max(0, min(free, int(limit) - int(used)))
