@@ -20,18 +20,19 @@ SMALL = 16_000_000  # bytes: what opening a dataset reads and hashes, a few mill
 def write_dataset_manifest(
     directory: pathlib.Path,
     *,
+    hashes: Mapping[str, str] | None = None,
     originals: Mapping[str, Any] | None = None,
     raw: Mapping[str, Any] | None = None,
     statistics_of: str = 'train',
     preprocessing: str = PAPER,
 ) -> str:
-    """Adds manifest.json to a finished folder; returns the fingerprint.
+    """Adds manifest.json to a finished folder; returns the fingerprint. Reads the files that `hashes` has no sha256 of.
 
     Says which split the statistics are of and what made squares; of `originals` where they are, and of `raw` records
     how many each shard has (`raw.list_splits` reads that).
     """
     files = {
-        path.name: {'sha256': hash_file(path), 'bytes': path.stat().st_size}
+        path.name: {'sha256': (hashes or {}).get(path.name) or hash_file(path), 'bytes': path.stat().st_size}
         for path in sorted(directory.iterdir())
         if path.name not in (MANIFEST_FILE, 'dataset_info.json')  # the latter describes the writer, not the content
     }

@@ -27,7 +27,7 @@ from alexnet_jax.data.preparing.raw_shards import RawShardWriter
 from alexnet_jax.data.preparing.workers import convert_examples
 from alexnet_jax.data.raw import RAW
 from alexnet_jax.data.statistics import Statistics
-from alexnet_jax.files import write_file
+from alexnet_jax.files import hash_file, write_file
 
 SHARD = 8192  # examples, some 400 MB of photographs: what a kill can cost at most, half a minute on a few cores
 
@@ -44,6 +44,7 @@ class SplitState:
     records: int = 0  # how many of them are usable
     # Of each finished shard: records, bytes of these, bytes of the file.
     shards: list[Sequence[int]] = dataclasses.field(default_factory=list)
+    hashes: list[str] = dataclasses.field(default_factory=list)  # sha256 of the same
     unusable: list[Sequence[str]] = dataclasses.field(default_factory=list)  # (key, reason) of each
     complete: bool = False  # whether no example remains
 
@@ -131,10 +132,10 @@ class Shards:
                 self.statistics.merge(statistics)
             progress(split, state.seen, count)
             if state.seen - first >= SHARD:
-                self._finish(state, shard)
+                self._finish(split, state, shard)
                 shard, first = self._open_shard(split, state), state.seen
         state.complete = True
-        self._finish(state, shard)
+        self._finish(split, state, shard)
 
     def _open_shard(self, split: str, state: SplitState) -> _ShardWriter | RawShardWriter:
         path = self._get_path(split, len(state.shards))
@@ -142,10 +143,12 @@ class Shards:
             return RawShardWriter(path, record_size=self._spec.record_size)
         return _ShardWriter(path, self._spec)
 
-    def _finish(self, state: SplitState, shard: _ShardWriter | RawShardWriter) -> None:
+    def _finish(self, split: str, state: SplitState, shard: _ShardWriter | RawShardWriter) -> None:
         """Closes a shard, and writes the sums and the journal."""
+        path = self._get_path(split, len(state.shards))
         if (sizes := shard.close()) is not None:
             state.shards.append(sizes)
+            state.hashes.append(hash_file(path))  # now that the system has it in memory
         self.finished = sum(state.seen for state in self.splits.values())
         # The sums first, under a name of their own: the journal is what makes both true at once.
         sums, content = self._folder / f'sums-{self.finished}.npz', io.BytesIO()
@@ -169,6 +172,8 @@ class Shards:
             return False
         splits = {split: SplitState(**state) for split, state in journal['splits'].items()}
         for split, state in splits.items():
+            if len(state.hashes) != len(state.shards):  # of a version that kept none
+                return False
             for (_, _, size), (path, final) in zip(state.shards, self._get_paths(split, state), strict=True):
                 found = final if final.exists() else path
                 if not found.is_file() or found.stat().st_size != size:
@@ -194,6 +199,11 @@ class Shards:
         else:
             names = [f'{self._spec.name}-{split}.array_record-{i:05d}-of-{count:05d}' for i in range(count)]
         return [(self._get_path(split, i), data / name) for i, name in enumerate(names)]
+
+    def get_hashes(self) -> dict[str, str]:
+        """Returns the sha256 of each shard by its final name."""
+        pairs = [zip(self._get_paths(split, state), state.hashes, strict=True) for split, state in self.splits.items()]
+        return {final.name: sha256 for (_, final), sha256 in itertools.chain(*pairs)}
 
     def list_duplicates(self) -> list[str]:
         """Lists sentences on how many images of one split are in another too, each with an example."""

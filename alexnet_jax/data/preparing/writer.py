@@ -213,6 +213,7 @@ def _write_statistics(data: pathlib.Path, spec: DatasetSpec, shards: Shards) -> 
         content = archive.getvalue()
     (data / STATISTICS_FILE).write_bytes(content)
     stored: dict[str, Any] = {'statistics_of': spec.statistics_split, 'preprocessing': spec.preprocessing}
+    stored['hashes'] = shards.get_hashes()
     if spec.originals is not None:
         directory, names = spec.originals
         splits = {}

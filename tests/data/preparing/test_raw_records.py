@@ -1,5 +1,6 @@
 """Datasets of raw records: against simplejpeg, Pillow and plain `numpy.load`; interrupted, on a full disk, damaged."""
 
+import dataclasses
 import json
 import os
 import re
@@ -16,9 +17,12 @@ from PIL import Image
 from alexnet_jax.commands import prepare as command
 from alexnet_jax.data.dataset import open_dataset, verify_dataset
 from alexnet_jax.data.dataset_manifest import write_dataset_manifest
+from alexnet_jax.data.decode import decode_record_crop
+from alexnet_jax.data.pipeline import EvaluationBatches, TrainingBatches
 from alexnet_jax.data.preparing import folder as folder_source
 from alexnet_jax.data.preparing import shards, sources, writer
 from alexnet_jax.data.preparing import workers as conversion
+from alexnet_jax.data.preparing.contact_sheet import write_contact_sheet
 from alexnet_jax.data.preparing.estimate import STATISTICS_BYTES, estimate_preparation
 from alexnet_jax.data.preparing.rewriting import make_rewriting_spec
 from alexnet_jax.data.preparing.sources import SourceArgs
@@ -107,6 +111,21 @@ def test_rewritten_records_are_what_simplejpeg_decodes(data_dir):
     assert rewritten.fingerprint != source.fingerprint
 
 
+def test_rewritten_records_give_the_same_batches_and_contact_sheet(data_dir, tmp_path):
+    found = []
+    for name in ('pets', 'pets_raw'):
+        dataset = dataclasses.replace(open_dataset(name, data_dir=data_dir), name='pets')
+        records, form = dataset.records('train'), {'decode_crop': decode_record_crop, 'record_size': SIDE}
+        training = TrainingBatches(records, 4, 0, np.eye(3, dtype=np.float32), crop_size=24, **form)
+        batches = [training[step] for step in range(6)]
+        batches += EvaluationBatches(dataset.records('validation'), 3, **form).read()
+        write_contact_sheet(dataset, tmp_path / 'sheet.png', images=2)
+        arrays = [array.tobytes() for batch in batches for array in vars(batch).values()]
+        found.append([*arrays, (tmp_path / 'sheet.png').read_bytes()])
+    assert len(found[0]) == 6 * 5 + 3 + 1
+    assert found[0] == found[1]
+
+
 def test_raw_records_of_images_have_their_pixels(data_dir, images):
     dataset = open_dataset('straight', data_dir=data_dir)
     pixels, labels = load(dataset.directory, 'train')
@@ -134,19 +153,20 @@ def test_rewriting_with_two_processes_writes_the_same_bytes(data_dir, tmp_path, 
     assert done.fingerprint == open_dataset('pets_raw', data_dir=data_dir).fingerprint
 
 
-def test_raw_preparation_interrupted_goes_on_to_the_same_bytes(images, tmp_path, small_shards):
+@pytest.mark.parametrize('rewritten', [False, True])
+def test_raw_preparation_interrupted_goes_on_to_the_same_bytes(images, data_dir, tmp_path, small_shards, rewritten):
     def interrupt(split, done, total):
         if done == 7:
             raise KeyboardInterrupt
 
+    pets = open_dataset('pets', data_dir=data_dir)
+    spec = make_rewriting_spec(pets, name='pets') if rewritten else make_spec(images)
     with pytest.raises(KeyboardInterrupt):
-        writer.prepare(make_spec(images), data_dir=tmp_path / 'a', workers=1, progress=interrupt)
+        writer.prepare(spec, data_dir=tmp_path / 'a', workers=1, progress=interrupt)
     seen = []
-    went_on = writer.prepare(
-        make_spec(images), data_dir=tmp_path / 'a', workers=1, progress=lambda *state: seen.append(state)
-    )
+    went_on = writer.prepare(spec, data_dir=tmp_path / 'a', workers=1, progress=lambda *state: seen.append(state))
     assert seen[0] == ('train', 6, 10)
-    assert went_on.fingerprint == writer.prepare(make_spec(images), data_dir=tmp_path / 'b', workers=1).fingerprint
+    assert went_on.fingerprint == writer.prepare(spec, data_dir=tmp_path / 'b', workers=1).fingerprint
     assert os.listdir(tmp_path / 'a') == ['pets']
 
 

@@ -13,7 +13,7 @@ import psutil
 import pytest
 from PIL import Image
 
-from alexnet_jax.data.dataset import open_dataset
+from alexnet_jax.data.dataset import open_dataset, verify_dataset
 from alexnet_jax.data.preparing import folder as folder_source
 from alexnet_jax.data.preparing import shards, writer
 from alexnet_jax.data.preparing import workers as conversion
@@ -204,6 +204,16 @@ def test_prepare_ignores_damaged_shards(interrupted, tmp_path):
 
     went_on = writer.prepare(spec, data_dir=data_dir, workers=1)
     assert went_on.fingerprint == writer.prepare(spec, data_dir=tmp_path / 'b', workers=1).fingerprint
+
+
+def test_verify_finds_shard_that_changed_before_work_went_on(interrupted):
+    spec, data_dir = interrupted
+    shard = data_dir / '.pets.partial' / 'shards' / 'train-00001'
+    shard.write_bytes(shard.read_bytes()[:-1] + b'?')
+
+    writer.prepare(spec, data_dir=data_dir, workers=1)
+    with pytest.raises(InputError, match=r'is damaged: pets-train.array_record-00001-of-00005; prepare it again'):
+        verify_dataset('pets', data_dir=data_dir)
 
 
 def test_prepare_keeps_shards_when_images_are_unusable(folder, tmp_path, small_shards):
