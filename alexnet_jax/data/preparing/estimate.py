@@ -18,6 +18,7 @@ from alexnet_jax.errors import InputError
 
 SAMPLE = 64  # images that an estimate is made from
 OVERHEAD = 1.02  # of a record file over its JPEGs
+ONE_WRITER = 480e6  # bytes/s of raw records that the process which writes them has taken, hashed and written
 FAST_DISK = 100e6  # bytes/s; what needs less is not limited by writing
 STATISTICS_BYTES = 4_000_000  # the mean image and the running sums
 
@@ -86,6 +87,8 @@ def estimate_preparation(
             'free some, or choose another --data_dir'
         )
     speed = count_cores() / median(seconds)  # the first images pay for what is loaded
+    if spec.encoding == RAW:
+        speed = min(speed, ONE_WRITER / size)
     return Estimate(
         images={split: len(examples) for split, examples in spec.splits.items()},
         needed=needed,

@@ -19,11 +19,10 @@ from alexnet_jax.data.dataset import open_dataset, verify_dataset
 from alexnet_jax.data.dataset_manifest import write_dataset_manifest
 from alexnet_jax.data.decode import decode_record_crop
 from alexnet_jax.data.pipeline import EvaluationBatches, TrainingBatches
+from alexnet_jax.data.preparing import estimate, shards, sources, writer
 from alexnet_jax.data.preparing import folder as folder_source
-from alexnet_jax.data.preparing import shards, sources, writer
 from alexnet_jax.data.preparing import workers as conversion
 from alexnet_jax.data.preparing.contact_sheet import write_contact_sheet
-from alexnet_jax.data.preparing.estimate import STATISTICS_BYTES, estimate_preparation
 from alexnet_jax.data.preparing.rewriting import make_rewriting_spec
 from alexnet_jax.data.preparing.sources import SourceArgs
 from alexnet_jax.errors import InputError
@@ -324,13 +323,16 @@ def test_make_spec_takes_size_that_the_rewritten_records_have(data_dir):
     assert (spec.name, spec.record_size, spec.version) == ('others', SIDE, '2.0.0')
 
 
-def test_check_of_raw_records_knows_their_size_and_the_disk(data_dir):
+def test_check_of_raw_records_knows_their_size_and_the_disk(data_dir, monkeypatch):
     args = SourceArgs(from_dataset='pets', encoding='raw')
-    found = estimate_preparation(sources.make_spec(args, data_dir=data_dir), data_dir=data_dir)
-    assert found.needed == 12 * SIDE * SIDE * 3 + STATISTICS_BYTES
+    found = estimate.estimate_preparation(sources.make_spec(args, data_dir=data_dir), data_dir=data_dir)
+    assert found.needed == 12 * SIDE * SIDE * 3 + estimate.STATISTICS_BYTES
     assert found.bytes_per_second == pytest.approx(found.images_per_second * SIDE * SIDE * 3)
     speed = re.search(r'if the disk writes ([\d,]+) MB/s', found.format_text())
     assert speed is None or float(speed[1].replace(',', '')) == pytest.approx(found.bytes_per_second / 1e6, abs=0.5)
+    monkeypatch.setattr(estimate, 'count_cores', lambda: 10**6)
+    found = estimate.estimate_preparation(sources.make_spec(args, data_dir=data_dir), data_dir=data_dir)
+    assert 'if the disk writes 480 MB/s' in found.format_text()  # one process writes, whatever the cores
 
 
 def test_raw_and_jpeg_records_of_one_folder_have_other_recipes(images):
