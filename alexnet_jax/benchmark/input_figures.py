@@ -10,6 +10,8 @@ from alexnet_jax.benchmark.photos import PhotoFolder, write_photos
 from alexnet_jax.benchmark.protocol import Setting
 from alexnet_jax.benchmark.summary import Figures
 from alexnet_jax.data.dataset import open_dataset
+from alexnet_jax.data.raw import JPEG
+from alexnet_jax.errors import InputError
 from alexnet_jax.model.zoo import PAPER
 
 STAGES = {
@@ -52,7 +54,9 @@ def measure_input_pipeline(
     Raises:
       InputError: no such dataset, no photographs, or something that is needed is missing on this machine.
     """
-    open_dataset(setting.dataset, data_dir=setting.data_dir).check_variant(PAPER)
+    dataset = open_dataset(setting.dataset, data_dir=setting.data_dir).check_variant(PAPER)
+    if dataset.encoding != JPEG:
+        raise InputError(f'{dataset.name} has raw records, and decoding is measured too: name one of JPEG records')
     with tempfile.TemporaryDirectory() as folder:
         if images is None:
             write_photos(pathlib.Path(folder))

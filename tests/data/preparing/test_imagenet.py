@@ -15,7 +15,7 @@ from archives import (
 from PIL import Image
 
 from alexnet_jax.data.dataset import open_dataset
-from alexnet_jax.data.photo import photo_to_jpeg
+from alexnet_jax.data.photo import photo_to_jpeg, square_image
 from alexnet_jax.data.preparing import imagenet, writer
 from alexnet_jax.errors import InputError
 
@@ -54,6 +54,13 @@ def test_prepare_imagenet_keeps_images_and_labels(tmp_path, contents, validation
     assert records['validation'] == [
         (photo_to_jpeg(image), label) for image, label in zip(validation, labels, strict=True)
     ]
+
+
+def test_imagenet_records_are_raw_where_no_quality_is_given(tmp_path, contents, validation):
+    spec = imagenet.make_imagenet_spec(write_archives(tmp_path, train=contents, validation=validation), quality=None)
+    records = [spec.to_record(example.source) for example in spec.splits['validation'].iter_examples()]
+    assert records == [square_image(image).tobytes() for image in validation]
+    assert (spec.encoding, spec.decode(records[0]).shape) == ('raw', (256, 256, 3))
 
 
 def test_imagenet_split_starts_at_any_index(tmp_path, contents, validation):

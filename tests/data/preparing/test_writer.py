@@ -577,6 +577,15 @@ def test_prepare_makes_and_converts_tfds_dataset(tmp_path, capsys):
     assert dataset.examples('validation') == 6
 
 
+def test_prepare_writes_raw_records_of_tfds_dataset(tmp_path):
+    SmallDigits(data_dir=tmp_path / 'tfds', file_format='array_record').download_and_prepare()
+    prepare_tfds('small_digits', tmp_path, encoding='raw', size=28)
+    directory = open_dataset('small_digits', data_dir=tmp_path / 'data').directory
+    images, labels = (np.load(directory / name) for name in ('train-00000-of-00001.npy', 'train_labels.npy'))
+    found = [(image.min(), image.max(), label) for image, label in zip(images, labels, strict=True)]
+    assert (images.shape, sorted(found)) == ((6, 28, 28, 3), [(40 * i, 40 * i, i % 3) for i in range(6)])
+
+
 def test_prepare_leaves_tfds_dataset_on_disk_unchanged(tmp_path):
     SmallDigits(data_dir=tmp_path / 'tfds', file_format='array_record').download_and_prepare()
     before = sorted(pathlib.Path(tmp_path / 'tfds').rglob('*'))
