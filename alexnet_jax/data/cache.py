@@ -1,6 +1,7 @@
 """Keeps the records of a dataset that fits in memory, so that each is decoded once (`--config.cache=memory`)."""
 
 import pathlib
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -40,6 +41,9 @@ class CachedSource:
         pixels = np.empty(self._pixels.shape[1:], np.uint8)
         self.read_crop(index, pixels)
         return pixels, int(self.labels[index])
+
+    def prefetch(self, records: Sequence[int]) -> None:
+        """Does nothing: the records are here, or to be decoded."""
 
     def read_crop(self, index: int, out: np.ndarray, *, top: int = 0, left: int = 0) -> None:
         """Fills `out`, uint8 (side, side, 3), with the part of a record that begins at (top, left).

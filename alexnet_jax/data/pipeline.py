@@ -176,6 +176,7 @@ def _read_crops(
     corners = [(0, 0)] * len(records) if places is None else places[:, :2].tolist()
     crops = zip(records, images, corners, strict=True)
     if isinstance(source, CachedSource | RawSource):  # pixels
+        source.prefetch(records)
         for record, image, (top, left) in crops:
             source.read_crop(record, image, top=top, left=left)
         return source.labels[records]
