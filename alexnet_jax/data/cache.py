@@ -78,7 +78,10 @@ def read_free_memory() -> int:
     """Returns how many bytes this process may still take: what the machine has free, within its container's limit."""
     free = psutil.virtual_memory().available
     try:
-        limit, used = ((_CGROUP / name).read_text().strip() for name in ('memory.max', 'memory.current'))
+        limit, used, numbers = ((_CGROUP / f'memory.{name}').read_text() for name in ('max', 'current', 'stat'))
     except OSError:  # no container, or another system
         return free
-    return free if limit == 'max' else max(0, min(free, int(limit) - int(used)))
+    if limit.strip() == 'max':
+        return free
+    pages = int(dict(line.split() for line in numbers.splitlines())['inactive_file'])  # of files, given up when asked
+    return max(0, min(free, int(limit) - int(used) + pages))
