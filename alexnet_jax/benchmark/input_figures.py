@@ -20,6 +20,8 @@ STAGES = {
     'crop': 'crop 224x224',
     'draw': 'draw crop, flip and lighting',
     'batch': 'all of these: a batch on one thread',
+    'raw_batch': 'a batch of raw records on one thread',
+    'cached_batch': 'a batch of records in memory',
     'transfer': 'move the batch to the device',
     'photo_read': 'read a photograph',
     'photo_decode': 'decode it',
@@ -28,6 +30,13 @@ STAGES = {
     'photo_batch': 'a batch of crops on one thread',
 }
 KINDS = {'': 'prepared records', 'photo_': 'photographs'}
+PIXELS = {'raw_': 'raw records', 'cached_': 'kept in memory'}
+# What moves the pixels of raw records otherwise: (process, program).
+OTHERS = {
+    'tf.data': ('tf_default', 'raw_pipeline'),
+    "Grain's own batch": ('input', 'raw_grain'),
+    'memory copy, 1 thread': ('input', 'memcpy'),
+}
 _STAGE_WIDTHS, _PIPELINE_WIDTHS = (44, 34, 14), (40, 26, 26)
 
 
@@ -77,11 +86,49 @@ def make_input_figures(results: Results, *, appetite: float | None) -> Figures:
         threads = {name.removeprefix(start): own[name] for name in own if name.startswith(start)}
         figures[kind] = {'threads': {n: summary.summarise_speed(threads[n].seconds, batch) for n in threads}}
         figures[kind] |= _compare_to_tf(samples, f'{prefix}pipeline', threads[max(threads, key=int)], batch)
+    figures['raw'] = _compare_raw(samples, own, batch)
     if appetite is None:
         appetite = summary.summarise_speed(samples['one_device', 'train'].seconds, batch)['images_per_second']
     headroom = list(figures['prepared records']['threads'].values())[-1]['images_per_second'] / appetite
     figures |= {'appetite': appetite, 'headroom': headroom, 'limit': 'model' if headroom > 1 else 'input'}
     return figures | {'foreign': summary.summarise_foreign(samples), **summary.describe_machine(results.versions)}
+
+
+def _compare_raw(samples: Samples, own: dict[str, Measurement], batch: int) -> Figures:
+    """Compares raw records, with the most threads, with JPEGs and tf.data; with one thread, with a memory copy."""
+    speeds: Figures = {}
+    for prefix, kind in PIXELS.items():
+        start = f'{prefix}pipeline_'
+        threads = {name.removeprefix(start): own[name].seconds for name in own if name.startswith(start)}
+        speeds[kind] = {n: summary.summarise_speed(seconds, batch) for n, seconds in threads.items()}
+    most = max(speeds['raw records'], key=int)
+    raw, others = own[f'raw_pipeline_{most}'], {name: samples[key] for name, key in OTHERS.items() if key in samples}
+    figures = {'threads': speeds, 'others': {n: summary.summarise_speed(m.seconds, batch) for n, m in others.items()}}
+    figures |= summary.summarise_ratios('ratio_to_jpeg', own[f'pipeline_{most}'].seconds, raw.seconds)
+    if 'tf.data' in others:
+        figures |= summary.summarise_ratios('ratio_to_tfdata', others['tf.data'].seconds, raw.seconds)
+    copy, one = others['memory copy, 1 thread'], own['raw_pipeline_1']
+    return figures | summary.summarise_ratios('fraction_of_memcpy', copy.seconds, one.seconds)
+
+
+def _format_raw(figures: Figures) -> list[str]:
+    """Formats a table of what moves pixels, and the ratios."""
+    lines = ['', summary.format_row(_PIPELINE_WIDTHS, 'pixels to uint8 batches, images/s', *PIXELS.values())]
+    for threads in figures['threads']['raw records']:
+        cells = [summary.format_spread(figures['threads'][k][threads], 'images_per_second', 0) for k in PIXELS.values()]
+        title = f'this project, {threads} thread{"s" * (threads != "1")}'
+        lines.append(summary.format_row(_PIPELINE_WIDTHS, title, *cells))
+    for name, speed in figures['others'].items():
+        cell = summary.format_spread(speed, 'images_per_second', 0)
+        lines.append(summary.format_row(_PIPELINE_WIDTHS, name, cell, ''))
+    titles = {
+        'ratio_to_jpeg': 'raw records to JPEG records',
+        'ratio_to_tfdata': 'raw records to tf.data',
+        'fraction_of_memcpy': 'of a memory copy, 1 thread',
+    }
+    for key in filter(figures.__contains__, titles):
+        lines.append(summary.format_row(_PIPELINE_WIDTHS, titles[key], summary.format_spread(figures, key, 2), ''))
+    return lines
 
 
 def _compare_to_tf(samples: Samples, program: str, own: Measurement, batch: int) -> Figures:
@@ -125,6 +172,7 @@ def format_input_figures(figures: Figures) -> str:
         rows = (('images_per_second', 0, ''), ('ratio', 2, 'ratio to '), ('ratio_per_core', 2, 'per core, to '))
         for key, digits, start in rows:
             lines += [format_pipelines(start + title, 'tf', form, key, digits) for form, title in forms.items()]
+    lines += _format_raw(figures['raw'])
     limit = {'model': 'the model', 'input': 'the input pipeline'}[figures['limit']]
     headroom = f'the pipeline gives {figures["headroom"]:.1f} times as many'
     verdict = f'the training step takes {figures["appetite"]:.1f} images/s: {limit} is the limit, {headroom}'

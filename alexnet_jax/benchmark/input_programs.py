@@ -3,21 +3,26 @@
 import collections
 import itertools
 import os
-from collections.abc import Callable
+import pathlib
+from collections.abc import Callable, Iterator
 from typing import Any
 
+import grain
 import jax
 import numpy as np
 import simplejpeg
 
 from alexnet_jax.benchmark.photos import PhotoFolder
 from alexnet_jax.benchmark.protocol import Setting
+from alexnet_jax.benchmark.raw_records import write_raw_shard
 from alexnet_jax.benchmark.sampling import Program, make_iterator_program
 from alexnet_jax.data.augment import CROP, OFFSET_COUNT, lighting_basis, sample_augmentations
+from alexnet_jax.data.cache import CachedSource
 from alexnet_jax.data.dataset import DataSource, open_dataset
 from alexnet_jax.data.decode import CropDecoder, get_crop_decoder
 from alexnet_jax.data.photo import decode_photo_crop, photo_to_jpeg, square_image
-from alexnet_jax.data.pipeline import READ_AHEAD, TrainingBatches
+from alexnet_jax.data.pipeline import READ_AHEAD, TrainingBatches, read_whole_image
+from alexnet_jax.data.raw import RawSource
 from alexnet_jax.data.statistics import RECORD, Statistics
 from alexnet_jax.sharding.mesh import make_mesh, place_batch
 from alexnet_jax.training.step import Batch
@@ -30,7 +35,12 @@ def make_input_programs(setting: Setting) -> dict[str, Program]:
     basis = lighting_basis(dataset.rgb_covariance, scale='standard_deviation', strength=0.1)
     images = np.random.default_rng(0).integers(256, size=(size, CROP, CROP, 3), dtype=np.uint8)
     arrays: Any = images, np.zeros(size, np.int32), np.zeros((size, 3), np.float32), np.zeros((size, 3), np.int32)
-    mesh, epochs = make_mesh(1, 1), itertools.count(1)
+    mesh, epochs, shard = make_mesh(1, 1), itertools.count(1), pathlib.Path(setting.scratch) / 'raw.npy'
+    labels = write_raw_shard(records, shard)
+    raw = RawSource(setting.dataset, 'train', shards=[(shard, len(labels))], labels=labels, record_size=RECORD)
+    cached = CachedSource(records, record_size=RECORD)
+    for index in range(len(cached)):  # which training does in its first epoch
+        read_whole_image(cached, index, record_size=RECORD)
 
     def draw() -> None:
         _, normals = sample_augmentations(seed=0, epochs=np.full(size, next(epochs)), records=np.arange(size))
@@ -55,7 +65,36 @@ def make_input_programs(setting: Setting) -> dict[str, Program]:
         **make_pipelines('', records, get_crop_decoder(records)),
         **_make_photo_stages(size, photos),
         **make_pipelines('photo_', photos, decode_photo_crop),
+        **make_pipelines('raw_', raw, get_crop_decoder(raw)),
+        **make_pipelines('cached_', cached, get_crop_decoder(cached)),
+        'memcpy': _make_copy(size, images.nbytes),
+        'raw_grain': make_iterator_program(_iter_grain(raw, size), skip=2 * READ_AHEAD),
     }
+
+
+def _make_copy(size: int, nbytes: int) -> Program:
+    """Copies what a batch has, from memory that no cache holds to a batch that is there already."""
+    source, target = np.ones((4 * size, nbytes // size), np.uint8), np.empty((size, nbytes // size), np.uint8)
+    starts = itertools.cycle(range(0, 4 * size, size))
+
+    def copy() -> None:
+        start = next(starts)
+        np.copyto(target, source[start : start + size])
+
+    return Program(copy, moved=nbytes)
+
+
+def _iter_grain(source: RawSource, size: int) -> Iterator[Any]:
+    """Yields batches of raw records cropped and mirrored one by one, and stacked by Grain."""
+
+    def crop(index: int, random: np.random.Generator) -> tuple[np.ndarray, np.int32]:
+        image = np.empty((CROP, CROP, 3), np.uint8)
+        source.read_crop(index, image, top=int(random.integers(OFFSET_COUNT)), left=int(random.integers(OFFSET_COUNT)))
+        return (image[:, ::-1] if random.integers(2) else image), source.labels[index]
+
+    indices = grain.MapDataset.range(len(source)).seed(0).shuffle().repeat()
+    options = grain.ReadOptions(num_threads=os.cpu_count() or 1, prefetch_buffer_size=READ_AHEAD)
+    return iter(indices.random_map(crop).batch(size).to_iter_dataset(options))
 
 
 def _make_record_stages(size: int, records: DataSource) -> dict[str, Program]:

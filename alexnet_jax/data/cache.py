@@ -1,6 +1,7 @@
 """Keeps the records of a dataset that fits in memory, so that each is decoded once (`--config.cache=memory`)."""
 
 import pathlib
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -41,6 +42,9 @@ class CachedSource:
         self.read_crop(index, pixels)
         return pixels, int(self.labels[index])
 
+    def prefetch(self, records: Sequence[int]) -> None:
+        """Does nothing: the records are here, or to be decoded."""
+
     def read_crop(self, index: int, out: np.ndarray, *, top: int = 0, left: int = 0) -> None:
         """Fills `out`, uint8 (side, side, 3), with the part of a record that begins at (top, left).
 
@@ -74,7 +78,10 @@ def read_free_memory() -> int:
     """Returns how many bytes this process may still take: what the machine has free, within its container's limit."""
     free = psutil.virtual_memory().available
     try:
-        limit, used = ((_CGROUP / name).read_text().strip() for name in ('memory.max', 'memory.current'))
+        limit, used, numbers = ((_CGROUP / f'memory.{name}').read_text() for name in ('max', 'current', 'stat'))
     except OSError:  # no container, or another system
         return free
-    return free if limit == 'max' else max(0, min(free, int(limit) - int(used)))
+    if limit.strip() == 'max':
+        return free
+    pages = int(dict(line.split() for line in numbers.splitlines())['inactive_file'])  # of files, given up when asked
+    return max(0, min(free, int(limit) - int(used) + pages))

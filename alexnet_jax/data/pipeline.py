@@ -23,9 +23,10 @@ from alexnet_jax.errors import InputError
 
 READ_AHEAD = 4  # batches in flight: at 128 images 77 MB
 THREADS = 2  # decoding releases the GIL; two threads already outrun this network on any CPU that they share with it
+Source = DataSource | RawSource | CachedSource  # of a split's records: encoded, or pixels
 
 
-def read_whole_image(source: DataSource, index: int, *, record_size: int) -> np.ndarray:
+def read_whole_image(source: Source, index: int, *, record_size: int) -> np.ndarray:
     """Reads one image of `source`: uint8 (record_size, record_size, 3) RGB."""
     pixels = np.empty((1, record_size, record_size, 3), np.uint8)
     _read_crops(source, get_crop_decoder(source), [index], pixels, record_size=record_size)
@@ -47,7 +48,7 @@ class HostBatch:
 class TrainingBatches:
     """Makes the training batches: `self[step]` is the global batch of `step`, or this host's rows of it."""
 
-    source: DataSource
+    source: Source
     batch_size: int  # of all hosts together
     seed: int  # of shuffling and augmentation
     lighting_basis: np.ndarray  # float32 (3, 3) of `augment.lighting_basis`, or zeros for none
@@ -132,7 +133,7 @@ class EvaluationBatches:
     `decode_crop`, `record_size` and `rows` as in `TrainingBatches`.
     """
 
-    source: DataSource
+    source: Source
     batch_size: int
     decode_crop: CropDecoder = decode_record_crop
     _: dataclasses.KW_ONLY
@@ -159,7 +160,7 @@ class EvaluationBatches:
 
 
 def _read_crops(
-    source: Any,
+    source: Source,
     decode_crop: CropDecoder,
     records: Sequence[int],
     images: np.ndarray,
@@ -175,6 +176,7 @@ def _read_crops(
     corners = [(0, 0)] * len(records) if places is None else places[:, :2].tolist()
     crops = zip(records, images, corners, strict=True)
     if isinstance(source, CachedSource | RawSource):  # pixels
+        source.prefetch(records)
         for record, image, (top, left) in crops:
             source.read_crop(record, image, top=top, left=left)
         return source.labels[records]

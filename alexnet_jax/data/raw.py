@@ -1,14 +1,15 @@
 """Reads raw records: uint8 pixels in plain .npy shards, of which a crop is read without decoding anything.
 
 A shard is what `numpy.save` writes of an array (n, side, side, 3); the labels of a split are one array (n,), the names
-of the classes lines of a text. Rows are read by `preadv` into a buffer and not through a mapping. Out of the page cache
-that takes somewhat longer, from the disk it is some times as fast; and a file that is cut while it is read, a failing
-disk or a network mount end in an error and never in a bus error (docs/data.md has the figures).
+of the classes lines of a text. On a disk of this machine crops are copied out of a mapping, of which the records of a
+batch were asked for before; on a network's, where a mapping may end the process with a bus error, rows are read by
+`preadv` into a buffer, which costs a copy more and ends in an error (docs/data.md has the figures).
 """
 
 import bisect
 import io
 import itertools
+import mmap
 import os
 import pathlib
 import threading
@@ -17,6 +18,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import psutil
 
 from alexnet_jax.data.preprocessing import PAPER
 from alexnet_jax.errors import InputError
@@ -24,6 +26,8 @@ from alexnet_jax.errors import InputError
 JPEG, RAW = 'jpeg', 'raw'  # how records are encoded
 CLASSES_FILE = 'classes.txt'
 HEADER = 128  # bytes before the pixels
+# File systems of this machine's own disks. Of what is not known here, nothing is mapped.
+LOCAL = frozenset(('apfs', 'btrfs', 'ext2', 'ext3', 'ext4', 'f2fs', 'hfs', 'overlay', 'tmpfs', 'ufs', 'xfs', 'zfs'))
 _scratch = threading.local()  # a record's pixels
 
 
@@ -32,6 +36,13 @@ def make_header(records: int, *, record_size: int) -> bytes:
     shape = f'({records}, {record_size}, {record_size}, 3)'
     fields = f"{{'descr': '|u1', 'fortran_order': False, 'shape': {shape}, }}"
     return b'\x93NUMPY\x01\x00' + (HEADER - 10).to_bytes(2, 'little') + fields.encode().ljust(HEADER - 11) + b'\n'
+
+
+def is_local(path: pathlib.Path) -> bool:
+    """Tells whether a file is on a disk of this machine, by the type of its file system."""
+    mounts = {mount.mountpoint: mount.fstype for mount in psutil.disk_partitions(all=True)}
+    real = path.resolve()
+    return next((mounts[name] for name in map(str, (real, *real.parents)) if name in mounts), '') in LOCAL
 
 
 def view_pixels(record: bytes, *, record_size: int) -> np.ndarray:
@@ -132,6 +143,7 @@ class RawSource:
           InputError: a shard is missing, cut, grown, or of another shape.
         """
         self._args: dict[str, Any] = {'shards': tuple(shards), 'labels': labels, 'record_size': record_size}
+        self._record_bytes = 3 * record_size**2
         self._args |= {'preprocessing': preprocessing, 'remedy': remedy}
         self._name, self._split, self._remedy = name, split, remedy
         self.labels, self.record_size, self.preprocessing = labels, record_size, preprocessing
@@ -139,10 +151,12 @@ class RawSource:
         self._starts = [0, *itertools.accumulate(count for _, count in shards)]  # of each shard, and the end
         if len(labels) != self._starts[-1]:
             raise InputError(f'{name} has {self._starts[-1]} records and {len(labels)} labels in {split}; {remedy}')
+        self._counts = [count for _, count in shards]
         self._files: list[int] = []
         weakref.finalize(self, _close, self._files)
         for path, count in shards:
             self._files.append(self._open(path, count))
+        self._pixels = [self._map(shard) if is_local(path) else None for shard, path in enumerate(self._paths)]
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _reopen, (self._name, self._split, self._args)
@@ -153,6 +167,7 @@ class RawSource:
     def __getitem__(self, index: int) -> tuple[np.ndarray, int]:
         """Reads a whole record, uint8 (record_size, record_size, 3) RGB, and its label."""
         pixels = np.empty((self.record_size, self.record_size, 3), np.uint8)
+        self.prefetch([index])
         self.read_crop(index, pixels)
         return pixels, int(self.labels[index])
 
@@ -168,9 +183,11 @@ class RawSource:
         size, side = self.record_size, len(out)
         if not 0 <= top <= size - side or not 0 <= left <= size - side:
             raise ValueError(f'records of {size}x{size} have no crop of {side} at ({top}, {left})')
-        shard = bisect.bisect_right(self._starts, index) - 1
-        row = (index - self._starts[shard]) * size + top
-        offset = HEADER + row * 3 * size
+        shard, offset = self._locate(index)
+        if (pixels := self._pixels[shard]) is not None:
+            out[...] = pixels[index - self._starts[shard], top : top + side, left : left + side]
+            return
+        offset += top * 3 * size
         if side == size:
             self._read(shard, out, offset, index=index)
             return
@@ -179,6 +196,31 @@ class RawSource:
         rows = _scratch.pixels[:side]
         self._read(shard, rows, offset, index=index)
         out[...] = rows[:, left : left + side]
+
+    def prefetch(self, records: Sequence[int]) -> None:
+        """Asks the system for records that will be wanted next, all at once, and checks that their shards are whole.
+
+        Raises:
+          InputError: a shard was cut since it was opened: what is mapped of it would end the process.
+        """
+        located = [self._locate(index) for index in records]
+        for shard, index in {shard: index for index, (shard, _) in zip(records, located, strict=True)}.items():
+            if os.fstat(self._files[shard]).st_size < HEADER + self._counts[shard] * self._record_bytes:
+                raise self._error(shard, index, 'has become shorter')
+        if hasattr(os, 'posix_fadvise'):
+            for shard, offset in located:
+                os.posix_fadvise(self._files[shard], offset, self._record_bytes, os.POSIX_FADV_WILLNEED)
+
+    def _locate(self, index: int) -> tuple[int, int]:
+        """Returns a record's shard and its first byte in it."""
+        shard = bisect.bisect_right(self._starts, index) - 1
+        return shard, HEADER + (index - self._starts[shard]) * self._record_bytes
+
+    def _map(self, shard: int) -> np.ndarray:
+        """Maps a shard's pixels, uint8 (n, side, side, 3)."""
+        mapped = mmap.mmap(self._files[shard], 0, prot=mmap.PROT_READ)
+        side = self.record_size
+        return np.frombuffer(mapped, np.uint8, offset=HEADER).reshape(-1, side, side, 3)
 
     def _read(self, shard: int, out: np.ndarray, offset: int, *, index: int) -> None:
         """Reads `out` whole."""
@@ -207,7 +249,7 @@ class RawSource:
         except OSError as error:
             os.close(file)
             raise InputError(f'{path} cannot be read: {error.strerror}; {self._remedy}') from error
-        wanted = len(header) + count * self.record_size**2 * 3
+        wanted = len(header) + count * self._record_bytes
         if size != wanted or found != header:
             os.close(file)
             what = f'has {size:,} bytes, not {wanted:,}' if size != wanted else 'does not begin as it should'

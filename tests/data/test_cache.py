@@ -73,7 +73,8 @@ def test_check_memory_refuses_with_the_numbers(monkeypatch, tmp_path):
     monkeypatch.setattr(psutil, 'virtual_memory', lambda: types.SimpleNamespace(available=20_000_000_000))
     monkeypatch.setattr(cache, '_CGROUP', tmp_path)
     assert read_free_memory() == 20_000_000_000  # no container
-    for limit, free in (('max', 20_000_000_000), ('6000000000', 1_000_000_000), ('40000000000', 20_000_000_000)):
+    (tmp_path / 'memory.stat').write_text('anon 2000000000\ninactive_file 500000000\nactive_file 7\n')
+    for limit, free in (('max', 20_000_000_000), ('6000000000', 1_500_000_000), ('40000000000', 20_000_000_000)):
         (tmp_path / 'memory.max').write_text(f'{limit}\n')
         (tmp_path / 'memory.current').write_text('5000000000\n')
         assert read_free_memory() == free

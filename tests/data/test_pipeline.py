@@ -13,6 +13,7 @@ from PIL import Image
 from scipy import stats
 from simplejpeg import decode_jpeg
 
+from alexnet_jax.data import raw
 from alexnet_jax.data.augment import sample_augmentation
 from alexnet_jax.data.decode import decode_record_crop
 from alexnet_jax.data.pipeline import EvaluationBatches, TrainingBatches, epoch_order
@@ -254,3 +255,22 @@ print(hashlib.sha256(batch.images.tobytes() + batch.lighting.tobytes()).hexdiges
     here = TrainingBatches(train, 8, 0, np.eye(3, dtype='f4'))[5]
     expected = hashlib.sha256(here.images.tobytes() + here.lighting.tobytes()).hexdigest()
     assert run.stdout.strip() == expected
+
+
+@pytest.mark.parametrize('local', [True, False])
+def test_batches_of_raw_records_are_those_of_jpegs(train, tmp_path, monkeypatch, local):
+    """Three shards that NumPy wrote of what the JPEGs decode to; by threads, of one host and of two."""
+    monkeypatch.setattr(raw, 'is_local', lambda path: local)
+    pixels, labels = [decode_jpeg(jpeg) for jpeg, _ in train], np.array([label for _, label in train], np.int32)
+    shards = [(tmp_path / f'{start}.npy', len(pixels[start : start + 15])) for start in (0, 15, 30)]
+    for (path, count), start in zip(shards, (0, 15, 30), strict=True):
+        np.save(path, np.stack(pixels[start : start + count]))
+    source = raw.RawSource('tiny', 'train', shards=shards, labels=labels, record_size=256)
+    rows = [range(5), range(5, 11)]
+    parts = [TrainingBatches(source, 11, 0, BASIS, rows=part, images_per_crop=3).read_from(0) for part in rows]
+    expected = TrainingBatches(train, 11, 0, BASIS, images_per_crop=3)
+    for step, found in zip(range(9), zip(*parts, strict=True), strict=False):
+        for name, values in joined(found).items():
+            np.testing.assert_array_equal(values, getattr(expected[step], name), err_msg=f'{name} of step {step}')
+    for found, jpegs in zip(EvaluationBatches(source, 9).read(), EvaluationBatches(train, 9).read(), strict=True):
+        assert same(found, jpegs)

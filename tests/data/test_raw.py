@@ -3,12 +3,15 @@
 import concurrent.futures
 import io
 import os
+import pathlib
 import pickle
+import types
 
 import numpy as np
 import psutil
 import pytest
 
+from alexnet_jax.data import raw
 from alexnet_jax.data.raw import HEADER, RawSource, make_header, read_labels
 from alexnet_jax.errors import InputError
 
@@ -49,7 +52,15 @@ def test_make_header_is_that_of_numpy(shape):
     assert len(expected.getvalue()) == HEADER
 
 
-def test_raw_source_reads_crops_labels_and_whole_records(shards):
+@pytest.fixture
+def remote(monkeypatch):
+    """As if the shards were on a network's disk, of which nothing is mapped."""
+    monkeypatch.setattr(raw, 'is_local', lambda path: False)
+
+
+@pytest.mark.parametrize('local', [True, False])
+def test_raw_source_reads_crops_labels_and_whole_records(shards, local, monkeypatch):
+    monkeypatch.setattr(raw, 'is_local', lambda path: local)
     source = open_source(shards)
     crops_of(source)
     assert (len(source), source.labels.tolist(), source.record_size) == (12, LABELS.tolist(), SIDE)
@@ -58,11 +69,12 @@ def test_raw_source_reads_crops_labels_and_whole_records(shards):
 
 
 def test_raw_source_reads_by_threads_and_in_pickled_copies(shards):
+    before = psutil.Process().num_fds()
     source = open_source(shards)
     data = pickle.dumps(source)
-    before = psutil.Process().num_fds()
+    assert psutil.Process().num_fds() >= before + len(COUNTS)
     del source
-    assert psutil.Process().num_fds() == before - len(COUNTS)  # it closed its files
+    assert psutil.Process().num_fds() == before  # it closed its files
     copy = pickle.loads(data)
     with concurrent.futures.ThreadPoolExecutor(4) as pool:
         list(pool.map(crops_of, [copy] * 8))
@@ -109,22 +121,42 @@ def test_raw_source_refuses_damaged_shard_at_opening(shards, damage, message):
     assert psutil.Process().num_fds() == before
 
 
-def test_raw_source_names_shard_that_is_cut_while_it_is_read(shards):
+def test_raw_source_names_shard_that_was_cut_before_it_is_mapped(shards):
     source = open_source(shards)
+    cut(shards[1][0])
+    with pytest.raises(InputError, match=r'split train, record 9: .*/1\.npy has become shorter; verify it'):
+        source.prefetch([0, 9, 11])
+    source.prefetch([0, 11])
+
+
+def test_is_local_knows_this_machine_s_disks(monkeypatch, tmp_path):
+    mounts = [('/', 'ext4'), (str(tmp_path), 'nfs4'), (str(tmp_path / 'fast'), 'xfs'), (str(tmp_path / 'new'), 'quux')]
+    found = [types.SimpleNamespace(mountpoint=place, fstype=name) for place, name in mounts]
+    monkeypatch.setattr(psutil, 'disk_partitions', lambda all: found)
+    (tmp_path / 'link').symlink_to(tmp_path / 'fast')
+    local = {'fast/data', 'link/data'}
+    for name in (*local, 'data', 'new/data', 'fastdata'):
+        assert raw.is_local(tmp_path / name) == (name in local)
+    assert raw.is_local(pathlib.Path('/data'))
+
+
+def test_raw_source_names_shard_that_is_cut_while_it_is_read(shards, remote, monkeypatch):
+    source = open_source(shards)
+    monkeypatch.setattr(source, 'prefetch', lambda records: None)  # cut after it
     cut(shards[1][0])
     with pytest.raises(InputError, match=r'dataset pets, split train, record 9: .*/1\.npy ends within it; verify it'):
         source[9]
     source[8]
 
 
-def test_raw_source_names_what_the_system_says(shards, monkeypatch):
+def test_raw_source_names_what_the_system_says(shards, remote, monkeypatch):
     source = open_source(shards)
     monkeypatch.setattr(os, 'preadv', lambda *_: (_ for _ in ()).throw(OSError(5, 'Input/output error')))
     with pytest.raises(InputError, match=r'record 11: .*/2\.npy cannot be read: Input/output error; verify it'):
         source[11]
 
 
-def test_raw_source_goes_on_after_short_reads(shards, monkeypatch):
+def test_raw_source_goes_on_after_short_reads(shards, remote, monkeypatch):
     real = os.preadv
     monkeypatch.setattr(os, 'preadv', lambda file, buffers, offset: real(file, [buffers[0][:100]], offset))
     crops_of(open_source(shards))

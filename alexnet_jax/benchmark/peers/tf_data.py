@@ -9,9 +9,11 @@ import tensorflow as tf
 
 from alexnet_jax.benchmark.photos import PhotoFolder
 from alexnet_jax.benchmark.protocol import Setting
+from alexnet_jax.benchmark.raw_records import write_raw_shard
 from alexnet_jax.benchmark.sampling import Program, make_iterator_program
 from alexnet_jax.data.dataset import open_dataset
 from alexnet_jax.data.pipeline import READ_AHEAD
+from alexnet_jax.data.raw import HEADER
 
 FORMS = {'default': '', 'accurate': 'INTEGER_ACCURATE'}  # dct_method of its decoder; '' is its INTEGER_FAST
 CROP, RECORD = 224, 256
@@ -20,7 +22,7 @@ FEATURES = {'image': tf.io.FixedLenFeature([], tf.string), 'label': tf.io.FixedL
 
 
 def make_tf_programs(form: str, setting: Setting) -> tuple[dict[str, Program], dict[str, str]]:
-    """Makes 'pipeline' and 'photo_pipeline' in `form`, one of FORMS, and {library: version}."""
+    """Makes '[photo_]pipeline' in `form`, one of FORMS, and in the first 'raw_pipeline'; and {library: version}."""
     path = pathlib.Path(setting.scratch) / f'records_{form}'
     write_records(open_dataset(setting.dataset, data_dir=setting.data_dir).records('train'), path)
     options: dict[str, Any] = {'batch': setting.batch, 'dct_method': FORMS[form], 'threads': os.cpu_count()}
@@ -28,6 +30,10 @@ def make_tf_programs(form: str, setting: Setting) -> tuple[dict[str, Program], d
         'pipeline': iter_record_batches(path, **options),
         'photo_pipeline': iter_photo_batches(PhotoFolder(setting.photos).paths, **options),
     }
+    if form == 'default':  # raw records know no forms
+        shard = path.with_suffix('.npy')
+        labels = write_raw_shard(open_dataset(setting.dataset, data_dir=setting.data_dir).records('train'), shard)
+        iterators['raw_pipeline'] = iter_raw_batches(shard, labels, batch=setting.batch, threads=os.cpu_count() or 1)
     programs = {name: make_iterator_program(ahead, skip=2 * READ_AHEAD) for name, ahead in iterators.items()}
     return programs, {'tensorflow': tf.__version__}
 
@@ -80,10 +86,22 @@ def iter_photo_batches(paths: list[pathlib.Path], *, batch: int, dct_method: str
     return _iter_batches(tf.data.Dataset.from_tensor_slices(list(map(str, paths))), crop, batch=batch, threads=threads)
 
 
+def iter_raw_batches(path: pathlib.Path, labels: Any, *, batch: int, threads: int) -> Iterator[Any]:
+    """Yields batches (uint8 images, int64 labels) of the shard of raw records at `path` without end."""
+
+    def crop(record: Any, label: Any, *offsets: Any) -> Any:
+        pixels = tf.reshape(tf.io.decode_raw(record, tf.uint8), (RECORD, RECORD, 3))
+        return tf.slice(pixels, tf.stack([*offsets, 0]), (CROP, CROP, 3)), label
+
+    records = tf.data.FixedLengthRecordDataset(str(path), RECORD * RECORD * 3, header_bytes=HEADER)
+    numbered = tf.data.Dataset.zip((records, tf.data.Dataset.from_tensor_slices(labels.astype('int64'))))
+    return _iter_batches(numbered, lambda pair, *offsets: crop(*pair, *offsets), batch=batch, threads=threads)
+
+
 def _iter_batches(dataset: Any, crop: Callable[..., Any], *, batch: int, threads: int) -> Iterator[Any]:
-    def augment(element: Any) -> Any:
+    def augment(*element: Any) -> Any:
         offsets = tf.random.uniform([2], 0, RECORD - CROP + 1, tf.int32)
-        image, label = crop(element, offsets[0], offsets[1])
+        image, label = crop(element[0] if len(element) == 1 else element, offsets[0], offsets[1])
         return tf.image.random_flip_left_right(image), label
 
     # As many calls as threads: AUTOTUNE settles on one now and then, which halves the speed for the rest of the run.
