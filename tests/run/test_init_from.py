@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 
 import cli
 import jax
@@ -14,10 +15,12 @@ from run import short_runs
 from weights.foreign import torchvision_tensors, write_torch_file
 from weights.test_torch_file import build, items
 
+from alexnet_jax.checkpoints.hashes import hash_tree
 from alexnet_jax.checkpoints.inspect import find_best_step
 from alexnet_jax.checkpoints.load import load_network
 from alexnet_jax.errors import InputError
 from alexnet_jax.run.init_from import create_state, load_initial_weights
+from alexnet_jax.run.run_dir import check_initial, claim_run_dir
 from alexnet_jax.weights.safetensors_file import save_safetensors
 
 WIDTH = 0.03125
@@ -231,6 +234,41 @@ def test_train_says_layer_by_layer_what_it_took_and_knows_it_again(save, tiny_di
     done = cli.run('train', *options, cache=program_cache)
     assert done.returncode == 1
     assert f"holds another run (init_from '{path}', not '')" in done.stderr.splitlines()[-1]
+
+
+def test_a_run_without_a_checkpoint_is_not_begun_again_from_weights_that_have_changed(tiny, tmp_path):
+    network, path, workdir = network_of(width=WIDTH), tmp_path / 'w.safetensors', tmp_path / 'run'
+
+    def begin(network):
+        save_safetensors(network, path)
+        run = run_from(str(path))
+        claim_run_dir(workdir, run, tiny, initial=load_initial_weights(run, tiny).report)
+
+    begin(network)
+    before = (workdir / 'run.json').read_text()
+    begin(network)  # killed before its first checkpoint, it begins again
+    weights = network.params | {'fc8': jax.tree.map(lambda x: x + 1, network.params['fc8'])}
+    hashes = [hash_tree(params)[:12] for params in (network.params, weights)]
+    said = f'{workdir} began from {path} (random, params_sha256 {hashes[0]}), which has changed (random, params_sha256'
+    with pytest.raises(InputError, match=rf'^{re.escape(said)} {hashes[1]}\): put back .* --workdir$'):
+        begin(dataclasses.replace(network, params=weights))
+    with pytest.raises(InputError, match='random, file_sha256'):  # the same weights
+        begin(dataclasses.replace(network, mean_image=network.mean_image + 1))
+    assert (workdir / 'run.json').read_text() == before
+    claim_run_dir(workdir, run_from(str(path)), tiny)  # with a checkpoint nothing of the file is read
+    assert json.loads(before)['init_from'] == json.loads((workdir / 'run.json').read_text())['init_from']
+
+
+def test_check_initial_refuses_another_checkpoint_of_a_run_and_takes_what_earlier_versions_wrote(tmp_path):
+    report = {'init_from': 'runs/a', 'source': 'runs/a, step 4', 'params_sha256': 'abc'}
+    (tmp_path / 'run.json').write_text(json.dumps({'init_from': report}))
+    check_initial(tmp_path, report)
+    said = r'from runs/a \(runs/a, step 4, params_sha256 abc\), which has changed \(runs/a, step 6, params_sha256 def\)'
+    with pytest.raises(InputError, match=said):
+        check_initial(tmp_path, report | {'source': 'runs/a, step 6', 'params_sha256': 'def'})
+    for text in ('{}', 'damaged'):
+        (tmp_path / 'run.json').write_text(text)
+        check_initial(tmp_path, report)
 
 
 @pytest.fixture(scope='module')

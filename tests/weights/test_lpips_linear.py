@@ -45,6 +45,7 @@ def test_load_linear_layers_reads_both_forms_and_leaves_out_the_rest(legacy, pla
         ),
         (TORCHVISION, lpips_tensors(draw((*CHANNELS, 256))), 'weighs 64, 192, 384, 256, 256, 256 channels'),
         (TORCHVISION, lpips_tensors(draw(CHANNELS[:4])), 'weighs 64, 192, 384, 256 channels'),
+        (TORCHVISION, {name.replace('lin4', 'lin5'): x for name, x in lpips_tensors(draw()).items()}, 'weighs 64, 192'),
         (NETWORKS['released'], lpips_tensors(draw()), 'weighs 64, .*, and released has 96, 256, 384, 384, 256'),
         (TORCHVISION, {'features.0.weight': np.ones(3, '<f4')}, r'has no lin0\.model\.1\.weight: give weights/v0\.1/'),
         (TORCHVISION, lpips_tensors([draw()[0] * np.inf, *draw()[1:]]), 'is damaged: it holds non-finite weights'),
