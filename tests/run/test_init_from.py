@@ -132,6 +132,7 @@ def test_load_initial_weights_reads_another_program_s_file(tiny, tmp_path):
     for layer, leaves in initial.params.items():
         jax.tree.map(np.testing.assert_array_equal, leaves, network.params[layer])
     np.testing.assert_allclose(initial.mean_image[7, 9], np.array([0.485, 0.456, 0.406]) * 255, rtol=1e-6)
+    assert initial.report['mean_image'] == 'of the source'
 
 
 @pytest.mark.parametrize(
