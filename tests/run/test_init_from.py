@@ -185,9 +185,13 @@ def test_train_from_a_run_of_another_mesh_is_resumed_bit_for_bit(tiny, tiny_dir,
     values = {'init_from': str(tmp_path / 'source'), 'evaluate_every': 2, 'checkpoint_every': 2, 'lighting': False}
     whole = short_runs.train(tiny, tmp_path / 'whole', steps=3, **values)
     short_runs.train(tiny, tmp_path / 'parts', steps=2, **values)
+    initial = load_initial_weights(short_runs.make_run(**values), tiny)
     (tmp_path / 'source').rename(tmp_path / 'gone')  # the checkpoint has all
     resumed = short_runs.train(tiny, tmp_path / 'parts', steps=3, **values)
     assert resumed['params_sha256'] == whole['params_sha256']
+    # Nor is it read twice by a run that has none, when it begins or when it is rolled back to its beginning.
+    again = short_runs.train(tiny, tmp_path / 'again', steps=3, initial=initial, **values)
+    assert again['params_sha256'] == whole['params_sha256']
     fresh = short_runs.train(tiny, tmp_path / 'fresh', steps=3, **values | {'init_from': ''})
     assert fresh['params_sha256'] != whole['params_sha256']
 
