@@ -2,7 +2,10 @@
 
 import pathlib
 
-KNOWN = 'safetensors, ONNX, .caffemodel, state dicts as .pth and the .npz of `alexnet checkpoint export` are read'
+KNOWN = (
+    "safetensors, ONNX, .caffemodel, MatConvNet's .mat, state dicts as .pth and the .npz of `alexnet checkpoint "
+    'export` are read'
+)
 _AS_TORCHVISION = (
     "give its arrays torchvision's names and axes (features.0.weight, (out, in, height, width), ...) and write them "
     'with safetensors.numpy.save_file(arrays, FILE)'
@@ -17,7 +20,13 @@ _STARTS = (
         f'open it with h5py, {_AS_TORCHVISION}',
     ),
     (0, b'\x93NUMPY', 'a NumPy array (.npy)', f'load it with numpy.load, {_AS_TORCHVISION}'),
-    (0, b'MATLAB 5.0 MAT-file', 'a MATLAB file', f'load it with scipy.io.loadmat, {_AS_TORCHVISION}'),
+    (
+        0,
+        b'MATLAB 7.3 MAT-file',
+        'a MATLAB file of version 7.3',
+        "write it again in MATLAB: net = load('FILE.mat'); save('FILE-v7.mat', '-struct', 'net', '-v7')",
+    ),
+    (0, b'MATLAB 5.0 MAT-file', 'the beginning of a MATLAB file', 'copy it again'),
     (4, b'TFL3', 'a TensorFlow Lite model', 'give the weights that it was made of'),
     (0, b'GGUF', 'a GGUF file, of language models', 'give a file of an AlexNet'),
     (0, b'\x1f\x8b', 'compressed (gzip)', _UNPACK),

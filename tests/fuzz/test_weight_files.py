@@ -9,6 +9,7 @@ import jax
 import numpy as np
 import pytest
 import safetensors.numpy
+import scipy.io
 from fuzzing import fuzzed, outcome
 from hypothesis import strategies as st
 from weights.foreign import (
@@ -17,6 +18,8 @@ from weights.foreign import (
     caffe_weights,
     caffemodel,
     items,
+    matconvnet_layers,
+    matlab_cell,
     save_torch,
     torch_tensor,
     torchvision_tensors,
@@ -56,6 +59,11 @@ def whole(tmp_path_factory):
     (folder / 'caffemodel').write_bytes(caffemodel(weights))
     (folder / 'caffemodel v1').write_bytes(caffemodel(weights, v1=True, legacy=True, norm_first=False))
     (folder / 'caffemodel, loose').write_bytes(caffemodel(weights, packed=False, double=True))
+    layers = matconvnet_layers({title: (x['kernel'], x['bias']) for title, x in caffe.params.items()}, norm_first=False)
+    for compressed in (False, True):
+        values = {'layers': matlab_cell(layers), 'meta': {'classes': {'name': matlab_cell(['a', 'b', 'c'])}}}
+        with (folder / f'mat, {"un" * (not compressed)}compressed').open('wb') as file:
+            scipy.io.savemat(file, values, do_compression=compressed)
     return {file.name: (file.read_bytes(), open_weights(file)) for file in sorted(folder.iterdir())}
 
 

@@ -39,7 +39,8 @@ def make_npy():
     [
         ('w.h5', b'\x89HDF\r\n\x1a\n' + b'\0' * 99, r'is an HDF5 file, .*h5py, .*safetensors\.numpy\.save_file'),
         ('w.npy', make_npy(), r'is a NumPy array .*numpy\.load'),
-        ('w.mat', b'MATLAB 5.0 MAT-file, Platform: GLNXA64', r'is a MATLAB file.*scipy\.io\.loadmat'),
+        ('w.mat', b'MATLAB 5.0 MAT-file, Platform: GLNXA64', 'is the beginning of a MATLAB file.*copy it again'),
+        ('w.mat', b'MATLAB 7.3 MAT-file, Platform: GLNXA64'.ljust(512) + b'\x89HDF\r\n\x1a\n', r'7\.3.*save\(.*-v7'),
         ('w.tflite', b'\x1c\0\0\0TFL3' + b'\0' * 99, 'is a TensorFlow Lite model'),
         ('w.pth.gz', b'\x1f\x8b\x08' + b'\0' * 99, r'is compressed \(gzip\).*unpack it'),
         ('w.tar', make_tar(), 'is a tar archive.*unpack it'),
