@@ -19,7 +19,6 @@ _STARTS = (
         'an HDF5 file, as Keras and MATLAB 7.3 write it',
         f'open it with h5py, {_AS_TORCHVISION}',
     ),
-    (0, b'\x93NUMPY', 'a NumPy array (.npy)', f'load it with numpy.load, {_AS_TORCHVISION}'),
     (
         0,
         b'MATLAB 7.3 MAT-file',
@@ -93,6 +92,11 @@ def describe_folder(path: pathlib.Path) -> str:
     if 'saved_model.pb' in names:
         return f'is a TensorFlow SavedModel, which is not read: load it with TensorFlow, {_AS_TORCHVISION}'
     files = sorted(name for name in names if name.endswith(('.safetensors', '.pth', '.pt', '.onnx', '.caffemodel')))
+    if '.metadata' in names and any(name.endswith('.distcp') for name in names):
+        return (
+            'is a checkpoint of torch.distributed.checkpoint: write one file of it, torch.distributed.checkpoint.'
+            f'format_utils.dcp_to_torch_save({str(path)!r}, FILE)'
+        )
     if files:
         return f'is a folder: give a file of it, such as --weights={path / files[0]}'
     if 'config.json' in names or 'checkpoints' in names:

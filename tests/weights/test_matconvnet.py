@@ -84,9 +84,12 @@ def test_load_matconvnet_gives_the_logits_of_the_struct(tmp_path, old):
     assert np.ptp(expected) > 0.1 and difference < 1e-5, difference
 
 
-def test_load_matconvnet_keeps_axes_of_one_and_takes_caffes_mean(tmp_path):
+def test_load_matconvnet_knows_dropped_axes_of_one_and_takes_caffes_mean(tmp_path):
     expected = network('caffe_alexnet', classes=('only',))
-    found = open_weights(save(tmp_path / 'w', {'layers': layers_of(expected.params)}))
+    layers = layers_of(expected.params)
+    kernel, bias = layers[-2]['weights'][0]
+    layers[-2]['weights'] = matlab_cell([kernel[..., 0], bias])  # as MATLAB drops them
+    found = open_weights(save(tmp_path / 'w', {'layers': layers}))
     assert_same_params(found.params, expected.params)
     assert found.classes == ('0',)
     assert found.mean_image[3, 5].tolist() == [123, 117, 104]

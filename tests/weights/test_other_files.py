@@ -38,7 +38,7 @@ def make_npy():
     ('name', 'content', 'says'),
     [
         ('w.h5', b'\x89HDF\r\n\x1a\n' + b'\0' * 99, r'is an HDF5 file, .*h5py, .*safetensors\.numpy\.save_file'),
-        ('w.npy', make_npy(), r'is a NumPy array .*numpy\.load'),
+        ('w.npy', make_npy(), r'no dictionary of bvlc_alexnet.*it is one array.*safetensors\.numpy\.save_file'),
         ('w.mat', b'MATLAB 5.0 MAT-file, Platform: GLNXA64', 'is the beginning of a MATLAB file.*copy it again'),
         ('w.mat', b'MATLAB 7.3 MAT-file, Platform: GLNXA64'.ljust(512) + b'\x89HDF\r\n\x1a\n', r'7\.3.*save\(.*-v7'),
         ('w.tflite', b'\x1c\0\0\0TFL3' + b'\0' * 99, 'is a TensorFlow Lite model'),
@@ -67,6 +67,11 @@ def test_open_weights_says_what_other_files_are(tmp_path, name, content, says):
 def test_open_weights_says_what_a_folder_is(tmp_path):
     with pytest.raises(InputError, match='a run is given as --workdir=runs/NAME'):
         open_weights(tmp_path)
+    for name in ('.metadata', '__0_0.distcp'):
+        (tmp_path / name).touch()
+    with pytest.raises(InputError, match=rf"dcp_to_torch_save\('{tmp_path}', FILE\)"):
+        open_weights(tmp_path)
+    (tmp_path / '.metadata').unlink()
     (tmp_path / 'config.json').touch()
     with pytest.raises(InputError, match=f'a run is given as --workdir={tmp_path}'):
         open_weights(tmp_path)
