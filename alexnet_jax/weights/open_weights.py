@@ -10,6 +10,7 @@ from alexnet_jax.model.zoo import VARIANTS
 from alexnet_jax.weights import (
     caffe,
     caffe_dictionary,
+    keras_file,
     mat_file,
     matconvnet,
     npz,
@@ -70,6 +71,8 @@ def _load_network(path: pathlib.Path, variant: str | None) -> Network:
         names = torch_file.list_members(path)
         if 'about.npy' in names and 'mean_image.npy' in names:
             return npz.load_npz(path, variant=variant)
+        if any(name.endswith('.weights.h5') for name in names):
+            return keras_file.load_keras(path, variant=variant)
         # Of a damaged one there are no names, and its reader says so.
         if names and not any(name.endswith('/data.pkl') for name in names):
             raise InputError(f'{path} {describe_archive(path, names)}')
@@ -78,6 +81,8 @@ def _load_network(path: pathlib.Path, variant: str | None) -> Network:
         return torchvision.load_state_dict(torch_file.read_torch(path), path=path)
     if start.startswith(b'\x80') or caffe_dictionary.is_npy(content):
         return caffe_dictionary.load_dictionary(path, variant=variant)
+    if keras_file.is_hdf5(content):
+        return keras_file.load_keras(path, variant=variant)
     if mat_file.is_mat(content):
         return matconvnet.load_matconvnet(path)
     if onnx_read.is_onnx(content):

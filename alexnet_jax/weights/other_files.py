@@ -15,12 +15,6 @@ _UNPACK = 'unpack it and give the file of weights that is in it'
 _STARTS = (
     (
         0,
-        b'\x89HDF\r\n\x1a\n',
-        'an HDF5 file, as Keras and MATLAB 7.3 write it',
-        f'open it with h5py, {_AS_TORCHVISION}',
-    ),
-    (
-        0,
         b'MATLAB 7.3 MAT-file',
         'a MATLAB file of version 7.3',
         "write it again in MATLAB: net = load('FILE.mat'); save('FILE-v7.mat', '-struct', 'net', '-v7')",
@@ -69,8 +63,6 @@ def describe_file(path: pathlib.Path, content: memoryview) -> str:
 
 def describe_archive(path: pathlib.Path, names: list[str]) -> str:
     """Describes a zip archive that neither torch.save nor `alexnet checkpoint export` wrote, and what to do."""
-    if any(name.endswith('.weights.h5') for name in names):
-        return f'is a Keras file, which is not read: load it with keras.models.load_model, {_AS_TORCHVISION}'
     if names and all(name.endswith('.npy') for name in names):
         return (
             'is a NumPy archive (.npz) that `alexnet checkpoint export` did not write: load it with numpy.load, '

@@ -2,6 +2,7 @@
 
 import io
 import pathlib
+import sys
 import tarfile
 import zipfile
 
@@ -37,7 +38,6 @@ def make_npy():
 @pytest.mark.parametrize(
     ('name', 'content', 'says'),
     [
-        ('w.h5', b'\x89HDF\r\n\x1a\n' + b'\0' * 99, r'is an HDF5 file, .*h5py, .*safetensors\.numpy\.save_file'),
         ('w.npy', make_npy(), r'no dictionary of bvlc_alexnet.*it is one array.*safetensors\.numpy\.save_file'),
         ('w.mat', b'MATLAB 5.0 MAT-file, Platform: GLNXA64', 'is the beginning of a MATLAB file.*copy it again'),
         ('w.mat', b'MATLAB 7.3 MAT-file, Platform: GLNXA64'.ljust(512) + b'\x89HDF\r\n\x1a\n', r'7\.3.*save\(.*-v7'),
@@ -51,7 +51,6 @@ def make_npy():
         ('deploy.prototxt', b'name: "AlexNet"\nlayer {\n', r'is a \.prototxt.*give the \.caffemodel'),
         ('model.ckpt.data-00000-of-00001', b'\0' * 99, r'TensorFlow checkpoint'),
         ('w.msgpack', b'\x81\xa6params' + b'\0' * 99, r'Flax msgpack.*flax\.serialization'),
-        ('w.keras', pack(config__json='{}', model__weights__h5='x'), r'is a Keras file.*keras\.models\.load_model'),
         ('w.pt2', pack(w_s_models_s_model__json='{}'), r'torch\.export\.load\(.*\.state_dict, FILE\)'),
         ('w.zip', pack(w__pth='x'), 'is a zip archive without .*unpack it'),
         ('w.bin', b'\0' * 99, 'is no file of weights that is known here: safetensors, ONNX'),
@@ -62,6 +61,16 @@ def test_open_weights_says_what_other_files_are(tmp_path, name, content, says):
     with pytest.raises(InputError, match=says) as refused:
         open_weights(tmp_path / name)
     assert str(refused.value).startswith(str(tmp_path / name)) and len(str(refused.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize('content', [b'\x89HDF\r\n\x1a\n' + b'\0' * 99, pack(model__weights__h5='x')])
+def test_open_weights_says_what_reads_keras_files(tmp_path, monkeypatch, content):
+    monkeypatch.setitem(sys.modules, 'h5py', None)
+    (tmp_path / 'w').write_bytes(content)
+    with pytest.raises(
+        InputError, match=r"as Keras writes it, and h5py reads that: pip install 'alexnet-jax\[keras\]'$"
+    ):
+        open_weights(tmp_path / 'w')
 
 
 def test_open_weights_says_what_a_folder_is(tmp_path):
