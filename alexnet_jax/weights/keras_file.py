@@ -5,17 +5,19 @@ axes are ours: kernels (height, width, in, out) and (in, out), and fc6 reads (ro
 layer's path is its class and its number, conv2d_1, and the name that it was given is an attribute.
 """
 
-import io
+import importlib.util
 import json
 import pathlib
 import re
+import subprocess
+import sys
+import tempfile
 import zipfile
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from alexnet_jax.errors import InputError
-from alexnet_jax.files import map_file
 from alexnet_jax.model.network import Network
 from alexnet_jax.model.zoo import VARIANTS
 from alexnet_jax.weights import torchvision
@@ -28,10 +30,9 @@ from alexnet_jax.weights.proto_messages import MalformedError
 
 _HDF5 = b'\x89HDF\r\n\x1a\n'
 MAX_RATIO = 64  # of numbers to the bytes that they are stored in, where they are compressed
-MAX_DATASETS = 10_000
-_BESIDE = ('optimizer', 'optimizer_weights', 'metrics', 'compile_metrics')  # groups at the top
+MAX_SECONDS = 120
 _PLACE = re.compile(r'(conv2d|dense)(?:_(\d+))?')
-_DAMAGED = (OSError, KeyError, ValueError, RuntimeError, TypeError, AttributeError, RecursionError, zipfile.BadZipFile)
+_DAMAGED = (OSError, KeyError, ValueError, RuntimeError, TypeError, RecursionError, zipfile.BadZipFile)
 
 
 class _Weights(NamedTuple):
@@ -40,12 +41,12 @@ class _Weights(NamedTuple):
     Attributes:
       path: where they are in the file.
       title: the layer's name.
-      arrays: kernel and bias, as h5py's datasets, which are not read yet.
+      arrays: kernel and bias.
     """
 
     path: str
     title: str
-    arrays: list[Any]
+    arrays: list[np.ndarray]
 
 
 def is_hdf5(content: memoryview) -> bool:
@@ -62,23 +63,15 @@ def load_keras(path: pathlib.Path, *, variant: str | None = None) -> Network:
     Raises:
       InputError: h5py is missing, or the file is damaged, or of another network.
     """
+    if importlib.util.find_spec('h5py') is None:
+        raise InputError(f"{path} is HDF5, as Keras writes it, and h5py reads that: pip install 'alexnet-jax[keras]'")
     try:
-        import h5py
-    except ImportError as error:
-        raise InputError(
-            f"{path} is HDF5, as Keras writes it, and h5py reads that: pip install 'alexnet-jax[keras]'"
-        ) from error
-    try:
-        config, weights = _unzip(path) if zipfile.is_zipfile(path) else (None, path)
-        with h5py.File(weights, 'r') as file:
-            config = config or file.attrs.get('model_config')
-            layers = None if config is None else list_layers(json.loads(config))
-            if layers is not None:
-                check_layers(torchvision.VARIANT, layers)
-            titles = [one.title for one in layers or () if one.kind in ('Conv', 'Gemm')]
-            found = _order(_list_weights(file), titles, listed=_find_listed(file) is not None)
-            limit = MAX_RATIO * len(map_file(path)) + 2**20
-            arrays = _read_arrays(found, limit=limit)
+        about, values = _read(path)
+        layers = None if about['config'] is None else list_layers(json.loads(about['config']))
+        if layers is not None:
+            check_layers(torchvision.VARIANT, layers)
+        titles = [one.title for one in layers or () if one.kind in ('Conv', 'Gemm')]
+        arrays = _name_arrays(_order(_list_layers(about['arrays'], values), titles, listed=about['listed']))
     except MalformedError as error:
         raise InputError(
             f"{path} holds no AlexNet of Keras that is known here: {error}. Read are the layers of torchvision's "
@@ -110,48 +103,47 @@ def _choose(path: pathlib.Path, arrays: dict[str, np.ndarray], variant: str | No
     return variant
 
 
-def _unzip(path: pathlib.Path) -> tuple[str, io.BytesIO]:
+def _read(path: pathlib.Path) -> tuple[dict[str, Any], list[np.ndarray]]:
+    """Reads what hdf5_dump.py writes of a file, and of a .keras its config.json."""
+    config, size = None, path.stat().st_size
+    with tempfile.TemporaryDirectory() as folder:
+        source, target = path, pathlib.Path(folder, 'w.npz')
+        if zipfile.is_zipfile(path):
+            config, source = _unzip(path, pathlib.Path(folder))
+        program = str(pathlib.Path(__file__).with_name('hdf5_dump.py'))
+        command = [sys.executable, '-P', program, str(source.absolute()), str(target), str(MAX_RATIO * size + 2**20)]
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, timeout=MAX_SECONDS, check=False)
+        except subprocess.TimeoutExpired as error:
+            raise MalformedError('h5py does not come to an end with it') from error
+        if done.returncode:
+            said = [line for line in done.stderr.splitlines() if line.strip()]
+            raise ValueError(said[-1] if done.returncode == 1 and said else 'h5py dies of it')
+        with np.load(target) as archive:
+            about = json.loads(str(archive['about']))
+            values = [archive[str(place)] for place in range(len(about['arrays']))]
+    return about | {'config': config or about['config']}, values
+
+
+def _unzip(path: pathlib.Path, folder: pathlib.Path) -> tuple[str, pathlib.Path]:
+    """Returns the config of a .keras, and its .weights.h5, unpacked to `folder`."""
     with zipfile.ZipFile(path) as archive:
         members = {info.filename: info for info in archive.infolist()}
         for name in ('config.json', 'model.weights.h5'):
             if name not in members or members[name].compress_type != zipfile.ZIP_STORED:
                 raise MalformedError(f'there is no {name} in it as Keras writes it')
-        return archive.read('config.json').decode(), io.BytesIO(archive.read('model.weights.h5'))
+        return archive.read('config.json').decode(), pathlib.Path(archive.extract('model.weights.h5', folder))
 
 
-def _find_listed(file: Any) -> Any:
-    """Returns the group of a .h5 that lists its layers in their order; None of a .weights.h5."""
-    top = file.get('model_weights', file)
-    return top if 'layer_names' in top.attrs else None
-
-
-def _list_weights(file: Any) -> list[_Weights]:
+def _list_layers(names: list[tuple[str, str]], values: list[np.ndarray]) -> list[_Weights]:
     """Lists the layers that have arrays; `MalformedError` names what is no kernel or bias of one."""
-    if top := _find_listed(file):
-        titles = [_decode(title) for title in top.attrs['layer_names']]
-        listed = [
-            (f'{title}/{_decode(name)}', title, top[title][_decode(name)])
-            for title in titles
-            for name in top[title].attrs['weight_names']
-        ]
-    else:
-        datasets: list[tuple[str, Any]] = []
-        file.visititems(lambda name, item: datasets.append((name, item)) if hasattr(item, 'shape') else None)
-        inner = [(name, item) for name, item in datasets if name.split('/')[0] not in _BESIDE]
-        listed = [
-            (name, _decode(item.parent.attrs.get('name', name.split('/')[-3])), item)
-            for name, item in inner
-            if name.count('/') > 1 and '/seed_generator/' not in name  # of dropout
-        ]
-    if len(listed) > MAX_DATASETS:
-        raise MalformedError(f'it has {len(listed):,} arrays')
     layers: dict[tuple[str, str], _Weights] = {}
-    for name, title, item in listed:
+    for (name, title), array in zip(names, values, strict=True):
         folder = name.rsplit('/', 1)[0].removesuffix('/vars')
-        layers.setdefault((folder, title), _Weights(folder, title, [])).arrays.append(item)
+        layers.setdefault((folder, title), _Weights(folder, title, [])).arrays.append(array)
     for one in layers.values():
         if len(one.arrays) != 2:
-            shapes = ', '.join(str(tuple(item.shape)) for item in one.arrays[:5])
+            shapes = ', '.join(str(array.shape) for array in one.arrays[:5])
             raise MalformedError(
                 f'its layer {one.path[:60]} ({one.title[:40]}) has arrays of {shapes}, no kernel and bias'
             )
@@ -161,7 +153,7 @@ def _list_weights(file: Any) -> list[_Weights]:
 def _order(found: list[_Weights], titles: list[str], *, listed: bool) -> list[_Weights]:
     """Orders eight layers: by names, those of a model's config or ours, or as the file lists them, or by numbers."""
     if len(found) != len(LAYERS):
-        shapes = ', '.join(f'{one.title[:20]} {tuple(one.arrays[0].shape)}' for one in found[:12])
+        shapes = ', '.join(f'{one.title[:20]} {one.arrays[0].shape}' for one in found[:12])
         raise MalformedError(f'{len(found)} layers have weights, not {len(LAYERS)}: {shapes}')
     for names in (titles, LAYERS):
         for found_names in ([one.title for one in found], [one.path.split('/')[-1] for one in found]):
@@ -178,18 +170,12 @@ def _order(found: list[_Weights], titles: list[str], *, listed: bool) -> list[_W
     return [found[keys.index(key)] for key in sorted(keys)]
 
 
-def _read_arrays(found: list[_Weights], *, limit: int) -> dict[str, np.ndarray]:
-    arrays = {}
+def _name_arrays(found: list[_Weights]) -> dict[str, np.ndarray]:
+    """Returns the arrays of eight layers by our names."""
+    arrays: dict[str, np.ndarray] = {}
     for layer, one in zip(LAYERS, found, strict=True):
-        for part, item in zip(('kernel', 'bias'), one.arrays, strict=True):
-            limit -= item.size * item.dtype.itemsize
-            if item.dtype.kind != 'f' or item.is_virtual or item.external or limit < 0:
-                raise MalformedError(f'its {one.path[:60]} is no array of floats that is in the file')
-            arrays[f'{layer}/{part}'] = item[()]
-        if arrays[f'{layer}/kernel'].ndim != (4 if layer.startswith('conv') else 2):
-            raise MalformedError(f'its layer {one.title[:40]} has a kernel of {one.arrays[0].shape} where {layer} is')
+        kernel, bias = one.arrays
+        if kernel.ndim != (4 if layer.startswith('conv') else 2) or {kernel.dtype.kind, bias.dtype.kind} != {'f'}:
+            raise MalformedError(f'its layer {one.title[:40]} has a kernel {kernel.shape} {kernel.dtype} for {layer}')
+        arrays |= {f'{layer}/kernel': kernel, f'{layer}/bias': bias}
     return arrays
-
-
-def _decode(text: Any) -> str:
-    return text.decode() if isinstance(text, bytes) else str(text)

@@ -129,7 +129,7 @@ def test_load_keras_gives_keras_logits_of_two_towers(tmp_path):
         ('w.keras', {'activation': 'tanh'}, 'it has tanh conv2d.* where one_weird_trick has Relu'),
         ('w.h5', {'first': [layers.Rescaling(1 / 255)]}, 'is Rescaling, which is none that is known here'),
         ('w.keras', {'size': 227}, r'is LRN, which .*save_weights\(.*--variant'),
-        ('w.keras', {'first': [layers.Conv2D(3, 2, strides=2, padding='same')]}, "pads by 'same', which depends"),
+        ('w.keras', {'first': [layers.Conv2D(3, 3, strides=2, padding='same')]}, "pads by 'same', which depends"),
         (
             'w.weights.h5',
             {'first': [layers.BatchNormalization()]},

@@ -1,8 +1,8 @@
 """Files that people take for weights: each is called by its name, with what to do; and the export of a checkpoint."""
 
+import importlib.util
 import io
 import pathlib
-import sys
 import tarfile
 import zipfile
 
@@ -65,7 +65,7 @@ def test_open_weights_says_what_other_files_are(tmp_path, name, content, says):
 
 @pytest.mark.parametrize('content', [b'\x89HDF\r\n\x1a\n' + b'\0' * 99, pack(model__weights__h5='x')])
 def test_open_weights_says_what_reads_keras_files(tmp_path, monkeypatch, content):
-    monkeypatch.setitem(sys.modules, 'h5py', None)
+    monkeypatch.setattr(importlib.util, 'find_spec', lambda _: None)
     (tmp_path / 'w').write_bytes(content)
     with pytest.raises(
         InputError, match=r"as Keras writes it, and h5py reads that: pip install 'alexnet-jax\[keras\]'$"
