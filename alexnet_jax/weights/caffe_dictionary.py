@@ -1,4 +1,4 @@
-"""Reads bvlc_alexnet.npy, the dictionary of NumPy arrays that caffe-tensorflow makes and many ports start from.
+"""Reads and writes bvlc_alexnet.npy, the dictionary of arrays that caffe-tensorflow makes and many ports start from.
 
 Source: ethereon/caffe-tensorflow kaffe/transformers.py, for two forms, {'conv1': [kernel, bias]} and {'conv1':
 {'weights': kernel, 'biases': bias}}, for kernels (height, width, in, out), and for fc6, whose inputs it reorders to
@@ -10,11 +10,12 @@ import pathlib
 import numpy as np
 
 from alexnet_jax.errors import InputError
-from alexnet_jax.files import map_file
+from alexnet_jax.files import map_file, replacing
 from alexnet_jax.model.network import Network
 from alexnet_jax.weights.array_pickle import unpickle_arrays
 from alexnet_jax.weights.caffe import BY_NAME, make_caffe_network
-from alexnet_jax.weights.layout import LAYERS, check_params, infer_name, unflatten
+from alexnet_jax.weights.layout import LAYERS, check_params, format_name, infer_name, unflatten
+from alexnet_jax.weights.metadata import get_mean_colour
 from alexnet_jax.weights.torch_pickle import RefusedError
 
 _NPY = b'\x93NUMPY'
@@ -50,6 +51,25 @@ def load_dictionary(path: pathlib.Path, *, variant: str | None = None) -> Networ
         )
     name = infer_name(variant, arrays)
     return make_caffe_network(name, check_params(name, unflatten(arrays), source=path), source=str(path))
+
+
+def save_dictionary(network: Network, path: pathlib.Path) -> list[str]:
+    """Writes {'conv1': [kernel, bias], ...} with numpy.save; returns a line for the person who uses it.
+
+    Raises:
+      InputError: the network is none of Caffe's two, or the file cannot be written.
+    """
+    if network.name.variant not in BY_NAME.values() or network.name.without:
+        raise InputError(
+            f'programs that read such a file compute {" or ".join(BY_NAME.values())}, and this is '
+            f'{format_name(network.name)}: write --to=safetensors or --to=onnx'
+        )
+    arrays = {layer: [network.params[layer]['kernel'], network.params[layer]['bias']] for layer in LAYERS}
+    arrays['conv1'][0] = np.ascontiguousarray(arrays['conv1'][0][:, :, ::-1])
+    with replacing(path) as file:
+        np.save(file, np.array(arrays, object))
+    blue_first = ', '.join(f'{value:.1f}' for value in reversed(get_mean_colour(network.mean_image)))
+    return [f"np.load(FILE, allow_pickle=True, encoding='latin1').item(); conv1 reads BGR, 0..255, minus {blue_first}"]
 
 
 def _find_pickle(content: memoryview) -> int:

@@ -11,6 +11,7 @@ from weights.foreign import caffe_weights
 from weights.networks import assert_same_params, network
 
 from alexnet_jax.errors import InputError
+from alexnet_jax.weights.convert import convert
 from alexnet_jax.weights.open_weights import open_weights
 
 
@@ -71,6 +72,25 @@ def test_load_dictionary_gives_caffes_network(tmp_path, writer):
     assert_same_params(found.params, net.params)
     assert (found.name, found.preprocessing, found.classes) == (net.name, 'caffe', ('0', '1', '2'))
     assert found.mean_image[3, 5].tolist() == [123, 117, 104]
+
+
+def test_save_dictionary_writes_what_ports_load(tmp_path):
+    net, path = network('caffenet', width=0.03125), tmp_path / 'w.npy'
+    text = convert(net, to='npy', output=path)
+    assert text.splitlines()[-1].endswith(f'BGR, 0..255, minus {", ".join(mean_colour(net)[::-1])}')
+    found = np.load(path, allow_pickle=True, encoding='latin1').item()
+    for title, arrays in make_dictionary(net.params, named=False).items():
+        for one, other in zip(found[title], arrays, strict=True):
+            np.testing.assert_array_equal(one, other)
+    assert_same_params(open_weights(path, variant='caffenet').params, net.params)
+    for other in (network('released', width=0.03125), network('caffenet', width=0.03125, without=('norm2',))):
+        with pytest.raises(InputError, match=r'compute caffe_alexnet or caffenet, and this is .* --to=onnx'):
+            convert(other, to='npy', output=tmp_path / 'no')
+    assert [file.name for file in tmp_path.iterdir()] == ['w.npy']
+
+
+def mean_colour(net):
+    return [f'{value:.1f}' for value in np.float64(net.mean_image).mean((0, 1))]
 
 
 class Hostile:
