@@ -81,6 +81,10 @@ def test_open_weights_says_what_a_folder_is(tmp_path):
     with pytest.raises(InputError, match=rf"dcp_to_torch_save\('{tmp_path}', FILE\)"):
         open_weights(tmp_path)
     (tmp_path / '.metadata').unlink()
+    (tmp_path / 'saved_model.pb').touch()
+    with pytest.raises(InputError, match='is a TensorFlow SavedModel, .*load it with TensorFlow'):
+        open_weights(tmp_path)
+    (tmp_path / 'saved_model.pb').unlink()
     (tmp_path / 'config.json').touch()
     with pytest.raises(InputError, match=f'a run is given as --workdir={tmp_path}'):
         open_weights(tmp_path)
