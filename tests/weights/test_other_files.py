@@ -82,7 +82,7 @@ def test_open_weights_says_what_a_folder_is(tmp_path):
         open_weights(tmp_path)
     (tmp_path / '.metadata').unlink()
     (tmp_path / 'saved_model.pb').touch()
-    with pytest.raises(InputError, match='is a TensorFlow SavedModel, .*load it with TensorFlow'):
+    with pytest.raises(InputError, match=r'is a TensorFlow SavedModel, .*load it with TensorFlow'):
         open_weights(tmp_path)
     (tmp_path / 'saved_model.pb').unlink()
     (tmp_path / 'config.json').touch()
