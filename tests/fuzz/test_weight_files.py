@@ -18,14 +18,13 @@ from weights.foreign import (
     caffe_weights,
     caffemodel,
     items,
-    matconvnet_layers,
-    matlab_cell,
     save_torch,
     torch_tensor,
     torchvision_tensors,
     varint,
     write_legacy_file,
 )
+from weights.matlab import matconvnet_layers, matlab_cell
 from weights.networks import network, write_npz
 
 from alexnet_jax.errors import InputError

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import scipy.io
-from weights.foreign import matconvnet_layers, matlab_cell
+from weights.matlab import matconvnet_layers, matlab_cell
 from weights.networks import assert_same_params, compute_logits, network
 
 from alexnet_jax.errors import InputError
