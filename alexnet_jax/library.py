@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import functools
 import os
 import pathlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -17,16 +16,23 @@ from alexnet_jax.data.augment import centre_crop, cut_mean
 from alexnet_jax.data.photo_files import open_photos
 from alexnet_jax.data.pipeline import read_whole_image
 from alexnet_jax.errors import InputError
-from alexnet_jax.evaluation.features import compute_stage, find_stage
+from alexnet_jax.evaluation.features import compute_stages, find_stage
 from alexnet_jax.evaluation.open_networks import NetworkArgs, get_dtype
+from alexnet_jax.evaluation.perceptual import compare_stages, list_compared_stages
 from alexnet_jax.evaluation.predict_photos import MAX_BATCH, rank_classes
-from alexnet_jax.evaluation.views import PROTOCOLS, cut_view, get_views
+from alexnet_jax.evaluation.views import PROTOCOLS, cut_view, get_views, make_batch
 from alexnet_jax.model.alexnet import AlexNet, get_stage_shapes, list_stages
 from alexnet_jax.model.network import Network
+from alexnet_jax.model.ops import DropoutStream
+from alexnet_jax.model.spec import TOWERS
+from alexnet_jax.weights.convert import convert
+from alexnet_jax.weights.layout import check_params
+from alexnet_jax.weights.lpips_linear import load_linear_layers
 from alexnet_jax.weights.pretrained import IMAGENET_TRUNK
 
 Path = str | os.PathLike[str]
 Images = Array | np.ndarray
+Params = Mapping[str, Mapping[str, Any]]
 
 
 def load(path: Path, *, step: int | None = None) -> TrainedNetwork:
@@ -51,23 +57,32 @@ def load(path: Path, *, step: int | None = None) -> TrainedNetwork:
 class TrainedNetwork:
     """A trained network on one device.
 
-    `logits` and `features` are pure JAX functions of their images. They take one image (side, side, 3) or a batch
-    (n, side, side, 3), RGB, uint8 or any float, 0 to 255 in both cases, as NumPy or JAX arrays. `side` is the
-    network's input size (224 of the paper's), or that of its records (256), whose centre crop is then read.
+    `logits`, `features`, `distance` and `apply` are pure JAX functions of their images, and `apply` of its parameters
+    too. They take one image (side, side, 3) or a batch (n, side, side, 3), RGB, uint8 or any float, 0 to 255 in both
+    cases, as NumPy or JAX arrays. `side` is the network's input size (224 of the paper's), or that of its records
+    (256), whose centre crop is then read. An object never changes: `with_classes` and `with_params` give others.
 
     Attributes:
       network: weights, mean image, classes and origin, as `load` has read them, on the host.
+      params: the weights on the device, {layer: {'kernel', 'bias'}}, float32 as in `AlexNet`.
     """
 
     def __init__(self, network: Network) -> None:
         """Puts the weights of `network` on JAX's default device."""
         self.network = network
         self._variant = network.variant
-        self._params = jax.tree.map(jnp.asarray, network.params)
+        self.params = jax.tree.map(jnp.asarray, network.params)
         self._mean_image = jnp.asarray(network.mean_image)
         # The plain operations, not those for XLA:CPU: these have reverse-mode derivatives alone.
         model = AlexNet(self._variant, len(network.classes), dtype=get_dtype(network))
-        self._compute_stage = jax.jit(functools.partial(compute_stage, model), static_argnames='stage')
+
+        def compute(stages: tuple[str, ...], params: Any, crops: Array, mean: Array, key: Array | None) -> list[Array]:
+            dropout = None if key is None else DropoutStream(key, jnp.arange(len(crops)), jnp.arange(TOWERS))
+            found = compute_stages(model, params, crops, mean, dropout)
+            return [found[stage].astype(jnp.float32) for stage in stages]
+
+        self._compute_stages = jax.jit(compute, static_argnums=0)
+        self._linear_layers: dict[str, tuple[np.ndarray, ...]] = {}  # by where they were read
 
     def __repr__(self) -> str:
         return f'<{type(self).__name__} {self._variant.name}, {len(self.classes)} classes, from {self.network.source}>'
@@ -110,10 +125,91 @@ class TrainedNetwork:
             raise InputError(
                 f'the network {self._variant.name} has no layer {layer!r}: give one of {names}, or a stage of .layers'
             ) from error
-        batch = self._make_batch(images)
-        (view,) = get_views('centre', self._variant.input_size, record=batch.shape[1])
-        rows = self._compute_rows(batch, view, stage)
+        (rows,) = self._compute_centre(self.params, images, (stage,))
         return rows if len(images.shape) == 4 else rows[0]
+
+    def apply(self, params: Params, images: Images, *, dropout: Array | None = None) -> Array:
+        """Computes the logits with other parameters: what is differentiated to train them.
+
+        Args:
+          params: a tree like `params`, of which parts may be other arrays: `net.params | {'fc8': ...}`.
+          images: as of `logits`.
+          dropout: a PRNG key: units of fc6 and fc7 are dropped as in training; None: none are.
+
+        Returns:
+          float32 (classes,), of a batch (n, classes).
+
+        Raises:
+          InputError: the images have another shape or dtype, or the network has layers without weights.
+        """
+        (rows,) = self._compute_centre(params, images, list_stages(self._variant)[-1:], key=dropout)
+        return rows if len(images.shape) == 4 else rows[0]
+
+    def distance(self, a: Images, b: Images, *, weights: Path | None = None) -> Array:
+        """Computes how different images look to the convolutions, as LPIPS does (Zhang et al. 2018).
+
+        The features behind the nonlinearity of each convolution, at each place divided by their norm over all
+        channels, are subtracted and squared, weighed and summed over channels, averaged over places, and summed over
+        convolutions. 0 of equal images.
+
+        Args:
+          a: images as of `logits`.
+          b: as many, or one on either side, which is compared with each on the other.
+          weights: the linear layers that LPIPS learned for torchvision's network: its file weights/v0.1/alex.pth, or
+            'lpips' for those of the extra `pretrained`; read once. None: every channel counts 1, as of lpips=False
+            in the package lpips.
+
+        Returns:
+          float32 (), of one image with one, or (n,).
+
+        Raises:
+          InputError: the images are as many in neither way, or as of `logits`; `weights` are not of this network.
+        """
+        linear = None if weights is None else self._load_linear_layers(os.fspath(weights))
+        stages = list_compared_stages(self._variant)
+        found = [self._compute_centre(self.params, images, stages) for images in (a, b)]
+        counts = [len(one[0]) for one in found]
+        if counts[0] != counts[1] and 1 not in counts:
+            raise InputError(f'{counts[0]} images are compared with {counts[1]}: give as many, or one')
+        rows = compare_stages(*found, linear)
+        return rows if 4 in (len(a.shape), len(b.shape)) else rows[0]
+
+    def with_params(self, params: Params) -> TrainedNetwork:
+        """Makes the network with other parameters, such as fine-tuned ones.
+
+        Raises:
+          InputError: they are not those of this network by name and shape, or not finite.
+        """
+        arrays = jax.tree.map(np.asarray, {layer: dict(leaves) for layer, leaves in params.items()})
+        checked = check_params(self.network.name, arrays, source='the tree of parameters')
+        if (outputs := checked['fc8']['bias'].size) != len(self.classes):
+            raise InputError(f'fc8 has {outputs} outputs for {len(self.classes)} classes: use with_classes first')
+        return TrainedNetwork(self.network.replace(params=checked))
+
+    def with_classes(self, classes: Sequence[str], *, seed: int = 0) -> TrainedNetwork:
+        """Makes the network for other classes: fc8, and what has no weights, is made anew from noise.
+
+        Args:
+          classes: their names, in the order of the labels.
+          seed: of the noise, which is the variant's own initial distribution.
+
+        Raises:
+          InputError: there are no names, or two are equal.
+        """
+        return TrainedNetwork(self.network.with_classes(classes, seed=seed))
+
+    def save(self, path: Path) -> None:
+        """Writes the network as .safetensors, which `load` and every `--weights` open.
+
+        Raises:
+          InputError: layers have no weights, or the file cannot be written.
+        """
+        convert(self.network, to='safetensors', output=pathlib.Path(path))
+
+    def _load_linear_layers(self, source: str) -> tuple[np.ndarray, ...]:
+        if source not in self._linear_layers:
+            self._linear_layers[source] = load_linear_layers(source, self._variant)
+        return self._linear_layers[source]
 
     def predict(
         self, images: Images | Path | Sequence[Path], *, protocol: str = 'ten_view'
@@ -141,7 +237,7 @@ class TrainedNetwork:
             names = [os.fspath(path) for path in images]
             batches = self._iter_photos(names)
         else:
-            batch = self._make_batch(images)
+            batch = make_batch(images, self._variant)
             names = [f'image {index}' for index in range(len(batch))]
             batches = (batch[start : start + MAX_BATCH] for start in range(0, len(batch), MAX_BATCH))
         rows = (row for part in batches for row in self._compute_probabilities(part, protocol))
@@ -171,30 +267,31 @@ class TrainedNetwork:
                 f"images of {side}x{side} have no ten views: give protocol='centre', or images of {record}x{record}"
             )
         views = get_views(protocol, size, record=side)
-        return np.asarray(sum(jax.nn.softmax(self._compute_rows(batch, view, last)) for view in views) / len(views))
+        rows = (self._compute_view(self.params, batch, view, (last,))[0] for view in views)
+        return np.asarray(sum(map(jax.nn.softmax, rows)) / len(views))
 
-    def _compute_rows(self, batch: Array, view: tuple[int, int, bool], stage: str) -> Array:
-        self.network.check_trained(stage.split('/')[0])
+    def _compute_centre(
+        self, params: Params, images: Images, stages: tuple[str, ...], *, key: Array | None = None
+    ) -> list[Array]:
+        """Computes stages of the centre crops of one image or a batch; of one too with a batch axis."""
+        batch = make_batch(images, self._variant)
+        (view,) = get_views('centre', self._variant.input_size, record=batch.shape[1])
+        return self._compute_view(params, batch, view, stages, key=key)
+
+    def _compute_view(
+        self,
+        params: Params,
+        batch: Array,
+        view: tuple[int, int, bool],
+        stages: tuple[str, ...],
+        *,
+        key: Array | None = None,
+    ) -> list[Array]:
+        self.network.check_trained(stages[-1].split('/')[0])
         size, place = self._variant.input_size, [*map(jnp.int32, view)]
         if batch.shape[1] == self._variant.record_size:
             mean = cut_mean(self._mean_image, jnp.stack(place)[None], size=size)
         else:  # crops, taken to be from the centre
             mean = jnp.asarray(centre_crop(self._mean_image, size))
         crops = cut_view(batch, *place, size=size)
-        return self._compute_stage(self._params, crops, mean, stage=stage).astype(jnp.float32)
-
-    def _make_batch(self, images: Any) -> Array:
-        """Checks shape and dtype, which are static under jit, and gives one image a batch axis."""
-        sizes = dict.fromkeys((self._variant.input_size, self._variant.record_size))
-        wanted = ' or '.join(f'({size}, {size}, 3)' for size in sizes)
-        shape, dtype = getattr(images, 'shape', None), getattr(images, 'dtype', None)
-        if shape is None or dtype is None:
-            raise InputError(f'images are a {type(images).__name__}: give a NumPy or JAX array, {wanted} or a batch')
-        if len(shape) not in (3, 4) or tuple(shape[-3:]) not in [(size, size, 3) for size in sizes]:
-            raise InputError(f'images have the shape {tuple(shape)}: give one of {wanted}, or a batch (n, ...) of them')
-        if shape[0] == 0:
-            raise InputError(f'images have the shape {tuple(shape)}: a batch has at least one')
-        if dtype != jnp.uint8 and not jnp.issubdtype(dtype, jnp.floating):
-            raise InputError(f'images are {dtype}: give uint8 or a float dtype, 0 to 255 in both cases')
-        batch = jnp.asarray(images)
-        return batch if batch.ndim == 4 else batch[None]
+        return self._compute_stages(stages, params, crops, mean, key)

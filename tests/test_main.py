@@ -236,6 +236,7 @@ def test_train_refuses_an_unknown_dataset_and_lists_what_there_is(train, tmp_pat
         ('--workdri=x', r"Unknown command line flag 'workdri': did you mean '--workdir'\?"),
         ('epochs=20', "unexpected argument 'epochs=20': options look like --config.epochs=20"),
         ('--config=configs/three_device.py', 'no such config file: .*configs/three_device.py'),
+        ('--config=configs/fine_tune.py', r'(?<=\Aerror: )name the dataset .*: configs/fine_tune\.py:NAME(?=\n)'),
         *(
             pytest.param(*case, marks=pytest.mark.repeats)
             for case in [

@@ -105,6 +105,7 @@ def test_verbs_are_imported_by_the_dispatcher_only():
         *((tracker, 'logs/trackers.py') for tracker in TRACKING),
         ('optuna', 'sweep/search.py'),
         ('sklearn', 'evaluation/probe_classifiers.py'),
+        ('h5py', 'weights/hdf5_dump.py'),
         ('scipy', 'evaluation/predict_photos.py'),
     ],
 )

@@ -127,7 +127,17 @@ def parse_arguments(argv: list[str]) -> list[str]:
         # ValueError is what absl makes of --noFLAG=VALUE.
         if not isinstance(error, flags.Error) and not str(error).endswith('does not take an argument'):
             raise
+        if own := _find_input_error(error):
+            sys.exit(f'error: {own}')
         sys.exit(f'error: {" ".join(str(error).split())}; --help lists the options')
+
+
+def _find_input_error(error: BaseException | None) -> InputError | None:
+    """Finds what a config file itself refused: ml_collections puts a traceback around it, and absl another error."""
+    found = None
+    while error is not None:
+        found, error = error if isinstance(error, InputError) else found, error.__context__
+    return found
 
 
 def _suggest_option(name: str) -> str:

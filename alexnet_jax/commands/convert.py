@@ -5,7 +5,8 @@
     alexnet convert --weights=bvlc_alexnet.caffemodel --to=safetensors --output=bvlc.safetensors
     alexnet convert --weights=alexnet-owt-7be5be79.pth --classes=synset_words.txt --to=onnx --output=torchvision.onnx
 
-Read are safetensors, ONNX, Caffe's .caffemodel and PyTorch's .pth, of which nothing is run. Preprocessing travels
+Read are safetensors, ONNX, Caffe's .caffemodel, PyTorch's .pth, MatConvNet's .mat, Keras's .keras and .h5, and the
+bvlc_alexnet.npy of many ports; nothing of them is run. Preprocessing travels
 inside the file: mean, geometry, classes. docs/weights.md has the table of what goes where.
 """
 
@@ -17,9 +18,11 @@ from alexnet_jax.commands.command_line import parse_options
 
 _WORKDIR = flags.DEFINE_string('workdir', None, 'A run folder: the weights of its newest checkpoint.')
 _STEP = flags.DEFINE_integer('step', None, '--workdir: of this checkpoint instead.', lower_bound=0)
-_WEIGHTS = flags.DEFINE_string('weights', None, 'A file of weights: safetensors, ONNX, .caffemodel, .pth or .npz.')
+_WEIGHTS = flags.DEFINE_string(
+    'weights', None, 'A file of weights: safetensors, ONNX, .caffemodel, .pth, .mat, .keras, .h5, .npy or .npz.'
+)
 _VARIANT = flags.DEFINE_string(
-    'variant', None, '--weights: which network, where a .caffemodel does not say: caffe_alexnet or caffenet.'
+    'variant', None, '--weights: which network, where a file does not say: caffe_alexnet, caffenet, ...'
 )
 _MEAN = flags.DEFINE_string(
     'mean', None, "--weights: what the network subtracts: R,G,B of 0..255, or Caffe's .binaryproto."
@@ -27,7 +30,7 @@ _MEAN = flags.DEFINE_string(
 _CLASSES = flags.DEFINE_string(
     'classes', None, 'Names of the outputs: a file (synset_words.txt, a name a line, JSON), or imagenet2012.'
 )
-_TO = flags.DEFINE_string('to', None, 'onnx, safetensors, torchvision or stablehlo.')
+_TO = flags.DEFINE_string('to', None, 'onnx, safetensors, torchvision, stablehlo, or npy (of bvlc_alexnet).')
 _OUTPUT = flags.DEFINE_string('output', None, 'The file to write; for stablehlo the date is added to its name.')
 flags.mark_flags_as_required(['to', 'output'])
 parse = parse_options

@@ -19,7 +19,8 @@ from alexnet_jax.data.pipeline import HostBatch
 from alexnet_jax.errors import InputError
 from alexnet_jax.logs.writers import iter_metrics
 from alexnet_jax.run.batches import make_batches
-from alexnet_jax.run.init_from import create_state
+from alexnet_jax.run.init_from import create_state, load_initial_weights
+from alexnet_jax.run.run_dir import check_initial
 from alexnet_jax.sharding.mesh import make_mesh, parameter_specs, shardings
 from alexnet_jax.training.build import Run, build_run
 from alexnet_jax.training.config import ONE_WEIRD_TRICK, Config
@@ -50,7 +51,8 @@ def load_snapshot(workdir: pathlib.Path, config: Config, dataset: Dataset) -> Sn
     """Loads the run in `workdir` with its newest whole checkpoint; nothing in the folder is touched.
 
     Raises:
-      InputError: its checkpoints are of another network, or all damaged.
+      InputError: its checkpoints are of another network, or all damaged; or it has none, and what it began from has
+        changed.
     """
     run = _build_replica(config, dataset)
     paths = [path for path in (workdir / FOLDER).glob('*') if path.name.isdigit()]
@@ -67,7 +69,10 @@ def load_snapshot(workdir: pathlib.Path, config: Config, dataset: Dataset) -> Sn
         if paths:
             remedy = 'diagnose its settings with --config=FILE'
             raise InputError(f'every checkpoint in {workdir / FOLDER} is damaged; {remedy}')
-        state, data_order = create_state(run, dataset), 0
+        initial = load_initial_weights(run, dataset)
+        if initial is not None:
+            check_initial(workdir, initial.report)
+        state, data_order = create_state(run, dataset, initial), 0
         notes.append('it has no checkpoint yet: looked at before its first step')
     return Snapshot(
         name=str(workdir),

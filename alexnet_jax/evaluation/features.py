@@ -24,6 +24,7 @@ from alexnet_jax.evaluation.open_networks import get_dtype, place_network
 from alexnet_jax.evaluation.views import cut_view, get_views
 from alexnet_jax.model.alexnet import INTERMEDIATES, AlexNet, get_stage_shapes, list_stages
 from alexnet_jax.model.network import Network
+from alexnet_jax.model.ops import DropoutStream
 from alexnet_jax.model.spec import Variant
 from alexnet_jax.sharding.backend import compiler_options
 from alexnet_jax.sharding.mesh import REPLICATED, TOWER, batch_spec, parameter_specs, place_batch
@@ -52,18 +53,15 @@ def format_stages(network: Network) -> str:
     return '\n'.join(lines)
 
 
-def compute_stages(model: AlexNet, params: Any, crops: Array, mean: Array) -> dict[str, Array]:
+def compute_stages(
+    model: AlexNet, params: Any, crops: Array, mean: Array, dropout: DropoutStream | None = None
+) -> dict[str, Array]:
     """Computes all stages, (b, ...) in the model's dtype, of crops (b, size, size, 3), numeric, 0..255; traceable.
 
-    `mean` is what `normalise` subtracts from them.
+    `mean` is what `normalise` subtracts from them; with `dropout` units are dropped as in training.
     """
     pixels = normalise(crops, mean, std=model.variant.pixel_std)
-    return model.apply({'params': params}, pixels, mutable=[INTERMEDIATES])[1][INTERMEDIATES]
-
-
-def compute_stage(model: AlexNet, params: Any, crops: Array, mean: Array, *, stage: str) -> Array:
-    """Computes one of `compute_stages`."""
-    return compute_stages(model, params, crops, mean)[stage]
+    return model.apply({'params': params}, pixels, dropout, mutable=[INTERMEDIATES])[1][INTERMEDIATES]
 
 
 def iter_features(

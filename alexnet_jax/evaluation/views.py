@@ -1,12 +1,14 @@
-"""The views of an image that the test protocols average over (paper section 4.1)."""
+"""The views of an image that the test protocols average over (paper section 4.1), and which arrays are images."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 from jax import Array, lax
 
 from alexnet_jax.data.augment import CROP, count_offsets
 from alexnet_jax.data.statistics import RECORD
+from alexnet_jax.errors import InputError
+from alexnet_jax.model.spec import Variant
 
 
 class View(NamedTuple):
@@ -40,3 +42,24 @@ def cut_view(images: Array, top: Array, left: Array, flip: Array, *, size: int =
     none = jnp.zeros_like(top)
     view = lax.dynamic_slice(images, (none, top, left, none), (b, size, size, channels))
     return jnp.where(flip, view[:, :, ::-1], view)
+
+
+def make_batch(images: Any, variant: Variant) -> Array:
+    """Checks shape and dtype of images, which are static under jit, and gives one image a batch axis.
+
+    Raises:
+      InputError: they are no array (n, side, side, 3) of crops or records, n left out for one, uint8 or float.
+    """
+    sizes = dict.fromkeys((variant.input_size, variant.record_size))
+    wanted = ' or '.join(f'({size}, {size}, 3)' for size in sizes)
+    shape, dtype = getattr(images, 'shape', None), getattr(images, 'dtype', None)
+    if shape is None or dtype is None:
+        raise InputError(f'images are a {type(images).__name__}: give a NumPy or JAX array, {wanted} or a batch')
+    if len(shape) not in (3, 4) or tuple(shape[-3:]) not in [(size, size, 3) for size in sizes]:
+        raise InputError(f'images have the shape {tuple(shape)}: give one of {wanted}, or a batch (n, ...) of them')
+    if shape[0] == 0:
+        raise InputError(f'images have the shape {tuple(shape)}: a batch has at least one')
+    if dtype != jnp.uint8 and not jnp.issubdtype(dtype, jnp.floating):
+        raise InputError(f'images are {dtype}: give uint8 or a float dtype, 0 to 255 in both cases')
+    batch = jnp.asarray(images)
+    return batch if batch.ndim == 4 else batch[None]

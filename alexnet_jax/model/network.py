@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
+import jax
 import numpy as np
 
 from alexnet_jax.errors import InputError
 from alexnet_jax.model.ablations import ablate
+from alexnet_jax.model.alexnet import init_parameters
 from alexnet_jax.model.cifar10 import RENAMED
 from alexnet_jax.model.spec import Variant
 from alexnet_jax.model.zoo import NETWORKS
+
+CHANGED = ', changed'  # the origin of weights that are not any more what was read there
 
 
 def rename_earlier(variant: str) -> str:
@@ -73,6 +78,22 @@ class Network:
         edge = (len(self.mean_image) - self.variant.input_size) // 2
         centre = slice(edge, edge + self.variant.input_size)
         return dataclasses.replace(self, mean_image=np.ascontiguousarray(self.mean_image[centre, centre]))
+
+    def replace(self, **values: Any) -> Network:
+        """The network with other values: of what is known of a run only its config holds on, not its step and hash."""
+        about = {key: value for key, value in self.about.items() if key == 'config'}
+        return dataclasses.replace(self, about=about, source=self.source.removesuffix(CHANGED) + CHANGED, **values)
+
+    def with_classes(self, classes: Sequence[str], *, seed: int = 0) -> Network:
+        """The network for other classes: its classifier, and what is untrained, made anew from the variant's noise.
+
+        `InputError` where `classes` are no names, or two are equal.
+        """
+        if isinstance(classes, str) or not classes or len({*classes}) != len(classes):
+            raise InputError(f'classes are {classes!r}: give a list of names, each once')
+        fresh = jax.device_get(init_parameters(self.variant, jax.random.key(seed), num_classes=len(classes)))
+        anew = {layer: fresh[layer] for layer in (*self.untrained, self.variant.dense[-1].name)}
+        return self.replace(params=self.params | anew, classes=tuple(classes), untrained=())
 
     def check_trained(self, layer: str | None = None) -> None:
         """Checks that all layers up to `layer`, None: all, have weights; `InputError` where one has not."""

@@ -129,14 +129,16 @@ def claim_run_dir(workdir: pathlib.Path, run: Run, dataset: Dataset, *, initial:
     `initial` is the report of the weights that it starts from; None: what run.json says of them already.
 
     Raises:
-      InputError: the folder cannot be written, or as `check_run_dir`.
+      InputError: the folder cannot be written, or as `check_run_dir` and `check_initial`.
     """
     try:
         workdir.mkdir(parents=True, exist_ok=True)
         check_run_dir(workdir, run, dataset)
         identity, path = _make_identity(run, dataset), workdir / 'run.json'
         data = {'classes': dataset.classes, 'preprocessing': dataset.preprocessing}
-        if initial is None and path.exists():
+        if initial is not None:
+            check_initial(workdir, initial)
+        elif path.exists():
             initial = json.loads(path.read_text()).get('init_from')
         start = {} if initial is None else {'init_from': initial}
         write_json(path, {'identity': identity, **data, **start, **_circumstances(run.mesh)})
@@ -151,6 +153,25 @@ def claim_run_dir(workdir: pathlib.Path, run: Run, dataset: Dataset, *, initial:
         write_json(path, settings)
     except OSError as error:
         raise InputError(f'cannot write to {workdir}: {error.strerror}; choose another --workdir') from error
+
+
+def check_initial(workdir: pathlib.Path, initial: dict[str, Any]) -> None:
+    """Checks that a run without a checkpoint begins again from the weights that it began from, as run.json says.
+
+    Raises:
+      InputError: a file has changed, or a run folder has another best checkpoint by now.
+    """
+    try:
+        before = json.loads((workdir / 'run.json').read_text()).get('init_from') or {}
+    except (OSError, ValueError):  # new, or damaged, of which `check_run_dir` speaks where that matters
+        return
+    for key in ('params_sha256', 'file_sha256'):
+        if before.get(key, initial.get(key)) != initial.get(key):
+            then, now = (f'{one["source"]}, {key} {str(one.get(key))[:12]}' for one in (before, initial))
+            raise InputError(
+                f'{workdir} began from {before["init_from"]} ({then}), which has changed ({now}): put back what it '
+                f'was, or choose another --workdir'
+            )
 
 
 def _is_leftover(name: str) -> bool:

@@ -1,4 +1,7 @@
-"""Unpickles nested dictionaries of NumPy arrays, as users of Flax pickle parameters, and runs nothing of the file."""
+"""Unpickles nested dictionaries and lists of NumPy arrays, and runs nothing of the file.
+
+Users of Flax pickle parameters so, and so does numpy.save where it is given a dictionary.
+"""
 
 import io
 from collections.abc import Callable
@@ -10,26 +13,34 @@ from alexnet_jax.weights.torch_pickle import RefusedError, Unpickler, Unread, un
 
 _MODULES = ('numpy', 'numpy.core.multiarray', 'numpy._core.multiarray')  # the second is NumPy 1's
 _DTYPES = ('f2', 'f4', 'f8')
-MAX_DEPTH = 8  # of dictionaries in one another
+MAX_DEPTH = 8  # of dictionaries and lists in one another
+MAX_ARRAYS = 10_000
 
 
 def unpickle_arrays(content: bytes) -> dict[str, np.ndarray]:
-    """Returns the arrays of a pickled dictionary, views of `content`, by their keys: 'AlexNet_0/Conv_0/kernel'.
+    """Returns the arrays of a pickled dictionary by their keys, 'AlexNet_0/Conv_0/kernel', or places, 'conv1/0'.
+
+    The dictionary may be the one object of an array, as numpy.save pickles it.
 
     Raises:
-      RefusedError: it is damaged, or holds anything else than dictionaries of arrays.
+      RefusedError: it is damaged, or holds anything else than dictionaries and lists of arrays.
     """
     found: dict[str, np.ndarray] = {}
     level: dict[str, Any] = {'': unpickle(io.BytesIO(content), {}, _ArrayUnpickler)}
     for _ in range(MAX_DEPTH + 1):
         below: dict[str, Any] = {}
         for name, value in level.items():
-            if isinstance(value, _Array) and value.array is not None:
-                found[name[1:]] = value.array
-            elif type(value) is dict and all(type(key) is str for key in value):
-                below |= {f'{name}/{key}': part for key, part in value.items()}
+            content = value.content if isinstance(value, _Array) else value
+            if isinstance(content, np.ndarray):
+                found[name[1:]] = content
+            elif type(content) is dict and all(type(key) is str for key in content):
+                below |= {f'{name}/{key}': part for key, part in content.items()}
+            elif type(content) is list:
+                below |= {f'{name}/{place}': part for place, part in enumerate(content)}
             else:
                 raise RefusedError(f'its pickle holds a {type(value).__name__.lstrip("_")} where an array belongs')
+            if len(below) > MAX_ARRAYS:  # one that stands in many places is one in the file
+                raise RefusedError(f'its pickle holds more than {MAX_ARRAYS:,} arrays')
         level = below
     if level:
         raise RefusedError(f'its pickle holds dictionaries more than {MAX_DEPTH} deep')
@@ -37,39 +48,53 @@ def unpickle_arrays(content: bytes) -> dict[str, np.ndarray]:
 
 
 class _Array:
-    """An array; None until the pickle has said what is in it."""
+    """An array, or the object in an array of one; None until the pickle has said what is in it."""
 
-    array: np.ndarray | None = None
+    content: Any = None
 
 
 class _Dtype:
-    """A dtype by its name, little-endian."""
+    """A dtype by its name, little-endian; 'O8' is that of objects."""
 
     def __init__(self, name: Any, *_: Any) -> None:
-        if name not in _DTYPES:
+        if name not in (*_DTYPES, 'O8'):
             raise RefusedError(f'its pickle holds numbers of the kind {str(name)[:20]}, and floats are wanted')
-        self.name = f'<{name}'
+        self.name = name if name == 'O8' else f'<{name}'
+
+
+def _encode(text: Any, *_: Any) -> bytes:
+    """Turns a text to the bytes that it stands for: Python 3's way, and in part Python 2's, to pickle them."""
+    if type(text) is not str:
+        raise RefusedError('its pickle holds bytes as a text that is none')
+    return text.encode('latin1')
 
 
 class _ArrayUnpickler(Unpickler):
     """Carries out what NumPy writes of an array: `array_reduce` of numpy/_core/src/multiarray/methods.c."""
 
     def find_class(self, module: str, name: str) -> Any:
-        """Looks nothing up: the three names of such a pickle are understood, and others stand for themselves."""
+        """Looks nothing up: the four names of such a pickle are understood, and others stand for themselves."""
         known: dict[str, Callable[..., Any] | Unread] = {
             '_reconstruct': lambda *_: _Array(),
             'dtype': _Dtype,
             'ndarray': Unread('numpy.ndarray'),
         }
+        if (module, name) == ('_codecs', 'encode'):
+            return _encode
         return known[name] if module in _MODULES and name in known else Unread(f'{module}.{name}'[:60])
 
     def build(self, target: Any, state: Any) -> None:
         """Fills an array or takes note of a dtype's byte order."""
         match target, state:
-            case _Dtype(), (3, '<', *_):
+            case (_Dtype(), (3, '<', *_)) | (_Dtype(name='O8'), (3, '|', *_)):
                 return
-            case _Array(), (1, tuple(shape), _Dtype(name=dtype), bool(columns), bytes(content)):
-                flat = np.frombuffer(content, dtype)
-                target.array = flat.reshape(shape, order='F' if columns else 'C')
+            case _Array(), (1, (), _Dtype(name='O8'), bool(), [content]):
+                target.content = content
+                return
+            case _Array(), (1, _, _Dtype(name='O8'), *_):
+                raise RefusedError('its pickle holds an array of objects, and floats are wanted')
+            case _Array(), (1, tuple(shape), _Dtype(name=dtype), bool(columns), bytes() | str() as content):
+                flat = np.frombuffer(content if isinstance(content, bytes) else _encode(content), dtype)
+                target.content = flat.reshape(shape, order='F' if columns else 'C')
                 return
         raise RefusedError(f'its pickle gives a {type(target).__name__.lstrip("_")} a state that NumPy does not write')

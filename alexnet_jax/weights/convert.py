@@ -8,12 +8,12 @@ from alexnet_jax.checkpoints.load import load_network
 from alexnet_jax.errors import InputError
 from alexnet_jax.files import check_writable
 from alexnet_jax.model.network import Network
-from alexnet_jax.weights import onnx_write, safetensors_file, stablehlo, torchvision
+from alexnet_jax.weights import caffe_dictionary, onnx_write, safetensors_file, stablehlo, torchvision
 from alexnet_jax.weights.class_names import name_classes
 from alexnet_jax.weights.layout import flatten, format_name
 from alexnet_jax.weights.open_weights import open_weights
 
-FORMATS = ('safetensors', 'onnx', 'torchvision', 'stablehlo')
+FORMATS = ('safetensors', 'onnx', 'torchvision', 'stablehlo', 'npy')
 
 
 def open_source(
@@ -62,6 +62,8 @@ def convert(network: Network, *, to: str, output: pathlib.Path) -> str:
             notes = [f'reads images, float32 (batch, 3, {size}, {size}), RGB 0..255; gives logits and probabilities']
         case 'torchvision':
             notes = torchvision.save_torchvision(network, output)
+        case 'npy':
+            notes = caffe_dictionary.save_dictionary(network, output)
         case 'stablehlo':
             output = stablehlo.save_stablehlo(network, output, today=datetime.date.today())
             notes = [f'opens for about {stablehlo.MONTHS} months; its metadata is in {output.name}.json']

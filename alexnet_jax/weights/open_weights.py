@@ -7,7 +7,18 @@ from alexnet_jax.errors import InputError
 from alexnet_jax.files import map_file
 from alexnet_jax.model.network import Network
 from alexnet_jax.model.zoo import VARIANTS
-from alexnet_jax.weights import caffe, npz, onnx_read, safetensors_file, torch_file, torchvision
+from alexnet_jax.weights import (
+    caffe,
+    caffe_dictionary,
+    keras_file,
+    mat_file,
+    matconvnet,
+    npz,
+    onnx_read,
+    safetensors_file,
+    torch_file,
+    torchvision,
+)
 from alexnet_jax.weights.metadata import FORMAT_KEY
 from alexnet_jax.weights.other_files import KNOWN, describe_archive, describe_file, describe_folder
 from alexnet_jax.weights.pretrained import IMAGENET_TRUNK, load_imagenet_trunk
@@ -18,8 +29,8 @@ def open_weights(path: pathlib.Path | str, *, variant: str | None = None, mean: 
 
     Args:
       path: a .safetensors or .onnx file of this project, or the .npz of `checkpoint export`, which say all of
-        themselves; torchvision's alexnet as .safetensors, .pth or ONNX; Caffe's bvlc_alexnet or CaffeNet as .caffemodel
-        or ONNX.
+        themselves; torchvision's alexnet as .safetensors, .pth or ONNX; Caffe's bvlc_alexnet or CaffeNet as
+        .caffemodel, ONNX, MatConvNet's .mat or the .npy of caffe-tensorflow.
       variant: which network it is, where a foreign file does not say; a key of model.zoo.VARIANTS.
       mean: what a foreign file's network subtracts, where that is not its family's usual colour: 'R,G,B' of 0..255, or
         Caffe's .binaryproto.
@@ -60,18 +71,20 @@ def _load_network(path: pathlib.Path, variant: str | None) -> Network:
         names = torch_file.list_members(path)
         if 'about.npy' in names and 'mean_image.npy' in names:
             return npz.load_npz(path, variant=variant)
+        if any(name.endswith('.weights.h5') for name in names):
+            return keras_file.load_keras(path, variant=variant)
         # Of a damaged one there are no names, and its reader says so.
         if names and not any(name.endswith('/data.pkl') for name in names):
             raise InputError(f'{path} {describe_archive(path, names)}')
         return torchvision.load_state_dict(torch_file.read_torch(path), path=path)
     if torch_file.is_legacy(content):
         return torchvision.load_state_dict(torch_file.read_torch(path), path=path)
-    if start.startswith(b'\x80'):
-        raise InputError(
-            f'{path} is a pickle that torch.save did not write, and would have to be run to be read: load it with the '
-            "program that wrote it, and write its arrays, by torchvision's names, with "
-            'safetensors.numpy.save_file(arrays, FILE)'
-        )
+    if start.startswith(b'\x80') or caffe_dictionary.is_npy(content):
+        return caffe_dictionary.load_dictionary(path, variant=variant)
+    if keras_file.is_hdf5(content):
+        return keras_file.load_keras(path, variant=variant)
+    if mat_file.is_mat(content):
+        return matconvnet.load_matconvnet(path)
     if onnx_read.is_onnx(content):
         return onnx_read.load_onnx(path)
     if caffe.is_caffe(content):

@@ -2,7 +2,10 @@
 
 import pathlib
 
-KNOWN = 'safetensors, ONNX, .caffemodel, state dicts as .pth and the .npz of `alexnet checkpoint export` are read'
+KNOWN = (
+    "safetensors, ONNX, .caffemodel, MatConvNet's .mat, state dicts as .pth and the .npz of `alexnet checkpoint "
+    'export` are read'
+)
 _AS_TORCHVISION = (
     "give its arrays torchvision's names and axes (features.0.weight, (out, in, height, width), ...) and write them "
     'with safetensors.numpy.save_file(arrays, FILE)'
@@ -12,12 +15,11 @@ _UNPACK = 'unpack it and give the file of weights that is in it'
 _STARTS = (
     (
         0,
-        b'\x89HDF\r\n\x1a\n',
-        'an HDF5 file, as Keras and MATLAB 7.3 write it',
-        f'open it with h5py, {_AS_TORCHVISION}',
+        b'MATLAB 7.3 MAT-file',
+        'a MATLAB file of version 7.3',
+        "write it again in MATLAB: net = load('FILE.mat'); save('FILE-v7.mat', '-struct', 'net', '-v7')",
     ),
-    (0, b'\x93NUMPY', 'a NumPy array (.npy)', f'load it with numpy.load, {_AS_TORCHVISION}'),
-    (0, b'MATLAB 5.0 MAT-file', 'a MATLAB file', f'load it with scipy.io.loadmat, {_AS_TORCHVISION}'),
+    (0, b'MATLAB 5.0 MAT-file', 'the beginning of a MATLAB file', 'copy it again'),
     (4, b'TFL3', 'a TensorFlow Lite model', 'give the weights that it was made of'),
     (0, b'GGUF', 'a GGUF file, of language models', 'give a file of an AlexNet'),
     (0, b'\x1f\x8b', 'compressed (gzip)', _UNPACK),
@@ -61,8 +63,6 @@ def describe_file(path: pathlib.Path, content: memoryview) -> str:
 
 def describe_archive(path: pathlib.Path, names: list[str]) -> str:
     """Describes a zip archive that neither torch.save nor `alexnet checkpoint export` wrote, and what to do."""
-    if any(name.endswith('.weights.h5') for name in names):
-        return f'is a Keras file, which is not read: load it with keras.models.load_model, {_AS_TORCHVISION}'
     if names and all(name.endswith('.npy') for name in names):
         return (
             'is a NumPy archive (.npz) that `alexnet checkpoint export` did not write: load it with numpy.load, '
@@ -84,6 +84,11 @@ def describe_folder(path: pathlib.Path) -> str:
     if 'saved_model.pb' in names:
         return f'is a TensorFlow SavedModel, which is not read: load it with TensorFlow, {_AS_TORCHVISION}'
     files = sorted(name for name in names if name.endswith(('.safetensors', '.pth', '.pt', '.onnx', '.caffemodel')))
+    if '.metadata' in names and any(name.endswith('.distcp') for name in names):
+        return (
+            'is a checkpoint of torch.distributed.checkpoint: write one file of it, torch.distributed.checkpoint.'
+            f'format_utils.dcp_to_torch_save({str(path)!r}, FILE)'
+        )
     if files:
         return f'is a folder: give a file of it, such as --weights={path / files[0]}'
     if 'config.json' in names or 'checkpoints' in names:

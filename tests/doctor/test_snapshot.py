@@ -17,6 +17,7 @@ from alexnet_jax.doctor.snapshot import load_snapshot, make_snapshot
 from alexnet_jax.errors import InputError
 from alexnet_jax.sharding.mesh import make_mesh
 from alexnet_jax.training.schedule import LayerLRMultiplier
+from alexnet_jax.weights.safetensors_file import save_safetensors
 
 
 @pytest.fixture(scope='module')
@@ -80,6 +81,13 @@ def test_load_snapshot_without_whole_checkpoint(run, tiny):
     snapshot = open_snapshot(workdir, tiny)
     assert int(snapshot.state.step) == 0
     assert snapshot.notes == ('it has no checkpoint yet: looked at before its first step',)
+    save_safetensors(network_of(seed=1), workdir / 'w.safetensors')  # not what it began from
+    config = json.loads((workdir / 'config.json').read_text()) | {'init_from': str(workdir / 'w.safetensors')}
+    (workdir / 'config.json').write_text(json.dumps(config))
+    begun = {'init_from': 'w', 'source': 'others', 'params_sha256': 'abc'}
+    (workdir / 'run.json').write_text(json.dumps(json.loads((workdir / 'run.json').read_text()) | {'init_from': begun}))
+    with pytest.raises(InputError, match=r'began from w \(others, params_sha256 abc\), which has changed'):
+        open_snapshot(workdir, tiny)
 
 
 @pytest.mark.slow

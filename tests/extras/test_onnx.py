@@ -3,16 +3,13 @@
 import pathlib
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from extras.conftest import extra
-from weights.networks import WIDTH, network
+from weights.networks import WIDTH, compute_logits, network
 
-from alexnet_jax.data.augment import normalise
 from alexnet_jax.errors import InputError
 from alexnet_jax.model.ablations import ABLATIONS
-from alexnet_jax.model.alexnet import AlexNet
 from alexnet_jax.model.zoo import VARIANTS
 from alexnet_jax.weights import onnx_write
 from alexnet_jax.weights.open_weights import open_weights
@@ -41,12 +38,6 @@ class LRN(OpRun):
 def evaluate(model, inputs):
     """The first output of a model by the reference evaluator."""
     return reference.ReferenceEvaluator(model, new_ops=[LRN]).run(None, inputs)[0]
-
-
-def compute_logits(net, crops):
-    """Logits of crops (b, size, size, 3), 0..255."""
-    x = normalise(jnp.asarray(crops), jnp.asarray(net.mean_image), std=net.variant.pixel_std)
-    return np.asarray(jax.jit(AlexNet(net.variant, len(net.classes)).apply)({'params': net.params}, x))
 
 
 def make_crops(size, rows=2):

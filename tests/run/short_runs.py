@@ -116,6 +116,7 @@ def train(
     after_test=lambda protocol: None,
     change_result=lambda result: result,
     preemption=None,
+    initial=None,
     **values,
 ):
     """Trains as `make_run(**values)` says; `after_test` is called after each test that ended.
@@ -145,4 +146,5 @@ def train(
         workdir=workdir,
         startup=StartupTimer(),
         preemption=preemption or Preemption(print),
+        initial=initial,
     )

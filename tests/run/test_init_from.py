@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 
 import cli
 import jax
@@ -14,10 +15,12 @@ from run import short_runs
 from weights.foreign import torchvision_tensors, write_torch_file
 from weights.test_torch_file import build, items
 
+from alexnet_jax.checkpoints.hashes import hash_tree
 from alexnet_jax.checkpoints.inspect import find_best_step
 from alexnet_jax.checkpoints.load import load_network
 from alexnet_jax.errors import InputError
 from alexnet_jax.run.init_from import create_state, load_initial_weights
+from alexnet_jax.run.run_dir import check_initial, claim_run_dir
 from alexnet_jax.weights.safetensors_file import save_safetensors
 
 WIDTH = 0.03125
@@ -129,6 +132,7 @@ def test_load_initial_weights_reads_another_program_s_file(tiny, tmp_path):
     for layer, leaves in initial.params.items():
         jax.tree.map(np.testing.assert_array_equal, leaves, network.params[layer])
     np.testing.assert_allclose(initial.mean_image[7, 9], np.array([0.485, 0.456, 0.406]) * 255, rtol=1e-6)
+    assert initial.report['mean_image'] == 'of the source'
 
 
 @pytest.mark.parametrize(
@@ -181,9 +185,13 @@ def test_train_from_a_run_of_another_mesh_is_resumed_bit_for_bit(tiny, tiny_dir,
     values = {'init_from': str(tmp_path / 'source'), 'evaluate_every': 2, 'checkpoint_every': 2, 'lighting': False}
     whole = short_runs.train(tiny, tmp_path / 'whole', steps=3, **values)
     short_runs.train(tiny, tmp_path / 'parts', steps=2, **values)
+    initial = load_initial_weights(short_runs.make_run(**values), tiny)
     (tmp_path / 'source').rename(tmp_path / 'gone')  # the checkpoint has all
     resumed = short_runs.train(tiny, tmp_path / 'parts', steps=3, **values)
     assert resumed['params_sha256'] == whole['params_sha256']
+    # Nor is it read twice by a run that has none, when it begins or when it is rolled back to its beginning.
+    again = short_runs.train(tiny, tmp_path / 'again', steps=3, initial=initial, **values)
+    assert again['params_sha256'] == whole['params_sha256']
     fresh = short_runs.train(tiny, tmp_path / 'fresh', steps=3, **values | {'init_from': ''})
     assert fresh['params_sha256'] != whole['params_sha256']
 
@@ -231,6 +239,41 @@ def test_train_says_layer_by_layer_what_it_took_and_knows_it_again(save, tiny_di
     done = cli.run('train', *options, cache=program_cache)
     assert done.returncode == 1
     assert f"holds another run (init_from '{path}', not '')" in done.stderr.splitlines()[-1]
+
+
+def test_a_run_without_a_checkpoint_is_not_begun_again_from_weights_that_have_changed(tiny, tmp_path):
+    network, path, workdir = network_of(width=WIDTH), tmp_path / 'w.safetensors', tmp_path / 'run'
+
+    def begin(network):
+        save_safetensors(network, path)
+        run = run_from(str(path))
+        claim_run_dir(workdir, run, tiny, initial=load_initial_weights(run, tiny).report)
+
+    begin(network)
+    before = (workdir / 'run.json').read_text()
+    begin(network)  # killed before its first checkpoint, it begins again
+    weights = network.params | {'fc8': jax.tree.map(lambda x: x + 1, network.params['fc8'])}
+    hashes = [hash_tree(params)[:12] for params in (network.params, weights)]
+    said = f'{workdir} began from {path} (random, params_sha256 {hashes[0]}), which has changed (random, params_sha256'
+    with pytest.raises(InputError, match=rf'^{re.escape(said)} {hashes[1]}\): put back .* --workdir$'):
+        begin(dataclasses.replace(network, params=weights))
+    with pytest.raises(InputError, match='random, file_sha256'):  # the same weights
+        begin(dataclasses.replace(network, mean_image=network.mean_image + 1))
+    assert (workdir / 'run.json').read_text() == before
+    claim_run_dir(workdir, run_from(str(path)), tiny)  # with a checkpoint nothing of the file is read
+    assert json.loads(before)['init_from'] == json.loads((workdir / 'run.json').read_text())['init_from']
+
+
+def test_check_initial_refuses_another_checkpoint_of_a_run_and_takes_what_earlier_versions_wrote(tmp_path):
+    report = {'init_from': 'runs/a', 'source': 'runs/a, step 4', 'params_sha256': 'abc'}
+    (tmp_path / 'run.json').write_text(json.dumps({'init_from': report}))
+    check_initial(tmp_path, report)
+    said = r'from runs/a \(runs/a, step 4, params_sha256 abc\), which has changed \(runs/a, step 6, params_sha256 def\)'
+    with pytest.raises(InputError, match=said):
+        check_initial(tmp_path, report | {'source': 'runs/a, step 6', 'params_sha256': 'def'})
+    for text in ('{}', 'damaged'):
+        (tmp_path / 'run.json').write_text(text)
+        check_initial(tmp_path, report)
 
 
 @pytest.fixture(scope='module')

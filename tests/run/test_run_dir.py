@@ -71,6 +71,24 @@ def test_claim_run_dir_takes_an_earlier_run_of_caffe_or_11pct_as_what_it_was(tin
         claim_run_dir(folder, run_with(**then, mesh=(1, 1)), tiny)
 
 
+def test_claim_run_dir_takes_a_run_from_before_layers_could_be_frozen(tiny, tmp_path, capsys):
+    folder = tmp_path / 'run'
+    claim_run_dir(folder, run_with(), tiny)
+    later = {'init_from', 'init_step', 'init_mean', 'classes', 'frozen', 'rate_factors', 'warmup_epochs'}
+    for name in ('run.json', 'config.json'):
+        found = json.loads((folder / name).read_text())
+        values = found['identity'] if name == 'run.json' else found
+        assert len(later & {*values}) >= 5
+        for key in later & {*values}:
+            del values[key]
+        (folder / name).write_text(json.dumps(found))
+    said = r"holds another run \(rate_factors {}, not {'conv1': 0\.0}\)"
+    assert_refused(folder, run_with(frozen=('conv1',)), tiny, said)
+    capsys.readouterr()
+    claim_run_dir(folder, run_with(), tiny)
+    assert capsys.readouterr().err == ''  # no setting has changed
+
+
 def test_claim_run_dir_refuses_an_earlier_run_that_would_share_its_crops_now(earlier, tiny):
     run = run_with(variant='released')
     assert_refused(earlier(run), run, tiny, r'holds another run \(images_per_crop 1, not 32\)')

@@ -89,6 +89,10 @@ def test_iter_batches_sends_150544_bytes_an_image_to_the_device(tiny):
         ({'schedule': 'steps', 'drop_epochs': (1.0,), 'drop_factor': 0.5}, 'rate 0.01, times 0.5 after step 10'),
         ({'schedule': 'steps'}, 'rate 0.01 throughout'),  # 24 epochs are not reached
         ({'rate_batch_size': 4}, 'rate 0.02, times 0.1 when 5 tests in a row bring no lower error, at most 3 times'),
+        (
+            {'max_drops': 0, 'frozen': ('conv1', 'conv2'), 'rate_factors': {'fc8': 10.0}, 'warmup_epochs': 0.5},
+            'rate 0.01 throughout; fc8 times 10; conv1, conv2 frozen; grows over the first 5 steps',
+        ),
     ],
 )
 def test_describe_schedule_says_what_the_rate_will_do(values, plan):
@@ -101,3 +105,14 @@ def test_describe_schedule_names_the_steps_after_which_the_rate_drops():
     rates = [float(run.schedule(jnp.int32(made), Plateau.start())) for made in range(30)]  # of the step after `made`
     np.testing.assert_allclose(rates, [0.01] * 11 + [0.001] * 14 + [0.0001] * 5, rtol=1e-6)
     assert describe_schedule(run).endswith('after steps 11, 25')
+
+
+def test_build_run_gives_the_optimizer_the_factors_of_its_layers():
+    """One step of rate 0.5 from 0, of gradients of 1; `paper` has one rate for kernels and biases."""
+    optimizer = run_with(variant='paper', weight_decay=0.0, rate_factors={'fc8': 10.0, 'conv1': 0.5}).optimizer
+    zeros = {layer: {'kernel': np.zeros(2, 'f4'), 'bias': np.zeros(1, 'f4')} for layer in ('conv1', 'fc7', 'fc8')}
+    ones = {layer: {name: leaf + 1 for name, leaf in leaves.items()} for layer, leaves in zeros.items()}
+    updates, _ = optimizer.update(ones, optimizer.init(zeros), zeros, learning_rate=jnp.float32(0.5))
+    for layer, factor in (('conv1', 0.5), ('fc7', 1.0), ('fc8', 10.0)):
+        np.testing.assert_allclose(updates[layer]['kernel'], -0.5 * factor)
+        np.testing.assert_allclose(updates[layer]['bias'], -0.5 * factor)

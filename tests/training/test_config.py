@@ -432,3 +432,10 @@ def test_config_keys_are_all_read_outside_of_the_file_that_defines_them():
                 read.add(node.value)  # getattr(config, key)
     # These are read by Config, which turns them into a number of steps and a learning rate.
     assert set(make_config(None, mesh=(1, 2))) - read == {'steps', 'epochs', 'learning_rate', 'rate_batch_size'}
+
+
+def test_fine_tune_config_asks_for_a_dataset():
+    config_file = runpy.run_path(str(PACKAGE.parent / 'configs/fine_tune.py'))
+    assert validate_config(config_file['get_config']('pets')).init_from == 'imagenet_trunk'
+    with pytest.raises(InputError, match=r'^name the dataset .*: configs/fine_tune\.py:NAME$'):
+        config_file['get_config']()

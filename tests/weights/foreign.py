@@ -242,6 +242,21 @@ def write_torch_file(path, program, storages, *, compression=zipfile.ZIP_STORED)
         archive.writestr('net/version', b'3\n')
 
 
+def write_torch_tensors(path, tensors, *, legacy=False):
+    """What torch.save writes of a dictionary of float32 arrays, in either form."""
+    built = {name: torch_tensor(str(key), array, legacy=legacy) for key, (name, array) in enumerate(tensors.items())}
+    storages = {str(key): array for key, array in enumerate(tensors.values())}
+    if legacy:
+        write_legacy_file(path, items(built), storages)
+    else:
+        write_torch_file(path, b'\x80\x02' + items(built) + b'.', {key: x.tobytes() for key, x in storages.items()})
+
+
+def lpips_tensors(layers, *, place=1):
+    """{'lin0.model.1.weight': (1, channels, 1, 1) ...} of arrays (channels,), as the package lpips has them."""
+    return {f'lin{i}.model.{place}.weight': layer.reshape(1, -1, 1, 1) for i, layer in enumerate(layers)}
+
+
 TORCHVISION = {
     'conv1': 'features.0',
     'conv2': 'features.3',

@@ -1,13 +1,17 @@
 """Networks with random weights, for the tests of files."""
 
+import functools
 import json
 import zlib
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+from PIL import Image
 
 from alexnet_jax.checkpoints.hashes import hash_tree
-from alexnet_jax.model.alexnet import get_parameter_shapes
+from alexnet_jax.data.augment import normalise
+from alexnet_jax.model.alexnet import AlexNet, get_parameter_shapes
 from alexnet_jax.model.network import Network, NetworkName
 
 WIDTH = 0.0625
@@ -32,6 +36,34 @@ def network(variant, *, without=(), width=WIDTH, classes=('blue', 'green', 'red'
         source='runs/some, step 7',
         about={'step': 7, 'config': {'variant': variant}},
     )
+
+
+@functools.lru_cache(maxsize=4)
+def make_pictures(size, count=12):
+    """Smooth random pictures with noise, whole numbers of 0..255, float32 (count, size, size, 3)."""
+    random = np.random.default_rng(1)
+    coarse = random.integers(0, 256, (count, 8, 8, 3), np.uint8)
+    smooth = np.stack([np.asarray(Image.fromarray(picture).resize((size, size))) for picture in coarse])
+    return np.rint(np.clip(smooth + random.normal(0, 8, smooth.shape), 0, 255)).astype(np.float32)
+
+
+@functools.cache
+def _make_apply(variant, classes):
+    return jax.jit(AlexNet(variant, classes).apply)
+
+
+def compute_logits(net, crops):
+    """Logits of crops (b, size, size, 3), 0..255, as this project computes them."""
+    x = normalise(jnp.asarray(crops), jnp.asarray(net.mean_image), std=net.variant.pixel_std)
+    return np.asarray(_make_apply(net.variant, len(net.classes))({'params': net.params}, x))
+
+
+def assert_same_logits(found, expected):
+    """Asserts that logits are within 1e-5 of the largest, and the five likeliest classes the same; that they differ."""
+    assert np.ptp(expected, axis=1).min() > 0.1
+    difference = np.abs(found - expected).max() / np.abs(expected).max()
+    assert difference < 1e-5, difference
+    np.testing.assert_array_equal(np.argsort(-found)[:, :5], np.argsort(-expected)[:, :5])
 
 
 def assert_same(found, expected):

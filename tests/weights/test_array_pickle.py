@@ -43,7 +43,7 @@ def test_unpickle_arrays_gives_what_was_pickled(protocol):
         (Hostile(), 'a Unread where an array belongs'),
         ({'a': Hostile()}, 'a Unread where an array belongs'),
         ({'a': np.arange(3)}, 'numbers of the kind i8, and floats'),
-        ({'a': np.array([1, None])}, 'numbers of the kind O8, and floats'),
+        ({'a': np.array([1, None])}, 'an array of objects, and floats'),
         ({'a': np.zeros(3, '>f4')}, 'a Dtype a state that NumPy does not write'),
         ({'a': 'text'}, 'a str where an array belongs'),
         ({1: np.zeros(3)}, 'a dict where an array belongs'),

@@ -1,5 +1,6 @@
 """Files that people take for weights: each is called by its name, with what to do; and the export of a checkpoint."""
 
+import importlib.util
 import io
 import pathlib
 import tarfile
@@ -37,9 +38,9 @@ def make_npy():
 @pytest.mark.parametrize(
     ('name', 'content', 'says'),
     [
-        ('w.h5', b'\x89HDF\r\n\x1a\n' + b'\0' * 99, r'is an HDF5 file, .*h5py, .*safetensors\.numpy\.save_file'),
-        ('w.npy', make_npy(), r'is a NumPy array .*numpy\.load'),
-        ('w.mat', b'MATLAB 5.0 MAT-file, Platform: GLNXA64', r'is a MATLAB file.*scipy\.io\.loadmat'),
+        ('w.npy', make_npy(), r'no dictionary of bvlc_alexnet.*it is one array.*safetensors\.numpy\.save_file'),
+        ('w.mat', b'MATLAB 5.0 MAT-file, Platform: GLNXA64', 'is the beginning of a MATLAB file.*copy it again'),
+        ('w.mat', b'MATLAB 7.3 MAT-file, Platform: GLNXA64'.ljust(512) + b'\x89HDF\r\n\x1a\n', r'7\.3.*save\(.*-v7'),
         ('w.tflite', b'\x1c\0\0\0TFL3' + b'\0' * 99, 'is a TensorFlow Lite model'),
         ('w.pth.gz', b'\x1f\x8b\x08' + b'\0' * 99, r'is compressed \(gzip\).*unpack it'),
         ('w.tar', make_tar(), 'is a tar archive.*unpack it'),
@@ -50,7 +51,6 @@ def make_npy():
         ('deploy.prototxt', b'name: "AlexNet"\nlayer {\n', r'is a \.prototxt.*give the \.caffemodel'),
         ('model.ckpt.data-00000-of-00001', b'\0' * 99, r'TensorFlow checkpoint'),
         ('w.msgpack', b'\x81\xa6params' + b'\0' * 99, r'Flax msgpack.*flax\.serialization'),
-        ('w.keras', pack(config__json='{}', model__weights__h5='x'), r'is a Keras file.*keras\.models\.load_model'),
         ('w.pt2', pack(w_s_models_s_model__json='{}'), r'torch\.export\.load\(.*\.state_dict, FILE\)'),
         ('w.zip', pack(w__pth='x'), 'is a zip archive without .*unpack it'),
         ('w.bin', b'\0' * 99, 'is no file of weights that is known here: safetensors, ONNX'),
@@ -63,9 +63,28 @@ def test_open_weights_says_what_other_files_are(tmp_path, name, content, says):
     assert str(refused.value).startswith(str(tmp_path / name)) and len(str(refused.value).splitlines()) == 1
 
 
+@pytest.mark.parametrize('content', [b'\x89HDF\r\n\x1a\n' + b'\0' * 99, pack(model__weights__h5='x')])
+def test_open_weights_says_what_reads_keras_files(tmp_path, monkeypatch, content):
+    monkeypatch.setattr(importlib.util, 'find_spec', lambda _: None)
+    (tmp_path / 'w').write_bytes(content)
+    with pytest.raises(
+        InputError, match=r"as Keras writes it, and h5py reads that: pip install 'alexnet-jax\[keras\]'$"
+    ):
+        open_weights(tmp_path / 'w')
+
+
 def test_open_weights_says_what_a_folder_is(tmp_path):
     with pytest.raises(InputError, match='a run is given as --workdir=runs/NAME'):
         open_weights(tmp_path)
+    for name in ('.metadata', '__0_0.distcp'):
+        (tmp_path / name).touch()
+    with pytest.raises(InputError, match=rf"dcp_to_torch_save\('{tmp_path}', FILE\)"):
+        open_weights(tmp_path)
+    (tmp_path / '.metadata').unlink()
+    (tmp_path / 'saved_model.pb').touch()
+    with pytest.raises(InputError, match=r'is a TensorFlow SavedModel, .*load it with TensorFlow'):
+        open_weights(tmp_path)
+    (tmp_path / 'saved_model.pb').unlink()
     (tmp_path / 'config.json').touch()
     with pytest.raises(InputError, match=f'a run is given as --workdir={tmp_path}'):
         open_weights(tmp_path)

@@ -224,7 +224,7 @@ def test_read_torch_refuses_damaged_and_foreign_archives(tmp_path, original):
     with pytest.raises(InputError, match='that `alexnet checkpoint export` did not write'):
         open_weights(path.with_suffix('.npz'))
     path.write_bytes(b'\x80\x02' + CALLS)
-    with pytest.raises(InputError, match=r'is a pickle that torch\.save did not write'):
+    with pytest.raises(InputError, match=r'no dictionary of bvlc_alexnet.*a Unread where an array belongs'):
         open_weights(path)
 
 
