@@ -1,11 +1,14 @@
 """The input pipeline's figures, from samples whose medians and ratios are plain by hand."""
 
+from unittest import mock
+
 import pytest
 
 from alexnet_jax.benchmark import input_figures, measure
 from alexnet_jax.benchmark.measure import Measurement, Results, Turns
 from alexnet_jax.benchmark.protocol import Setting
 from alexnet_jax.benchmark.sampling import Sample
+from alexnet_jax.errors import InputError
 
 SETTING = Setting(batch=100, width=1.0, classes=10, allocator='default', dataset='demo')
 
@@ -100,3 +103,12 @@ def test_measure_input_starts_the_processes_asked_for(monkeypatch):
     for tf, model in ((False, False), (True, True)):
         measure.measure_input(SETTING, Turns(2, 0.0), tf=tf, model=model)
     assert started == [['input'], ['input', 'tf_default', 'tf_accurate', 'one_device']]
+
+
+def test_measure_input_pipeline_refuses_raw_records(monkeypatch):
+    raw = mock.Mock(encoding='raw')
+    raw.name, raw.check_variant.return_value = 'pets_raw', raw
+    monkeypatch.setattr(input_figures, 'open_dataset', lambda name, data_dir: raw)
+    options = {'images': None, 'tf': False, 'appetite': None}
+    with pytest.raises(InputError, match='pets_raw has raw records, .*: name one of JPEG records'):
+        input_figures.measure_input_pipeline(SETTING, mock.Mock(), **options)
