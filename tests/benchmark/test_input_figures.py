@@ -110,5 +110,5 @@ def test_measure_input_pipeline_refuses_raw_records(monkeypatch):
     raw.name, raw.check_variant.return_value = 'pets_raw', raw
     monkeypatch.setattr(input_figures, 'open_dataset', lambda name, data_dir: raw)
     options = {'images': None, 'tf': False, 'appetite': None}
-    with pytest.raises(InputError, match='pets_raw has raw records, .*: name one of JPEG records'):
+    with pytest.raises(InputError, match=r'pets_raw has raw records, .*: name one of JPEG records'):
         input_figures.measure_input_pipeline(SETTING, mock.Mock(), **options)
