@@ -3,7 +3,8 @@
     python -m experiments.input_workers DATASET [DATA_DIR] [IMAGES]
 
 Speeds to uint8 batches on the host, medians of interleaved rounds; then the resident set while the project's own form
-reads IMAGES images (20,000) and moves them to the device. docs/data.md holds the result.
+reads IMAGES images (20,000) and moves them to the device. Of raw records, which nobody decodes, the project's own form
+alone. docs/data.md holds the result.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ import numpy as np  # noqa: E402
 from absl import flags  # noqa: E402
 
 from alexnet_jax.data.augment import sample_augmentation  # noqa: E402
-from alexnet_jax.data.dataset import open_dataset  # noqa: E402
+from alexnet_jax.data.dataset import DataSource, open_dataset  # noqa: E402
 from alexnet_jax.data.pipeline import HostBatch, TrainingBatches, epoch_order  # noqa: E402
 from alexnet_jax.run.batches import make_batch  # noqa: E402
 from alexnet_jax.sharding.mesh import make_mesh, place_batch  # noqa: E402
@@ -45,8 +46,9 @@ def main(dataset: str, data_dir: str = 'data', images: str = '20000') -> None:
     forms: dict[str, Callable[[], Iterator[Any]]] = {
         f'{n} threads, a batch each': lambda n=n: batches.read_from(0, threads=n) for n in (1, 2, 4)
     }
-    forms |= {f'{n} threads, a batch shared': lambda n=n: shared(batches, n) for n in (2, 4)}
-    forms |= {f'{n} processes': lambda n=n: processes(batches, n) for n in (1, 2)}
+    if isinstance(records, DataSource):
+        forms |= {f'{n} threads, a batch shared': lambda n=n: shared(batches, n) for n in (2, 4)}
+        forms |= {f'{n} processes': lambda n=n: processes(batches, n) for n in (1, 2)}
     iterators = {name: start() for name, start in forms.items()}
     seconds: dict[str, list[float]] = {name: [] for name in forms}
     for _ in range(ROUNDS):
