@@ -178,8 +178,6 @@ class RawSource:
           IndexError: there is no such record.
           InputError: the file ends within it, or the disk or the network does not give it.
         """
-        if not 0 <= index < len(self):  # also what ends a `for` loop
-            raise IndexError(f'{self._name} {self._split} has {len(self)} records, asked for {index}')
         size, side = self.record_size, len(out)
         if not 0 <= top <= size - side or not 0 <= left <= size - side:
             raise ValueError(f'records of {size}x{size} have no crop of {side} at ({top}, {left})')
@@ -201,18 +199,25 @@ class RawSource:
         """Asks the system for records that will be wanted next, all at once, and checks that their shards are whole.
 
         Raises:
-          InputError: a shard was cut since it was opened: what is mapped of it would end the process.
+          IndexError: there is no such record.
+          InputError: a shard was cut since it was opened: what is mapped of it would end the process; or is gone.
         """
         located = [self._locate(index) for index in records]
         for shard, index in {shard: index for index, (shard, _) in zip(records, located, strict=True)}.items():
-            if os.fstat(self._files[shard]).st_size < HEADER + self._counts[shard] * self._record_bytes:
+            try:
+                size = os.fstat(self._files[shard]).st_size
+            except OSError as error:  # such as NFS's "Stale file handle", where it was replaced on the server
+                raise self._error(shard, index, f'cannot be read: {error.strerror}') from error
+            if size < HEADER + self._counts[shard] * self._record_bytes:
                 raise self._error(shard, index, 'has become shorter')
         if hasattr(os, 'posix_fadvise'):
             for shard, offset in located:
                 os.posix_fadvise(self._files[shard], offset, self._record_bytes, os.POSIX_FADV_WILLNEED)
 
     def _locate(self, index: int) -> tuple[int, int]:
-        """Returns a record's shard and its first byte in it."""
+        """Returns a record's shard and its first byte in it; `IndexError` if there is no such record."""
+        if not 0 <= index < len(self):  # also what ends a `for` loop
+            raise IndexError(f'{self._name} {self._split} has {len(self)} records, asked for {index}')
         shard = bisect.bisect_right(self._starts, index) - 1
         return shard, HEADER + (index - self._starts[shard]) * self._record_bytes
 

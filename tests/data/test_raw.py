@@ -84,6 +84,8 @@ def test_raw_source_reads_by_threads_and_in_pickled_copies(shards):
 def test_raw_source_raises_index_error_beyond_the_split(shards, index):
     with pytest.raises(IndexError, match='pets train has 12 records'):
         open_source(shards).read_crop(index, np.empty((SIDE, SIDE, 3), np.uint8))
+    with pytest.raises(IndexError, match='pets train has 12 records'):
+        open_source(shards)[index]
 
 
 @pytest.mark.parametrize('place', [(5, 0), (0, 5), (-1, 0)])
@@ -151,9 +153,11 @@ def test_raw_source_names_shard_that_is_cut_while_it_is_read(shards, remote, mon
 
 def test_raw_source_names_what_the_system_says(shards, remote, monkeypatch):
     source = open_source(shards)
-    monkeypatch.setattr(os, 'preadv', lambda *_: (_ for _ in ()).throw(OSError(5, 'Input/output error')))
-    with pytest.raises(InputError, match=r'record 11: .*/2\.npy cannot be read: Input/output error; verify it'):
-        source[11]
+    for call, error in (('preadv', (5, 'Input/output error')), ('fstat', (116, 'Stale file handle'))):
+        told = pytest.raises(InputError, match=rf'record 11: .*/2\.npy cannot be read: {error[1]}; verify it')
+        with told, monkeypatch.context() as patch:
+            patch.setattr(os, call, lambda *_, error=error: (_ for _ in ()).throw(OSError(*error)))
+            source[11]
 
 
 def test_raw_source_goes_on_after_short_reads(shards, remote, monkeypatch):
