@@ -1,16 +1,21 @@
 """Keeps the records of a dataset that fits in memory, so that each is decoded once (`--config.cache=memory`)."""
 
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import psutil
 
-from alexnet_jax.data.decode import get_crop_decoder
+from alexnet_jax.data.decode import decode_indexed, get_crop_decoder
 from alexnet_jax.errors import InputError
 
-_CGROUP = pathlib.Path('/sys/fs/cgroup')  # version 2; of a container its own
+_CGROUPS, _OWN_GROUPS = pathlib.Path('/sys/fs/cgroup'), pathlib.Path('/proc/self/cgroup')
+# Of version 2 and of version 1: limit, use, and what memory.stat calls the pages of files, given up when asked.
+_GROUP_FILES = {
+    '': ('memory.max', 'memory.current', 'inactive_file'),
+    'memory': ('memory.limit_in_bytes', 'memory.usage_in_bytes', 'total_inactive_file'),
+}
 
 
 class CachedSource:
@@ -49,11 +54,11 @@ class CachedSource:
         """Fills `out`, uint8 (side, side, 3), with the part of a record that begins at (top, left).
 
         Raises:
-          InputError: the record is damaged.
+          InputError: the record is damaged; says which.
         """
         if not self._decoded[index]:
             data, self.labels[index] = self._source[index]
-            self._decode(data, self._pixels[index], record_size=self._record_size)
+            decode_indexed(self._decode, data, self._pixels[index], record=index, record_size=self._record_size)
             self._decoded[index] = True
         side = len(out)
         out[...] = self._pixels[index, top : top + side, left : left + side]
@@ -75,13 +80,30 @@ def check_memory(records: int, *, record_size: int) -> None:
 
 
 def read_free_memory() -> int:
-    """Returns how many bytes this process may still take: what the machine has free, within its container's limit."""
+    """Returns how many bytes this process may still take: what the machine has free, within its groups' limits."""
     free = psutil.virtual_memory().available
+    for folder, (limit_file, used_file, pages_key) in _iter_groups():
+        try:
+            limit, used, numbers = ((folder / name).read_text() for name in (limit_file, used_file, 'memory.stat'))
+        except OSError:  # the topmost has no limit, and a container's name outside is no folder within
+            continue
+        if limit.strip() != 'max':
+            pages = int(dict(line.split() for line in numbers.splitlines())[pages_key])
+            free = min(free, int(limit) - int(used) + pages)
+    return max(0, free)
+
+
+def _iter_groups() -> Iterator[tuple[pathlib.Path, tuple[str, str, str]]]:
+    """Iterates over the folders of this process's memory groups, a container's or a batch job's, and of those above."""
     try:
-        limit, used, numbers = ((_CGROUP / f'memory.{name}').read_text() for name in ('max', 'current', 'stat'))
-    except OSError:  # no container, or another system
-        return free
-    if limit.strip() == 'max':
-        return free
-    pages = int(dict(line.split() for line in numbers.splitlines())['inactive_file'])  # of files, given up when asked
-    return max(0, min(free, int(limit) - int(used) + pages))
+        lines = _OWN_GROUPS.read_text().splitlines()
+    except OSError:  # another system
+        return
+    for line in lines:
+        _, controllers, path = line.split(':', 2)  # of version 2 there are no controllers in it
+        if controllers in ('', 'memory'):
+            root = _CGROUPS / controllers
+            group = root / path.lstrip('/')
+            for folder in (group, *group.parents):
+                if folder.is_relative_to(root):
+                    yield folder, _GROUP_FILES[controllers]

@@ -79,6 +79,9 @@ class DataSource:
         return record['image'], label
 
 
+Source = DataSource | raw.RawSource | CachedSource  # of a split's records: encoded, or pixels
+
+
 @dataclasses.dataclass(frozen=True)
 class Dataset:
     """A prepared dataset on disk."""
@@ -140,8 +143,8 @@ class Dataset:
         check_memory(sum(map(self.examples, self.splits)), record_size=self.record_size)
         return dataclasses.replace(self, cached={})
 
-    def records(self, split: str, *, preprocessing: str | None = None) -> Any:
-        """Opens the records of `split`: a `DataSource`, of raw records a `RawSource`, in memory a `CachedSource`.
+    def records(self, split: str, *, preprocessing: str | None = None) -> Source:
+        """Opens the records of `split`.
 
         `preprocessing` None: as in training. `InputError` where they are no such, or a raw shard is damaged.
         """
@@ -195,7 +198,9 @@ def open_dataset(name: str, *, data_dir: str | os.PathLike[str]) -> Dataset:
     """
     check_utf8(data_dir, option='--data_dir')
     root = pathlib.Path(data_dir)
-    prepare = f'alexnet prepare --dataset={name} --data_dir={shlex.quote(str(root))}'
+    origin = name.removesuffix('_raw')  # which `alexnet prepare --from` gives a name
+    made = f'--dataset={name}' if origin == name else f'--from={origin} --encoding=raw'
+    prepare = f'alexnet prepare {made} --data_dir={shlex.quote(str(root))}'
     try:
         exists = bool(name) and (root / name).is_dir()
     except OSError as error:  # too long a name, a folder that may not be entered

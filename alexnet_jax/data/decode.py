@@ -28,6 +28,15 @@ def get_crop_decoder(source: Any) -> CropDecoder:
     return functools.partial(decode_photo_crop, preprocessing=source.preprocessing)
 
 
+def decode_indexed(decode_crop: CropDecoder, data: bytes, out: np.ndarray, *, record: int, **place: int) -> None:
+    """Decodes by `decode_crop` at `place`; the `InputError` for what cannot be decoded names the index `record`."""
+    try:
+        decode_crop(data, out, **place)
+    except (ValueError, OSError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(f'record {record} is no image that can be decoded: {reason}') from error
+
+
 def decode_record_crop(data: bytes, out: np.ndarray, *, top: int = 0, left: int = 0, record_size: int = RECORD) -> None:
     """Decodes a crop of a prepared record, a JPEG of `record_size` x `record_size`; `InputError` if it is none.
 

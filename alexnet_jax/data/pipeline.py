@@ -15,15 +15,13 @@ import numpy as np
 
 from alexnet_jax.data.augment import CROP, count_offsets, sample_augmentations
 from alexnet_jax.data.cache import CachedSource
-from alexnet_jax.data.dataset import DataSource
-from alexnet_jax.data.decode import CropDecoder, decode_record_crop, get_crop_decoder
+from alexnet_jax.data.dataset import Source
+from alexnet_jax.data.decode import CropDecoder, decode_indexed, decode_record_crop, get_crop_decoder
 from alexnet_jax.data.raw import RawSource
 from alexnet_jax.data.statistics import RECORD
-from alexnet_jax.errors import InputError
 
 READ_AHEAD = 4  # batches in flight: at 128 images 77 MB
 THREADS = 2  # decoding releases the GIL; two threads already outrun this network on any CPU that they share with it
-Source = DataSource | RawSource | CachedSource  # of a split's records: encoded, or pixels
 
 
 def read_whole_image(source: Source, index: int, *, record_size: int) -> np.ndarray:
@@ -184,11 +182,7 @@ def _read_crops(
     # others' code and data, which costs 20 us an image on one thread, 70 on two.
     encoded = [source[record] for record in records]
     for (record, image, (top, left)), (data, _) in zip(crops, encoded, strict=True):
-        try:
-            decode_crop(data, image, top=top, left=left, record_size=record_size)
-        except (ValueError, OSError) as error:
-            reason = str(error).splitlines()[0]
-            raise InputError(f'record {record} is no image that can be decoded: {reason}') from error
+        decode_indexed(decode_crop, data, image, record=record, top=top, left=left, record_size=record_size)
     return np.array([label for _, label in encoded], np.int32)
 
 

@@ -7,6 +7,7 @@ batch were asked for before; on a network's, where a mapping may end the process
 """
 
 import bisect
+import errno
 import io
 import itertools
 import mmap
@@ -178,8 +179,6 @@ class RawSource:
           IndexError: there is no such record.
           InputError: the file ends within it, or the disk or the network does not give it.
         """
-        if not 0 <= index < len(self):  # also what ends a `for` loop
-            raise IndexError(f'{self._name} {self._split} has {len(self)} records, asked for {index}')
         size, side = self.record_size, len(out)
         if not 0 <= top <= size - side or not 0 <= left <= size - side:
             raise ValueError(f'records of {size}x{size} have no crop of {side} at ({top}, {left})')
@@ -201,25 +200,35 @@ class RawSource:
         """Asks the system for records that will be wanted next, all at once, and checks that their shards are whole.
 
         Raises:
-          InputError: a shard was cut since it was opened: what is mapped of it would end the process.
+          IndexError: there is no such record.
+          InputError: a shard was cut since it was opened: what is mapped of it would end the process; or is gone.
         """
         located = [self._locate(index) for index in records]
         for shard, index in {shard: index for index, (shard, _) in zip(records, located, strict=True)}.items():
-            if os.fstat(self._files[shard]).st_size < HEADER + self._counts[shard] * self._record_bytes:
+            try:
+                size = os.fstat(self._files[shard]).st_size
+            except OSError as error:  # such as NFS's "Stale file handle", where it was replaced on the server
+                raise self._error(shard, index, f'cannot be read: {error.strerror}') from error
+            if size < HEADER + self._counts[shard] * self._record_bytes:
                 raise self._error(shard, index, 'has become shorter')
         if hasattr(os, 'posix_fadvise'):
             for shard, offset in located:
                 os.posix_fadvise(self._files[shard], offset, self._record_bytes, os.POSIX_FADV_WILLNEED)
 
     def _locate(self, index: int) -> tuple[int, int]:
-        """Returns a record's shard and its first byte in it."""
+        """Returns a record's shard and its first byte in it; `IndexError` if there is no such record."""
+        if not 0 <= index < len(self):  # also what ends a `for` loop
+            raise IndexError(f'{self._name} {self._split} has {len(self)} records, asked for {index}')
         shard = bisect.bisect_right(self._starts, index) - 1
         return shard, HEADER + (index - self._starts[shard]) * self._record_bytes
 
     def _map(self, shard: int) -> np.ndarray:
         """Maps a shard's pixels, uint8 (n, side, side, 3)."""
-        mapped = mmap.mmap(self._files[shard], 0, prot=mmap.PROT_READ)
         side = self.record_size
+        try:
+            mapped = mmap.mmap(self._files[shard], 0, prot=mmap.PROT_READ)
+        except OSError as error:
+            raise self._refuse(self._paths[shard], 'mapped', error) from error
         return np.frombuffer(mapped, np.uint8, offset=HEADER).reshape(-1, side, side, 3)
 
     def _read(self, shard: int, out: np.ndarray, offset: int, *, index: int) -> None:
@@ -243,12 +252,12 @@ class RawSource:
         try:
             file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         except OSError as error:
-            raise InputError(f'{path} cannot be opened: {error.strerror}; {self._remedy}') from error
+            raise self._refuse(path, 'opened', error) from error
         try:
             size, found = os.fstat(file).st_size, os.pread(file, len(header), 0)
         except OSError as error:
             os.close(file)
-            raise InputError(f'{path} cannot be read: {error.strerror}; {self._remedy}') from error
+            raise self._refuse(path, 'read', error) from error
         wanted = len(header) + count * self._record_bytes
         if size != wanted or found != header:
             os.close(file)
@@ -257,6 +266,12 @@ class RawSource:
                 f'{path} {what}: {count:,} records of {self.record_size}x{self.record_size}; {self._remedy}'
             )
         return file
+
+    def _refuse(self, path: pathlib.Path, done: str, error: OSError) -> InputError:
+        """Makes the error of a shard that cannot be so `done`, for which it need not be to blame."""
+        few = error.errno in (errno.EMFILE, errno.ENFILE)
+        remedy = 'allow more open files: ulimit -n 4096' if few else self._remedy
+        return InputError(f'{path} cannot be {done}: {error.strerror}; {remedy}')
 
 
 def _reopen(name: str, split: str, args: dict[str, Any]) -> RawSource:

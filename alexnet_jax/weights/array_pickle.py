@@ -12,6 +12,7 @@ import numpy as np
 from alexnet_jax.weights.torch_pickle import RefusedError, Unpickler, Unread, unpickle
 
 _MODULES = ('numpy', 'numpy.core.multiarray', 'numpy._core.multiarray')  # the second is NumPy 1's
+_NUMERIC = ('numpy.core.numeric', 'numpy._core.numeric')
 _DTYPES = ('f2', 'f4', 'f8')
 MAX_DEPTH = 8  # of dictionaries and lists in one another
 MAX_ARRAYS = 10_000
@@ -62,6 +63,17 @@ class _Dtype:
         self.name = name if name == 'O8' else f'<{name}'
 
 
+def _make_array(*arguments: Any) -> _Array:
+    """Makes an array as protocol 5 has it: `_frombuffer` of numpy/_core/numeric.py, which may transpose."""
+    match arguments:
+        case bytes() as content, _Dtype(name=name), tuple(shape), 'C' | 'F' | 'K' as order, *axes if name != 'O8':
+            flat, array = np.frombuffer(content, name), _Array()
+            kept = flat.reshape(shape, order='F' if order == 'F' else 'C')
+            array.content = kept.transpose(axes[0]) if order == 'K' else kept
+            return array
+    raise RefusedError('its pickle makes an array in a way that NumPy does not')
+
+
 def _encode(text: Any, *_: Any) -> bytes:
     """Turns a text to the bytes that it stands for: Python 3's way, and in part Python 2's, to pickle them."""
     if type(text) is not str:
@@ -73,7 +85,7 @@ class _ArrayUnpickler(Unpickler):
     """Carries out what NumPy writes of an array: `array_reduce` of numpy/_core/src/multiarray/methods.c."""
 
     def find_class(self, module: str, name: str) -> Any:
-        """Looks nothing up: the four names of such a pickle are understood, and others stand for themselves."""
+        """Looks nothing up: the five names of such a pickle are understood, and others stand for themselves."""
         known: dict[str, Callable[..., Any] | Unread] = {
             '_reconstruct': lambda *_: _Array(),
             'dtype': _Dtype,
@@ -81,6 +93,8 @@ class _ArrayUnpickler(Unpickler):
         }
         if (module, name) == ('_codecs', 'encode'):
             return _encode
+        if name == '_frombuffer' and module in _NUMERIC:
+            return _make_array
         return known[name] if module in _MODULES and name in known else Unread(f'{module}.{name}'[:60])
 
     def build(self, target: Any, state: Any) -> None:

@@ -105,8 +105,10 @@ class _Reader:
             return name, self._matrices(data, place, count, depth)
         if form == _STRUCT:
             fields, place = self._fields(data, place)
+            if count > MAX_VALUES:  # also of no fields, which take no place in the file
+                raise MalformedError(f'a struct of {count:,}')
             values = iter(self._matrices(data, place, count * len(fields), depth))
-            structs = [dict(zip(fields, row, strict=True)) for row in zip(*[values] * len(fields), strict=True)]
+            structs = [{field: next(values) for field in fields} for _ in range(count)]
             return name, structs[0] if count == 1 else structs
         if form != _CHAR and form not in _NUMBERS:
             return name, None
@@ -126,8 +128,8 @@ class _Reader:
         _, lengths, place = self._element(data, place)
         _, names, place = self._element(data, place)
         length = self._numbers(lengths, 'i4')[0] if len(lengths) == 4 else 0
-        if length < 1 or not names or len(names) % length:
-            raise MalformedError('a struct without fields')
+        if length < 1 or len(names) % length:
+            raise MalformedError('a struct whose fields have no names')
         texts = (bytes(names[start : start + length]) for start in range(0, len(names), length))
         return [text.split(b'\0')[0].decode('latin1') for text in texts], place
 

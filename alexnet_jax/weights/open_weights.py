@@ -30,7 +30,7 @@ def open_weights(path: pathlib.Path | str, *, variant: str | None = None, mean: 
     Args:
       path: a .safetensors or .onnx file of this project, or the .npz of `checkpoint export`, which say all of
         themselves; torchvision's alexnet as .safetensors, .pth or ONNX; Caffe's bvlc_alexnet or CaffeNet as
-        .caffemodel, ONNX, MatConvNet's .mat or the .npy of caffe-tensorflow.
+        .caffemodel, ONNX, MatConvNet's .mat or the .npy of caffe-tensorflow; an AlexNet of Keras as .keras or .h5.
       variant: which network it is, where a foreign file does not say; a key of model.zoo.VARIANTS.
       mean: what a foreign file's network subtracts, where that is not its family's usual colour: 'R,G,B' of 0..255, or
         Caffe's .binaryproto.

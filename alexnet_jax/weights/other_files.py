@@ -3,9 +3,10 @@
 import pathlib
 
 KNOWN = (
-    "safetensors, ONNX, .caffemodel, MatConvNet's .mat, state dicts as .pth and the .npz of `alexnet checkpoint "
-    'export` are read'
+    "safetensors, ONNX, .caffemodel, MatConvNet's .mat, bvlc_alexnet.npy, Keras's .keras and .h5, state dicts as .pth "
+    'and the .npz of `alexnet checkpoint export` are read'
 )
+_FILES = ('.safetensors', '.pth', '.pt', '.onnx', '.caffemodel', '.mat', '.npy', '.npz', '.keras', '.h5')
 _AS_TORCHVISION = (
     "give its arrays torchvision's names and axes (features.0.weight, (out, in, height, width), ...) and write them "
     'with safetensors.numpy.save_file(arrays, FILE)'
@@ -20,6 +21,8 @@ _STARTS = (
         "write it again in MATLAB: net = load('FILE.mat'); save('FILE-v7.mat', '-struct', 'net', '-v7')",
     ),
     (0, b'MATLAB 5.0 MAT-file', 'the beginning of a MATLAB file', 'copy it again'),
+    (0, b'(dp', 'a pickle of protocol 0', 'write it again with pickle.dump(value, file, protocol=2)'),
+    (0, b'}q\x00', 'a pickle of protocol 1', 'write it again with pickle.dump(value, file, protocol=2)'),
     (4, b'TFL3', 'a TensorFlow Lite model', 'give the weights that it was made of'),
     (0, b'GGUF', 'a GGUF file, of language models', 'give a file of an AlexNet'),
     (0, b'\x1f\x8b', 'compressed (gzip)', _UNPACK),
@@ -83,7 +86,7 @@ def describe_folder(path: pathlib.Path) -> str:
     names = {child.name for child in path.iterdir()}
     if 'saved_model.pb' in names:
         return f'is a TensorFlow SavedModel, which is not read: load it with TensorFlow, {_AS_TORCHVISION}'
-    files = sorted(name for name in names if name.endswith(('.safetensors', '.pth', '.pt', '.onnx', '.caffemodel')))
+    files = sorted(name for name in names if name.endswith(_FILES))
     if '.metadata' in names and any(name.endswith('.distcp') for name in names):
         return (
             'is a checkpoint of torch.distributed.checkpoint: write one file of it, torch.distributed.checkpoint.'

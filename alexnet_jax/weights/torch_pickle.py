@@ -125,6 +125,7 @@ class Unpickler(pickle._Unpickler):
 
     stack: list[Any]
     pop_mark: Callable[[], list[Any]]
+    read: Callable[[int], bytes]
 
     def __init__(self, program: io.BytesIO) -> None:
         super().__init__(program, encoding='latin1')  # of the texts that Python 2 wrote
@@ -199,6 +200,10 @@ class Unpickler(pickle._Unpickler):
         self.pop_mark()
         self.stack.append(Unread('builtins.frozenset'))
 
+    def load_bytearray8(self) -> None:
+        """Reads bytes, as many as there are: the standard library takes the memory that nine bytes ask for."""
+        self.stack.append(self.read(int.from_bytes(self.read(8), 'little')))
+
     def _extend(self, values: list[Any]) -> None:
         target = self._expect(list | Unread, self.stack[-1])
         if type(target) is list:
@@ -224,7 +229,7 @@ class Unpickler(pickle._Unpickler):
         | {ord(pickle.SETITEM): load_setitem, ord(pickle.SETITEMS): load_setitems, ord(pickle.BUILD): load_build}
         | {ord(pickle.NEWOBJ): load_newobj, ord(pickle.NEWOBJ_EX): load_newobj_ex}
         | {ord(pickle.EMPTY_SET): load_empty_set, ord(pickle.ADDITEMS): load_additems}
-        | {ord(pickle.FROZENSET): load_frozenset}
+        | {ord(pickle.FROZENSET): load_frozenset, ord(pickle.BYTEARRAY8): load_bytearray8}
     )
 
 

@@ -58,6 +58,15 @@ def test_cached_source_is_the_same_by_any_number_of_threads_and_pickled(tiny):
             np.testing.assert_array_equal(batch.labels, expected.labels)
 
 
+def test_cached_source_names_the_record_that_is_no_jpeg(tiny):
+    records = [tiny.records('train')[0], (b'\xff\xd8no JPEG', 1)]
+    source = CachedSource(Counting(records), record_size=256)
+    assert source[0][1] == records[0][1]
+    for _ in range(2):  # and the next time too
+        with pytest.raises(InputError, match='record 1 is no image that can be decoded: a record is not a readable'):
+            source[1]
+
+
 def test_dataset_keep_in_memory_shares_what_is_decoded(tiny):
     kept = tiny.keep_in_memory()
     records = kept.records('validation')
@@ -69,15 +78,38 @@ def test_dataset_keep_in_memory_shares_what_is_decoded(tiny):
         np.testing.assert_array_equal(a.labels, b.labels)
 
 
+@pytest.mark.parametrize(
+    ('folder', 'own'),
+    [
+        ('', '0::/\n'),  # version 2: a container
+        ('', '0::/../../docker/1f\n'),  # one that sees its name outside
+        ('job/step', '0::/job/step/task\n'),  # a batch job, whose limit is above this process's group
+        ('memory/job', '9:name=systemd:/\n4:memory:/job\n3:cpuset:/else\n0::/\n'),  # version 1
+    ],
+)
+def test_read_free_memory_keeps_to_the_group_s_limit(monkeypatch, tmp_path, folder, own):
+    monkeypatch.setattr(psutil, 'virtual_memory', lambda: types.SimpleNamespace(available=20_000_000_000))
+    monkeypatch.setattr(cache, '_OWN_GROUPS', tmp_path / 'own')
+    monkeypatch.setattr(cache, '_CGROUPS', tmp_path)
+    (tmp_path / 'own').write_text(own)
+    limit_file, used_file, prefix = ('memory.max', 'memory.current', '')
+    if 'memory:' in own:
+        limit_file, used_file, prefix = ('memory.limit_in_bytes', 'memory.usage_in_bytes', 'total_')
+    group = tmp_path / folder
+    group.mkdir(parents=True, exist_ok=True)
+    (group / 'memory.stat').write_text(f'anon 2000000000\n{prefix}inactive_file 500000000\nactive_file 7\n')
+    (group / used_file).write_text('5000000000\n')
+    none = 'max' if limit_file == 'memory.max' else '9223372036854771712'
+    for limit, free in ((none, 20_000_000_000), ('6000000000', 1_500_000_000), ('40000000000', 20_000_000_000)):
+        (group / limit_file).write_text(f'{limit}\n')
+        assert read_free_memory() == free
+
+
 def test_check_memory_refuses_with_the_numbers(monkeypatch, tmp_path):
     monkeypatch.setattr(psutil, 'virtual_memory', lambda: types.SimpleNamespace(available=20_000_000_000))
-    monkeypatch.setattr(cache, '_CGROUP', tmp_path)
-    assert read_free_memory() == 20_000_000_000  # no container
-    (tmp_path / 'memory.stat').write_text('anon 2000000000\ninactive_file 500000000\nactive_file 7\n')
-    for limit, free in (('max', 20_000_000_000), ('6000000000', 1_500_000_000), ('40000000000', 20_000_000_000)):
-        (tmp_path / 'memory.max').write_text(f'{limit}\n')
-        (tmp_path / 'memory.current').write_text('5000000000\n')
-        assert read_free_memory() == free
+    monkeypatch.setattr(cache, '_OWN_GROUPS', tmp_path / 'own')
+    monkeypatch.setattr(cache, '_CGROUPS', tmp_path)
+    assert read_free_memory() == 20_000_000_000  # another system
     check_memory(100_000, record_size=256)
     with pytest.raises(InputError) as refused:
         check_memory(1_331_167, record_size=256)  # ImageNet, training and validation

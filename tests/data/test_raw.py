@@ -1,7 +1,9 @@
 """Raw records against arrays that `numpy.save` wrote, read by index, by threads, and out of damaged files."""
 
 import concurrent.futures
+import errno
 import io
+import mmap
 import os
 import pathlib
 import pickle
@@ -84,6 +86,8 @@ def test_raw_source_reads_by_threads_and_in_pickled_copies(shards):
 def test_raw_source_raises_index_error_beyond_the_split(shards, index):
     with pytest.raises(IndexError, match='pets train has 12 records'):
         open_source(shards).read_crop(index, np.empty((SIDE, SIDE, 3), np.uint8))
+    with pytest.raises(IndexError, match='pets train has 12 records'):
+        open_source(shards)[index]
 
 
 @pytest.mark.parametrize('place', [(5, 0), (0, 5), (-1, 0)])
@@ -121,6 +125,21 @@ def test_raw_source_refuses_damaged_shard_at_opening(shards, damage, message):
     assert psutil.Process().num_fds() == before
 
 
+@pytest.mark.parametrize(('module', 'call', 'done'), [(os, 'open', 'opened'), (mmap, 'mmap', 'mapped')])
+def test_raw_source_does_not_blame_shard_for_the_limit_of_open_files(shards, monkeypatch, module, call, done):
+    def fail(*_, **__):
+        raise OSError(errno.EMFILE, 'Too many open files')
+
+    before = psutil.Process().num_fds()
+    monkeypatch.setattr(raw, 'is_local', lambda path: True)
+    told = pytest.raises(InputError, match=rf'/0\.npy cannot be {done}: Too many open files; .*ulimit -n 4096$')
+    with told, monkeypatch.context() as patch:
+        patch.setattr(module, call, fail)
+        open_source(shards)
+    del told  # whose traceback holds the source
+    assert psutil.Process().num_fds() == before
+
+
 def test_raw_source_names_shard_that_was_cut_before_it_is_mapped(shards):
     source = open_source(shards)
     cut(shards[1][0])
@@ -151,9 +170,11 @@ def test_raw_source_names_shard_that_is_cut_while_it_is_read(shards, remote, mon
 
 def test_raw_source_names_what_the_system_says(shards, remote, monkeypatch):
     source = open_source(shards)
-    monkeypatch.setattr(os, 'preadv', lambda *_: (_ for _ in ()).throw(OSError(5, 'Input/output error')))
-    with pytest.raises(InputError, match=r'record 11: .*/2\.npy cannot be read: Input/output error; verify it'):
-        source[11]
+    for call, error in (('preadv', (5, 'Input/output error')), ('fstat', (116, 'Stale file handle'))):
+        told = pytest.raises(InputError, match=rf'record 11: .*/2\.npy cannot be read: {error[1]}; verify it')
+        with told, monkeypatch.context() as patch:
+            patch.setattr(os, call, lambda *_, error=error: (_ for _ in ()).throw(OSError(*error)))
+            source[11]
 
 
 def test_raw_source_goes_on_after_short_reads(shards, remote, monkeypatch):

@@ -17,6 +17,7 @@ TREE = {
             'bias': np.asfortranarray(RANDOM.normal(size=(4, 5))),
         }
     },
+    'turned': RANDOM.normal(size=(2, 3, 4)).transpose(2, 0, 1),
     'half': np.arange(6, dtype='f2').reshape(2, 3)[:, 1:],
 }
 
@@ -26,11 +27,11 @@ class Hostile:
         return os.mkdir, ('ran',)
 
 
-@pytest.mark.parametrize('protocol', [3, 4])
+@pytest.mark.parametrize('protocol', [3, 4, 5])
 def test_unpickle_arrays_gives_what_was_pickled(protocol):
     found = unpickle_arrays(pickle.dumps(TREE, protocol))
     expected = {'net/conv/kernel': TREE['net']['conv']['kernel'], 'net/conv/bias': TREE['net']['conv']['bias']}
-    expected['half'] = TREE['half']
+    expected |= {name: TREE[name] for name in ('turned', 'half')}
     assert found.keys() == expected.keys()
     for name, array in expected.items():
         assert found[name].dtype == array.dtype
@@ -62,6 +63,9 @@ def test_unpickle_arrays_refuses_what_is_cut_short_or_holds_itself():
     for end in (1, len(content) // 2, len(content) - 1):
         with pytest.raises(RefusedError, match='damaged'):
             unpickle_arrays(content[:end])
+    for length in (9, 2**40, 2**63):  # of bytes that are not there, whose memory is not taken
+        with pytest.raises(RefusedError):
+            unpickle_arrays(b'\x80\x05\x96' + length.to_bytes(8, 'little') + b'abc.')
     circle = {}
     circle['a'] = circle
     with pytest.raises(RefusedError, match='more than 8 deep'):

@@ -54,6 +54,7 @@ WRITERS = {
     'numpy.save': lambda path, value: np.save(path.open('wb'), value),
     'numpy.save of Python 2': lambda path, value: save_npy(path, np.array(value), pickle_python2),
     'pickle.dump': lambda path, value: path.write_bytes(pickle.dumps(value, 4)),
+    'pickle.dump, protocol 5': lambda path, value: path.write_bytes(pickle.dumps(value, 5)),
     'pickle.dump, protocol 2': lambda path, value: path.write_bytes(pickle.dumps(value, 2)),
     'pickle.dump of Python 2': lambda path, value: path.write_bytes(pickle_python2(value)),
 }

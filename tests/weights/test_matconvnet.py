@@ -135,6 +135,7 @@ VALUES = {
     'text': 'grüße',
     'cell': matlab_cell([np.arange(3, dtype='i8')[None], 'x', matlab_cell(['deep'])]),
     'one': {'field': 'x', 'a_longer_field': np.float32([[1.5]])},
+    'none': {},  # which MATLAB's struct() is
     'many': np.array([[('x', 1.0), ('y', 2.0)]], [('s', object), ('n', object)]),
     'sparse': scipy.sparse.csc_matrix(np.eye(3)),
 }
@@ -149,6 +150,7 @@ def test_read_mat_reads_what_scipy_writes(tmp_path, compressed):
     assert found['text'] == 'grüße' and found['sparse'] is None
     assert (found['cell'][0].tolist(), found['cell'][1:]) == ([[0, 1, 2]], ['x', ['deep']])
     assert (found['one']['field'], found['one']['a_longer_field'].tolist()) == ('x', [[1.5]])
+    assert found['none'] == {}
     assert [(x['s'], x['n'].item()) for x in found['many']] == [('x', 1), ('y', 2)]
 
 
@@ -160,6 +162,10 @@ def test_read_mat_refuses_what_is_deep_large_or_cut(tmp_path):
         scipy.io.savemat(tmp_path / 'w', values, do_compression=True)
         with pytest.raises(MalformedError, match=says):
             read_mat(memoryview((tmp_path / 'w').read_bytes()))
+    scipy.io.savemat(tmp_path / 'w', {'none': {}})
+    content = (tmp_path / 'w').read_bytes()
+    with pytest.raises(MalformedError, match='a struct of 1,099,511,627,776'):  # (2**20, 2**20), without a field
+        read_mat(memoryview(content.replace(bytes([1, 0, 0, 0] * 2), bytes([0, 0, 16, 0] * 2), 1)))
     scipy.io.savemat(tmp_path / 'w', VALUES)
     content = (tmp_path / 'w').read_bytes()
     with pytest.raises(MalformedError, match='cut short'):

@@ -3,6 +3,7 @@
 import importlib.util
 import io
 import pathlib
+import pickle
 import tarfile
 import zipfile
 
@@ -41,6 +42,8 @@ def make_npy():
         ('w.npy', make_npy(), r'no dictionary of bvlc_alexnet.*it is one array.*safetensors\.numpy\.save_file'),
         ('w.mat', b'MATLAB 5.0 MAT-file, Platform: GLNXA64', 'is the beginning of a MATLAB file.*copy it again'),
         ('w.mat', b'MATLAB 7.3 MAT-file, Platform: GLNXA64'.ljust(512) + b'\x89HDF\r\n\x1a\n', r'7\.3.*save\(.*-v7'),
+        ('w.pkl', pickle.dumps({'conv1': [1.0]}, 0), r'a pickle of protocol 0.*protocol=2'),
+        ('w.pkl', pickle.dumps({'conv1': [1.0]}, 1), r'a pickle of protocol 1.*protocol=2'),
         ('w.tflite', b'\x1c\0\0\0TFL3' + b'\0' * 99, 'is a TensorFlow Lite model'),
         ('w.pth.gz', b'\x1f\x8b\x08' + b'\0' * 99, r'is compressed \(gzip\).*unpack it'),
         ('w.tar', make_tar(), 'is a tar archive.*unpack it'),

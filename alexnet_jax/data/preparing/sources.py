@@ -47,6 +47,9 @@ class SourceArgs:
             raise InputError('--keep_originals writes no records: leave it or --encoding=raw out')
         if self.from_dataset is not None and self.encoding != RAW:
             raise InputError(f'--from={self.from_dataset} rewrites JPEG records as raw ones: add --encoding=raw')
+        of_images = [key for key in ('manual_dir', 'validation_share', 'validation_only') if getattr(self, key)]
+        if self.from_dataset is not None and of_images:
+            raise InputError(f'--from={self.from_dataset} keeps splits and records: leave --{of_images[0]} out')
 
 
 def get_dataset_name(args: SourceArgs) -> str:

@@ -307,6 +307,9 @@ def test_rewriting_refuses_damaged_source(data_dir, tmp_path):
         ),
         ({'from_dataset': 'pets', 'encoding': 'raw', 'name': 'pets'}, '--name=pets is the dataset that is read'),
         ({'from_dataset': 'pets', 'encoding': 'raw', 'quality': 90}, '--quality is of JPEG records'),
+        ({'from_dataset': 'pets', 'encoding': 'raw', 'validation_share': 0.1}, 'leave --validation_share out'),
+        ({'from_dataset': 'pets', 'encoding': 'raw', 'validation_only': True}, 'leave --validation_only out'),
+        ({'from_dataset': 'pets', 'encoding': 'raw', 'manual_dir': 'DIR'}, 'leave --manual_dir out'),
         ({'from_dataset': 'pets_raw', 'encoding': 'raw'}, 'pets_raw has raw records already'),
         ({'from_dataset': 'birds', 'encoding': 'raw'}, "no dataset 'birds'"),
         ({'dataset': 'demo', 'encoding': 'raw'}, '--from=demo --encoding=raw'),
@@ -316,6 +319,12 @@ def test_rewriting_refuses_damaged_source(data_dir, tmp_path):
 def test_make_spec_refuses_what_raw_records_cannot_be(data_dir, options, message):
     with pytest.raises(InputError, match=message):
         sources.make_spec(SourceArgs(**options), data_dir=data_dir)
+
+
+def test_open_dataset_says_how_raw_records_are_made(data_dir):
+    command = f'`alexnet prepare --from=birds --encoding=raw --data_dir={data_dir}`'
+    with pytest.raises(InputError, match=f"no dataset 'birds_raw' in .*; make it with {re.escape(command)}, or"):
+        open_dataset('birds_raw', data_dir=data_dir)
 
 
 def test_make_spec_takes_size_that_the_rewritten_records_have(data_dir):
