@@ -70,7 +70,7 @@ def test_make_batches_lights_and_cuts_as_the_variant_says(tiny):
     assert make_config(None, mesh=(1, 2)).images_per_crop == 1  # its steps of 32 would show one window each
 
 
-def test_iter_batches_sends_150544_bytes_an_image_to_the_device(tiny):
+def test_iter_batches_sends_150556_bytes_an_image_to_the_device(tiny):
     """224 * 224 * 3 of pixels, 4 of label, 12 of lighting."""
     batches = make_batches(run_with(variant='released', steps=3), tiny)
     batch = next(iter_batches(run_with(mesh=(1, 1), variant='released', steps=3), tiny, start=0))
