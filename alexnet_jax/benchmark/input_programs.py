@@ -14,7 +14,7 @@ import simplejpeg
 
 from alexnet_jax.benchmark.photos import PhotoFolder
 from alexnet_jax.benchmark.protocol import Setting
-from alexnet_jax.benchmark.raw_records import write_raw_shard
+from alexnet_jax.benchmark.raw_records import FirstRecords, write_raw_shard
 from alexnet_jax.benchmark.sampling import Program, make_iterator_program
 from alexnet_jax.data.augment import CROP, OFFSET_COUNT, lighting_basis, sample_augmentations
 from alexnet_jax.data.cache import CachedSource
@@ -38,7 +38,7 @@ def make_input_programs(setting: Setting) -> dict[str, Program]:
     mesh, epochs, shard = make_mesh(1, 1), itertools.count(1), pathlib.Path(setting.scratch) / 'raw.npy'
     labels = write_raw_shard(records, shard)
     raw = RawSource(setting.dataset, 'train', shards=[(shard, len(labels))], labels=labels, record_size=RECORD)
-    cached = CachedSource(records, record_size=RECORD)
+    cached = CachedSource(FirstRecords(records), record_size=RECORD)
     for index in range(len(cached)):  # which training does in its first epoch
         read_whole_image(cached, index, record_size=RECORD)
 
