@@ -32,6 +32,7 @@ def make_input_programs(setting: Setting) -> dict[str, Program]:
     """Makes programs that handle `setting.batch` images a call, named as in `input_figures.STAGES`."""
     dataset, size = open_dataset(setting.dataset, data_dir=setting.data_dir), setting.batch
     records, photos = dataset.records('train'), PhotoFolder(setting.photos)
+    assert isinstance(records, DataSource)  # encoded, as `measure_input_pipeline` has looked
     basis = lighting_basis(dataset.rgb_covariance, scale='standard_deviation', strength=0.1)
     images = np.random.default_rng(0).integers(256, size=(size, CROP, CROP, 3), dtype=np.uint8)
     arrays: Any = images, np.zeros(size, np.int32), np.zeros((size, 3), np.float32), np.zeros((size, 3), np.int32)

@@ -79,6 +79,9 @@ class DataSource:
         return record['image'], label
 
 
+Source = DataSource | raw.RawSource | CachedSource  # of a split's records: encoded, or pixels
+
+
 @dataclasses.dataclass(frozen=True)
 class Dataset:
     """A prepared dataset on disk."""
@@ -140,8 +143,8 @@ class Dataset:
         check_memory(sum(map(self.examples, self.splits)), record_size=self.record_size)
         return dataclasses.replace(self, cached={})
 
-    def records(self, split: str, *, preprocessing: str | None = None) -> Any:
-        """Opens the records of `split`: a `DataSource`, of raw records a `RawSource`, in memory a `CachedSource`.
+    def records(self, split: str, *, preprocessing: str | None = None) -> Source:
+        """Opens the records of `split`.
 
         `preprocessing` None: as in training. `InputError` where they are no such, or a raw shard is damaged.
         """

@@ -15,14 +15,13 @@ import numpy as np
 
 from alexnet_jax.data.augment import CROP, count_offsets, sample_augmentations
 from alexnet_jax.data.cache import CachedSource
-from alexnet_jax.data.dataset import DataSource
+from alexnet_jax.data.dataset import Source
 from alexnet_jax.data.decode import CropDecoder, decode_indexed, decode_record_crop, get_crop_decoder
 from alexnet_jax.data.raw import RawSource
 from alexnet_jax.data.statistics import RECORD
 
 READ_AHEAD = 4  # batches in flight: at 128 images 77 MB
 THREADS = 2  # decoding releases the GIL; two threads already outrun this network on any CPU that they share with it
-Source = DataSource | RawSource | CachedSource  # of a split's records: encoded, or pixels
 
 
 def read_whole_image(source: Source, index: int, *, record_size: int) -> np.ndarray:

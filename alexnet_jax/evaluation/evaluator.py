@@ -16,7 +16,7 @@ from jax.sharding import Mesh, NamedSharding
 from jax.typing import DTypeLike
 
 from alexnet_jax.data.augment import cut_mean, normalise
-from alexnet_jax.data.dataset import DataSource
+from alexnet_jax.data.dataset import Source
 from alexnet_jax.data.decode import get_crop_decoder
 from alexnet_jax.data.pipeline import EvaluationBatches
 from alexnet_jax.distributed.hosts import fetch, sync_hosts
@@ -70,7 +70,7 @@ class Evaluator:
         self,
         variant: Variant,
         mesh: Mesh,
-        records: DataSource,
+        records: Source,
         *,
         num_classes: int,
         batch_size: int,

@@ -16,7 +16,7 @@ from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
 from alexnet_jax.data.augment import centre_crop, normalise
-from alexnet_jax.data.dataset import DataSource
+from alexnet_jax.data.dataset import Source
 from alexnet_jax.data.decode import get_crop_decoder
 from alexnet_jax.data.pipeline import EvaluationBatches
 from alexnet_jax.errors import InputError
@@ -67,7 +67,7 @@ def compute_stages(
 def iter_features(
     network: Network,
     mesh: Mesh,
-    records: DataSource,
+    records: Source,
     *,
     stage: str,
     batch_size: int,
@@ -86,7 +86,7 @@ def iter_features(
 def iter_stages(
     network: Network,
     mesh: Mesh,
-    records: DataSource,
+    records: Source,
     *,
     stages: Sequence[str],
     batch_size: int,

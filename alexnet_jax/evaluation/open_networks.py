@@ -11,7 +11,7 @@ from jax import Array
 from jax.sharding import Mesh
 from jax.typing import DTypeLike
 
-from alexnet_jax.data.dataset import Dataset, DataSource, open_dataset
+from alexnet_jax.data.dataset import Dataset, Source, open_dataset
 from alexnet_jax.errors import InputError
 from alexnet_jax.evaluation.evaluator import Evaluator, Predictions
 from alexnet_jax.model.network import Network
@@ -86,7 +86,7 @@ def place_network(network: Network, mesh: Mesh, *, batch_size: int) -> tuple[Any
     return params, replicate(mesh, network.mean_image)
 
 
-def make_predictor(network: Network, mesh: Mesh, records: DataSource, *, batch_size: int) -> Callable[..., Predictions]:
+def make_predictor(network: Network, mesh: Mesh, records: Source, *, batch_size: int) -> Callable[..., Predictions]:
     """Makes predict(protocol=..., progress=None), which is `Evaluator.predict` of all images of `records`.
 
     `batch_size` counts the images of all devices together. `InputError` as of `place_network`; predicting raises it

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from alexnet_jax.data.dataset import STATISTICS_FILE, Dataset
+from alexnet_jax.data.dataset import STATISTICS_FILE, Dataset, DataSource
 from alexnet_jax.data.decode import decode_record_crop
 from alexnet_jax.data.preparing.dataset_spec import DatasetSpec, Example, hash_recipe, make_encoding
 from alexnet_jax.data.raw import RAW
@@ -25,7 +25,9 @@ class RecordSplit:
     """The records of one split, in their order."""
 
     def __init__(self, dataset: Dataset, split: str) -> None:
-        self._records, self._where = dataset.records(split), f'dataset {dataset.name}, split {split}'
+        records = dataset.records(split)
+        assert isinstance(records, DataSource)  # encoded, as `make_rewriting_spec` has looked
+        self._records, self._where = records, f'dataset {dataset.name}, split {split}'
 
     def __len__(self) -> int:
         return len(self._records)
