@@ -21,6 +21,9 @@ def run():
     return run_with()
 
 
+PARTS = ('images', 'labels', 'places')  # of a batch, what is compared
+
+
 @pytest.mark.parametrize(
     ('other', 'refused'),
     [({}, False), ({'digest': 'another'}, True), ({'rows': [8, 16], 'digest': 'another'}, False)],
@@ -37,17 +40,20 @@ def test_iter_batches_refuses_another_batch_of_the_same_rows_and_names_its_proce
         assert next(placed).images.shape == (8, 224, 224, 3)
 
 
-def test_check_same_rows_tells_one_pixel_and_one_label_apart(tiny, run, monkeypatch):
+def test_check_same_rows_tells_any_part_of_one_image_apart(tiny, run, monkeypatch):
     said = []
     monkeypatch.setattr(batches, 'allgather_str', lambda topic, word: said.append(word) or [word])
     batch = batches.make_batches(run, tiny)[0]
-    images, labels = batch.images.copy(), batch.labels.copy()
+    images, labels, places = (getattr(batch, name).copy() for name in PARTS)
     images[3, 100, 100, 1] ^= 1
     labels[7] ^= 1
-    for one in (batch, dataclasses.replace(batch, images=images), dataclasses.replace(batch, labels=labels), batch):
+    places[2, 2] ^= 1  # mirrored, or not
+    changed = dict(zip(PARTS, (images, labels, places), strict=True))
+    others = [dataclasses.replace(batch, **{name: value}) for name, value in changed.items()]
+    for one in (batch, *others, batch):
         batches._check_same_rows(one, range(8))
-    assert said[0] == said[3]
-    assert len(set(said)) == 3
+    assert said[0] == said[-1]
+    assert len(set(said)) == 4
 
 
 def test_make_batches_gives_the_same_images_in_another_order_after_a_roll_back(tiny):
