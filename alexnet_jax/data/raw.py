@@ -7,6 +7,7 @@ batch were asked for before; on a network's, where a mapping may end the process
 """
 
 import bisect
+import errno
 import io
 import itertools
 import mmap
@@ -223,8 +224,11 @@ class RawSource:
 
     def _map(self, shard: int) -> np.ndarray:
         """Maps a shard's pixels, uint8 (n, side, side, 3)."""
-        mapped = mmap.mmap(self._files[shard], 0, prot=mmap.PROT_READ)
         side = self.record_size
+        try:
+            mapped = mmap.mmap(self._files[shard], 0, prot=mmap.PROT_READ)
+        except OSError as error:
+            raise self._refuse(self._paths[shard], 'mapped', error) from error
         return np.frombuffer(mapped, np.uint8, offset=HEADER).reshape(-1, side, side, 3)
 
     def _read(self, shard: int, out: np.ndarray, offset: int, *, index: int) -> None:
@@ -248,12 +252,12 @@ class RawSource:
         try:
             file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         except OSError as error:
-            raise InputError(f'{path} cannot be opened: {error.strerror}; {self._remedy}') from error
+            raise self._refuse(path, 'opened', error) from error
         try:
             size, found = os.fstat(file).st_size, os.pread(file, len(header), 0)
         except OSError as error:
             os.close(file)
-            raise InputError(f'{path} cannot be read: {error.strerror}; {self._remedy}') from error
+            raise self._refuse(path, 'read', error) from error
         wanted = len(header) + count * self._record_bytes
         if size != wanted or found != header:
             os.close(file)
@@ -262,6 +266,12 @@ class RawSource:
                 f'{path} {what}: {count:,} records of {self.record_size}x{self.record_size}; {self._remedy}'
             )
         return file
+
+    def _refuse(self, path: pathlib.Path, done: str, error: OSError) -> InputError:
+        """Makes the error of a shard that cannot be so `done`, for which it need not be to blame."""
+        few = error.errno in (errno.EMFILE, errno.ENFILE)
+        remedy = 'allow more open files: ulimit -n 4096' if few else self._remedy
+        return InputError(f'{path} cannot be {done}: {error.strerror}; {remedy}')
 
 
 def _reopen(name: str, split: str, args: dict[str, Any]) -> RawSource:

@@ -1,7 +1,9 @@
 """Raw records against arrays that `numpy.save` wrote, read by index, by threads, and out of damaged files."""
 
 import concurrent.futures
+import errno
 import io
+import mmap
 import os
 import pathlib
 import pickle
@@ -120,6 +122,21 @@ def test_raw_source_refuses_damaged_shard_at_opening(shards, damage, message):
     before = psutil.Process().num_fds()
     with pytest.raises(InputError, match=message):
         open_source(shards)
+    assert psutil.Process().num_fds() == before
+
+
+@pytest.mark.parametrize(('module', 'call', 'done'), [(os, 'open', 'opened'), (mmap, 'mmap', 'mapped')])
+def test_raw_source_does_not_blame_shard_for_the_limit_of_open_files(shards, monkeypatch, module, call, done):
+    def fail(*_, **__):
+        raise OSError(errno.EMFILE, 'Too many open files')
+
+    before = psutil.Process().num_fds()
+    monkeypatch.setattr(raw, 'is_local', lambda path: True)
+    told = pytest.raises(InputError, match=rf'/0\.npy cannot be {done}: Too many open files; .*ulimit -n 4096$')
+    with told, monkeypatch.context() as patch:
+        patch.setattr(module, call, fail)
+        open_source(shards)
+    del told  # whose traceback holds the source
     assert psutil.Process().num_fds() == before
 
 
