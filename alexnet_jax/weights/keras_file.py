@@ -157,7 +157,8 @@ def _order(found: list[_Weights], titles: list[str], *, listed: bool) -> list[_W
         raise MalformedError(f'{len(found)} layers have weights, not {len(LAYERS)}: {shapes}')
     for names in (titles, LAYERS):
         for found_names in ([one.title for one in found], [one.path.split('/')[-1] for one in found]):
-            if len(names) == len(LAYERS) and sorted(names) == sorted(found_names):
+            # Models in one another may each have a layer of one name.
+            if len({*names}) == len(LAYERS) and sorted(names) == sorted(found_names):
                 return [found[found_names.index(name)] for name in names]
     if listed:
         return found
@@ -167,6 +168,11 @@ def _order(found: list[_Weights], titles: list[str], *, listed: bool) -> list[_W
         if match is None:
             raise MalformedError(f'its layer {one.path[:60]} is neither Conv2D nor Dense, nor called as {LAYERS[0]} is')
         keys.append((match[1], int(match[2] or 0)))
+    if len({*keys}) < len(keys):
+        twice = max(keys, key=keys.count)[0]
+        raise MalformedError(
+            f'two of its layers are {twice} of one number: name the layers {LAYERS[0]} to {LAYERS[-1]}'
+        )
     return [found[keys.index(key)] for key in sorted(keys)]
 
 

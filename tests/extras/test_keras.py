@@ -98,7 +98,12 @@ def compute_keras_logits(model, x):
 @pytest.mark.parametrize('kind', ['w.keras', 'w.h5', 'w.weights.h5'])
 @pytest.mark.parametrize(
     ('make', 'names'),
-    [(make_sequential, [None] * 8), (make_functional, [*'zyxwvuts']), (make_nested, NAMES)],
+    [
+        (make_sequential, [None] * 8),
+        (make_functional, [*'zyxwvuts']),
+        (make_nested, NAMES),
+        (make_nested, [*'abcdeabc']),
+    ],
 )
 def test_load_keras_gives_keras_logits(tmp_path, make, names, kind):
     model = make(make_chain(names))
@@ -144,6 +149,14 @@ def test_load_keras_refuses_other_models(tmp_path, kind, how, says):
     with pytest.raises(InputError, match=says) as refused:
         open_weights(path)
     assert '\n' not in str(refused.value)
+
+
+def test_load_keras_refuses_weights_whose_order_is_not_known(tmp_path):
+    path = save(make_sequential(make_chain([None] * 8)), tmp_path / 'w.weights.h5')
+    with h5py.File(path, 'r+') as file:  # as of a model in the model
+        file.move('layers/conv2d_1', 'layers/sequential/layers/conv2d')
+    with pytest.raises(InputError, match='two of its layers are conv2d of one number: name the layers conv1 to fc8'):
+        open_weights(path)
 
 
 def test_load_keras_refuses_damage_and_other_hdf5(tmp_path):
