@@ -198,7 +198,9 @@ def open_dataset(name: str, *, data_dir: str | os.PathLike[str]) -> Dataset:
     """
     check_utf8(data_dir, option='--data_dir')
     root = pathlib.Path(data_dir)
-    prepare = f'alexnet prepare --dataset={name} --data_dir={shlex.quote(str(root))}'
+    origin = name.removesuffix('_raw')  # which `alexnet prepare --from` gives a name
+    made = f'--dataset={name}' if origin == name else f'--from={origin} --encoding=raw'
+    prepare = f'alexnet prepare {made} --data_dir={shlex.quote(str(root))}'
     try:
         exists = bool(name) and (root / name).is_dir()
     except OSError as error:  # too long a name, a folder that may not be entered

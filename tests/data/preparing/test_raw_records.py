@@ -321,6 +321,12 @@ def test_make_spec_refuses_what_raw_records_cannot_be(data_dir, options, message
         sources.make_spec(SourceArgs(**options), data_dir=data_dir)
 
 
+def test_open_dataset_says_how_raw_records_are_made(data_dir):
+    command = f'`alexnet prepare --from=birds --encoding=raw --data_dir={data_dir}`'
+    with pytest.raises(InputError, match=f"no dataset 'birds_raw' in .*; make it with {re.escape(command)}, or"):
+        open_dataset('birds_raw', data_dir=data_dir)
+
+
 def test_make_spec_takes_size_that_the_rewritten_records_have(data_dir):
     args = SourceArgs(from_dataset='pets', encoding='raw', size=SIDE, preprocessing='paper', name='others')
     spec = sources.make_spec(args, data_dir=data_dir)
