@@ -178,8 +178,10 @@ class TrainedNetwork:
         """Makes the network with other parameters, such as fine-tuned ones.
 
         Raises:
-          InputError: they are not those of this network by name and shape, or not finite.
+          InputError: they are not those of this network by name and shape, or not finite; or it has layers without
+            weights, which `with_classes` makes.
         """
+        self.network.check_trained()
         arrays = jax.tree.map(np.asarray, {layer: dict(leaves) for layer, leaves in params.items()})
         checked = check_params(self.network.name, arrays, source='the tree of parameters')
         if (outputs := checked['fc8']['bias'].size) != len(self.classes):

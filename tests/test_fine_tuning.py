@@ -108,6 +108,8 @@ def test_with_classes_makes_the_classifier_anew_and_what_has_no_weights(network,
     )
     with pytest.raises(InputError, match=r'has no fc6'):
         TrainedNetwork(trunk).logits(crops)
+    with pytest.raises(InputError, match=r'has no fc6'):
+        TrainedNetwork(trunk).with_params(network.params)
     net = TrainedNetwork(trunk).with_classes(['cat', 'dog'], seed=3)
     assert net.classes == ('cat', 'dog') and net.logits(crops).shape == (4, 2)
     assert net.network.about == {} and net.network.source == 'random, changed'
@@ -117,11 +119,12 @@ def test_with_classes_makes_the_classifier_anew_and_what_has_no_weights(network,
         assert (kernel != network.params[name]['kernel'][:, : kernel.shape[1]]).any()
     convs = {name: leaves for name, leaves in network.params.items() if name.startswith('conv')}
     assert_same_params(net.network.params, convs)
-    other = TrainedNetwork(trunk).with_classes(['cat', 'dog'], seed=4)
+    other = TrainedNetwork(trunk).with_classes(np.array(['cat', 'dog']), seed=4)
+    assert other.classes == ('cat', 'dog') and {*map(type, other.classes)} == {str}
     assert (other.params['fc8']['kernel'] != net.params['fc8']['kernel']).any()
 
 
-@pytest.mark.parametrize('classes', ['cat', [], ['cat', 'cat']])
+@pytest.mark.parametrize('classes', ['cat', [], ['cat', 'cat'], [1, 2], np.arange(2)])
 def test_with_classes_refuses_what_is_no_list_of_names(net, classes):
     with pytest.raises(InputError, match='give a list of names, each once'):
         net.with_classes(classes)

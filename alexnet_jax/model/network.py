@@ -89,11 +89,13 @@ class Network:
 
         `InputError` where `classes` are no names, or two are equal.
         """
-        if isinstance(classes, str) or not classes or len({*classes}) != len(classes):
+        names = tuple(classes)
+        texts = not isinstance(classes, str) and all(isinstance(name, str) for name in names)
+        if not texts or not names or len({*names}) != len(names):
             raise InputError(f'classes are {classes!r}: give a list of names, each once')
-        fresh = jax.device_get(init_parameters(self.variant, jax.random.key(seed), num_classes=len(classes)))
+        fresh = jax.device_get(init_parameters(self.variant, jax.random.key(seed), num_classes=len(names)))
         anew = {layer: fresh[layer] for layer in (*self.untrained, self.variant.dense[-1].name)}
-        return self.replace(params=self.params | anew, classes=tuple(classes), untrained=())
+        return self.replace(params=self.params | anew, classes=tuple(map(str, names)), untrained=())
 
     def check_trained(self, layer: str | None = None) -> None:
         """Checks that all layers up to `layer`, None: all, have weights; `InputError` where one has not."""
