@@ -1,7 +1,7 @@
 """Draws for many records at once the very numbers that NumPy's `Generator(Philox)` draws for one after another.
 
-NumPy makes a generator for each record in 13 us of Python; the same numbers for a whole batch, by arithmetic on arrays,
-take 3 us an image. What is drawn is NumPy's in every bit (tests/data/test_philox.py), so no batch of any run
+NumPy makes a generator for each record in 13 to 24 us of Python; the same numbers for a whole batch, by arithmetic on
+arrays, take 3 us an image. What is drawn is NumPy's in every bit (tests/data/test_philox.py), so no batch of any run
 depends on which of the two has drawn it.
 """
 

@@ -70,7 +70,7 @@ def make_batches(run: Run, dataset: Dataset, *, rows: range | None = None, data_
 
 def _check_same_rows(batch: HostBatch, rows: range) -> None:
     """Checks that processes which need the same rows, because a replica's towers are theirs, have made the same."""
-    # Not of lighting, whose last bit is the processor's.
+    # Not the lighting: the last bit of a product may be the processor's.
     parts = (batch.images, batch.labels, batch.places)
     own = {'rows': [rows.start, rows.stop], 'digest': ''.join(map(hash_array, parts))}
     others = [json.loads(text) for text in allgather_str('batch', json.dumps(own))]

@@ -105,7 +105,8 @@ class _Reader:
             return name, self._matrices(data, place, count, depth)
         if form == _STRUCT:
             fields, place = self._fields(data, place)
-            if count > MAX_VALUES:  # also of no fields, which take no place in the file
+            self._count += 0 if fields else count  # without fields they take no place in the file
+            if self._count > MAX_VALUES:
                 raise MalformedError(f'a struct of {count:,}')
             values = iter(self._matrices(data, place, count * len(fields), depth))
             structs = [{field: next(values) for field in fields} for _ in range(count)]

@@ -100,6 +100,7 @@ ADMITS = {
     'crops': optional(int32(1)),
     'images_per_crop': optional(int32(1)),
     'mean_at': optional(either('centre', 'crop')),
+    'cache': either('none', 'memory'),
     'tracking': either('', *TRACKING),
     'init_from': lambda value: type(value) is str and (value == '' or value.isprintable()),
     'init_step': optional(int32(0)),

@@ -71,10 +71,10 @@ def test_make_batches_lights_and_cuts_as_the_variant_says(tiny):
 
 
 def test_iter_batches_sends_150556_bytes_an_image_to_the_device(tiny):
-    """224 * 224 * 3 of pixels, 4 of label, 12 of lighting."""
+    """224 * 224 * 3 of pixels, 4 of label, 12 of lighting, 12 of where the crop was and whether it is mirrored."""
     batches = make_batches(run_with(variant='released', steps=3), tiny)
     batch = next(iter_batches(run_with(mesh=(1, 1), variant='released', steps=3), tiny, start=0))
-    assert sum(leaf.nbytes for leaf in jax.tree.leaves(batch)) == 8 * (150_528 + 16)
+    assert sum(leaf.nbytes for leaf in jax.tree.leaves(batch)) == 8 * (150_528 + 28)
     np.testing.assert_array_equal(batch.lighting, batches[0].lighting)
 
 

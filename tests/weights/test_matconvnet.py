@@ -1,5 +1,7 @@
 """MatConvNet's .mat files, as scipy.io.savemat writes them, give the numbers of MatConvNet's own formulas."""
 
+import struct
+
 import numpy as np
 import pytest
 import scipy.io
@@ -162,10 +164,12 @@ def test_read_mat_refuses_what_is_deep_large_or_cut(tmp_path):
         scipy.io.savemat(tmp_path / 'w', values, do_compression=True)
         with pytest.raises(MalformedError, match=says):
             read_mat(memoryview((tmp_path / 'w').read_bytes()))
-    scipy.io.savemat(tmp_path / 'w', {'none': {}})
-    content = (tmp_path / 'w').read_bytes()
-    with pytest.raises(MalformedError, match='a struct of 1,099,511,627,776'):  # (2**20, 2**20), without a field
-        read_mat(memoryview(content.replace(bytes([1, 0, 0, 0] * 2), bytes([0, 0, 16, 0] * 2), 1)))
+    scipy.io.savemat(tmp_path / 'w', {'none': {}, 'neither': {}})
+    content, tag = (tmp_path / 'w').read_bytes(), struct.pack('<2I', 5, 8)  # of two sizes
+    for side, count in ((2**20, 2**40), (2**8, 2**16)):  # the latter are too many together
+        forged = content.replace(tag + struct.pack('<2I', 1, 1), tag + struct.pack('<2I', side, side))
+        with pytest.raises(MalformedError, match=f'a struct of {count:,}'):
+            read_mat(memoryview(forged))
     scipy.io.savemat(tmp_path / 'w', VALUES)
     content = (tmp_path / 'w').read_bytes()
     with pytest.raises(MalformedError, match='cut short'):
