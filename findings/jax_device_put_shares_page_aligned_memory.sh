@@ -2,12 +2,13 @@
 # jax 0.10.2 on the CPU: device_put of a NumPy array that begins at a multiple of 64 bytes is the same memory, with
 # may_alias=False too. (0.12.0.1, for Python 3.12, does the same.)
 #
-# Guess: device_put returns "a copy of x that resides on device", as its docstring says, and may_alias=False ("x will be copied")
-#        makes sure of it; the function to be wary of is jnp.asarray. A short test shows whether memory is shared.
-# Seen: where the address is a multiple of 64 the jax.Array is NumPy's buffer, and later writes to it change an array that cannot
-#       change. Files that are mapped and multiprocessing's shared memory begin at a page, so they are shared; a large np.zeros
-#       begins 16 bytes behind one, so a test with arrays from NumPy passes. A loader that fills a slot of shared memory again
-#       then trains on another batch than it handed over. jnp.asarray and jnp.array copy. (Issue 37830 of jax has the sharing.)
+# Guess: device_put returns "a copy of x that resides on device", as its docstring says, and may_alias=False ("x will be
+#        copied") makes sure of it; the function to be wary of is jnp.asarray. A short test shows whether memory is shared.
+# Seen: where the address is a multiple of 64 the jax.Array is NumPy's buffer, and later writes to it change an array that
+#       cannot change. Files that are mapped and multiprocessing's shared memory begin at a page, so they are shared; a large
+#       np.zeros begins 16 bytes behind one, so a test with arrays from NumPy passes. A loader that fills a slot of shared
+#       memory again then trains on another batch than it handed over. jnp.asarray and jnp.array copy. (Issue 37830 of jax has
+#       the sharing.)
 # What to do: jnp.array where the memory is written to again.
 set -euo pipefail
 folder=$(mktemp -d)

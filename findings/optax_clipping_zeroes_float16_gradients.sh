@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # optax 0.2.8: clip_by_global_norm turns finite float16 gradients whose norm is past 256 into exact zeros.
 #
-# Guess: gradients of a norm past max_norm are scaled to max_norm, whatever the dtype; were the norm to overflow, NaN would show.
+# Guess: gradients of a norm past max_norm are scaled to max_norm, whatever the dtype; NaN would show a norm that overflows.
 # Seen: squares and sum are taken in the gradients' own dtype. Past 256 the sum is past float16's 65504, the norm is inf, and
 #       gradient / inf * max_norm is 0: nothing is trained, and nothing tells: all that goes in and comes out is finite, and
 #       apply_if_finite counts no error. At 250 the update has norm 1. This is what scaled losses give: with a scale of 1024 a

@@ -13,7 +13,8 @@ set -euo pipefail
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
 python3 -m venv "$folder/venv"
-"$folder/venv/bin/pip" install --quiet --disable-pip-version-check orbax-checkpoint==0.12.8 jax==0.10.2 jaxlib==0.10.2 numpy==2.4.6
+"$folder/venv/bin/pip" install --quiet --disable-pip-version-check orbax-checkpoint==0.12.8 jax==0.10.2 \
+    jaxlib==0.10.2 numpy==2.4.6
 cd "$folder"
 JAX_PLATFORMS=cpu "$folder/venv/bin/python" -W error::UserWarning - <<'PYTHON'
 import logging
