@@ -16,6 +16,7 @@ from alexnet_jax.weights.array_pickle import unpickle_arrays
 from alexnet_jax.weights.caffe import BY_NAME, make_caffe_network
 from alexnet_jax.weights.layout import LAYERS, check_params, format_name, infer_name, unflatten
 from alexnet_jax.weights.metadata import get_mean_colour
+from alexnet_jax.weights.safetensors_file import SAVE_ARRAYS
 from alexnet_jax.weights.torch_pickle import RefusedError
 
 _NPY = b'\x93NUMPY'
@@ -39,8 +40,7 @@ def load_dictionary(path: pathlib.Path, *, variant: str | None = None) -> Networ
     except RefusedError as error:
         raise InputError(
             f"{path} is no dictionary of bvlc_alexnet's arrays, {{'conv1': [kernel, bias], ...}}: {error}. Load it "
-            "with the program that wrote it, and write its arrays, by torchvision's names and axes, with "
-            'safetensors.numpy.save_file(arrays, FILE)'
+            f"with the program that wrote it, and write its arrays, by torchvision's names and axes, with {SAVE_ARRAYS}"
         ) from error
     one, other = BY_NAME.values()
     if variant not in (one, other):

@@ -27,6 +27,7 @@ from alexnet_jax.weights.layer_sequence import check_layers
 from alexnet_jax.weights.layout import LAYERS, check_params, infer_name, unflatten
 from alexnet_jax.weights.metadata import make_foreign_network
 from alexnet_jax.weights.proto_messages import MalformedError
+from alexnet_jax.weights.safetensors_file import SAVE_ARRAYS
 
 _HDF5 = b'\x89HDF\r\n\x1a\n'
 MAX_RATIO = 64  # of numbers to the bytes that they are stored in, where they are compressed
@@ -80,7 +81,7 @@ def load_keras(path: pathlib.Path, *, variant: str | None = None) -> Network:
     except _DAMAGED as error:
         raise InputError(
             f'{path} is no Keras file that can be read: {" ".join(str(error).split())[:100]}; copy it again, or write '
-            'its arrays with safetensors.numpy.save_file(arrays, FILE)'
+            f'its arrays with {SAVE_ARRAYS}'
         ) from error
     chosen = _choose(path, arrays, variant)
     name = infer_name(chosen, arrays)

@@ -21,6 +21,7 @@ from alexnet_jax.weights.layout import LAYERS, check_params, infer_name, unflatt
 from alexnet_jax.weights.mat_file import read_mat
 from alexnet_jax.weights.metadata import make_flat_mean, make_foreign_network
 from alexnet_jax.weights.proto_messages import MalformedError
+from alexnet_jax.weights.safetensors_file import SAVE_ARRAYS
 
 _FC6_PLACES = (6, 6)  # that conv5's pooling leaves of a crop of 227: fc6 is a convolution over all of them
 _LOSSES = ('softmax', 'softmaxloss', 'loss')
@@ -47,7 +48,7 @@ def load_matconvnet(path: pathlib.Path) -> Network:
         raise InputError(
             f'{path} is no MatConvNet file of an AlexNet that is known here, or damaged: {error}. Read are its '
             "imagenet-caffe-alex and imagenet-caffe-ref, with any number of classes; write other programs' arrays with "
-            'safetensors.numpy.save_file(arrays, FILE)'
+            f'{SAVE_ARRAYS}'
         ) from error
 
 

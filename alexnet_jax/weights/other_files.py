@@ -2,6 +2,8 @@
 
 import pathlib
 
+from alexnet_jax.weights.safetensors_file import SAVE_ARRAYS
+
 KNOWN = (
     "safetensors, ONNX, .caffemodel, MatConvNet's .mat, bvlc_alexnet.npy, Keras's .keras and .h5, state dicts as .pth "
     'and the .npz of `alexnet checkpoint export` are read'
@@ -9,7 +11,7 @@ KNOWN = (
 _FILES = ('.safetensors', '.pth', '.pt', '.onnx', '.caffemodel', '.mat', '.npy', '.npz', '.keras', '.h5')
 _AS_TORCHVISION = (
     "give its arrays torchvision's names and axes (features.0.weight, (out, in, height, width), ...) and write them "
-    'with safetensors.numpy.save_file(arrays, FILE)'
+    f'with {SAVE_ARRAYS}'
 )
 _UNPACK = 'unpack it and give the file of weights that is in it'
 # What files begin with: (place, bytes, what it is, what to do).

@@ -20,6 +20,10 @@ from alexnet_jax.weights.layout import check_params, flatten, unflatten
 from alexnet_jax.weights.metadata import check_hashes, make_metadata, parse_metadata
 
 MEAN_IMAGE = 'mean_image'
+# What messages tell others to write. The library's 0.8.0 saves transposed arrays, as MATLAB's are, in memory's order.
+SAVE_ARRAYS = (
+    'safetensors.numpy.save_file({name: numpy.ascontiguousarray(array) for name, array in arrays.items()}, FILE)'
+)
 _READ = ('F64', 'F32', 'F16', 'BF16', 'I64', 'I32', 'I16', 'I8', 'U8', 'BOOL')
 
 

@@ -5,13 +5,14 @@ import json
 
 import numpy as np
 import pytest
-import safetensors
+import safetensors.numpy
 from weights.networks import assert_same, network
 
 from alexnet_jax.errors import InputError
 from alexnet_jax.model.zoo import NETWORKS
 from alexnet_jax.weights import safetensors_file
 from alexnet_jax.weights.open_weights import open_weights
+from alexnet_jax.weights.safetensors_file import SAVE_ARRAYS
 
 CASES = [*((variant, ()) for variant in NETWORKS), ('released', ('norm2', 'overlap')), ('caffenet', ('exchange',))]
 
@@ -150,3 +151,15 @@ def test_save_safetensors_leaves_nothing_of_a_failure(tmp_path):
     with pytest.raises(TypeError):
         safetensors_file.save_safetensors(odd, tmp_path / 'w')
     assert list(tmp_path.iterdir()) == []
+
+
+def test_save_arrays_writes_what_loadmat_gives(tmp_path):
+    """The command of the messages, run: MATLAB's arrays, and those of a transposition, lie in another order."""
+    arrays = {
+        'features.0.weight': np.asfortranarray(np.arange(24.0, dtype=np.float32).reshape(2, 3, 4)),
+        'classifier.1.weight': np.arange(6.0, dtype=np.float32).reshape(2, 3).T,
+    }
+    expected = {name: array.tolist() for name, array in arrays.items()}
+    eval(SAVE_ARRAYS, {'safetensors': safetensors, 'numpy': np, 'arrays': arrays, 'FILE': tmp_path / 'w'})
+    found = safetensors.numpy.load_file(tmp_path / 'w')
+    assert {name: array.tolist() for name, array in found.items()} == expected
