@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from alexnet_jax.weights.torch_pickle import RefusedError, Unpickler, Unread, unpickle
+from alexnet_jax.weights.torch_pickle import BYTEARRAY8, Loaders, RefusedError, Unpickler, Unread, unpickle
 
 _MODULES = ('numpy', 'numpy.core.multiarray', 'numpy._core.multiarray')  # the second is NumPy 1's
 _NUMERIC = ('numpy.core.numeric', 'numpy._core.numeric')
@@ -84,6 +84,8 @@ def _encode(text: Any, *_: Any) -> bytes:
 class _ArrayUnpickler(Unpickler):
     """Carries out what NumPy writes of an array: `array_reduce` of numpy/_core/src/multiarray/methods.c."""
 
+    read: Callable[[int], bytes]
+
     def find_class(self, module: str, name: str) -> Any:
         """Looks nothing up: the five names of such a pickle are understood, and others stand for themselves."""
         known: dict[str, Callable[..., Any] | Unread] = {
@@ -112,3 +114,9 @@ class _ArrayUnpickler(Unpickler):
                 target.content = flat.reshape(shape, order='F' if columns else 'C')
                 return
         raise RefusedError(f'its pickle gives a {type(target).__name__.lstrip("_")} a state that NumPy does not write')
+
+    def load_bytearray8(self) -> None:
+        """Reads what protocol 5 has for an array's bytes, as many as there are: pickle takes the memory asked for."""
+        self.stack.append(self.read(int.from_bytes(self.read(8), 'little')))
+
+    dispatch = Loaders(Unpickler.dispatch | {BYTEARRAY8: load_bytearray8})

@@ -106,7 +106,12 @@ class _Global(NamedTuple):
         raise RefusedError(f'its pickle calls {self.name} with what it does not take')
 
 
-class _Loaders(dict[int, Callable[[Any], None]]):
+BYTEARRAY8 = ord(pickle.BYTEARRAY8)  # which NumPy's arrays need, and no state dict
+
+
+class Loaders(dict[int, Callable[[Any], None]]):
+    """The instructions of a pickle that are carried out; of any other, a `RefusedError` names it."""
+
     def __missing__(self, opcode: int) -> Callable[[Any], None]:
         names = {ord(known.code): known.name for known in pickletools.opcodes}
         raise RefusedError(f'its pickle holds the instruction {names.get(opcode, opcode)}, which no state dict needs')
@@ -125,7 +130,6 @@ class Unpickler(pickle._Unpickler):
 
     stack: list[Any]
     pop_mark: Callable[[], list[Any]]
-    read: Callable[[int], bytes]
 
     def __init__(self, program: io.BytesIO) -> None:
         super().__init__(program, encoding='latin1')  # of the texts that Python 2 wrote
@@ -200,10 +204,6 @@ class Unpickler(pickle._Unpickler):
         self.pop_mark()
         self.stack.append(Unread('builtins.frozenset'))
 
-    def load_bytearray8(self) -> None:
-        """Reads bytes, as many as there are: the standard library takes the memory that nine bytes ask for."""
-        self.stack.append(self.read(int.from_bytes(self.read(8), 'little')))
-
     def _extend(self, values: list[Any]) -> None:
         target = self._expect(list | Unread, self.stack[-1])
         if type(target) is list:
@@ -223,13 +223,13 @@ class Unpickler(pickle._Unpickler):
             raise RefusedError(f'its pickle holds a {type(value).__name__.lstrip("_")} where a {shown} belongs')
         return value
 
-    dispatch = _Loaders(
+    dispatch = Loaders(
         {opcode: pickle._Unpickler.dispatch[opcode] for opcode in OPCODES}
         | {ord(pickle.APPEND): load_append, ord(pickle.APPENDS): load_appends}
         | {ord(pickle.SETITEM): load_setitem, ord(pickle.SETITEMS): load_setitems, ord(pickle.BUILD): load_build}
         | {ord(pickle.NEWOBJ): load_newobj, ord(pickle.NEWOBJ_EX): load_newobj_ex}
         | {ord(pickle.EMPTY_SET): load_empty_set, ord(pickle.ADDITEMS): load_additems}
-        | {ord(pickle.FROZENSET): load_frozenset, ord(pickle.BYTEARRAY8): load_bytearray8}
+        | {ord(pickle.FROZENSET): load_frozenset}
     )
 
 
