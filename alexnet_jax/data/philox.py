@@ -105,8 +105,8 @@ def get_layers() -> tuple[np.ndarray, np.ndarray]:
     random, state = np.random.Generator(bits), bits.state
     widths = np.empty(256)
     for layer in range(256):
-        # In the top the next word decides, and lets pass what is so near the middle.
-        state['buffer'], state['buffer_pos'] = np.full(4, (int(magnitude) << 9) | layer, np.uint64), 0
+        # In the top the next word decides, and lets pass what is so near the middle. A place 0 NumPy 2.5 refuses.
+        state['buffer'], state['buffer_pos'] = np.full(4, (int(magnitude) << 9) | layer, np.uint64), 1
         bits.state = state
         widths[layer] = random.standard_normal() / magnitude
     inside = np.zeros(256)
