@@ -15,7 +15,7 @@ PIP_INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check --constrai
 # Two processes, each with whole files, in their order: those with the fewest tests are the longest.
 PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
-CORE := tests/model tests/sharding tests/training tests/communication
+CORE := tests/model tests/sharding tests/training tests/communication tests/data/test_philox.py
 
 .PHONY: train test test-quick test-core test-repeats test-extras test-all faults lint clean
 

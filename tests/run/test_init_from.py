@@ -197,7 +197,9 @@ def test_train_from_a_run_of_another_mesh_is_resumed_bit_for_bit(tiny, tiny_dir,
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('mesh', [(1, 2), (2, 2), pytest.param((1, 1), marks=pytest.mark.repeats)], ids=str)
+@pytest.mark.parametrize(
+    'mesh', [(1, 2), *(pytest.param(mesh, marks=pytest.mark.repeats) for mesh in ((2, 2), (1, 1)))], ids=str
+)
 def test_train_with_frozen_layers_is_resumed_bit_for_bit_and_moves_the_others_alone(mesh, tiny, tmp_path):
     """Frozen below and in the middle, a slow and a fast layer, warm-up over the seam."""
     values = {'frozen': ('conv1', 'conv2', 'fc6'), 'rate_factors': {'conv5': 0.5, 'fc8': 4.0}, 'warmup_epochs': 0.8}
