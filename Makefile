@@ -15,6 +15,7 @@ PIP_INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check --constrai
 # Two processes, each with whole files, in their order: those with the fewest tests are the longest.
 PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
+EXAMPLES := not repeats
 CORE := tests/model tests/sharding tests/training tests/communication tests/data/test_philox.py
 
 .PHONY: train test test-quick test-core test-repeats test-extras test-all faults lint clean
@@ -36,11 +37,11 @@ test-core: $(VENV)/installed-dev
 
 # PyTorch's peers are skipped where it could not be installed; nothing else is.
 test-extras: $(VENV)/installed-extras
-	EXTRAS=required $(PYTEST) tests/peers tests/extras tests/training/test_update_rules.py
+	EXTRAS=required $(PYTEST) -m '$(EXAMPLES)' tests/peers tests/extras tests/training/test_update_rules.py
 
 # In this order: some tests of the first half need a machine without the extras.
 test-all: test test-repeats
-	$(MAKE) test-extras
+	$(MAKE) test-extras EXAMPLES='repeats or not repeats'
 
 faults: $(VENV)/installed-dev
 	FAULTS=all FAULTS_TABLE=docs/reliability.md $(BIN)/python -m pytest -n 2 --dist loadgroup tests/faults

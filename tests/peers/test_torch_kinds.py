@@ -99,13 +99,27 @@ KINDS = {
     'ONNX by TorchScript': lambda m, p: export(m, p, dynamo=False),
     'ONNX by dynamo': lambda m, p: export(m, p, dynamo=True),
 }
+# Each way of the reader once; the others are these in one another, or with metadata.
+ONCE = {
+    'state dict, channels last',
+    "torchvision's train.py, before the zip",
+    'DistributedDataParallel',
+    'torch.compile',
+}
+ONCE |= {'AveragedModel', 'safetensors', 'ONNX by dynamo'}
+
+
+def example(kind, *values):
+    return pytest.param(kind, *values, marks=() if kind in ONCE else pytest.mark.repeats)
+
+
 DTYPES = [(kind, dtype, 10) for kind in ('state dict', 'safetensors') for dtype in ('float16', 'bfloat16', 'float64')]
 
 
 @pytest.mark.parametrize(
     ('kind', 'dtype', 'classes'),
     [
-        *((kind, 'float32', 10) for kind in KINDS),
+        *(example(kind, 'float32', 10) for kind in KINDS),
         *DTYPES,
         *((kind, 'float32', 365) for kind in ('state dict', 'safetensors')),
     ],
@@ -118,7 +132,7 @@ def test_open_weights_gives_torchs_logits(tmp_path, kind, dtype, classes):
     assert (net.name.width, net.preprocessing, net.classes[-1]) == (WIDTH, 'torchvision', str(classes - 1))
 
 
-@pytest.mark.parametrize('kind', [kind for kind in KINDS if kind != 'ONNX by dynamo'])
+@pytest.mark.parametrize('kind', [example(kind) for kind in KINDS if kind != 'ONNX by dynamo'])
 def test_open_weights_refuses_another_network_in_one_line(tmp_path, kind):
     model = copy.deepcopy(make_model(10))
     model.features[7] = nn.Sequential(nn.ReLU(), nn.BatchNorm2d(24))  # which no exporter puts into a convolution
