@@ -77,7 +77,7 @@ def _make_array(*arguments: Any) -> _Array:
 def _encode(text: Any, *_: Any) -> bytes:
     """Turns a text to the bytes that it stands for: Python 3's way, and in part Python 2's, to pickle them."""
     if type(text) is not str:
-        raise RefusedError('its pickle holds bytes as a text that is none')
+        raise RefusedError('its pickle holds bytes as something else than text')
     return text.encode('latin1')
 
 

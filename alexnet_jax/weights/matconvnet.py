@@ -133,7 +133,7 @@ def _numbers(layer: _Values, field: str, count: int, default: tuple[float, ...] 
     """Returns a field's `count` numbers, of which one may stand for all."""
     value = layer.get(field)
     if value is not None and not isinstance(value, np.ndarray):
-        raise MalformedError(f'a layer whose {field} is no number')
+        raise MalformedError(f'a layer whose {field} is not a number')
     given = tuple(map(float, default if value is None or not value.size else value.ravel()))
     if len(given) not in (1, count):
         raise MalformedError(f'a layer whose {field} has {len(given)} numbers, not {count}')
