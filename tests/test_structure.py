@@ -123,11 +123,11 @@ def test_pictures_are_drawn_in_few_files():
 
 
 @pytest.mark.parametrize(
-    ('library', 'home'),
-    [('tensorflow', 'benchmark/peers/tf_data.py'), ('torch', 'benchmark/peers/torch_alexnet.py')],
+    ('library', 'peers'),
+    [('tensorflow', ['tf_data.py']), ('torch', ['torch_alexnet.py', 'torch_loader.py'])],
 )
-def test_other_frameworks_are_imported_in_benchmark_peers_only(library, home):
-    assert importers(library) == [home]
+def test_other_frameworks_are_imported_in_benchmark_peers_only(library, peers):
+    assert importers(library) == [f'benchmark/peers/{name}' for name in peers]
 
 
 def test_only_the_exchange_calls_collectives():
