@@ -114,7 +114,7 @@ def test_a_library_stays_behind_one_file(library, home):
 
 
 def importers(library):
-    return [name for name, tree in TREES.items() if library in {m.split('/')[0] for m in imported(tree)}]
+    return sorted(name for name, tree in TREES.items() if library in {m.split('/')[0] for m in imported(tree)})
 
 
 def test_pictures_are_drawn_in_few_files():
