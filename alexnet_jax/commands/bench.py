@@ -12,7 +12,7 @@ On 2 cores `step` takes four minutes, a quarter of an hour against PyTorch; `inp
 import json
 from typing import Any
 
-from absl import flags
+from absl import flags, logging
 
 from alexnet_jax.commands.command_line import parse_arguments
 from alexnet_jax.errors import InputError
@@ -37,6 +37,7 @@ parse = parse_arguments
 
 def main(argv: list[str]) -> None:
     """Measures and prints."""
+    logging.set_verbosity(logging.ERROR)  # TFDS reports every file that it opens
     what = ' '.join(argv[1:])
     if what not in ('step', 'input'):
         raise InputError(f'{what or "nothing"} cannot be measured: alexnet bench step, or input')

@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from alexnet_jax.benchmark.photos import PhotoFolder
 from alexnet_jax.data.photo import decode_photo_crop
+from alexnet_jax.errors import InputError
 
 torch = pytest.importorskip('torch')
 from alexnet_jax.benchmark.peers import torch_loader  # noqa: E402 - it imports PyTorch
@@ -34,6 +36,8 @@ def find_window(image, whole):
 def test_iter_batches_yields_crops_with_their_labels_from_two_processes(tmp_path):
     records = [(encode((256, 256), seed=seed), 10 + seed) for seed in range(4)]
     paths, labels = torch_loader.write_files(records, tmp_path / 'jpegs')
+    with pytest.raises(InputError, match=r'no \.jpg'):
+        PhotoFolder(str(tmp_path))  # they are not taken for photographs
     batches = torch_loader.iter_batches(torch_loader.JpegFiles(paths, labels), batch=12, processes=2)
     places = []
     for images, found in (next(batches) for _ in range(3)):

@@ -26,7 +26,7 @@ def make_loader_programs(setting: Setting) -> tuple[dict[str, Program], dict[str
     """Makes '[photo_]pipeline' with a process a core, and {library: version}."""
     records = open_dataset(setting.dataset, data_dir=setting.data_dir).records('train')
     assert isinstance(records, DataSource)  # encoded, as `input_figures.measure_input_pipeline` has looked
-    paths, labels = write_files(FirstRecords(records), pathlib.Path(setting.scratch) / 'jpegs')
+    paths, labels = write_files(FirstRecords(records), pathlib.Path(setting.scratch) / 'records')
     photos, processes = PhotoFolder(setting.photos).paths, os.cpu_count() or 1
     iterators = {
         'pipeline': iter_batches(JpegFiles(paths, labels), batch=setting.batch, processes=processes),
@@ -39,12 +39,15 @@ def make_loader_programs(setting: Setting) -> tuple[dict[str, Program], dict[str
 
 
 def write_files(records: Any, folder: pathlib.Path) -> tuple[list[pathlib.Path], list[int]]:
-    """Writes an iterable of (JPEG bytes, label) as files of a new folder, which is what ImageFolder reads."""
+    """Writes (JPEG bytes, label) by index as files of a new folder, one each as ImageFolder reads them.
+
+    Their names do not end as photographs' do, which may be in the same folder.
+    """
     folder.mkdir()
     paths, labels = [], []
     for index in range(len(records)):
         jpeg, label = records[index]
-        paths.append(folder / f'{index:06}.jpg')
+        paths.append(folder / f'{index:06}.record')
         paths[-1].write_bytes(jpeg)
         labels.append(label)
     return paths, labels
