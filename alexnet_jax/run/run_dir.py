@@ -33,7 +33,6 @@ IDENTITY_BEFORE: dict[str, Any] = INITIAL | {
     'without': [],
     'mean_at': 'centre',
     'rate_factors': {},
-    'rewritten_from': None,
 }
 DATASET = ('dataset', 'dataset_fingerprint', 'rewritten_from')
 SETTINGS_BEFORE: dict[str, Any] = INITIAL | {
