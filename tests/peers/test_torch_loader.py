@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from alexnet_jax.benchmark.photos import PhotoFolder
+from alexnet_jax.benchmark.protocol import Setting
 from alexnet_jax.data.photo import decode_photo_crop
 from alexnet_jax.errors import InputError
 
@@ -63,3 +64,16 @@ def test_jpeg_files_gives_our_pixels_of_photographs(tmp_path, size, monkeypatch)
     a, b = (np.frombuffer(crop, np.uint8).reshape(224, 224, 3).astype(np.int16) for crop in crops)
     assert np.array_equal(a, b[:, ::-1])
     assert min(np.abs(crop - ours).max() for crop in (a, b)) <= 2
+
+
+def test_make_loader_programs_reads_records_and_photographs_of_one_folder(tiny_dir, tmp_path):
+    """As `bench input` has them where it makes the photographs itself: here grey ones, and no record is grey."""
+    Image.new('RGB', (300, 280), (90, 90, 90)).save(tmp_path / 'grey.jpg')
+    names = {'dataset': 'tiny', 'data_dir': str(tiny_dir), 'photos': str(tmp_path), 'scratch': str(tmp_path)}
+    programs, versions = torch_loader.make_loader_programs(Setting(8, 1.0, 3, 'default', **names))
+    assert versions == {'torch': torch.__version__}
+    for name, greys in (('pipeline', 0), ('photo_pipeline', 8)):
+        images, labels = programs[name].call()
+        assert (images.shape, labels.shape) == ((8, 3, 224, 224), (8,))
+        assert sum(image.float().std() < 2 for image in images) == greys
+        assert set(labels.tolist()) <= ({0, 1, 2} if name == 'pipeline' else {0})
