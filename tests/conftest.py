@@ -10,6 +10,7 @@ from PIL import Image
 
 from alexnet_jax.data.dataset import open_dataset
 from alexnet_jax.data.preparing import folder
+from alexnet_jax.data.preparing.rewriting import make_rewriting_spec
 from alexnet_jax.data.preparing.writer import prepare
 from alexnet_jax.sharding.backend import prepare_backend
 
@@ -41,6 +42,14 @@ def tiny_dir(tmp_path_factory):
 def tiny(tiny_dir):
     """'tiny', opened: 40 training and 13 validation images in 3 classes."""
     return open_dataset('tiny', data_dir=tiny_dir)
+
+
+@pytest.fixture(scope='session')
+def tiny_raw(tiny, tmp_path_factory):
+    """The same records as pixels, as `prepare --from=tiny --encoding=raw` rewrites them."""
+    data_dir = tmp_path_factory.mktemp('raw')
+    prepare(make_rewriting_spec(tiny, name='tiny_raw'), data_dir=data_dir, workers=1)
+    return open_dataset('tiny_raw', data_dir=data_dir)
 
 
 @pytest.fixture(scope='session')

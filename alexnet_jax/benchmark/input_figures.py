@@ -1,6 +1,7 @@
 """The input pipeline's figures from its samples: the object that `bench input --json` prints, and its tables."""
 
 import dataclasses
+import itertools
 import pathlib
 import tempfile
 
@@ -37,18 +38,19 @@ OTHERS = {
     "Grain's own batch": ('input', 'raw_grain'),
     'memory copy, 1 thread': ('input', 'memcpy'),
 }
-_STAGE_WIDTHS, _PIPELINE_WIDTHS = (44, 34, 14), (40, 26, 26)
+CHIPS = (10_000, 20_000, 40_000)  # images/s that an accelerator's chip trains, about
+_STAGE_WIDTHS, _PIPELINE_WIDTHS, _CORE_WIDTHS = (44, 34, 14), (40, 26, 26), (56, 12, 12, 12)
 
 
 def measure_input_pipeline(
-    setting: Setting, turns: Turns, *, images: str | None, tf: bool, appetite: float | None
+    setting: Setting, turns: Turns, *, images: str | None, tf: bool, torch: bool, appetite: float | None
 ) -> Figures:
     """Measures the input pipeline and returns its figures.
 
     Args:
       setting: with a dataset.
       images: a folder of photographs; None: artificial ones.
-      tf: whether to measure tf.data too.
+      tf, torch: whether to measure tf.data too, and PyTorch's DataLoader.
       appetite: images/s of the training step; None: measured too.
 
     Raises:
@@ -62,7 +64,7 @@ def measure_input_pipeline(
             write_photos(pathlib.Path(folder))
         PhotoFolder(images or folder)  # refuses one without photographs before anything starts
         setting = dataclasses.replace(setting, photos=images or folder, scratch=folder)
-        results = measure_input(setting, turns, tf=tf, model=appetite is None)
+        results = measure_input(setting, turns, tf=tf, torch=torch, model=appetite is None)
     return make_input_figures(results, appetite=appetite)
 
 
@@ -71,10 +73,11 @@ def make_input_figures(results: Results, *, appetite: float | None) -> Figures:
 
     Speeds are medians over rounds in images/s, '..._quartiles' the quartiles. Those of 'stages' are for each second of
     CPU time: for each core. 'prepared records' and 'photographs' hold the speed of the whole pipeline by its number of
-    threads, and under 'tf' that of tf.data with as many threads as there are cores, in each form. 'ratio' compares our
-    most threads with it, the median over rounds; 'ratio_to_tf' is the smaller of them; 'ratio_per_core' is of CPU time,
-    which others on the machine disturb less. 'limit' names the slower of 'model' and 'input'; 'headroom' is the
-    pipeline's speed over the model's.
+    threads, under 'tf' that of tf.data with as many threads as there are cores, in each form, and under 'torch' that of
+    PyTorch's DataLoader with as many processes. 'ratio' compares our most threads with it, the median over rounds;
+    'ratio_to_tf' is the smaller of tf.data's; 'ratio_per_core' is of CPU time, which others on the machine disturb
+    less. 'per_core' holds what each pipeline makes in a second of CPU time, and 'cores' how many cores feed CHIPS so.
+    'limit' names the slower of 'model' and 'input'; 'headroom' is the pipeline's speed over the model's.
     """
     samples, batch = results.network, results.setting.batch
     own = {program: measured for (name, program), measured in samples.items() if name == 'input'}
@@ -85,8 +88,13 @@ def make_input_figures(results: Results, *, appetite: float | None) -> Figures:
         start = f'{prefix}pipeline_'
         threads = {name.removeprefix(start): own[name] for name in own if name.startswith(start)}
         figures[kind] = {'threads': {n: summary.summarise_speed(threads[n].seconds, batch) for n in threads}}
-        figures[kind] |= _compare_to_tf(samples, f'{prefix}pipeline', threads[max(threads, key=int)], batch)
+        figures[kind] |= _compare_to_peers(samples, f'{prefix}pipeline', threads[max(threads, key=int)], batch)
     figures['raw'] = _compare_raw(samples, own, batch)
+    figures['per_core'] = _measure_cores(samples, own, batch)
+    figures['cores'] = {
+        name: {str(chip): chip / speed['images_per_second'] for chip in CHIPS}
+        for name, speed in figures['per_core'].items()
+    }
     if appetite is None:
         appetite = summary.summarise_speed(samples['one_device', 'train'].seconds, batch)['images_per_second']
     headroom = list(figures['prepared records']['threads'].values())[-1]['images_per_second'] / appetite
@@ -131,22 +139,49 @@ def _format_raw(figures: Figures) -> list[str]:
     return lines
 
 
-def _compare_to_tf(samples: Samples, program: str, own: Measurement, batch: int) -> Figures:
-    forms = {form: samples[key] for form in TF_FORMS if (key := (f'tf_{form}', program)) in samples}
-    figures = {
-        form: summary.summarise_speed(tf.seconds, batch)
-        | summary.summarise_ratios('ratio', tf.seconds, own.seconds)
-        | summary.summarise_ratios('ratio_per_core', tf.cpu_seconds, own.cpu_seconds)
-        for form, tf in forms.items()
+def _compare_to_peers(samples: Samples, program: str, own: Measurement, batch: int) -> Figures:
+    def compare(peer: Measurement) -> Figures:
+        figures = summary.summarise_speed(peer.seconds, batch)
+        figures |= summary.summarise_ratios('ratio', peer.seconds, own.seconds)
+        return figures | summary.summarise_ratios('ratio_per_core', peer.cpu_seconds, own.cpu_seconds)
+
+    forms = {form: compare(samples[key]) for form in TF_FORMS if (key := (f'tf_{form}', program)) in samples}
+    loader = samples.get(('torch_loader', program))
+    return {
+        'tf': forms or None,
+        'ratio_to_tf': min((form['ratio'] for form in forms.values()), default=None),
+        'torch': None if loader is None else compare(loader),
     }
-    return {'tf': figures or None, 'ratio_to_tf': min((form['ratio'] for form in figures.values()), default=None)}
+
+
+def _measure_cores(samples: Samples, own: dict[str, Measurement], batch: int) -> Figures:
+    """Returns what a second of CPU time makes of images, of each pipeline with the most threads, and of peers."""
+    most = max((name.removeprefix('pipeline_') for name in own if name.startswith('pipeline_')), key=int)
+    found = {kind: own[f'{prefix}pipeline_{most}'] for prefix, kind in (KINDS | PIXELS).items()}
+    peers = {'tf.data': 'tf_default', "PyTorch's DataLoader": 'torch_loader'}
+    for (prefix, kind), (peer, process) in itertools.product(KINDS.items(), peers.items()):
+        if (process, f'{prefix}pipeline') in samples:
+            found[f'{kind}, {peer}'] = samples[process, f'{prefix}pipeline']
+    return {name: summary.summarise_speed(measured.cpu_seconds, batch) for name, measured in found.items()}
+
+
+def _format_cores(cores: Figures) -> list[str]:
+    """Formats a table of how many cores feed chips."""
+    lines = [
+        '',
+        summary.format_row(_CORE_WIDTHS, 'cores that feed a chip of so many images/s', *(f'{c:,}' for c in CHIPS)),
+    ]
+    return lines + [
+        summary.format_row(_CORE_WIDTHS, name, *(f'{n:.1f}' for n in of.values())) for name, of in cores.items()
+    ]
 
 
 def format_input_figures(figures: Figures) -> str:
     """Formats all tables, at most 110 columns wide."""
 
     def format_pipelines(title: str, group: str, name: str, key: str, digits: int) -> str:
-        cells = [summary.format_spread(figures[kind][group][name], key, digits) for kind in KINDS.values()]
+        found = [figures[kind][group] for kind in KINDS.values()]
+        cells = [summary.format_spread(group[name] if name else group, key, digits) for group in found]
         return summary.format_row(_PIPELINE_WIDTHS, title, *cells)
 
     moved = figures['bytes']
@@ -167,12 +202,15 @@ def format_input_figures(figures: Figures) -> str:
     for threads in figures['prepared records']['threads']:
         title = f'this project, {threads} thread{"s" * (threads != "1")}'
         lines.append(format_pipelines(title, 'threads', threads, 'images_per_second', 0))
+    rows = (('images_per_second', 0, ''), ('ratio', 2, 'ratio to '), ('ratio_per_core', 2, 'per core, to '))
     if figures['prepared records']['tf']:
         forms = {'default': 'tf.data, its default transform', 'accurate': 'tf.data, INTEGER_ACCURATE'}
-        rows = (('images_per_second', 0, ''), ('ratio', 2, 'ratio to '), ('ratio_per_core', 2, 'per core, to '))
         for key, digits, start in rows:
             lines += [format_pipelines(start + title, 'tf', form, key, digits) for form, title in forms.items()]
-    lines += _format_raw(figures['raw'])
+    if figures['prepared records']['torch']:
+        for key, digits, start in rows:
+            lines.append(format_pipelines(f"{start}PyTorch's DataLoader", 'torch', '', key, digits))
+    lines += [*_format_raw(figures['raw']), *_format_cores(figures['cores'])]
     limit = {'model': 'the model', 'input': 'the input pipeline'}[figures['limit']]
     headroom = f'the pipeline gives {figures["headroom"]:.1f} times as many'
     verdict = f'the training step takes {figures["appetite"]:.1f} images/s: {limit} is the limit, {headroom}'

@@ -60,12 +60,12 @@ class Results:
     layers: Samples = dataclasses.field(default_factory=dict)  # of later rounds: each layer, 'train', the ceilings
 
 
-def _check_machine(setting: Setting, *, torch: bool = False, tf: bool = False) -> None:
+def _check_machine(setting: Setting, *, torch: bool = False, compiled: bool = True, tf: bool = False) -> None:
     if setting.allocator == 'tuned' and not has_glibc():
         raise InputError("this system's C library is not glibc, whose allocator is tuned: give --allocator=default")
     if torch and importlib.util.find_spec('torch') is None:
         raise InputError("--against=torch needs PyTorch: pip install 'alexnet-jax[torch]'")
-    if torch and not (shutil.which('g++') or shutil.which('clang++')):
+    if torch and compiled and not (shutil.which('g++') or shutil.which('clang++')):
         raise InputError('--against=torch needs a C++ compiler for torch.compile: install g++')
     if tf and importlib.util.find_spec('tensorflow') is None:
         raise InputError("--against=tf needs TensorFlow: pip install 'alexnet-jax[tensorflow]'")
@@ -88,10 +88,14 @@ def measure_step(setting: Setting, turns: Turns, *, torch: bool, layers: bool) -
     return dataclasses.replace(results, layers=take_turns(['layers', *ceilings], setting, shorter)[0])
 
 
-def measure_input(setting: Setting, turns: Turns, *, tf: bool, model: bool) -> Results:
-    """Measures the input pipeline, TensorFlow's and the training step if asked; raises as `measure_step` does."""
-    _check_machine(setting, tf=tf)
-    names = ['input', *(f'tf_{form}' for form in TF_FORMS if tf), *['one_device'] * model]
+def measure_input(setting: Setting, turns: Turns, *, tf: bool, torch: bool, model: bool) -> Results:
+    """Measures the input pipeline, and those of TensorFlow and PyTorch and the training step where they are asked for.
+
+    Raises as `measure_step` does.
+    """
+    _check_machine(setting, tf=tf, torch=torch, compiled=False)
+    peers = [*(f'tf_{form}' for form in TF_FORMS if tf), *['torch_loader'] * torch]
+    names = ['input', *peers, *['one_device'] * model]
     return Results(setting, *take_turns(names, setting, turns))
 
 

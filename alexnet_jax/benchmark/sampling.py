@@ -4,8 +4,10 @@ Standard library only; the counters are Linux's, and None elsewhere.
 """
 
 import collections
+import contextlib
 import dataclasses
 import itertools
+import multiprocessing
 import os
 import pathlib
 import time
@@ -30,7 +32,7 @@ class Sample:
 
     calls: int  # at least 1
     seconds: float  # wall-clock time of one call, the mean
-    cpu_seconds: float  # CPU time of all threads of this process in one call, the mean
+    cpu_seconds: float  # CPU time of all threads of this process and of its own processes in one call, the mean
     foreign: float | None  # 0..1, share of the cores that others used meanwhile (other guests of the hypervisor too)
     peak_bytes: int | None  # the largest resident set during the calls: all that the process holds
 
@@ -46,25 +48,35 @@ def take_sample(program: Program, *, seconds: float) -> Sample:
     program.settle()
     if _CLEAR.exists():  # the high-water mark of the resident set starts again from its size now (proc(5), clear_refs)
         _CLEAR.write_text('5')
-    calls, busy, own, start = 0, _get_busy_seconds(), time.process_time(), time.perf_counter()
+    calls, busy, own, start = 0, _get_busy_seconds(), _get_own_seconds(), time.perf_counter()
     while not calls or time.perf_counter() - start < seconds:
         program.call()
         calls += 1
     elapsed = time.perf_counter() - start
-    own = time.process_time() - own
+    own = _get_own_seconds() - own
     others = None if busy is None else (_get_busy_seconds() or 0) - busy - own
     foreign = None if others is None else min(1.0, max(0.0, others / (elapsed * (os.cpu_count() or 1))))
     return Sample(calls, elapsed / calls, own / calls, foreign, _get_peak_bytes())
 
 
 def wait_until_idle(*, longest: float = 5.0) -> None:
-    """Waits until the threads of this process compute nothing any more, such as reading ahead, or `longest` seconds."""
+    """Waits until this process and those it started compute nothing, such as reading ahead, or `longest` seconds."""
     end = time.perf_counter() + longest
     while time.perf_counter() < end:
-        before = time.process_time()
+        before = _get_own_seconds()
         time.sleep(0.05)
-        if time.process_time() - before < 0.01:
+        if _get_own_seconds() - before < 0.01:
             return
+
+
+def _get_own_seconds() -> float:
+    """Returns the CPU time of this process and of those that run for it, by multiprocessing."""
+    ticks = 0
+    for child in multiprocessing.active_children():
+        with contextlib.suppress(OSError):  # it has ended since, or the system has no such file
+            fields = pathlib.Path(f'/proc/{child.pid}/stat').read_text().rpartition(')')[2].split()
+            ticks += int(fields[11]) + int(fields[12])  # user, system: the 14th and 15th (proc(5), stat)
+    return time.process_time() + (ticks / os.sysconf('SC_CLK_TCK') if ticks else 0.0)
 
 
 def _get_busy_seconds() -> float | None:

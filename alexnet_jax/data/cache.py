@@ -68,13 +68,17 @@ def _reopen(source: Any, record_size: int) -> CachedSource:
     return CachedSource(source, record_size=record_size)
 
 
-def check_memory(records: int, *, record_size: int) -> None:
-    """Checks that so many decoded records fit into what memory is free now; `InputError` with the numbers if not."""
-    needed, free = records * record_size**2 * 3, read_free_memory()
-    if needed > free:
+def check_memory(records: int, *, record_size: int, processes: int = 1) -> None:
+    """Checks that so many decoded records fit into what memory is free now; `InputError` with the numbers if not.
+
+    `processes` on this machine keep them, each all of them.
+    """
+    size, free = records * record_size**2 * 3, read_free_memory()
+    if processes * size > free:
+        each = f', for each of {processes} processes on this machine' if processes > 1 else ''
         raise InputError(
             f'config.cache=memory would keep {records:,} records of {record_size}x{record_size} in '
-            f'{needed / 1e9:.1f} GB, and {free / 1e9:.1f} GB of memory are free: leave it none; '
+            f'{size / 1e9:.1f} GB{each}, and {free / 1e9:.1f} GB of memory are free: leave it none; '
             'alexnet prepare --from=NAME --encoding=raw makes records that need no decoding'
         )
 

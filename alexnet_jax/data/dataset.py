@@ -26,6 +26,7 @@ from alexnet_jax.files import check_utf8, hash_file
 from alexnet_jax.model.spec import Variant
 
 STATISTICS_FILE = 'statistics.npz'
+KEPT = ('train', 'validation')  # the splits that training reads, which `keep_in_memory` keeps
 
 
 class DataSource:
@@ -99,6 +100,7 @@ class Dataset:
     splits: Mapping[str, Mapping[str, Any]]
     builder: Any  # of the TFDS dataset that holds the images; None: raw records
     encoding: str = JPEG  # of the records, or 'raw': pixels as they are
+    rewritten_from: str | None = None  # fingerprint of the dataset whose records these are, in the other encoding
     cached: dict[tuple[str, str], CachedSource] | None = None  # where `keep_in_memory` keeps them, by split and form
 
     @property
@@ -130,17 +132,18 @@ class Dataset:
         stored = self._get_split(split)
         return stored['records'] - len(stored['excluded'])
 
-    def keep_in_memory(self) -> Self:
-        """Returns the dataset whose records stay in memory, each decoded when it is first read.
+    def keep_in_memory(self, *, processes: int = 1) -> Self:
+        """Returns the dataset whose records stay in memory, of KEPT, each decoded when it is first read.
 
         Raw records are pixels already, which the system keeps in memory by itself: theirs is returned as it is.
 
         Raises:
-          InputError: the records of all splits need more memory than is free.
+          InputError: they need more memory than is free, where so many `processes` of this machine keep them each.
         """
         if self.encoding == RAW:
             return self
-        check_memory(sum(map(self.examples, self.splits)), record_size=self.record_size)
+        records = sum(self.examples(split) for split in KEPT if split in self.splits)
+        check_memory(records, record_size=self.record_size, processes=processes)
         return dataclasses.replace(self, cached={})
 
     def records(self, split: str, *, preprocessing: str | None = None) -> Source:
@@ -169,7 +172,7 @@ class Dataset:
             excluded=stored['excluded'],
             data_dir=data_dir,
         )
-        if self.cached is None:
+        if self.cached is None or split not in KEPT:
             return source
         return self.cached.setdefault((split, chosen), CachedSource(source, record_size=self.record_size))
 
@@ -221,6 +224,7 @@ def open_dataset(name: str, *, data_dir: str | os.PathLike[str]) -> Dataset:
     if 'raw' in manifest:
         stored['splits'] = raw.list_splits(manifest, record_size=len(mean_image), remedy=remedy)
         stored |= {'classes': raw.read_classes(directory, remedy=remedy), 'builder': None, 'encoding': RAW}
+        stored['rewritten_from'] = manifest['raw'].get('rewritten_from')
     else:
         builder, splits = _open_tfds(directory, manifest, mean_image.shape, remedy=remedy)
         stored |= {'splits': splits, 'classes': tuple(builder.info.features['label'].names), 'builder': builder}

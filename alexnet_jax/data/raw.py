@@ -85,6 +85,8 @@ def list_splits(manifest: Mapping[str, Any], *, record_size: int, remedy: str) -
                     raise ValueError(split)
             if get_labels_name(split) not in files or CLASSES_FILE not in files:
                 raise ValueError(split)
+        if type(manifest['raw'].get('rewritten_from', '')) is not str:
+            raise ValueError('rewritten_from')
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise InputError(f'the manifest is not of raw records of {record_size}x{record_size}; {remedy}') from error
     return {split: {'records': sum(counts), 'excluded': (), 'shards': counts} for split, counts in splits.items()}

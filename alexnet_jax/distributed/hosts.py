@@ -221,6 +221,12 @@ def sync_hosts(topic: str) -> None:
     allgather_str(topic, '')
 
 
+def count_host_processes() -> int:
+    """Counts the run's processes on this host, this one included, by the host's name; all must call it."""
+    own = socket.gethostname()
+    return allgather_str('hostname', own).count(own)
+
+
 def check_same_on_hosts(what: Mapping[str, str], *, remedy: str) -> None:
     """Checks on every process that all have the same `what`, {name: value or its hash}.
 

@@ -72,6 +72,11 @@ class RunFolder:
         return self.metadata.get('identity', {}).get('dataset_fingerprint')
 
     @property
+    def images_fingerprint(self) -> str | None:
+        """Returns that of the dataset whose images it saw, whatever their encoding; None where it is not recorded."""
+        return self.metadata.get('identity', {}).get('rewritten_from') or self.dataset_fingerprint
+
+    @property
     def seconds(self) -> float | None:
         """Returns the time of all steps, without tests and saves; None without a log, which a resumed run continues."""
         if not self.train:

@@ -170,7 +170,7 @@ def make_result_section(runs: Sequence[RunFolder]) -> Section:
     """Gathers the numbers that people ask for first: of one run as boxes, of several as a table."""
     if len(runs) == 1:
         return Section('result', {}, runs[0])
-    datasets = {(run.config.dataset, run.dataset_fingerprint) for run in runs}
+    datasets = {run.images_fingerprint or run.config.dataset for run in runs}
     return Section('runs', {'same_images': len(datasets) == 1})
 
 

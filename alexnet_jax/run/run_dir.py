@@ -34,6 +34,7 @@ IDENTITY_BEFORE: dict[str, Any] = INITIAL | {
     'mean_at': 'centre',
     'rate_factors': {},
 }
+DATASET = ('dataset', 'dataset_fingerprint', 'rewritten_from')
 SETTINGS_BEFORE: dict[str, Any] = INITIAL | {
     'without': [],
     'cache': 'none',
@@ -107,6 +108,8 @@ def check_run_dir(workdir: pathlib.Path, run: Run, dataset: Dataset) -> None:
         if 'mean_at' not in found:
             found |= {'variant': rename_earlier(found['variant'])}
         before = IDENTITY_BEFORE | found
+        same = DATASET if _have_same_records(before, identity) else DATASET[2:]  # which says nothing by itself
+        before |= {key: identity[key] for key in same}
     except OSError as error:
         raise InputError(f'cannot read {workdir}: {error.strerror}; choose another --workdir') from error
     except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
@@ -204,7 +207,14 @@ def _make_identity(run: Run, dataset: Dataset) -> dict[str, Any]:
         'rate_factors': run.rate_factors,
         'without': sorted({*run.config.without} - {'lighting', 'crops'}),  # which the two above are
         'dataset_fingerprint': dataset.fingerprint,
+        'rewritten_from': dataset.rewritten_from,
     }
+
+
+def _have_same_records(before: dict[str, Any], after: dict[str, Any]) -> bool:
+    """Tells whether one dataset was rewritten from the other, or both from a third: batches are equal bit for bit."""
+    then, now = ({one.get(key) for key in DATASET[1:]} - {None} for one in (before, after))
+    return bool(then & now)
 
 
 def _list_changes(before: dict[str, Any], after: dict[str, Any], word: str) -> str:

@@ -187,7 +187,8 @@ def _open_in_turn(config: Config, group: ProcessGroup) -> Dataset:
         if index == group.index:
             dataset = open_or_render(config.dataset, config.data_dir).check_variant(make_variant(config))
         sync_hosts('dataset')
-    return dataset.keep_in_memory() if config.cache == 'memory' else dataset
+    processes = hosts.count_host_processes()  # whatever this one's settings are: those are compared later
+    return dataset.keep_in_memory(processes=processes) if config.cache == 'memory' else dataset
 
 
 def _check_same_run(config: Config, dataset: Dataset, workdir: pathlib.Path, group: ProcessGroup) -> None:

@@ -28,6 +28,7 @@ def results():
         samples['input', f'{prefix}pipeline_2'] = make_measurement(*[0.1 * slower] * 3)
         samples['tf_default', f'{prefix}pipeline'] = make_measurement(0.11 * slower, 0.15 * slower, 0.2 * slower)
         samples['tf_accurate', f'{prefix}pipeline'] = make_measurement(*[0.3 * slower] * 3, cpu=0.6 * slower)
+        samples['torch_loader', f'{prefix}pipeline'] = make_measurement(*[0.4 * slower] * 3, cpu=0.8 * slower)
     for name, seconds in {'raw_pipeline_1': 0.02, 'raw_pipeline_2': 0.0125, 'raw_grain': 0.2, 'memcpy': 0.01}.items():
         samples['input', name] = make_measurement(*[seconds] * 3)
     for threads in (1, 2):
@@ -57,6 +58,37 @@ def test_make_input_figures_takes_ratios_in_each_round_and_the_smaller_form(resu
         assert forms['accurate']['ratio'] == pytest.approx(3)
         assert forms['accurate']['ratio_per_core'] == pytest.approx(6)  # it took twice the cores
         assert figures[kind]['ratio_to_tf'] == pytest.approx(1.5)
+
+
+def test_make_input_figures_compares_with_pytorch_where_it_was_measured(results):
+    figures = input_figures.make_input_figures(results, appetite=50)
+    for kind, speed in {'prepared records': 250, 'photographs': 62.5}.items():
+        loader = figures[kind]['torch']
+        assert loader['images_per_second'] == pytest.approx(speed)  # 100 images in 0.4 seconds, or 1.6
+        assert (loader['ratio'], loader['ratio_per_core']) == (pytest.approx(4), pytest.approx(8))
+    lines = input_figures.format_input_figures(figures).splitlines()
+    assert next(line for line in lines if line.startswith("per core, to PyTorch's")).split()[-2:] == [
+        '8.00',
+        '(8.00-8.00)',
+    ]
+    for prefix in input_figures.KINDS:
+        del results.network['torch_loader', f'{prefix}pipeline']
+    figures = input_figures.make_input_figures(results, appetite=50)
+    assert figures['photographs']['torch'] is None
+    assert 'PyTorch' not in input_figures.format_input_figures(figures)
+
+
+def test_make_input_figures_counts_cores_that_feed_chips(results):
+    """By CPU time, of the processes that work for a pipeline too: 100 images in 0.8 s of it are 125 for a core."""
+    figures = input_figures.make_input_figures(results, appetite=50)
+    assert figures['cores']["prepared records, PyTorch's DataLoader"] == pytest.approx(
+        {'10000': 80, '20000': 160, '40000': 320}
+    )
+    assert figures['cores']['raw records'] == pytest.approx({'10000': 1.25, '20000': 2.5, '40000': 5})
+    assert figures['per_core']['photographs, tf.data']['images_per_second'] == pytest.approx(1000 / 6)
+    lines = input_figures.format_input_figures(figures).splitlines()
+    assert next(line for line in lines if line.startswith('kept in memory  ')).split()[-3:] == ['2.0', '4.0', '8.0']
+    assert next(line for line in lines if line.startswith('cores that feed')).split()[-2:] == ['20,000', '40,000']
 
 
 def test_make_input_figures_compares_raw_records_with_what_moves_pixels(results):
@@ -90,25 +122,28 @@ def test_make_input_figures_names_the_slower_one(results):
     assert 'the input pipeline is the limit' in input_figures.format_input_figures(figures)
 
 
-def test_measure_input_refuses_a_machine_without_tensorflow(monkeypatch):
+def test_measure_input_refuses_a_machine_without_what_it_compares_with(monkeypatch):
     monkeypatch.setattr(measure.importlib.util, 'find_spec', lambda name: None)
     with pytest.raises(measure.InputError, match=r"pip install 'alexnet-jax\[tensorflow\]'"):
-        measure.measure_input(SETTING, Turns(2, 0.0), tf=True, model=True)
+        measure.measure_input(SETTING, Turns(2, 0.0), tf=True, torch=False, model=True)
+    with pytest.raises(measure.InputError, match=r"pip install 'alexnet-jax\[torch\]'"):
+        measure.measure_input(SETTING, Turns(2, 0.0), tf=False, torch=True, model=True)
 
 
 def test_measure_input_starts_the_processes_asked_for(monkeypatch):
     started = []
     monkeypatch.setattr(measure, 'take_turns', lambda names, *_: started.append(names) or ({}, {}))
     monkeypatch.setattr(measure.importlib.util, 'find_spec', lambda name: 'found')
-    for tf, model in ((False, False), (True, True)):
-        measure.measure_input(SETTING, Turns(2, 0.0), tf=tf, model=model)
-    assert started == [['input'], ['input', 'tf_default', 'tf_accurate', 'one_device']]
+    monkeypatch.setattr(measure.shutil, 'which', lambda name: None)  # a compiler, which only torch.compile needs
+    for tf, torch, model in ((False, False, False), (True, False, True), (False, True, False)):
+        measure.measure_input(SETTING, Turns(2, 0.0), tf=tf, torch=torch, model=model)
+    assert started == [['input'], ['input', 'tf_default', 'tf_accurate', 'one_device'], ['input', 'torch_loader']]
 
 
 def test_measure_input_pipeline_refuses_raw_records(monkeypatch):
     raw = mock.Mock(encoding='raw')
     raw.name, raw.check_variant.return_value = 'pets_raw', raw
     monkeypatch.setattr(input_figures, 'open_dataset', lambda name, data_dir: raw)
-    options = {'images': None, 'tf': False, 'appetite': None}
+    options = {'images': None, 'tf': False, 'torch': False, 'appetite': None}
     with pytest.raises(InputError, match=r'pets_raw has raw records, .*: name one of JPEG records'):
         input_figures.measure_input_pipeline(SETTING, mock.Mock(), **options)

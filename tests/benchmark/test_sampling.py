@@ -1,5 +1,6 @@
 """Samples of programs whose time, memory and noise are known."""
 
+import multiprocessing
 import pathlib
 import sys
 import time
@@ -62,6 +63,25 @@ def test_take_sample_measures_the_peak_of_the_sample_alone():
     after = sampling.take_sample(Program(lambda: None), seconds=0).peak_bytes
     assert large - before > 0.9 * size
     assert after - before < 0.1 * size
+
+
+@linux
+def test_own_seconds_count_the_processes_that_work_for_this_one():
+    def count():
+        return sampling._get_own_seconds() - time.process_time()
+
+    assert count() == pytest.approx(0, abs=0.01)
+    process = multiprocessing.get_context('spawn').Process(target=sum, args=(range(10**10),))
+    process.start()
+    try:
+        end = time.monotonic() + 20
+        while count() < 0.2:
+            assert time.monotonic() < end and process.is_alive()
+            time.sleep(0.05)
+    finally:
+        process.kill()
+        process.join()
+    assert count() == pytest.approx(0, abs=0.01)
 
 
 def test_take_sample_does_not_count_what_settles():

@@ -62,8 +62,10 @@ def test_bench_input_measures_every_stage_and_names_the_limit(tiny_dir, tmp_path
     assert (found['appetite'], found['limit']) == (0.5, 'model')
     assert found['headroom'] == list(found['prepared records']['threads'].values())[-1]['images_per_second'] / 0.5
     assert found['prepared records']['ratio_to_tf'] is None
+    assert [line for line in process.stderr.splitlines() if not line.startswith('batch 8: ')] == []
     assert any('the training step takes 0.5 images/s: the model is the limit' in line for line in text)
-    assert not any('tf.data' in line for line in text)
+    assert not any('tf.data' in line or 'PyTorch' in line for line in text)
+    assert found['cores']['raw records']['20000'] == 20_000 / found['per_core']['raw records']['images_per_second']
 
 
 @pytest.mark.parametrize(
@@ -71,7 +73,6 @@ def test_bench_input_measures_every_stage_and_names_the_limit(tiny_dir, tmp_path
     [
         ([], 'nothing cannot be measured: alexnet bench step, or input'),
         (['epoch'], 'epoch cannot be measured: alexnet bench step, or input'),
-        (['input', '--against=torch'], '--against=torch does not go with input: give --against=tf'),
         (['step', '--against=tf'], '--against=tf does not go with step: give --against=torch'),
         (
             ['input', '--data_dir=nowhere'],

@@ -1,5 +1,6 @@
 """Records in memory give the batches of records that are decoded each time, and are decoded once."""
 
+import dataclasses
 import itertools
 import pickle
 import types
@@ -78,6 +79,19 @@ def test_dataset_keep_in_memory_shares_what_is_decoded(tiny):
         np.testing.assert_array_equal(a.labels, b.labels)
 
 
+def test_dataset_keep_in_memory_keeps_and_counts_what_training_reads(tiny, monkeypatch):
+    """Here beside a test split, of which nothing is kept, in as much memory as the two others need."""
+    monkeypatch.setattr(cache, 'read_free_memory', lambda: 53 * 256 * 256 * 3)
+    dataset = dataclasses.replace(tiny, splits={**tiny.splits, 'test': tiny.splits['validation']})
+    kept = dataset.keep_in_memory()
+    assert [isinstance(kept.records(split), CachedSource) for split in ('train', 'validation', 'test')] == [1, 1, 0]
+    monkeypatch.setattr(cache, 'read_free_memory', lambda: 2 * 53 * 256 * 256 * 3 - 1)
+    with pytest.raises(
+        InputError, match=r'keep 53 records .* in 0\.0 GB, for each of 2 processes on this machine, and'
+    ):
+        dataset.keep_in_memory(processes=2)
+
+
 @pytest.mark.parametrize(
     ('folder', 'own'),
     [
@@ -116,3 +130,6 @@ def test_check_memory_refuses_with_the_numbers(monkeypatch, tmp_path):
     assert str(refused.value).startswith(
         'config.cache=memory would keep 1,331,167 records of 256x256 in 261.7 GB, and 20.0 GB of memory are free: '
     )
+    check_memory(100_000, record_size=256, processes=1)
+    with pytest.raises(InputError, match=r'in 19\.7 GB, for each of 2 processes on this machine, and 20\.0 GB of mem'):
+        check_memory(100_000, record_size=256, processes=2)

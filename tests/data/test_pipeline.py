@@ -7,6 +7,7 @@ import subprocess
 import sys
 
 import numpy as np
+import psutil
 import pytest
 from numpy.lib.stride_tricks import sliding_window_view
 from PIL import Image
@@ -15,6 +16,7 @@ from simplejpeg import decode_jpeg
 
 from alexnet_jax.data import raw
 from alexnet_jax.data.augment import sample_augmentation
+from alexnet_jax.data.cache import CachedSource
 from alexnet_jax.data.decode import decode_record_crop
 from alexnet_jax.data.pipeline import EvaluationBatches, TrainingBatches, epoch_order
 from alexnet_jax.errors import InputError
@@ -212,6 +214,16 @@ def test_decode_record_crop_of_damaged_jpeg_names_the_remedy():
         decode_record_crop(b'not a jpeg', out)
     with pytest.raises(InputError, match='not a readable JPEG'):
         decode_record_crop(jpeg[: len(jpeg) // 2], out)
+
+
+@pytest.mark.parametrize('kind', ['JPEGs', 'raw', 'cached'])
+def test_read_from_keeps_memory_flat_over_epochs(train, tiny_raw, kind):
+    """Of 40 epochs, whose crops would have 241 MB."""
+    source = {'JPEGs': train, 'raw': tiny_raw.records('train'), 'cached': CachedSource(train, record_size=256)}[kind]
+    batches, resident = TrainingBatches(source, 8, 0, BASIS).read_from(0, threads=2), psutil.Process().memory_info
+    before = [resident().rss for _ in itertools.islice(batches, 25)][-1]
+    after = [resident().rss for _ in itertools.islice(batches, 200)][-1]
+    assert after - before < 50e6
 
 
 def test_read_from_raises_errors_of_reading_threads():

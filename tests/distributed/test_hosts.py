@@ -14,6 +14,7 @@ from alexnet_jax.distributed.hosts import (
     ProcessGroup,
     allgather_str,
     check_same_on_hosts,
+    count_host_processes,
     fetch,
     find_process_group,
     initialize,
@@ -127,6 +128,12 @@ def test_check_same_on_hosts_names_the_first_that_differs_and_in_what(monkeypatc
     expected = "process 2 has another seed '2', not '1'; dtype 'bfloat16', not None of process 0: start all alike"
     with pytest.raises(InputError, match=f'^{re.escape(expected)}$'):
         check_same_on_hosts({'seed': '1', 'mesh': '1,2'}, remedy='start all alike')
+
+
+def test_count_host_processes_counts_those_of_this_host_s_name(monkeypatch):
+    assert count_host_processes() == 1
+    monkeypatch.setattr(hosts, 'allgather_str', lambda topic, text: ['node1', text, f'{text}.example', text, 'node1'])
+    assert count_host_processes() == 2
 
 
 def test_initialize_says_that_the_port_is_taken():

@@ -172,7 +172,7 @@ class Laboratory:
         manifest.write_text(json.dumps(content))
 
     def folder_of_images(self, count=1500):
-        """Artificial photographs in two classes, training and validation."""
+        """The options that prepare artificial photographs in two classes, training and validation."""
         folder = self.folder / 'images'
         for index in range(count):
             split = 'validation' if index % 10 == 0 else 'train'
@@ -180,17 +180,17 @@ class Laboratory:
             path.parent.mkdir(parents=True, exist_ok=True)
             noise = np.random.default_rng(index).integers(0, 256, (8, 8, 3), dtype=np.uint8)
             Image.fromarray(noise).resize((300, 280), Image.Resampling.BICUBIC).save(path, quality=90)
-        return folder
+        return f'--images={folder}', '--name=photos'
 
-    def start_preparing(self, images, *, into):
-        command = [sys.executable, '-m', 'alexnet_jax', 'prepare', f'--images={images}', '--name=photos']
-        return self._start([*command, f'--data_dir={self.folder / into}'], root=cli.ROOT)
+    def start_preparing(self, *options, into):
+        command = [sys.executable, '-m', 'alexnet_jax', 'prepare', *options, f'--data_dir={self.folder / into}']
+        return self._start(command, root=cli.ROOT)
 
-    def prepare(self, images, *, into):
-        """Prepares to the end; sha256 of every file that came of it."""
-        ended = self.end(self.start_preparing(images, into=into))
+    def prepare(self, *options, into, name='photos'):
+        """Prepares dataset `name` to the end; sha256 of every file that came of it."""
+        ended = self.end(self.start_preparing(*options, into=into))
         assert ended.code == 0, ended.err
-        files = sorted(path for path in (self.folder / into / 'photos').rglob('*') if path.is_file())
+        files = sorted(path for path in (self.folder / into / name).rglob('*') if path.is_file())
         return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
     def other_data(self):

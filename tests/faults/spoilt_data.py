@@ -1,5 +1,6 @@
 """Rows of the fault matrix: damaged datasets, and preparing one that is interrupted."""
 
+import shutil
 import signal
 import subprocess
 import time
@@ -74,27 +75,48 @@ def corrupt_jpeg(lab):
 @row('kill -9 while a dataset is prepared')
 def killed_preparing(lab):
     images = lab.folder_of_images()
-    expected = lab.prepare(images, into='straight')
-    process = lab.start_preparing(images, into='killed')
+    expected = lab.prepare(*images, into='straight')
+    process = lab.start_preparing(*images, into='killed')
     partial = lab.folder / 'killed/.photos.partial'
     while not list(partial.glob('**/*array_record*')) and process.poll() is None:
         time.sleep(0.001)
     process.kill()
     assert process.wait() == -signal.SIGKILL
     assert not (lab.folder / 'killed/photos').exists()
-    assert lab.prepare(images, into='killed') == expected
+    assert lab.prepare(*images, into='killed') == expected
+    return 'nothing: the same command goes on', None, 'equal'
+
+
+@row('kill -9 while a dataset is rewritten as raw records')
+def killed_rewriting(lab):
+    options, name = ('--from=photos', '--encoding=raw'), 'photos_raw'
+    source = lab.prepare(*lab.folder_of_images(), into='straight')
+    shutil.copytree(lab.folder / 'straight/photos', lab.folder / 'killed/photos')
+    expected = lab.prepare(*options, into='straight', name=name)
+    assert source['statistics.npz'] == expected['statistics.npz']
+    process = lab.start_preparing(*options, into='killed')
+    partial = lab.folder / 'killed/.photos_raw.partial'
+    while not list(partial.glob('shards/validation*')) and process.poll() is None:  # the training records are there
+        time.sleep(0.001)
+    process.kill()
+    assert process.wait() == -signal.SIGKILL
+    assert not (lab.folder / 'killed' / name).exists()
+    written = (partial / 'shards/train-00000').stat()
+    assert lab.prepare(*options, into='killed', name=name) == expected
+    (shard,) = (lab.folder / 'killed' / name).rglob('train-*.npy')
+    assert (shard.stat().st_ino, shard.stat().st_mtime_ns) == (written.st_ino, written.st_mtime_ns)  # not made again
     return 'nothing: the same command goes on', None, 'equal'
 
 
 @row('the disk is full while a dataset is prepared')
 def disk_full_preparing(lab):
     images = lab.folder_of_images()
-    expected = lab.prepare(images, into='straight')
+    expected = lab.prepare(*images, into='straight')
     with lab.small_disk(megabytes=3) as disk:
-        ended = lab.end(lab.start_preparing(images, into=disk))
+        ended = lab.end(lab.start_preparing(*images, into=disk))
         assert ended.code == 1, ended.err
         line = ended.line('error: ')
         assert not (disk / 'photos').exists()
         subprocess.run(['mount', '-o', 'remount,size=80m', str(disk)], check=True)
-        assert lab.prepare(images, into=disk) == expected
+        assert lab.prepare(*images, into=disk) == expected
     return line, ended.seconds or None, 'equal'

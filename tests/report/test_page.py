@@ -1,5 +1,6 @@
 """Tests what the templates say in cases that a small run does not reach."""
 
+import dataclasses
 import re
 import types
 
@@ -10,7 +11,8 @@ from alexnet_jax.evaluation.measures import ClassRow
 from alexnet_jax.report.drawing import FigureCollection, Photo, Pixels
 from alexnet_jax.report.page import Section, format_megabytes, format_percent, format_standard_error, render_page
 from alexnet_jax.report.pictures import Specialisation
-from alexnet_jax.report.sections import make_speed_section
+from alexnet_jax.report.run_folder import RunFolder
+from alexnet_jax.report.sections import make_result_section, make_speed_section
 
 LOGGED = [
     {'step': 2, 'images_per_second': 1234.6, 'data_wait': 0.1},
@@ -67,6 +69,24 @@ def test_mistakes_section_of_many_classes_names_its_selection():
     assert '<td>&lt;i&gt;</td> <td class="number">1,200</td>' in page and '<td>b (600)</td>' in page
     assert '<td>nothing</td>' in page and '<b>b</b> 99&nbsp;%<small>is: &lt;i&gt;</small>' in page
     assert 'Surest mistakes' in page and 'Surest mistakes' not in render('mistakes', data | {'surest': []})
+
+
+@pytest.mark.parametrize(
+    ('identities', 'same'),
+    [
+        ([{'dataset_fingerprint': 'a'}, {'dataset_fingerprint': 'a', 'rewritten_from': None}], True),
+        ([{'dataset_fingerprint': 'a'}, {'dataset_fingerprint': 'b', 'rewritten_from': 'a'}], True),
+        ([{'dataset_fingerprint': 'a'}, {'dataset_fingerprint': 'b', 'rewritten_from': 'c'}], False),
+        ([{'dataset_fingerprint': 'a'}, {'dataset_fingerprint': 'b'}], False),
+        ([{}, {}], True),  # of a version that recorded none: by their name
+        ([{}, {'dataset_fingerprint': 'a'}], False),
+    ],
+)
+def test_result_section_knows_the_same_images_in_either_encoding(identities, same):
+    others = dict.fromkeys(field.name for field in dataclasses.fields(RunFolder))
+    others['config'] = types.SimpleNamespace(dataset='tiny')
+    runs = [RunFolder(**others | {'metadata': {'identity': identity}}) for identity in identities]
+    assert make_result_section(runs).data == {'same_images': same}
 
 
 def test_formats_of_numbers():

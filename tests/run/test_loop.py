@@ -1,6 +1,7 @@
 """The loop, watched from inside: who waits for whom, what is compiled when, what is moved, what is traced."""
 
 import dataclasses
+import functools
 import gzip
 import json
 import re
@@ -17,11 +18,12 @@ from run.short_runs import SharedRun, make_run, train
 from alexnet_jax.checkpoints.checkpointer import SaveError
 from alexnet_jax.data.augment import centre_crop
 from alexnet_jax.distributed.preemption import Preemption
-from alexnet_jax.errors import InputError
+from alexnet_jax.errors import InputError, Interrupted
 from alexnet_jax.logs import metrics_reader
 from alexnet_jax.logs.logger import RunLogger
 from alexnet_jax.logs.timing import Stopwatch
 from alexnet_jax.run import batches, loop
+from alexnet_jax.run.run_dir import claim_run_dir
 from alexnet_jax.sharding.mesh import place_batch
 from alexnet_jax.training import build
 from alexnet_jax.training.step import Batch
@@ -194,6 +196,27 @@ def test_train_run_that_goes_on_for_longer_has_no_result_until_it_ends(watched, 
     assert not (workdir / 'result.json').exists()
     assert train(tiny, workdir, steps=13)['steps'] == 13
     assert json.loads((workdir / 'result.json').read_text())['steps'] == 13
+
+
+@pytest.mark.slow
+def test_train_run_goes_on_with_the_same_records_in_the_other_encoding(tiny, tiny_raw, tmp_path, capsys):
+    """From JPEGs to the raw records rewritten from them, and back, within an epoch; bit for bit as without a change."""
+
+    def go_on(dataset, workdir, **options):
+        values = {'dataset': dataset.name, 'steps': 7, 'evaluate_every': 2}
+        claim_run_dir(workdir, make_run(**values), dataset)
+        return train(dataset, workdir, **values, **options)['params_sha256']
+
+    straight = go_on(tiny, tmp_path / 'straight')
+    for dataset in (tiny, tiny_raw):
+        preemption = Preemption(print)
+        told = functools.partial(setattr, preemption, 'name')
+        with pytest.raises(Interrupted):
+            go_on(
+                dataset, tmp_path / 'changing', preemption=preemption, after_test=lambda _, told=told: told('SIGTERM')
+            )
+    assert go_on(tiny, tmp_path / 'changing') == straight
+    assert re.findall(r'resuming from step (\d)', capsys.readouterr().err) == ['3', '5']
 
 
 @pytest.mark.slow

@@ -1,5 +1,6 @@
 """Run folders of earlier versions and damaged ones: taken over where the batches stay what they were."""
 
+import dataclasses
 import errno
 import json
 import os
@@ -120,6 +121,29 @@ def test_claim_run_dir_refuses_another_dataset_of_the_same_name(tiny, tiny_dir, 
     manifest.write_text(json.dumps(content))
     claim_run_dir(tmp_path / 'run', run_with(), tiny)
     assert_refused(tmp_path / 'run', run_with(), open_dataset('tiny', data_dir=other), 'run .dataset_fingerprint ')
+
+
+def test_claim_run_dir_goes_on_with_the_same_records_in_the_other_encoding(tiny, tiny_raw, tmp_path, capsys):
+    def claim(folder, dataset):
+        claim_run_dir(folder, run_with(dataset=dataset.name), dataset)
+        identity = json.loads((folder / 'run.json').read_text())['identity']
+        return identity['dataset'], identity['dataset_fingerprint'], identity['rewritten_from']
+
+    first, raw = ('tiny', tiny.fingerprint, None), ('tiny_raw', tiny_raw.fingerprint, tiny.fingerprint)
+    assert [claim(tmp_path / 'a', dataset) for dataset in (tiny, tiny_raw, tiny)] == [first, raw, first]
+    assert [claim(tmp_path / 'b', dataset) for dataset in (tiny_raw, tiny, tiny_raw)] == [raw, first, raw]
+    changes = ["dataset 'tiny', now 'tiny_raw'", "dataset 'tiny_raw', now 'tiny'"]
+    said = [line.partition('last started: ')[2] for line in capsys.readouterr().err.splitlines()]
+    assert said == [*changes, *reversed(changes)]
+
+
+def test_claim_run_dir_refuses_raw_records_of_another_dataset(tiny, tiny_raw, tmp_path):
+    """Such as those rewritten from what had the same name before, or made straight from the images."""
+    claim_run_dir(tmp_path, run_with(), tiny)
+    for other in ('0' * 64, None):
+        dataset = dataclasses.replace(tiny_raw, rewritten_from=other)
+        said = rf"run \(dataset 'tiny', not 'tiny_raw'; dataset_fingerprint '{tiny.fingerprint}', not '\w+'\)"
+        assert_refused(tmp_path, run_with(dataset='tiny_raw'), dataset, said)
 
 
 def test_claim_run_dir_refuses_what_is_no_run_and_leaves_it_alone(tiny, tmp_path):

@@ -6,7 +6,7 @@ import pytest
 from jax.sharding import PartitionSpec as P
 
 from alexnet_jax.errors import InputError
-from alexnet_jax.sharding.mesh import batch_spec, make_mesh, parameter_specs
+from alexnet_jax.sharding.mesh import batch_spec, make_mesh, parameter_specs, place_batch
 
 
 def test_make_mesh_places_the_towers_of_one_replica_side_by_side():
@@ -29,6 +29,20 @@ def test_parameter_specs_shard_output_channels_of_everything_but_fc8():
         'momentum': ({'conv3': {'kernel': P(None, None, None, 'tower'), 'bias': P('tower')}}, P()),
         'mean_image': P(),
     }
+
+
+def test_place_batch_sends_each_tower_its_images_from_the_host():
+    """Of 4x2 devices both of a pair get the same rows; no device passes them on (docs/data.md says why)."""
+    mesh, images = make_mesh(4, 2), np.random.default_rng(0).integers(256, size=(8, 6, 6, 3), dtype=np.uint8)
+    with jax.transfer_guard_device_to_device('disallow_explicit'):
+        placed = place_batch(mesh, images)
+    assert len(placed.addressable_shards) == 8
+    for shard in placed.addressable_shards:
+        pair = shard.device.id // 2
+        np.testing.assert_array_equal(shard.data, images[2 * pair : 2 * pair + 2])
+    first = jax.device_put(images, mesh.devices[0, 0])
+    with jax.transfer_guard_device_to_device('disallow_explicit'), pytest.raises(Exception, match='Disallowed'):
+        jax.device_put(first, mesh.devices[0, 1])  # which the guard does see
 
 
 def test_parameter_specs_of_one_weird_trick_split_the_hidden_layers_only():

@@ -260,6 +260,7 @@ def test_raw_record_cut_under_a_run_is_one_line_with_the_command(damageable):
         ),
         (lambda raw: raw['splits'].update(train=[8, 2]), 'manifest is not of raw records'),
         (lambda raw: raw['splits'].update(train=7), 'manifest is not of raw records'),
+        (lambda raw: raw.update(rewritten_from=['a']), 'manifest is not of raw records'),
         (lambda raw: raw['splits'].update(test=[]), 'manifest is not of raw records'),
         (lambda raw: raw['splits'].pop('validation'), 'has no validation split; prepare it again'),
         (lambda raw: raw.clear(), 'manifest is not of raw records'),

@@ -17,6 +17,7 @@ from alexnet_jax.data.dataset import open_dataset, verify_dataset
 from alexnet_jax.data.preparing import folder as folder_source
 from alexnet_jax.data.preparing import shards, writer
 from alexnet_jax.data.preparing import workers as conversion
+from alexnet_jax.data.preparing.rewriting import make_rewriting_spec
 from alexnet_jax.errors import InputError
 
 # With shards of two images. For n = 1, 2, ... a forked child is killed at its nth call of anything that changes the
@@ -24,10 +25,12 @@ from alexnet_jax.errors import InputError
 # through.
 PROGRAM = """
 import hashlib, json, os, pathlib, shutil, signal, sys
-from alexnet_jax.data.preparing import folder, raw_shards, shards, workers, writer
+from alexnet_jax.data.dataset import open_dataset
+from alexnet_jax.data.preparing import folder, raw_shards, rewriting, shards, workers, writer
 
 images, root, overwrite = sys.argv[1], pathlib.Path(sys.argv[2]), sys.argv[3] == 'overwrite'
 QUALITY = int(sys.argv[4]) or None
+REWRITTEN = open_dataset('source', data_dir=sys.argv[5]) if sys.argv[5] else None
 workers.CHUNK, shards.SHARD, writer.SHARD = 1, 2, 1
 os.fsync = lambda file: None  # it guards against power cuts, which these kills are not
 AT_THE_END = [(pathlib.Path, 'rename'), (shutil, 'rmtree')]
@@ -35,7 +38,10 @@ ANYWHERE = AT_THE_END + [(pathlib.Path, name) for name in ('replace', 'unlink', 
 ANYWHERE += [(shards, 'ArrayRecordWriter'), (raw_shards.RawShardWriter, '_write')]
 
 def prepare(data_dir, *, quality=QUALITY, overwrite=True, looked_at=None):
-    spec = folder.make_folder_spec(images, name='pets', quality=quality, record_size=32)
+    if REWRITTEN is None:
+        spec = folder.make_folder_spec(images, name='pets', quality=quality, record_size=32)
+    else:
+        spec = rewriting.make_rewriting_spec(REWRITTEN, name='pets')
     if looked_at is not None:
         real = spec.to_record
         object.__setattr__(spec, 'to_record', lambda source: looked_at.append(source) or real(source))
@@ -135,13 +141,22 @@ def digest_of(directory):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(('overwrite', 'quality'), [(False, 95), (True, 95), (False, None)])
-def test_prepare_killed_anywhere_resumes_to_the_same_bytes(tmp_path, small_shards, overwrite, quality):
+@pytest.mark.parametrize(
+    ('overwrite', 'quality', 'rewritten'),
+    [(False, 95, False), (True, 95, False), (False, None, False), (False, None, True)],
+)
+def test_prepare_killed_anywhere_resumes_to_the_same_bytes(tmp_path, small_shards, overwrite, quality, rewritten):
     folder = write_folder(tmp_path / 'images', train=2)  # two shards, and one
-    spec = folder_source.make_folder_spec(folder, name='pets', record_size=32, quality=quality)
+    if rewritten:
+        jpegs = folder_source.make_folder_spec(folder, name='source', record_size=32)
+        writer.prepare(jpegs, data_dir=tmp_path, workers=1)
+        spec = make_rewriting_spec(open_dataset('source', data_dir=tmp_path), name='pets')
+    else:
+        spec = folder_source.make_folder_spec(folder, name='pets', record_size=32, quality=quality)
     whole = writer.prepare(spec, data_dir=tmp_path / 'whole', workers=1)
 
     arguments = [str(folder), str(tmp_path / 'killed'), 'overwrite' if overwrite else 'new', str(quality or 0)]
+    arguments.append(str(tmp_path) if rewritten else '')
     run = subprocess.run([sys.executable, '-c', PROGRAM, *arguments], capture_output=True, text=True, check=False)
     assert (run.returncode, run.stderr) == (0, '')
     results = [json.loads(line) for line in run.stdout.splitlines()]
