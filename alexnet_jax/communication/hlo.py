@@ -188,20 +188,42 @@ class ProgramText:
         found = (name and wanted.search(name[1]) for name in map(_NAME.search, (line for line, _ in self.lines)))
         return {match[1] for match in found if match}
 
-    def names_read(self, line: str, wanted: re.Pattern[str]) -> tuple[list[Instruction], set[str]]:
-        """Lists the arrays that an instruction reads, a concatenation's parts one by one, and what is found of them.
-
-        Of each, what `wanted` finds in its name, or else in that of the nearest it is made from.
-        """
-        arrays, found = [], set()
+    def joined_arrays(self, line: str) -> list[ArrayType]:
+        """Lists the types of the arrays that an instruction reads, a concatenation's parts one by one."""
+        arrays: list[Instruction] = []
         for operand in self.operands(line):
             inner = {part.op for part in self.called_instructions(operand.line)} - {'parameter', 'bitcast', 'reshape'}
             joined = operand.op == 'concatenate' or inner == {'concatenate'}
             arrays += self.operands(operand.line) if joined else [operand]
-        for array in arrays:
-            name = wanted.search(self._find_nearest([array.line], wanted, self._get_sources))
-            found |= {name[1]} if name else set()
-        return arrays, found
+        return [array for operand in arrays for array in parse_arrays(operand.type)]
+
+    def names_updated(self, line: str, wanted: re.Pattern[str]) -> set[str]:
+        """Lists what `wanted` finds in the names of the program's parameters that what an instruction gives changes.
+
+        Of each part of it, a slice or one of several arrays, it is the nearest parameter of the part's size that meets
+        it in an instruction of a result of that size: that is what a gradient is for, whatever it is named after.
+        """
+        parts = self._get_readers(line)
+        while len(parts) == 1 and _INSTRUCTION.match(parts[0])[3].endswith('-done'):  # type: ignore[index]
+            parts = self._get_readers(parts[0])
+        found = {self._find_updated(part, wanted) for part in parts}
+        return found - {''}
+
+    def _find_updated(self, part: str, wanted: re.Pattern[str]) -> str:
+        size = _count_elements(_INSTRUCTION.match(part)[2])[:1]  # type: ignore[index]
+        waiting, seen = deque([part]), {part}
+        while waiting:
+            line = waiting.popleft()
+            if {*size} & {*_count_elements(_INSTRUCTION.match(line)[2])}:  # type: ignore[index]
+                for operand in self.operands(line):
+                    name = _NAME.search(operand.line) if operand.op == 'parameter' else None
+                    match = wanted.search(name[1]) if name and _count_elements(operand.type) == size else None
+                    if match:
+                        return match[1]
+            new = [reader for reader in self._get_readers(line) if reader not in seen]
+            seen.update(new)
+            waiting.extend(new)
+        return ''
 
     def memory_traffic(self, computation: str | None = None) -> int:
         """Counts the bytes that one run of `computation` (None: the program) moves to and from main memory.
@@ -230,6 +252,10 @@ class ProgramText:
             return 0
         read = [array for operand in self.operands(line) for array in parse_arrays(operand.type)]
         return sum(array.bytes for array in (*parse_result(op, result), *read) if not array.on_chip)
+
+
+def _count_elements(text: str) -> list[int]:
+    return [math.prod(array.shape) for array in parse_arrays(text)]
 
 
 def _operands(line: str) -> list[str]:

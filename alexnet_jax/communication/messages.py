@@ -14,7 +14,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from alexnet_jax.communication.hlo import ArrayType, ProgramText, parse_arrays, parse_result
+from alexnet_jax.communication.hlo import ArrayType, ProgramText, parse_result
 from alexnet_jax.sharding.collectives import EXCHANGES, SCOPE
 from alexnet_jax.sharding.mesh import TOWER
 
@@ -149,12 +149,12 @@ def _find_averaged(program: ProgramText, line: str, layer: str, arrays: list[Arr
 
     Compilers join arrays to sum them at once, and name what they make so after nothing, or after what comes first.
     """
-    read, layers = program.names_read(line, _LAYER)
-    parts = [array for instruction in read for array in parse_arrays(instruction.type)]
+    parts = program.joined_arrays(line)
     joined = len(parts) > len(arrays) == 1 and sum(part.bytes for part in parts) == arrays[0].bytes
     arrays = parts if joined else arrays
-    if not layers or (layer and not joined):
-        return layer, arrays
+    layers = program.names_updated(line, _LAYER)
+    if not layers:
+        return ('' if joined else layer), arrays
     return '' if layers == program.names(_LAYER) else _join_layers(sorted(layers)), arrays
 
 
