@@ -171,7 +171,7 @@ def schedule_table(
         lines.append(f'total over {axes!r}: {len(own)} collectives, {sum(m.bytes for m in own):,} bytes received')
         if sums[axes] > 1 and axes in averaged:
             reduced = sum(m.bytes for m in own if m.op == 'all-reduce')
-            lines[-1] += f'; of sums {reduced:,}, gradients by the formula {averaged[axes]:,}'
+            lines[-1] += f'; all-reduces {reduced:,}, by the formula of all gradients {averaged[axes]:,}'
     lines += describe_reading('traced program', traced)
     if automatic is not None:
         lines += [*describe_reading('automatic partitioning', automatic), *compare(run.variant, compiled, automatic)]

@@ -156,6 +156,10 @@ def test_read_gpu_program_tells_whose_kernels_are_whose_and_what_runs_under_a_me
         'gemm_fusion_transpose.41': (5,),
         'cudnn-conv-bw-filter.10': (6,),
     }
+    # What the compiler calls synchronous waits at its start.
+    waits = re.sub(r'(%reduce-scatter-start\.2 = .*"is_sync":)false', r'\1true', TOWERS)
+    (last,) = [k for k in read_gpu_program(waits, make_mesh(1, 2)).kernels if k.name == 'cudnn-conv-bw-filter.10']
+    assert last.under == ()
     # Two arrays of zeros are written; of what fc7's weight gradient reads, the units of both towers are in the text.
     assert kernels['loop_broadcast_fusion'].traffic == 2 * 128 * 13 * 13 * 128 * 4
     assert kernels['gemm_fusion_transpose.40'].traffic == (4096 * 2048 + 2 * 128 * 2048) * 4

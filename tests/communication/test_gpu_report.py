@@ -78,6 +78,14 @@ def test_predict_gpus_adds_kernels_and_what_no_kernel_hides_of_a_message():
     assert found.link_bytes == {'tower': 1_800_000_000} and found.network_bytes == {}
 
 
+def test_predict_gpus_lets_a_kernel_hide_one_message_after_the_other():
+    """A kernel of 1.5 ms beside two messages of 1 ms each, which take turns on the link."""
+    said = [message('tower', 450_000_000)] * 2
+    compiled = compiled_of([kernel(5_025_000_000, 0, 1)], said, [True, True])
+    found = predict_gpus(compiled, config_of('two_device', (1, 2)), 'h100:2', num_classes=1000)
+    assert (found.links, found.exposed) == (pytest.approx(2e-3), pytest.approx(0.5e-3))
+
+
 def test_predict_gpus_lets_a_product_take_its_arithmetic_where_that_is_longer():
     config = config_of('data_parallel', (1, 1), precision='bfloat16')
     halves = [kernel(1, layer='conv2'), kernel(1, layer='conv2'), kernel(3_350_000_000, layer='conv3')]
