@@ -18,6 +18,7 @@ takes longer: no kernel keeps up a peak, the smallest take microseconds, and not
 import collections
 import dataclasses
 import math
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from alexnet_jax.communication.cost_model import Prediction
@@ -37,11 +38,13 @@ class GpuPrediction(Prediction):
 
     Attributes:
       network_bytes: {axes: bytes that a GPU's part of the host's network receives}.
+      axis_seconds: {axes: what messages along them take}.
       kernels: all kernels, one after another.
       exposed: messages, less what runs beside them.
     """
 
     network_bytes: dict[str, float]
+    axis_seconds: dict[str, float]
     kernels: float
     exposed: float
 
@@ -70,11 +73,10 @@ def predict_gpus(compiled: Compiled, config: Config, topology: str, *, num_class
     gpu, program = get_gpu(topology), compiled.program
     operations = count_operations(config, num_classes=num_classes)
     peak = gpu.get_peak(config.precision)
-    products = collections.Counter(kernel.layer for kernel in program.kernels if kernel.product)
-    # Operations of a layer are divided among its kernels alike: they do the same product with other operands.
-    share = {layer: operations[layer] / number for layer, number in products.items() if layer in operations}
+    share = _share_operations(program.kernels, operations)
     link_bytes: dict[str, float] = collections.defaultdict(float)
     network_bytes: dict[str, float] = collections.defaultdict(float)
+    axis_seconds: dict[str, float] = collections.defaultdict(float)
     times = []
     for message in program.messages:
         inside, across = count_neighbours(config, message, topology)
@@ -83,6 +85,7 @@ def predict_gpus(compiled: Compiled, config: Config, topology: str, *, num_class
         link_bytes[message.axis] += link
         network_bytes[message.axis] += network
         times.append(max(link / gpu.link_bandwidth, network / gpu.network_bandwidth))
+        axis_seconds[message.axis] += times[-1]
     left = list(times)
     for kernel in program.kernels:
         time = _time_kernel(kernel, share, peak=peak, bandwidth=gpu.memory_bandwidth)
@@ -100,11 +103,24 @@ def predict_gpus(compiled: Compiled, config: Config, topology: str, *, num_class
         **terms,
         link_bytes=dict(link_bytes),
         network_bytes={axes: size for axes, size in network_bytes.items() if size},
+        axis_seconds=dict(axis_seconds),
         kernels=math.fsum(kernels),
         exposed=math.fsum(left),
         step=math.fsum(kernels) + math.fsum(left),
         bound=max(terms, key=terms.__getitem__),
     )
+
+
+def _share_operations(kernels: Iterable[Kernel], operations: Mapping[str, float]) -> dict[str, float]:
+    """Shares out each layer's operations among its kernels alike: they do the same product with other operands.
+
+    What layers without a kernel of their name need is shared by the products that are named after no layer.
+    """
+    products = collections.Counter(kernel.layer for kernel in kernels if kernel.product)
+    named = {layer: operations[layer] / number for layer, number in products.items() if layer in operations}
+    others = {layer: number for layer, number in products.items() if layer not in operations}
+    rest = math.fsum(size for layer, size in operations.items() if layer not in products)
+    return named | dict.fromkeys(others, rest / max(sum(others.values()), 1))
 
 
 def _time_kernel(kernel: Kernel, share: dict[str, float], *, peak: float, bandwidth: float) -> float:
@@ -198,9 +214,10 @@ def format_gpus(
             line(f'{name}, {axes}', f'{size / 1e6:.2f} MB', f'{rate / 1e9:,.1f} GB/s', size / rate)
             for axes, size in amounts.items()
         ]
-    lines.append(
-        f'predicted step: {predicted.step * 1e3:.3f} ms, kernels {predicted.kernels * 1e3:.3f} one after another and '
-        f'messages {predicted.exposed * 1e3:.3f} of {predicted.links * 1e3:.3f} with nothing beside them; '
-        f'{config.batch_size / predicted.step:,.0f} images/s. A real one takes longer.'
-    )
+    lines += [
+        f'predicted step: {predicted.step * 1e3:.3f} ms, {config.batch_size / predicted.step:,.0f} images/s: kernels '
+        f'{predicted.kernels * 1e3:.3f} ms, one after another,',
+        f'and of {predicted.links * 1e3:.3f} ms of messages {predicted.exposed * 1e3:.3f} with nothing beside them. '
+        'A real one takes longer.',
+    ]
     return '\n'.join(lines)

@@ -215,9 +215,13 @@ def format_verdict(rows: list[dict[str, Any]]) -> str:
     text = f'{what}. There {found[found["bound"]] / found["step"]:.0%} of a step are {_TERMS[found["bound"]]}'
     if not found['link_bytes']:
         return f'{text}.'
-    axes, size = max(found['link_bytes'].items(), key=lambda item: item[1])
     if found['bound'] != 'links':
         text += f', {found["links"] / found["step"]:.0%} {_TERMS["links"]}'
+    if 'axis_seconds' in found:  # GPUs, which have links and a network
+        axes, seconds = max(found['axis_seconds'].items(), key=lambda item: item[1])
+        where = ' between hosts' if axes in found['network_bytes'] else ''
+        return f'{text}; most of them, {seconds * 1e3:.2f} ms, go along {axes!r}{where}.'
+    axes, size = max(found['link_bytes'].items(), key=lambda item: item[1])
     return f'{text}; most of what is said, {size / 1e6:,.0f} MB over each link, goes along {axes!r}.'
 
 

@@ -91,6 +91,11 @@ def test_predict_gpus_lets_a_product_take_its_arithmetic_where_that_is_longer():
     halves = [kernel(1, layer='conv2'), kernel(1, layer='conv2'), kernel(3_350_000_000, layer='conv3')]
     found = predict_gpus(compiled_of(halves, [], []), config, 'h100:1', num_classes=1000)
     assert found.kernels == pytest.approx(2 * 3 * CONVS['conv2'] * 128 / 989.5e12 + 1e-3)
+    # What is named after no layer does what the named do not: all layers but conv2 and conv3.
+    unnamed = [*halves, dataclasses.replace(kernel(1), product=True)]
+    found = predict_gpus(compiled_of(unnamed, [], []), config, 'h100:1', num_classes=1000)
+    rest = 3 * (sum((CONVS | DENSE).values()) - CONVS['conv2'] - CONVS['conv3']) - CONVS['conv1']
+    assert found.kernels == pytest.approx((2 * 3 * CONVS['conv2'] + 2 * rest) * 128 / 989.5e12 + 1e-3)
     # A float32 step multiplies in TF32.
     slower = dataclasses.replace(config, precision='float32')
     found = predict_gpus(compiled_of(halves, [], []), slower, 'h100:1', num_classes=1000)
@@ -231,5 +236,10 @@ def test_report_scaling_of_gpus_keeps_programs_and_says_what_does_not_fit(tmp_pa
     assert 'the step needs 81.0 GB of 80' in rows[0]['too_large']
     assert rows[1]['prediction']['step'] == pytest.approx(2e-3)  # 1 ms each of memory and NVLink
     assert rows[2]['prediction']['step'] == pytest.approx(1e-3 + 450e6 / 8 / 50e9)  # through eight ports
+    # Sixteen give 8 times the images in 2.125 ms for 2: 0.94 of the images/s of each of two.
+    assert text.splitlines()[-1].startswith(
+        'It scales up to 16, at 94% of the efficiency of 2; the least is 94%, at 16.'
+    )
+    assert text.endswith("53% messages; most of them, 1.12 ms, go along 'data' between hosts.")
     again, _ = scaling.report_scaling(config, 'h100', ['1', '2', '16'], **options)
     assert json.dumps(again) == json.dumps(figures)
