@@ -101,7 +101,11 @@ def compile_for_gpus(
                 raise InputError(f'{where}: {found["wrong"]}')
             return found
         if code < 0:
-            how = f'by {signal.Signals(-code).name} in the compiler, which does not check the target {path.name}'
+            ended = signal.Signals(-code)
+            outside = ended in (signal.SIGKILL, signal.SIGTERM)  # as for want of memory
+            how = (
+                f'by {ended.name}{"" if outside else f" in the compiler, which does not check the target {path.name}"}'
+            )
             raise InputError(f'{where}: the process ended {how}{_find_last_words(said.read_text(errors="replace"))}')
         raise RuntimeError(f'{where}: {said.read_text(errors="replace")}')
 

@@ -213,6 +213,32 @@ def test_compile_for_gpus_refuses_a_mesh_of_another_size_before_it_starts_a_proc
         compile_for_gpus(config_of(), 'h100:2', num_classes=10)
 
 
+@pytest.mark.parametrize(
+    ('code', 'said', 'error', 'complaint'),
+    [
+        (
+            -6,
+            'F0000 00:00:1 7 layout.cc:9] Check failed: no\n',
+            InputError,
+            r'by SIGABRT in the compiler, .*: Check failed: no$',
+        ),
+        (-9, 'I0000 00:00:1 7 layout.cc:9] all is well\n', InputError, r'the process ended by SIGKILL$'),
+        (1, 'Traceback', RuntimeError, 'Traceback'),  # a bug, with all that was said of it
+    ],
+)
+def test_compile_for_gpus_says_how_the_process_ended(monkeypatch, code, said, error, complaint):
+    monkeypatch.setattr(gpu_compiler, 'check_compiler', lambda: None)
+
+    def run(command, *, stderr, **_):
+        stderr.write(said)
+        stderr.flush()
+        return subprocess.CompletedProcess(command, code)
+
+    monkeypatch.setattr(subprocess, 'run', run)
+    with pytest.raises(error, match=complaint):
+        compile_for_gpus(config_of(), 'h100:8', num_classes=10)
+
+
 def test_report_scaling_of_gpus_keeps_programs_and_says_what_does_not_fit(tmp_path, monkeypatch):
     """The compiler replaced; the extra's tests have the real one."""
     asked = []
