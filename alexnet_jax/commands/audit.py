@@ -9,6 +9,12 @@ For TPUs that are not here (pip install 'alexnet-jax[tpu]'), with their memory a
     alexnet audit --config=configs/hybrid.py:imagenet2012 --config.mesh=128,2 --topology=v5e:16x16
     alexnet audit --config=configs/hybrid.py:imagenet2012 --topology=v5e --chips=1,2,4,8,16,32,64,128,256
 
+For NVIDIA GPUs that are not here (pip install 'alexnet-jax[gpu_compiler]'), a host of two, or two hosts of four:
+
+    alexnet audit --config=configs/two_device.py:imagenet2012 --topology=h100:2
+    alexnet audit --config=configs/hybrid.py:imagenet2012 --config.mesh=4,2 --topology=h100:2x4
+    alexnet audit --config=configs/hybrid.py:imagenet2012 --topology=b200 --chips=1,2,4,8,16,32,64
+
 Nothing is trained and no data is read: only shapes are needed.
 """
 
@@ -22,7 +28,9 @@ from alexnet_jax.commands.command_line import parse_config_flags
 _CONFIG = config_flags.DEFINE_config_file('config', None, 'Config file, FILE.py or FILE.py:DATASET.')
 _CLASSES = flags.DEFINE_integer('classes', 1000, 'Outputs of fc8.', lower_bound=1)
 _PARAMETERS = flags.DEFINE_bool('parameters', False, 'Only count parameters and arithmetic: compiles nothing.')
-_TOPOLOGY = flags.DEFINE_string('topology', None, 'TPUs that are not here: v5e:16x16, or v5e with --chips.')
+_TOPOLOGY = flags.DEFINE_string(
+    'topology', None, 'TPUs or GPUs that are not here: v5e:16x16, h100:2, h100:2x4; with --chips v5e or h100.'
+)
 _CHIPS = flags.DEFINE_list('chips', None, 'A table over so many chips: 1,2,4,...,256.')
 _SCALING = flags.DEFINE_enum('scaling', 'weak', ['weak', 'strong'], '--chips: config.batch_size a chip, or of all.')
 _OUTPUT = flags.DEFINE_string('output', None, '--chips: a JSON file that keeps what was compiled, for the next time.')
@@ -41,7 +49,8 @@ def main(_: list[str]) -> None:
 
 
 def _audit() -> tuple[dict, str]:
-    from alexnet_jax.communication import audit, cost_model, scaling
+    from alexnet_jax.communication import audit, cost_model, gpu_report, scaling
+    from alexnet_jax.communication.gpus import is_gpu
     from alexnet_jax.sharding.backend import prepare_backend
     from alexnet_jax.training.build import build_run
     from alexnet_jax.training.validation import validate_config
@@ -53,7 +62,9 @@ def _audit() -> tuple[dict, str]:
     report, text = audit.size_report(config, num_classes=classes)
     if _PARAMETERS.value:
         return report, text
-    if topology:
+    if is_gpu(topology):
+        more, table = gpu_report.report_gpus(config, topology, num_classes=classes)
+    elif topology:
         more, table = cost_model.report_prediction(config, topology, num_classes=classes)
     else:
         prepare_backend(config.mesh)

@@ -150,21 +150,28 @@ def schedule_table(
     exchanges = expected_schedule(exchanged, mesh) if mesh.shape[second] > 1 else []
     formula = {(layer, direction, op): received for layer, direction, op, received in exchanges}
     averaged = gradient_bytes(mesh, select_learning(run.abstract_state().params, run.config.frozen))
+    width = max([8, *(len(message.layer) + 2 for message in compiled)])
     lines = [
         f'the training step on a {"x".join(map(str, mesh.devices.shape))} mesh (data x {second}), per device:',
-        f'{"axis":12}{"at":8}{"direction":10}{"collective":16}{"received":>14}{"formula":>14}  shape',
+        f'{"axis":12}{"at":{width}}{"direction":10}{"collective":16}{"received":>14}{"formula":>14}  shape',
     ]
+    # One sum of all gradients stands beside its formula; of several none does, but all together.
+    sums = Counter(message.axis for message in compiled if message.op == 'all-reduce')
     for message in compiled:
+        layer = message.layer or 'all'
         expected = formula.get((message.layer, message.direction, message.op))
-        if message.op == 'all-reduce' and message.direction == 'backward':
+        if message.op == 'all-reduce' and message.direction == 'backward' and sums[message.axis] == 1:
             expected = averaged.get(message.axis)
         lines.append(
-            f'{message.axis:12}{message.layer or "all":8}{message.direction:10}{message.op:16}{message.bytes:>14,}'
+            f'{message.axis:12}{layer:{width}}{message.direction:10}{message.op:16}{message.bytes:>14,}'
             f'{"-" if expected is None else f"{expected:,}":>14}  {_describe_arrays(message)}'
         )
     for axes in dict.fromkeys([second, DATA, *(m.axis for m in compiled)]):
         own = [m for m in compiled if m.axis == axes]
         lines.append(f'total over {axes!r}: {len(own)} collectives, {sum(m.bytes for m in own):,} bytes received')
+        if sums[axes] > 1 and axes in averaged:
+            reduced = sum(m.bytes for m in own if m.op == 'all-reduce')
+            lines[-1] += f'; all-reduces {reduced:,}, by the formula of all gradients {averaged[axes]:,}'
     lines += describe_reading('traced program', traced)
     if automatic is not None:
         lines += [*describe_reading('automatic partitioning', automatic), *compare(run.variant, compiled, automatic)]

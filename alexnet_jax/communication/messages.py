@@ -14,7 +14,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from alexnet_jax.communication.hlo import ArrayType, ProgramText, parse_arrays
+from alexnet_jax.communication.hlo import ArrayType, ProgramText, parse_result
 from alexnet_jax.sharding.collectives import EXCHANGES, SCOPE
 from alexnet_jax.sharding.mesh import TOWER
 
@@ -24,8 +24,8 @@ class Message:
     """One collective operation of a training step.
 
     Attributes:
-      layer: the exchange it belongs to, one of EXCHANGES; otherwise the layer named in its scope; '' for none, and for
-        a message that the compiler merged of several layers' arrays.
+      layer: the exchange it belongs to, one of EXCHANGES; otherwise the layer named in its scope, or whose gradients it
+        averages, 'fc6+fc7' of two; '' for none, and for a message that the compiler merged of all layers' arrays.
       op: XLA's name, 'all-gather', 'reduce-scatter', 'all-reduce', ...
       axis: the mesh axis whose devices it joins, 'data', 'tower' or 'model'; 'data,tower' if it joins both.
       direction: 'forward', or 'backward' where differentiation put it.
@@ -79,7 +79,7 @@ def traced_schedule(jaxpr: Any, mesh: Mesh) -> list[Message]:
         devices = math.prod(mesh.shape[axis] for axis in moving)
         for value in equation.outvars if op == 'all-gather' else equation.invars:
             array = ArrayType(value.aval.dtype.name, value.aval.shape)
-            messages.append(_make_message(scope, op, moving, [array], devices))
+            messages.append(_make_message(_find_layer(scope), scope, op, moving, [array], devices))
     return messages
 
 
@@ -113,8 +113,11 @@ def compiled_schedule(text: str | None, mesh: Mesh) -> list[Message]:
     Raises:
       ValueError: a line that joins devices in a way that is not known here: the schedule would not be whole.
     """
-    messages: list[Message] = []
-    program = ProgramText(text)
+    return [message for _, message in iter_messages(ProgramText(text), mesh)]
+
+
+def iter_messages(program: ProgramText, mesh: Mesh) -> Iterator[tuple[str, Message]]:
+    """Iterates over the lines that are collectives, as `compiled_schedule`, and what they say."""
     for line, computation in program.lines:
         found = _COLLECTIVE.search(line)
         if not found:
@@ -126,18 +129,44 @@ def compiled_schedule(text: str | None, mesh: Mesh) -> list[Message]:
         axes = _find_joined_axes(groups, mesh)
         if not axes:
             continue
-        arrays = parse_arrays(found['shape'])
+        arrays = parse_result(op + (found['start'] or ''), found['shape'])
+        if not arrays:
+            raise ValueError(f'no array that this program can read in: {line.strip()[:300]}')
         devices = max(len(group) for group in groups)
-        if found['start'] and op == 'all-gather':
-            arrays = arrays[len(arrays) // 2 :]  # an asynchronous gather returns its operands, then its results
-        if found['start'] and op == 'collective-permute':
-            arrays = arrays[1:2]  # operand, result, and what the hardware keeps count with
         if op == 'reduce-scatter':
             arrays = [array._replace(shape=_unscatter(array.shape, devices, line)) for array in arrays]
         if op == 'all-reduce' and computation.startswith('all-reduce-scatter'):
             op = 'reduce-scatter'  # as TPUs do it: one kernel, written as the sum of all and a slice of it
-        messages.append(_make_message(program.scope(line, computation, _LAYER), op, axes, arrays, devices))
-    return messages
+        scope = program.scope(line, computation, _LAYER)
+        layer = _find_layer(scope) if len(arrays) == 1 else ''
+        if op == 'all-reduce' and TOWER not in axes:
+            layer, arrays = _find_averaged(program, line, layer, arrays)
+        yield line, _make_message(layer, scope, op, axes, arrays, devices)
+
+
+def _find_averaged(program: ProgramText, line: str, layer: str, arrays: list[ArrayType]) -> tuple[str, list[ArrayType]]:
+    """Finds the layers and the arrays of a sum over replicas.
+
+    Compilers join arrays to sum them at once, and name what they make so after nothing, or after what comes first.
+    """
+    parts = program.joined_arrays(line)
+    joined = len(parts) > len(arrays) == 1 and sum(part.bytes for part in parts) == arrays[0].bytes
+    arrays = parts if joined else arrays
+    layers = program.names_updated(line, _LAYER)
+    if not layers:
+        return ('' if joined else layer), arrays
+    return '' if layers == program.names(_LAYER) else _join_layers(sorted(layers)), arrays
+
+
+def _join_layers(names: list[str]) -> str:
+    """Joins 'conv1', 'conv2', 'conv3', 'fc8' to 'conv1-3+fc8'."""
+    runs: list[list[str]] = []
+    for name in names:
+        if runs and (runs[-1][-1][:-1], int(runs[-1][-1][-1]) + 1) == (name[:-1], int(name[-1])):
+            runs[-1].append(name)
+        else:
+            runs.append([name])
+    return '+'.join(f'{run[0]}-{run[-1][-1]}' if len(run) > 2 else '+'.join(run) for run in runs)
 
 
 def _unscatter(shape: tuple[int, ...], devices: int, line: str) -> tuple[int, ...]:
@@ -186,12 +215,18 @@ def _find_joined_axes(groups: list[list[int]], mesh: Mesh) -> tuple[str, ...]:
     return tuple(axis for axis, place in places if any(len(set(place[group])) > 1 for group in groups))
 
 
-def _make_message(scope: str, op: str, axes: tuple[str, ...], arrays: list[ArrayType], devices: int) -> Message:
+def _find_layer(scope: str) -> str:
     layer = re.search(rf'{SCOPE}({"|".join(EXCHANGES)})\b', scope) or _LAYER.search(scope)
+    return layer[1] if layer else ''
+
+
+def _make_message(
+    layer: str, scope: str, op: str, axes: tuple[str, ...], arrays: list[ArrayType], devices: int
+) -> Message:
     size = sum(array.bytes for array in arrays)
     received = size if op == 'collective-permute' else round(size * (devices - 1) / devices)
     return Message(
-        layer=layer[1] if layer and len(arrays) == 1 else '',
+        layer=layer,
         op=op,
         axis=','.join(axes),
         direction='backward' if 'transpose(' in scope else 'forward',

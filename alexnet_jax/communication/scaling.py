@@ -1,6 +1,7 @@
-"""Predicts one mode of parallelism on more and more chips that are not here, and where it stops scaling.
+"""Predicts one mode of parallelism on more and more chips or GPUs that are not here, and where it stops scaling.
 
-Compiling takes a minute for each number of chips, so what was compiled is kept in a file, by a hash of the program.
+Compiling for TPUs takes a minute for each number of chips, so what was compiled is kept in a file, by a hash of the
+program.
 """
 
 import dataclasses
@@ -13,8 +14,9 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from alexnet_jax.communication import audit, cost_model
+from alexnet_jax.communication import audit, cost_model, gpu_compiler, gpu_report
 from alexnet_jax.communication.chips import list_slices
+from alexnet_jax.communication.gpus import get_gpu, is_gpu, list_gpu_topologies
 from alexnet_jax.communication.messages import Message
 from alexnet_jax.communication.topology import get_chip
 from alexnet_jax.console import info
@@ -51,18 +53,15 @@ def report_scaling(
         raise InputError('--chips takes numbers and needs a kind of chips: --topology=v5e --chips=1,2,4')
     path = pathlib.Path(output) if output else None
     kept = _read_programs(path) if path else {}
-    slices = list_slices(get_chip(kind))
+    slices = list_gpu_topologies(get_gpu(kind)) if is_gpu(kind) else list_slices(get_chip(kind))
     rows = []
     # All are checked before the first is compiled.
     for point in [_scale(config, slices, count, scaling=scaling) for count in sorted(set(map(int, chips)))]:
         topology = slices[math.prod(point.mesh)]
-        run = cost_model.build_topology_run(point, topology, num_classes=num_classes)
-        lowered = audit.trace_step(run).lower()
-        version = importlib.metadata.version('libtpu')
-        program = hashlib.sha256(f'{topology} {version} {lowered.as_text()}'.encode()).hexdigest()
+        compile_point = _compile_for_gpus if is_gpu(kind) else _compile_for_chips
+        program, entry = compile_point(point, topology, num_classes, kept)
         if program not in kept:
-            info(f'compiling for {topology}, mesh {point.mesh[0]}x{point.mesh[1]}, {point.batch_size} images ...')
-            kept[program] = _compile_program(lowered, run.mesh)
+            kept[program] = entry
             if path:
                 write_json(path, kept)
         row = {
@@ -77,8 +76,7 @@ def report_scaling(
             **kept[program],
         }
         if 'cost' in row:
-            messages = [Message(**message) for message in row['compiled']]
-            predicted = cost_model.predict(cost_model.Cost(**row['cost']), messages, run.mesh, topology)
+            predicted = _predict(row, point, topology, num_classes)
             row['prediction'] = dataclasses.asdict(predicted)
             row['images_per_second'] = point.batch_size / predicted.step
         rows.append(row)
@@ -96,17 +94,60 @@ def _scale(config: Config, slices: Mapping[int, str], chips: int, *, scaling: st
     return point
 
 
-def _compile_program(lowered: Any, mesh: Any) -> dict[str, Any]:
+def _compile_for_chips(
+    point: Config, topology: str, num_classes: int, kept: Mapping[str, Any]
+) -> tuple[str, dict[str, Any]]:
+    """Returns the name of the program, and what was compiled unless it is in `kept`."""
+    run = cost_model.build_topology_run(point, topology, num_classes=num_classes)
+    lowered = audit.trace_step(run).lower()
+    version = importlib.metadata.version('libtpu')
+    program = hashlib.sha256(f'{topology} {version} {lowered.as_text()}'.encode()).hexdigest()
+    if program in kept:
+        return program, {}
+    _tell(point, topology)
     start = time.monotonic()
     try:
-        messages, cost = cost_model.compile_for(lowered, mesh)
+        messages, cost = cost_model.compile_for(lowered, run.mesh)
     except cost_model.TooLargeError as error:
-        return {'too_large': str(error)}
-    return {
+        return program, {'too_large': str(error)}
+    return program, {
         'compiled': [dataclasses.asdict(message) for message in messages],
         'cost': dataclasses.asdict(cost),
         'compile_seconds': round(time.monotonic() - start, 1),
     }
+
+
+def _compile_for_gpus(
+    point: Config, topology: str, num_classes: int, kept: Mapping[str, Any]
+) -> tuple[str, dict[str, Any]]:
+    """As `_compile_for_chips`; a process of its own lowers the step, and so it starts for a kept program too."""
+    _tell(point, topology)
+    found = gpu_compiler.compile_for_gpus(point, topology, num_classes=num_classes, kept=[*kept])
+    if found['name'] in kept:
+        return found['name'], {}
+    compiled, gpu = gpu_compiler.parse_compiled(found), get_gpu(topology)
+    if compiled.memory > gpu.memory:
+        size = f'{compiled.memory / 1e9:.1f} GB of {gpu.memory / 1e9:.0f}'
+        return compiled.name, {'too_large': f'the step needs {size}: use more GPUs or fewer images'}
+    return compiled.name, {
+        'compiled': [dataclasses.asdict(message) for message in compiled.program.messages],
+        'cost': gpu_report.make_cost(compiled, point, num_classes=num_classes),
+        'compile_seconds': compiled.seconds,
+        'gpu': found,
+    }
+
+
+def _tell(point: Config, topology: str) -> None:
+    info(f'compiling for {topology}, mesh {point.mesh[0]}x{point.mesh[1]}, {point.batch_size} images ...')
+
+
+def _predict(row: Mapping[str, Any], point: Config, topology: str, num_classes: int) -> cost_model.Prediction:
+    if 'gpu' in row:
+        compiled = gpu_compiler.parse_compiled(row['gpu'])
+        return gpu_report.predict_gpus(compiled, point, topology, num_classes=num_classes)
+    messages = [Message(**message) for message in row['compiled']]
+    run = cost_model.build_topology_run(point, topology, num_classes=num_classes)
+    return cost_model.predict(cost_model.Cost(**row['cost']), messages, run.mesh, topology)
 
 
 def _read_programs(output: pathlib.Path) -> dict[str, dict[str, Any]]:
@@ -174,9 +215,13 @@ def format_verdict(rows: list[dict[str, Any]]) -> str:
     text = f'{what}. There {found[found["bound"]] / found["step"]:.0%} of a step are {_TERMS[found["bound"]]}'
     if not found['link_bytes']:
         return f'{text}.'
-    axes, size = max(found['link_bytes'].items(), key=lambda item: item[1])
     if found['bound'] != 'links':
         text += f', {found["links"] / found["step"]:.0%} {_TERMS["links"]}'
+    if 'axis_seconds' in found:  # GPUs, which have links and a network
+        axes, seconds = max(found['axis_seconds'].items(), key=lambda item: item[1])
+        where = ' between hosts' if axes in found['network_bytes'] else ''
+        return f'{text}; most of them, {seconds * 1e3:.2f} ms, go along {axes!r}{where}.'
+    axes, size = max(found['link_bytes'].items(), key=lambda item: item[1])
     return f'{text}; most of what is said, {size / 1e6:,.0f} MB over each link, goes along {axes!r}.'
 
 

@@ -17,6 +17,7 @@ from jax.experimental import topologies
 from jax.sharding import Mesh
 
 from alexnet_jax.communication.chips import CHIPS, Chip, list_slices
+from alexnet_jax.communication.gpus import GPUS
 from alexnet_jax.errors import InputError
 
 # Without these libtpu asks for the machine that it believes to be on, which takes minutes to fail, and refuses to be
@@ -33,7 +34,7 @@ def get_chip(topology: str) -> Chip:
     """Returns the chip of a topology, 'v5e:4x4', or of a kind, 'v5e'; `InputError` if it is unknown."""
     kind = topology.partition(':')[0]
     if kind not in CHIPS:
-        raise InputError(f'--topology={topology}: no chip {kind!r} is known, only {", ".join(CHIPS)}')
+        raise InputError(f'--topology={topology}: no chip {kind!r} is known, only {", ".join([*CHIPS, *GPUS])}')
     return CHIPS[kind]
 
 

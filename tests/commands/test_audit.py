@@ -79,4 +79,7 @@ def test_audit_refuses_unknown_hardware_in_one_line(program_cache):
     options = ('--config=configs/hybrid.py', '--config.mesh=2,2', '--topology=v9:2x2')
     process = cli.run('audit', *options, cache=program_cache)
     assert (process.returncode, process.stdout) == (1, '')
-    assert process.stderr == "error: --topology=v9:2x2: no chip 'v9' is known, only v4, v5e, v5p, v6e\n"
+    assert (
+        process.stderr
+        == "error: --topology=v9:2x2: no chip 'v9' is known, only v4, v5e, v5p, v6e, a100, h100, h200, b200, l4\n"
+    )

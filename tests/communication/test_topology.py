@@ -81,7 +81,7 @@ def test_count_links_of_both_axes_is_all_of_a_chip():
 @pytest.mark.parametrize(
     ('topology', 'complaint'),
     [
-        ('v9:2x2', "no chip 'v9' is known, only v4, v5e, v5p, v6e"),
+        ('v9:2x2', "no chip 'v9' is known, only v4, v5e, v5p, v6e, a100, h100, h200, b200, l4"),
         ('v5e', 'no topology of v5e chips: use one like v5e:1x1, v5e:1x2, v5e:2x2'),
         ('v5e:', 'is no topology'),
         ('v5e:4', 'is no topology'),
