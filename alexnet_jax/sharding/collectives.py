@@ -132,8 +132,8 @@ def hidden_units(rows: int, mesh: Mesh, *, part: int = 0, parts: int = 1) -> tup
     _, second = mesh.axis_names
     place, devices = lax.axis_index(second), mesh.shape[second]
     sharers = devices if second == MODEL else 1  # fc6 and fc7 see the images of all
-    ids = lax.axis_index(DATA) * (sharers * rows) + jnp.arange(sharers * rows)
-    ids = ids.reshape(sharers, parts, -1)[:, part].ravel()
+    everyone = lax.axis_index(DATA) * (sharers * rows) + jnp.arange(sharers * rows)
+    ids = everyone.reshape(sharers, parts, -1)[:, part].ravel()
     if devices == 1:
         return ids, jnp.arange(2), 0, 1
     tower, part = jnp.divmod(place, devices // 2)

@@ -66,7 +66,8 @@ def multiply_factors(parts: Sequence[Factors], *, like: Mapping[str, Any]) -> di
     """Computes the gradients of the kernels `like`, such a tree, from what each part gave for `make_factors`."""
     whole = jax.tree.map(lambda *rows: jnp.concatenate(rows), *parts)
 
-    def multiply(x: Array, dy: Array, kernel: Array) -> Array:
+    def multiply(layer: str, kernel: Array) -> Array:
+        x, dy = whole[layer]
         return jnp.matmul(x.T, dy.astype(x.dtype), preferred_element_type=kernel.dtype)
 
-    return {layer: {'kernel': multiply(*whole[layer], leaves['kernel'])} for layer, leaves in like.items()}
+    return {layer: {'kernel': multiply(layer, leaves['kernel'])} for layer, leaves in like.items()}

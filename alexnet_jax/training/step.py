@@ -152,7 +152,8 @@ def make_gradients(
         learning, sum_replicas = jax.vjp(lambda p: copy_to_replicas(p, mesh), select_learning(params, frozen_layers))
         kernels, layers = split_kernels(learning, list_deferred(variant, learning) if accumulate > 1 else ())
         batch = dataclasses.replace(batch, images=copy_to_towers(batch.images, mesh))
-        total, factors = None, []
+        total: Any = None
+        factors = []
         for index, part in enumerate(split_batch(batch, accumulate)):
             stream = DropoutStream(key, *hidden_units(images, mesh, part=index, parts=accumulate))
             if total and first:  # the memory that a part needs until then, the next can have
