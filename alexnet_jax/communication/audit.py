@@ -145,7 +145,8 @@ def schedule_table(
     """Formats the compiled step's messages beside the formulas, then a line for each other reading."""
     mesh, second = run.mesh, run.mesh.axis_names[1]
     itemsize = jnp.dtype(run.config.precision).itemsize
-    sizes = {'batch_size': run.config.batch_size, 'num_classes': run.num_classes, 'itemsize': itemsize}
+    part = run.config.batch_size // run.config.accumulate
+    sizes = {'batch_size': part, 'num_classes': run.num_classes, 'itemsize': itemsize}
     exchanged = exchange_bytes(run.variant, mesh, **sizes)
     exchanges = expected_schedule(exchanged, mesh) if mesh.shape[second] > 1 else []
     formula = {(layer, direction, op): received for layer, direction, op, received in exchanges}

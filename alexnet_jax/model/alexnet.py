@@ -31,6 +31,7 @@ from alexnet_jax.model.spec import (
 )
 
 INTERMEDIATES = 'intermediates'  # the collection of what the stages have made; Flax leaves it out of `init`
+FACTORS = 'factors'  # that of `ops.matmul_deferred`'s factors, {layer: (x, gradient)}, of layers that are to have them
 _STAGES: dict[type[Operation], str] = {
     Relu: 'relu',
     Tanh: 'tanh',
@@ -151,14 +152,18 @@ class AlexNet(nn.Module):
             if groups > 1:
                 towers = zip(jnp.split(x, groups, axis=1), jnp.split(kernel, groups, axis=1), strict=True)
                 return self.operations.add_bias(jnp.concatenate([a @ b for a, b in towers], axis=1), bias)
-            return self.operations.add_bias(x @ kernel, bias)
+            return self.operations.add_bias(self._multiply(layer, x, kernel, jnp.matmul), bias)
 
     def _classify(self, layer: Dense, x: Array) -> Array:
         """Computes the logits from sums that are never rounded to `dtype`: of 1,000 classes some would be equal."""
         kernel, bias = self._parameters(layer, (x.shape[-1], self.num_classes))
         with jax.named_scope(layer.name):
-            logits = self.combine(ops.matmul_wide(x, kernel))
+            logits = self.combine(self._multiply(layer, x, kernel, ops.matmul_wide))
             return self.operations.add_bias(logits, bias.astype(logits.dtype))
+
+    def _multiply(self, layer: Dense, x: Array, kernel: Array, matmul: Callable[[Array, Array], Array]) -> Array:
+        factors = self.get_variable(FACTORS, layer.name)
+        return matmul(x, kernel) if factors is None else ops.matmul_deferred(x, kernel, factors)
 
     def _operate(self, operation: Operation, x: Array) -> Array:
         match operation:

@@ -68,6 +68,28 @@ def _matmul_wide_jvp(given: tuple[Array, Array], tangents: tuple[Array, Array]) 
     return product, (dx @ kernel + x @ dkernel).astype(product.dtype)
 
 
+@jax.custom_vjp
+def matmul_deferred(x: Array, kernel: Array, factors: tuple[Array, Array]) -> Array:
+    """`matmul_wide` in the dtype of `factors[1]`, whose kernel is given no gradient.
+
+    What `factors` hold is not read, (b, i) and (b, o). Their gradients are x and that of the product: the two whose
+    product over a batch, x^T dy, is the kernel's, to be computed once for many parts of one.
+    """
+    return jnp.matmul(x, kernel, preferred_element_type=factors[1].dtype)
+
+
+def _matmul_deferred_backward(
+    residuals: tuple[Array, Array], gradient: Array
+) -> tuple[Array, None, tuple[Array, Array]]:
+    x, kernel = residuals
+    return gradient.astype(x.dtype) @ kernel.T, None, (x, gradient)
+
+
+matmul_deferred.defvjp(
+    lambda x, kernel, factors: (matmul_deferred(x, kernel, factors), (x, kernel)), _matmul_deferred_backward
+)
+
+
 def max_pool(x: Array, pool: MaxPool) -> Array:
     """Returns the maximum of each window of x, (b, h, w, c) -> (b, h', w', c).
 

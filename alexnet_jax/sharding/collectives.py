@@ -82,6 +82,13 @@ def copy_to_replicas(params: Any, mesh: Mesh) -> Any:
     return jax.tree.map(copy, params, parameter_specs(mesh, params))
 
 
+def copy_like_kernel(x: Array, layer: str, mesh: Mesh) -> Array:
+    """Marks an array, equal on all devices, as the own one of each that has a kernel of `layer` of its own."""
+    spec = parameter_specs(mesh, {layer: {'kernel': x}})[layer]['kernel']
+    axes = tuple(axis for axis in mesh.axis_names if axis in (*spec, *batch_axes(mesh)))
+    return lax.pcast(x, axes, to='varying')
+
+
 def copy_to_towers(images: Array, mesh: Mesh) -> Array:
     """Marks images, equal on both towers, as each tower's own copy; moves nothing.
 
@@ -113,8 +120,10 @@ def clip_by_norm(grads: Any, norm: float, mesh: Mesh) -> tuple[Any, Array]:
     return jax.tree.map(lambda grad: grad * scale.astype(grad.dtype), grads), found
 
 
-def hidden_units(rows: int, mesh: Mesh) -> tuple[Array, Array, Array | int, int]:
+def hidden_units(rows: int, mesh: Mesh, *, part: int = 0, parts: int = 1) -> tuple[Array, Array, Array | int, int]:
     """Finds which units of fc6 and fc7 this device, of `rows` images, computes; to be called inside shard_map.
+
+    Of the images only those of one part of `parts`, neighbours, are meant.
 
     Returns:
       Rows of the global batch, int32 (r,), the towers that it holds, int32 (t,), and which part of how many parts of
@@ -122,9 +131,9 @@ def hidden_units(rows: int, mesh: Mesh) -> tuple[Array, Array, Array | int, int]
     """
     _, second = mesh.axis_names
     place, devices = lax.axis_index(second), mesh.shape[second]
-    if second == MODEL:
-        rows *= devices  # fc6 and fc7 see the images of all
-    ids = lax.axis_index(DATA) * rows + jnp.arange(rows)
+    sharers = devices if second == MODEL else 1  # fc6 and fc7 see the images of all
+    everyone = lax.axis_index(DATA) * (sharers * rows) + jnp.arange(sharers * rows)
+    ids = everyone.reshape(sharers, parts, -1)[:, part].ravel()
     if devices == 1:
         return ids, jnp.arange(2), 0, 1
     tower, part = jnp.divmod(place, devices // 2)

@@ -79,6 +79,7 @@ class Run:
             lr_multipliers=self.lr_multipliers,
             warmup_steps=self.warmup_steps,
             frozen_layers=self.config.frozen,
+            accumulate=self.config.accumulate,
         )
 
     def is_permanent(self, step: int) -> bool:

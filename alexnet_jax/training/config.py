@@ -140,6 +140,9 @@ class Config:
         'of weights, data and dropout',
     )
     batch_size: int = _make_key(128, make_int_rule(1), 'images of a step, of all devices together (section 5)')
+    accumulate: int = _make_key(
+        1, make_int_rule(1), 'parts of its images that a device goes through in turn, for the memory of one; 1: at once'
+    )
     epochs: float = _make_key(90.0, Rule('above 0 and below 2**31', is_epochs), '"roughly 90 cycles" (section 5)')
     steps: int | None = _make_key(None, make_int_rule(1), 'updates; where set, overrides epochs', optional=int)
     parallelism: str = _make_key('two_device', make_choice_rule(*MESHES), 'what devices share: docs/parallelism.md')

@@ -18,7 +18,7 @@ from jax.typing import DTypeLike
 
 from alexnet_jax.data.augment import cut_mean, mirror, normalise
 from alexnet_jax.model import ops, ops_cpu
-from alexnet_jax.model.alexnet import AlexNet
+from alexnet_jax.model.alexnet import FACTORS, AlexNet
 from alexnet_jax.model.ops import DropoutStream
 from alexnet_jax.model.spec import Variant
 from alexnet_jax.sharding.backend import compiler_options, is_cpu_mesh
@@ -32,6 +32,14 @@ from alexnet_jax.sharding.collectives import (
     mean_over_batch,
 )
 from alexnet_jax.sharding.mesh import MODEL, REPLICATED, TOWER, batch_spec, local_towers, parameter_specs
+from alexnet_jax.training.accumulation import (
+    join_kernels,
+    list_deferred,
+    make_factors,
+    multiply_factors,
+    split_batch,
+    split_kernels,
+)
 from alexnet_jax.training.schedule import LayerLRMultiplier, Plateau, Schedule, get_lr_multipliers
 from alexnet_jax.training.state import TrainState, frozen, select_learning
 
@@ -108,6 +116,7 @@ def make_gradients(
     dtype: DTypeLike | None = None,
     clip_norm: float | None = None,
     frozen_layers: Collection[str] = (),
+    accumulate: int = 1,
     model: AlexNet | None = None,
 ) -> Callable[..., Any]:
     """Makes (params, batch, mean_image, key) -> ((loss, top-1 error), gradients of params), over the whole mesh.
@@ -117,26 +126,46 @@ def make_gradients(
 
     Both numbers are means over the global batch, 0-d and equal on every device. `dtype` is the model's: gradients come
     in that of the parameters, and are averaged in it. With `clip_norm`, gradients whose norm over all layers is larger
-    are scaled down to it, and that norm is a third number. `model` replaces that of `make_model`: alexnet_jax/doctor
-    gives one that is looked into.
+    are scaled down to it, and that norm is a third number. Each device goes through its images in `accumulate` parts,
+    one after the other, and adds up their gradients: the same mean, with the memory of one part. `model` replaces that
+    of `make_model`: alexnet_jax/doctor gives one that is looked into.
     """
     model = model or make_model(mesh, variant, num_classes=num_classes, dtype=dtype)
+    first = next((conv.name for conv in variant.convs if conv.name not in frozen_layers), None)  # its gradient is last
 
     def device_gradients(params: Any, batch: Batch, mean_image: Array, key: Array) -> Any:
-        stream = DropoutStream(key, *hidden_units(len(batch.labels), mesh))
-        images = copy_to_towers(make_input(variant, batch, mean_image), mesh)
+        images = len(batch.labels)
 
-        def device_loss(learning: Any) -> tuple[Array, Array]:
-            logits = model.apply({'params': copy_to_replicas(params | learning, mesh)}, images, stream)
-            loss = cross_entropy(logits, batch.labels).mean()
-            right = jnp.take_along_axis(logits, batch.labels[:, None], axis=1)[:, 0]
-            error = 1 - score_top_k(logits, batch.labels, right, 1).mean(dtype=loss.dtype)
+        def device_loss(layers: Any, factors: Any, part: Batch, stream: DropoutStream) -> tuple[Array, Array]:
+            variables = {'params': fixed | join_kernels(kernels, layers), FACTORS: factors}
+            logits = model.apply(variables, make_input(variant, part, mean_image), stream)
+            loss = cross_entropy(logits, part.labels).sum() / images
+            right = jnp.take_along_axis(logits, part.labels[:, None], axis=1)[:, 0]
+            error = 1 / accumulate - score_top_k(logits, part.labels, right, 1).sum(dtype=loss.dtype) / images
             # The one mean over the batch, inside what is differentiated: gradients come out averaged, and nothing
             # is left to be reduced by hand.
             loss, error = mean_over_batch(jnp.stack([loss, error]), mesh)
             return loss, error
 
-        metrics, grads = jax.value_and_grad(device_loss, has_aux=True)(select_learning(params, frozen_layers))
+        fixed = copy_to_replicas({layer: params[layer] for layer in params if layer in frozen_layers}, mesh)
+        # Gradients of the copies: the parts' are added up on each device, and then summed over the replicas, once.
+        learning, sum_replicas = jax.vjp(lambda p: copy_to_replicas(p, mesh), select_learning(params, frozen_layers))
+        kernels, layers = split_kernels(learning, list_deferred(variant, learning) if accumulate > 1 else ())
+        batch = dataclasses.replace(batch, images=copy_to_towers(batch.images, mesh))
+        total: Any = None
+        factors = []
+        for index, part in enumerate(split_batch(batch, accumulate)):
+            stream = DropoutStream(key, *hidden_units(images, mesh, part=index, parts=accumulate))
+            if total and first:  # the memory that a part needs until then, the next can have
+                waited, _ = lax.optimization_barrier((part.images, total[1][first]['kernel']))
+                part = dataclasses.replace(part, images=waited)
+            empty = make_factors(kernels, len(stream.rows), mesh, dtype=dtype)
+            metrics, (grads, pairs) = jax.value_and_grad(device_loss, (0, 1), has_aux=True)(layers, empty, part, stream)
+            total = jax.tree.map(jnp.add, total, (metrics, grads)) if total else (metrics, grads)
+            factors.append(pairs)
+        metrics, grads = total
+        grads = join_kernels(multiply_factors(factors, like=kernels), grads)
+        (grads,) = sum_replicas(grads)
         if clip_norm is None:
             return metrics, grads
         grads, norm = clip_by_norm(grads, clip_norm, mesh)
@@ -191,6 +220,7 @@ def make_train_step(
     lr_multipliers: tuple[LayerLRMultiplier, ...] = (),
     warmup_steps: int = 0,
     frozen_layers: Collection[str] = (),
+    accumulate: int = 1,
 ) -> Any:
     """Makes train_step(state: TrainState, batch: Batch) -> (state, metrics), a jax.jit function, `state` donated.
 
@@ -198,10 +228,10 @@ def make_train_step(
     'learning_rate'; with `clip_norm` also 'gradient_norm', before it was clipped. A non-finite loss or norm freezes the
     state as it was before that batch: the host reads them some steps late, and the steps that it has sent off by then
     change nothing (state.frozen). `lr_multipliers` are the layers whose learning rate changes late in the run,
-    `frozen_layers` those that never learn, of whose momenta the state has none.
+    `frozen_layers` those that never learn, of whose momenta the state has none. `accumulate` is as in `make_gradients`.
     """
     options: dict[str, Any] = {'num_classes': num_classes, 'dtype': dtype, 'clip_norm': clip_norm}
-    gradients = make_gradients(variant, mesh, frozen_layers=frozen_layers, **options)
+    gradients = make_gradients(variant, mesh, frozen_layers=frozen_layers, accumulate=accumulate, **options)
     timing: dict[str, Any] = {'schedule': schedule, 'variant': variant, 'warmup_steps': warmup_steps}
 
     def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, Array]]:

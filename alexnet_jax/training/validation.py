@@ -104,6 +104,11 @@ def _check_mesh(config: Config) -> None:
             f'config.batch_size {config.batch_size} does not divide over the {replicas} data-parallel devices of '
             f'config.mesh {config.mesh}: use a multiple of {replicas}'
         )
+    if config.batch_size // replicas % config.accumulate:
+        raise InputError(
+            f'config.accumulate {config.accumulate} does not divide the {config.batch_size // replicas} images that '
+            f'a device has of config.batch_size {config.batch_size}: use a divisor of them'
+        )
     rate = config.initial_learning_rate
     if not POSITIVE.holds(rate):
         raise InputError(

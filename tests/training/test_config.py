@@ -24,6 +24,7 @@ WRONG = {
     'dataset': ['', 'two\nlines', '../birds', 'Birds', 5, True],
     'seed': [-1, 2**31, 1.5, True],
     'batch_size': [0, -8, 8.0, True, 2**31],
+    'accumulate': [0, -1, 2.0, True, None],
     'epochs': [0.0, -1.0, NAN, INF, 1e308, 10**400, True, 'ten'],
     'steps': [0, -1, 1.5, 2**31],
     'mesh': [(1,), (1, 2, 1), (1, 3), (0, 2), (1, 0), (1.0, 2), ('a,b',), 2, '12', 2**31],
@@ -129,7 +130,7 @@ def test_validate_config_names_an_unknown_and_a_missing_key():
     config = changed()
     with config.unlocked():
         config.colour = 'red'
-    with pytest.raises(InputError, match=r"^unknown config key 'colour': known are batch_size, .*without$"):
+    with pytest.raises(InputError, match=r"^unknown config key 'colour': known are accumulate, .*without$"):
         validate_config(config)
     config = changed()
     with config.unlocked():
@@ -142,6 +143,12 @@ def test_validate_config_refuses_a_batch_that_the_data_axis_does_not_divide():
     with pytest.raises(InputError, match=r'batch_size 10 does not divide over the 4 .* \(4, 2\): use a multiple of 4$'):
         validate_config(changed(batch_size=10, mesh=(4, 2)))
     validate_config(changed(batch_size=12, mesh=(4, 2)))
+
+
+def test_validate_config_refuses_parts_that_a_devices_images_do_not_make():
+    assert validate_config(changed(mesh=(2, 2), parallelism='hybrid', batch_size=24, accumulate=4)).accumulate == 4
+    with pytest.raises(InputError, match=r'^config.accumulate 5 does not divide the 12 images that a device has of '):
+        validate_config(changed(mesh=(2, 2), parallelism='hybrid', batch_size=24, accumulate=5))
 
 
 def test_validate_config_splits_without_into_names():
@@ -364,6 +371,7 @@ def test_make_config_for_imagenet_is_the_paper_s_recipe():
         'classes': 'new',
         'seed': 0,
         'batch_size': 128,
+        'accumulate': 1,
         'epochs': 90.0,
         'steps': None,
         'parallelism': 'two_device',

@@ -92,6 +92,28 @@ ONE, TWO, FOUR, TRICK2, TRICK8 = ((1, 1), False), ((1, 2), False), ((2, 2), Fals
     cases('paper', TWO, among=EVERY) + cases('released', ONE, FOUR, TRICK2, TRICK8, among=EVERY),
 )
 def test_train_step_has_the_loss_gradients_and_update_of_the_plain_network(variant_name, case):
+    check_train_step(variant_name, case)
+
+
+@pytest.mark.parametrize(
+    ('variant_name', 'case', 'parts'),
+    [
+        pytest.param(variant, case, parts, marks=marks, id=f'{variant}-{name(case)}-{parts}')
+        for variant, case, parts, marks in (
+            ('paper', ONE, 8, pytest.mark.repeats),
+            ('released', TWO, 4, ()),
+            ('paper', FOUR, 2, pytest.mark.repeats),
+            ('released', ((4, 2), False), 2, pytest.mark.repeats),
+            ('released', ((2, 2), True), 2, ()),
+            ('paper', ((1, 4), True), 2, pytest.mark.repeats),
+        )
+    ],
+)
+def test_train_step_in_parts_is_that_of_the_whole_batch(variant_name, case, parts):
+    check_train_step(variant_name, case, accumulate=parts)
+
+
+def check_train_step(variant_name, case, **options):
     """Momentum starts at one, so that its decay counts too; the rate makes gradients the most of the change."""
     problem = make_problem(variant_name)
     (shape, trick), variant, rate = case, problem['variant'], 1024.0
@@ -109,11 +131,11 @@ def test_train_step_has_the_loss_gradients_and_update_of_the_plain_network(varia
         )
         state = jax.device_put(state, shardings(mesh, parameter_specs(mesh, state)))
         constant = fixed_drops(rate, factor=0.1, at_steps=())
-        step = make_train_step(variant, optimizer, constant, mesh, num_classes=CLASSES, seed=SEED)
+        step = make_train_step(variant, optimizer, constant, mesh, num_classes=CLASSES, seed=SEED, **options)
         state, metrics = step(state, place_batch(mesh, problem['batch']))
     assert int(state.step) == 1
     assert metrics['loss'].dtype == np.float64
-    assert float(metrics['top1_error']) == problem['error']
+    np.testing.assert_allclose(float(metrics['top1_error']), problem['error'], rtol=1e-15)
     apart = {}
     for layer, leaves in problem['params'].items():
         for leaf, before in leaves.items():

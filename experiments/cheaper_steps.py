@@ -1,6 +1,7 @@
-"""What freezing layers saves of a training step: time and memory, beside the step in which all learn, in one process.
+"""What freezing layers, or going through a batch in parts, saves of a training step: time and memory, in one process.
 
-python -m experiments.frozen_layers [--variant=released] [--batch=128]    a few minutes on two cores
+python -m experiments.cheaper_steps [--variant=released] [--batch=128]    conv1 to conv5 frozen; minutes
+python -m experiments.cheaper_steps --accumulate=4                        all learn, from four parts
 """
 
 import argparse
@@ -25,10 +26,10 @@ CONVS = ('conv1', 'conv2', 'conv3', 'conv4', 'conv5')
 ROUNDS, CLASSES = 5, 1000
 
 
-def make_step(variant: str, batch_size: int, frozen: tuple[str, ...]):
-    """Returns (compiled step, its state, its batch), on one device at full width."""
+def make_step(variant: str, batch_size: int, changes: dict):
+    """Returns (compiled step, its state, its batch), on one device at full width, with `changes` of the config."""
     config = make_config('any', mesh=(1, 1))
-    config.update(variant=variant, batch_size=batch_size, frozen=frozen, schedule='steps')
+    config.update({'variant': variant, 'batch_size': batch_size, 'schedule': 'steps'} | changes)
     run = build_run(validate_config(config), num_classes=CLASSES, examples=100_000)
     size, random = run.variant.input_size, np.random.default_rng(0)
     images = random.integers(256, size=(batch_size, size, size, 3), dtype=np.uint8)
@@ -43,9 +44,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--variant', default='released')
     parser.add_argument('--batch', type=int, default=128)
+    parser.add_argument('--accumulate', type=int, default=1, help='parts of the batch, beside the batch as a whole')
     given = parser.parse_args()
     prepare_backend((1, 1))
-    cases = {name: make_step(given.variant, given.batch, layers) for name, layers in (('all', ()), ('fc6-8', CONVS))}
+    if given.accumulate > 1:
+        options = {'whole': {}, 'parts': {'accumulate': given.accumulate}}
+    else:
+        options = {'all learn': {}, 'fc6-8 learn': {'frozen': CONVS}}
+    cases = {name: make_step(given.variant, given.batch, changes) for name, changes in options.items()}
     seconds = {name: [] for name in cases}
     for number in range(ROUNDS + 1):
         for name, (step, state, batch) in cases.items():
@@ -62,12 +68,17 @@ def main() -> None:
         peaks[name] = held + memory.temp_size_in_bytes
         times = seconds[name]
         print(
-            f'{name:6} learn: {statistics.median(times):.3f} s a step ({min(times):.3f} to {max(times):.3f}), '
+            f'{name:11}: {statistics.median(times):.3f} s a step ({min(times):.3f} to {max(times):.3f}), '
             f'{peaks[name] / 1e6:,.0f} MB, {held / 1e6:,.0f} of it state and batch'
         )
-    speed = statistics.median(seconds['all']) / statistics.median(seconds['fc6-8'])
-    memory = peaks['fc6-8'] / peaks['all']
-    print(f'{given.variant}, batch {given.batch}: {speed:.2f} times as fast, {memory:.2f} of the memory')
+    whole, cheaper = cases
+    speed = statistics.median(seconds[whole]) / statistics.median(seconds[cheaper])
+    memory = peaks[cheaper] / peaks[whole]
+    besides = [cases[name][0].memory_analysis().temp_size_in_bytes for name in (cheaper, whole)]
+    print(
+        f'{given.variant}, batch {given.batch}: {speed:.2f} times as fast, {memory:.2f} of the memory, '
+        f'{besides[0] / besides[1]:.2f} of that besides state and batch'
+    )
 
 
 if __name__ == '__main__':
