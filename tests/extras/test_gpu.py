@@ -101,22 +101,11 @@ def test_compiled_schedule_catches_a_network_that_talks_one_time_more(monkeypatc
     assert {op for _, _, op, _ in more} == {'all-reduce'} and len(messages) > len(expected)
 
 
-@pytest.mark.parametrize(
-    ('change', 'complaint'),
-    [
-        (
-            ('  threads_per_warp: 32\n', ''),
-            'ended by SIGFPE in the compiler, which does not check the target own',
-        ),
-        (('core_count', 'count_of_cores'), 'the compiler does not take the target own.txtpb: .*parse'),
-    ],
-)
-def test_compile_for_gpus_says_in_one_line_that_the_compiler_does_not_take_a_target(tmp_path, change, complaint):
+def test_compile_for_gpus_says_in_one_line_that_the_compiler_does_not_take_a_target(tmp_path):
+    """One that it refuses by itself. How a process that ends in it is named: communication/test_gpu_report.py."""
     own = tmp_path / 'own.txtpb'
-    text = find_target(GPUS['h100']).read_text()
-    assert change[0] in text
-    own.write_text(text.replace(*change))
+    own.write_text(find_target(GPUS['h100']).read_text().replace('core_count', 'count_of_cores'))
     config = dataclasses.replace(config_of('two_device', (1, 2)), batch_size=2)
-    with pytest.raises(InputError, match=complaint) as found:
+    with pytest.raises(InputError, match='the compiler does not take the target own.txtpb: .*parse') as found:
         gpu_compiler.compile_for_gpus(config, 'h100:2', num_classes=CLASSES, target=own)
     assert '\n' not in found.value.args[0]
