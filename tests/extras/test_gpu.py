@@ -106,6 +106,6 @@ def test_compile_for_gpus_says_in_one_line_that_the_compiler_does_not_take_a_tar
     own = tmp_path / 'own.txtpb'
     own.write_text(find_target(GPUS['h100']).read_text().replace('core_count', 'count_of_cores'))
     config = dataclasses.replace(config_of('two_device', (1, 2)), batch_size=2)
-    with pytest.raises(InputError, match='the compiler does not take the target own.txtpb: .*parse') as found:
+    with pytest.raises(InputError, match=r'the compiler does not take the target own\.txtpb: .*parse') as found:
         gpu_compiler.compile_for_gpus(config, 'h100:2', num_classes=CLASSES, target=own)
     assert '\n' not in found.value.args[0]
