@@ -55,18 +55,20 @@ def make_stages(*, rehearse: bool, folder: pathlib.Path, cifar10: bool) -> list[
     stages, own = [], [*MODULE, 'experiments.gpu_stages']
     plain = {'FORMS': 'plain'} if rehearse else {}
     cpu = {'JAX_PLATFORMS': 'cpu', 'MODES': 'one_device'}
-    to = str(folder / 'cpu.npz')
-    stages.append(Stage('steps cpu', [*own, 'steps', 'float32', 'yes', to], 120, cpu))
+    stages.append(Stage('steps cpu', [*own, 'steps', 'float32', 'yes'], 120, cpu))
     for dtype in ('float32', 'bfloat16'):
         for deterministic in ('no', 'yes'):
-            few = {'MODES': 'hybrid'} if rehearse and deterministic == 'yes' else {}
-            to = str(folder / f'{dtype}-{deterministic}.npz')
-            command = [*own, 'steps', dtype, deterministic, to]
+            few = {}
+            if rehearse:
+                few['MODES'] = (
+                    'two_device,one_weird_trick' if (dtype, deterministic) == ('float32', 'no') else 'one_device'
+                )
+            command = [*own, 'steps', dtype, deterministic]
             stages.append(Stage(f'steps {dtype} {deterministic}', command, 60, plain | few))
     audit = [*MODULE, 'alexnet_jax', 'audit', '--config=configs/hybrid.py', *['--config.width=0.0625'] * rehearse]
     stages.append(Stage('audit', audit, 60))
-    sizes = ('4', 'float32,bfloat16') if rehearse else ('128,1024,256,512,2048,4096', 'bfloat16,tf32,float32')
-    stages.append(Stage('bench', [*own, 'bench', *sizes], 150))
+    sizes = ('4', 'float32,bfloat16') if rehearse else ('128,1024,4096', 'bfloat16,tf32,float32')
+    stages.append(Stage('bench', [*own, 'bench', *sizes], 210))
     small = ['--config.epochs=0.01', '--config.width=0.03125'] if rehearse else []
     for name, config in {'demo': 'configs/one_device.py', 'cifar10': 'configs/cifar10.py'}.items():
         if name == 'demo' or cifar10:
