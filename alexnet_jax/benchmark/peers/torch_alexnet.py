@@ -140,16 +140,16 @@ def make_torch_programs(name: str, setting: Setting) -> tuple[dict[str, Program]
     # On a GPU the compiler tries products of its own and records CUDA graphs.
     mode = 'max-autotune' if device == 'cuda' else None
     compiled = functools.partial(torch.compile, mode=mode) if form.compiled else lambda function: function
-    narrow = functools.partial(torch.autocast, device, torch.bfloat16, enabled=setting.precision == 'bfloat16')
+    narrow = setting.precision == 'bfloat16'
 
     @compiled
     def compute_loss(images: Tensor, labels: Tensor, lighting: Tensor) -> Tensor:
-        with narrow():
+        with torch.autocast(device, torch.bfloat16, enabled=narrow):
             return F.cross_entropy(model(images, lighting).float(), labels)
 
     @compiled
     def compute_logits(images: Tensor) -> Tensor:
-        with narrow():
+        with torch.autocast(device, torch.bfloat16, enabled=narrow):
             return model(images, None).float()
 
     def start() -> None:
