@@ -5,6 +5,8 @@
 #                  make test-core PYTHON=python3.13 VENV=.venv-other
 # make test-all    runs the tests, what repeats them with more examples, and make test-extras: what only some users install
 # make faults      injects every fault of docs/reliability.md into real runs and rewrites its table, 15 minutes
+# make gpu         runs all that one GPU can tell and writes docs/gpu.md's tables; without one it says so. A rehearsal:
+#                  JAX_PLATFORMS=cpu make gpu REHEARSE=1
 # make lint        runs the linters of Python, shell and the Dockerfile, and the type checker
 # make clean       removes the environment and what pip built; datasets (data/) and runs (runs/) stay
 
@@ -18,7 +20,7 @@ PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 EXAMPLES := not repeats
 CORE := tests/model tests/sharding tests/training tests/communication tests/data/test_philox.py
 
-.PHONY: train test test-quick test-core test-repeats test-extras test-all faults lint clean
+.PHONY: train test test-quick test-core test-repeats test-extras test-all faults gpu lint clean
 
 train: $(VENV)/installed-train
 	$(BIN)/python -m alexnet_jax.main --config=configs/two_device.py --workdir=runs/two_device_demo
@@ -45,6 +47,11 @@ test-all: test test-repeats
 
 faults: $(VENV)/installed-dev
 	FAULTS=all FAULTS_TABLE=docs/reliability.md $(BIN)/python -m pytest -n 2 --dist loadgroup tests/faults
+
+# The environment has CUDA where there is a GPU: $(BIN)/pip install -c requirements.txt -e '.[cuda12]'; PyTorch, to be
+# compared with, comes with '.[torch]'.
+gpu: $(VENV)/installed-train
+	REHEARSE=$(REHEARSE) $(BIN)/python -m experiments.gpu
 
 lint: $(VENV)/installed-dev
 	$(BIN)/ruff check .

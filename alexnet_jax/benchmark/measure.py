@@ -6,6 +6,8 @@ import importlib.util
 import os
 import pathlib
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 
 import alexnet_jax
@@ -88,6 +90,36 @@ def measure_step(setting: Setting, turns: Turns, *, torch: bool, layers: bool) -
     return dataclasses.replace(results, layers=take_turns(['layers', *ceilings], setting, shorter)[0])
 
 
+def find_gpu() -> str | None:
+    """Finds the name of JAX's first GPU, in a process of its own, so that this one holds no memory there; or None."""
+    code = "import jax; print([d.device_kind for d in jax.devices() if d.platform in ('gpu', 'cuda', 'rocm')][0])"
+    found = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=False)
+    return found.stdout.strip() or None if found.returncode == 0 else None
+
+
+def measure_accelerator(setting: Setting, turns: Turns, *, torch: bool) -> Results:
+    """Measures one device and its ceilings with one batch size, PyTorch's forms too if asked.
+
+    One process after the other: a GPU is nobody else's, and its memory is not shared well. A form that ends, such as
+    for want of memory, is said and left out.
+
+    Raises:
+      InputError: something that is needed is missing on this machine.
+    """
+    if torch:
+        _check_machine(setting, torch=torch)
+    results = Results(setting, {}, {})
+    for name in ['gpu_ceilings', 'one_device', *(f'torch_{form}' for form in TORCH_FORMS if torch)]:
+        try:
+            samples, versions = take_turns([name], setting, turns)
+        except RuntimeError as error:
+            turns.progress(f'batch {setting.batch}, {setting.precision}: LEFT OUT: {error}')
+            continue
+        results.network.update(samples)
+        results.versions.update(versions)
+    return results
+
+
 def measure_input(setting: Setting, turns: Turns, *, tf: bool, torch: bool, model: bool) -> Results:
     """Measures the input pipeline, and those of TensorFlow and PyTorch and the training step where they are asked for.
 
@@ -118,7 +150,10 @@ def take_turns(names: list[str], setting: Setting, turns: Turns) -> tuple[Sample
 def _start_workers(names: list[str], setting: Setting) -> Iterator[list[Worker]]:
     package_parent = str(pathlib.Path(alexnet_jax.__file__).parents[1])  # so that workers import this copy
     path = os.pathsep.join(filter(None, [package_parent, os.environ.get('PYTHONPATH')]))
-    environment = {'JAX_PLATFORMS': 'cpu', 'TF_CPP_MIN_LOG_LEVEL': '3', 'PYTHONPATH': path}
+    # A GPU's memory is taken as it is needed: what a process held at most is then a figure.
+    platform = {'JAX_PLATFORMS': 'cuda', 'XLA_PYTHON_CLIENT_PREALLOCATE': 'false'}
+    environment = {'TF_CPP_MIN_LOG_LEVEL': '3', 'PYTHONPATH': path}
+    environment |= platform if setting.device == 'gpu' else {'JAX_PLATFORMS': 'cpu'}
     with contextlib.ExitStack() as stack:
         commands = {name: ['-m', 'alexnet_jax.benchmark.worker', name] for name in names}
         starting = (Worker(name, command, setting, environment=environment) for name, command in commands.items())

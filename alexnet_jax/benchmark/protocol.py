@@ -32,6 +32,9 @@ class Setting:
     data_dir: str = ''  # the folder of that dataset
     photos: str = ''  # a folder of photographs of any size, whose reading is measured likewise
     scratch: str = ''  # a folder for the processes' own files, deleted after they have ended
+    device: Literal['cpu', 'gpu'] = 'cpu'  # what the networks run on
+    # Of products: float32, tf32 (float32 arrays whose products keep 10 bits, GPUs alone), or everything in bfloat16.
+    precision: Literal['float32', 'tf32', 'bfloat16'] = 'float32'
 
 
 def run_worker(make_programs: Callable[[str, Setting], tuple[Mapping[str, Program], Mapping[str, str]]]) -> None:

@@ -24,6 +24,7 @@ class Program:
     flop: int = 0  # floating-point operations, a multiply-accumulate counting as two
     moved: int = 0  # bytes that must at least be read and written
     settle: Callable[[], object] = lambda: None  # called before the clock starts: work done beforehand is not counted
+    peak: Callable[[], int | None] | None = None  # counts an accelerator's bytes; None: this process's are meant
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,7 +35,7 @@ class Sample:
     seconds: float  # wall-clock time of one call, the mean
     cpu_seconds: float  # CPU time of all threads of this process and of its own processes in one call, the mean
     foreign: float | None  # 0..1, share of the cores that others used meanwhile (other guests of the hypervisor too)
-    peak_bytes: int | None  # the largest resident set during the calls: all that the process holds
+    peak_bytes: int | None  # the largest resident set during the calls, or what `Program.peak` counts
 
 
 def make_iterator_program(iterator: Iterator[object], *, skip: int) -> Program:
@@ -56,7 +57,7 @@ def take_sample(program: Program, *, seconds: float) -> Sample:
     own = _get_own_seconds() - own
     others = None if busy is None else (_get_busy_seconds() or 0) - busy - own
     foreign = None if others is None else min(1.0, max(0.0, others / (elapsed * (os.cpu_count() or 1))))
-    return Sample(calls, elapsed / calls, own / calls, foreign, _get_peak_bytes())
+    return Sample(calls, elapsed / calls, own / calls, foreign, program.peak() if program.peak else _get_peak_bytes())
 
 
 def wait_until_idle(*, longest: float = 5.0) -> None:

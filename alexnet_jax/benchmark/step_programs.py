@@ -44,11 +44,16 @@ def build_benchmark_run(setting: Setting, *, towers: int) -> Run:
     """Builds a run of the paper's network on one device (`towers` 1) or on two, one tower each; reads no data."""
     settings = make_config('imagenet2012', mesh=(1, towers))
     settings.width = setting.width
+    settings.precision = 'bfloat16' if setting.precision == 'bfloat16' else 'float32'
     return build_run(validate_config(settings), num_classes=setting.classes, examples=1)
 
 
 def make_step_programs(name: str, setting: Setting) -> dict[str, Program]:
-    """Prepares JAX's backend, and makes the programs of 'one_device', 'two_device', 'layers' or 'ceilings'."""
+    """Prepares JAX's backend, and makes the programs of `name`, one of worker.make_programs."""
+    if setting.device == 'gpu':  # TF32 is asked for or not by its name, as on PyTorch's side
+        jax.config.update('jax_default_matmul_precision', 'tensorfloat32' if setting.precision == 'tf32' else 'float32')
+    if name == 'gpu_ceilings':
+        return make_device_ceilings(setting)
     if name == 'ceilings':
         return make_ceiling_programs()
     towers = {'one_device': 1, 'two_device': 2, 'layers': 1}[name]
@@ -79,6 +84,24 @@ def make_ceiling_programs() -> dict[str, Program]:
     }
 
 
+def make_device_ceilings(setting: Setting) -> dict[str, Program]:
+    """Makes 'gemm', a square product in the setting's precision, and 'copy' (x + 1 -> y), on JAX's first device."""
+    gpu = setting.device == 'gpu'
+    side, floats = (8192, 2**28) if gpu else (512, 2**20)  # on a CPU they only rehearse
+    dtype = jnp.bfloat16 if setting.precision == 'bfloat16' else jnp.float32
+    a, b = (jax.random.normal(jax.random.key(seed), (side, side), dtype) for seed in range(2))
+    x, multiply, increase = jnp.ones(floats), jax.jit(jnp.matmul), jax.jit(lambda x: x + 1)
+    return {
+        'gemm': Program(lambda: jax.block_until_ready(multiply(a, b)), flop=2 * side**3),
+        'copy': Program(lambda: jax.block_until_ready(increase(x)), moved=2 * x.nbytes),
+    }
+
+
+def count_device_bytes() -> int | None:
+    """Counts the most bytes that JAX's first device has held in this process; None where it does not count."""
+    return (jax.devices()[0].memory_stats() or {}).get('peak_bytes_in_use')
+
+
 def make_network_programs(setting: Setting, *, towers: int) -> dict[str, Program]:
     """Makes 'train' and 'inference' on one device (`towers` 1) or on two.
 
@@ -86,7 +109,7 @@ def make_network_programs(setting: Setting, *, towers: int) -> dict[str, Program
     one before; 'inference' is the logits of centre crops, with the parameters that training has reached.
     """
     run, random = build_benchmark_run(setting, towers=towers), np.random.default_rng(0)
-    mesh, model = run.mesh, make_model(run.mesh, run.variant, num_classes=setting.classes)
+    mesh, model = run.mesh, make_model(run.mesh, run.variant, num_classes=setting.classes, dtype=run.dtype)
     images = jnp.asarray(random.integers(256, size=(setting.batch, CROP, CROP, 3), dtype=np.uint8))
     labels = jnp.asarray(random.integers(setting.classes, size=setting.batch, dtype=np.int32))
     lighting = jnp.asarray(random.normal(size=(setting.batch, 3)), jnp.float32)
@@ -110,7 +133,8 @@ def make_network_programs(setting: Setting, *, towers: int) -> dict[str, Program
     infer = Program(
         lambda: jax.block_until_ready(compute_logits(state.params, batch.images, state.mean_image)), forward
     )
-    return {'train': Program(train, trained), 'inference': infer}
+    peak = count_device_bytes if setting.device == 'gpu' else None
+    return {'train': Program(train, trained, peak=peak), 'inference': infer}
 
 
 def count_flop(variant: Variant, *, num_classes: int) -> tuple[int, int]:

@@ -7,8 +7,8 @@ from alexnet_jax.benchmark.sampling import Program
 def make_programs(name: str, setting: Setting) -> tuple[dict[str, Program], dict[str, str]]:
     """Makes the programs of a process and {library: version}; imports only what they need.
 
-    `name` is 'one_device', 'two_device', 'layers', 'ceilings', 'input', 'torch_FORM', 'torch_ceiling', 'torch_loader'
-    or 'tf_FORM'.
+    `name` is 'one_device', 'two_device', 'layers', 'ceilings', 'gpu_ceilings', 'input', 'torch_FORM', 'torch_ceiling',
+    'torch_loader' or 'tf_FORM'.
     """
     peer, _, form = name.partition('_')
     if name == 'torch_loader':

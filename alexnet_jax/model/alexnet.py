@@ -127,9 +127,12 @@ class AlexNet(nn.Module):
     def _parameters(
         self, layer: Conv | Dense, shape: tuple[int, ...], *, places: tuple[int, ...] = ()
     ) -> tuple[Array, Array]:
-        """Returns the kernel of `shape` and a bias for each of its outputs, or one at each of `places`."""
+        """Returns the kernel of `shape` and a bias for each of its outputs, or one at each of `places`.
+
+        The bias keeps its dtype, and so do the sums behind its gradient: `add_bias` rounds it.
+        """
         kernel, bias = _Parameters(shape, places, layer.init_std, layer.init_bias, name=layer.name)()
-        return self._in_dtype(kernel), self._in_dtype(bias)
+        return self._in_dtype(kernel), bias
 
     def _convolve(self, conv: Conv, x: Array) -> Array:
         groups, side = self._groups(conv), conv.kernel
@@ -159,7 +162,7 @@ class AlexNet(nn.Module):
         kernel, bias = self._parameters(layer, (x.shape[-1], self.num_classes))
         with jax.named_scope(layer.name):
             logits = self.combine(self._multiply(layer, x, kernel, ops.matmul_wide))
-            return self.operations.add_bias(logits, bias.astype(logits.dtype))
+            return self.operations.add_bias(logits, bias)
 
     def _multiply(self, layer: Dense, x: Array, kernel: Array, matmul: Callable[[Array, Array], Array]) -> Array:
         factors = self.get_variable(FACTORS, layer.name)

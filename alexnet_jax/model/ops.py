@@ -12,8 +12,15 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
+from jax.typing import DTypeLike
 
 from alexnet_jax.model.spec import AveragePool, ChannelNorm, MaxPool, SpatialNorm
+
+
+def _widen(dtype: DTypeLike) -> DTypeLike:
+    """Returns the dtype in which numbers of `dtype` are summed."""
+    return jnp.promote_types(dtype, jnp.float32)
+
 
 relu = jax.nn.relu  # with a gradient of 0 at 0 (paper section 3.1)
 tanh = jnp.tanh
@@ -41,15 +48,32 @@ def local_convolution(x: Array, kernel: Array, *, side: int, padding: tuple[tupl
 
     `kernel` is (h', w', side * side * i, o): the weights of a place in row, column, channel order.
     """
-    x = jnp.pad(x, ((0, 0), *padding, (0, 0)))
+    # Cut out of a wide copy: a pixel's gradient is a sum over side * side places, and is taken in the copy's dtype.
+    wide = jnp.pad(x.astype(_widen(x.dtype)), ((0, 0), *padding, (0, 0)))
     rows, columns = kernel.shape[:2]
-    places = [x[:, i : i + rows, j : j + columns] for i in range(side) for j in range(side)]
+    places = [wide[:, i : i + rows, j : j + columns].astype(x.dtype) for i in range(side) for j in range(side)]
     return jnp.einsum('bhwk,hwko->bhwo', jnp.concatenate(places, axis=-1), kernel)
 
 
 def add_bias(x: Array, bias: Array) -> Array:
-    """x (..., c) + bias (c,), or a bias of its own for every place, (h, w, c)."""
-    return x + bias
+    """x (..., c) + bias (c,), or a bias of its own for every place, (h, w, c); in the dtype of x.
+
+    The bias's gradient is summed in float32 at least and keeps the dtype of the bias. A sum of bfloat16 numbers stops
+    growing at a few hundred of them, and conv1's bias has 3,025 an image.
+    """
+    return x + bias if x.dtype == bias.dtype == _widen(x.dtype) else _add_rounded_bias(x, bias)
+
+
+@jax.custom_jvp
+def _add_rounded_bias(x: Array, bias: Array) -> Array:
+    return x + bias.astype(x.dtype)
+
+
+@_add_rounded_bias.defjvp
+def _add_rounded_bias_jvp(given: tuple[Array, Array], tangents: tuple[Array, Array]) -> tuple[Array, Array]:
+    dx, dbias = tangents  # added up wide, so that the transpose, which is the sum, is wide as well
+    wide = _widen(dx.dtype)
+    return _add_rounded_bias(*given), (dx.astype(wide) + dbias.astype(wide)).astype(dx.dtype)
 
 
 @jax.custom_jvp
@@ -58,7 +82,7 @@ def matmul_wide(x: Array, kernel: Array) -> Array:
 
     Products of derivatives come in the dtype of x, as those of the other layers.
     """
-    return jnp.matmul(x, kernel, preferred_element_type=jnp.promote_types(x.dtype, jnp.float32))
+    return jnp.matmul(x, kernel, preferred_element_type=_widen(x.dtype))
 
 
 @matmul_wide.defjvp
@@ -103,7 +127,7 @@ def average_pool(x: Array, pool: AveragePool) -> Array:
 
     Sums are at least float32, whatever x is.
     """
-    windows, wide = _make_windows(x, pool), jnp.promote_types(x.dtype, jnp.float32)
+    windows, wide = _make_windows(x, pool), _widen(x.dtype)
     sums = lax.reduce_window(x.astype(wide), 0.0, lax.add, *windows)
     if pool.divides_by == 'window':
         return (sums / pool.window**2).astype(x.dtype)
@@ -150,7 +174,7 @@ class Norm:
 
     def __call__(self, x: Array) -> Array:
         """Returns the normalised x, in its shape and dtype, computed in float32 at least."""
-        wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+        wide = x.astype(_widen(x.dtype))
         return (wide * self.power(self.base(wide))).astype(x.dtype)
 
 

@@ -17,6 +17,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
+from jax.typing import DTypeLike
 
 from alexnet_jax.model import ops
 from alexnet_jax.model.ops import average_pool as average_pool
@@ -93,23 +94,24 @@ def _winograd(x: Array, kernel: Array) -> Array:
 
 def add_bias(x: Array, bias: Array) -> Array:
     """ops.add_bias; the bias's gradient is a matrix product."""
-    return _add_bias(x, bias) if bias.ndim == 1 else ops.add_bias(x, bias)
+    return _add_bias(bias.dtype, x, bias) if bias.ndim == 1 else ops.add_bias(x, bias)
 
 
-@jax.custom_vjp
-def _add_bias(x: Array, bias: Array) -> Array:
-    return x + bias
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _add_bias(dtype: DTypeLike, x: Array, bias: Array) -> Array:
+    return x + bias.astype(x.dtype)
 
 
-def _add_bias_backward(_: None, gradient: Array) -> tuple[Array, Array]:
+def _add_bias_backward(dtype: DTypeLike, _: None, gradient: Array) -> tuple[Array, Array]:
     gradient = _written(gradient)
     images = gradient.shape[0] if gradient.ndim > 2 else 1
     rows = gradient.reshape(images, -1, gradient.shape[-1])
     ones = jnp.ones((images, 1, rows.shape[1]), gradient.dtype)
-    return gradient, (ones @ rows).sum(axis=(0, 1))
+    sums = jnp.matmul(ones, rows, preferred_element_type=jnp.promote_types(gradient.dtype, jnp.float32))
+    return gradient, sums.sum(axis=(0, 1)).astype(dtype)
 
 
-_add_bias.defvjp(lambda x, bias: (x + bias, None), _add_bias_backward)
+_add_bias.defvjp(lambda dtype, x, bias: (_add_bias(dtype, x, bias), None), _add_bias_backward)
 
 
 def _make_activation(

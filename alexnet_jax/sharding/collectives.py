@@ -136,5 +136,5 @@ def hidden_units(rows: int, mesh: Mesh, *, part: int = 0, parts: int = 1) -> tup
     ids = everyone.reshape(sharers, parts, -1)[:, part].ravel()
     if devices == 1:
         return ids, jnp.arange(2), 0, 1
-    tower, part = jnp.divmod(place, devices // 2)
-    return ids, tower[None], part, devices // 2
+    tower, share = jnp.divmod(place, devices // 2)
+    return ids, tower[None], share, devices // 2

@@ -1,6 +1,7 @@
 """The order of turns, and what a machine must have."""
 
 import contextlib
+import dataclasses
 
 import pytest
 
@@ -118,3 +119,46 @@ def test_start_workers_closes_all_when_one_breaks(monkeypatch):
     assert [worker.closed for worker in workers] == [True] * 3
     assert workers[0].command == ['-m', 'alexnet_jax.benchmark.worker', 'one_device']
     assert workers[1].command == ['-m', 'alexnet_jax.benchmark.worker', 'torch_best']
+
+
+def test_measure_accelerator_has_one_process_at_a_time_and_leaves_out_one_that_ends(monkeypatch):
+    asked, lines = [], []
+
+    def take_turns(names, setting, turns):
+        asked.append(names)
+        if names == ['torch_eager']:
+            raise RuntimeError('torch_eager ended with code -9')
+        return {(names[0], 'train'): names[0]}, {'torch' if 'torch' in names[0] else 'jax': '1'}
+
+    monkeypatch.setattr(measure, 'take_turns', take_turns)
+    monkeypatch.setattr(measure, '_check_machine', lambda setting, torch: None)
+    results = measure.measure_accelerator(SETTING, Turns(2, 1.0, lines.append), torch=True)
+    assert asked == [['gpu_ceilings'], ['one_device'], *([form] for form in TORCH)]
+    assert {name for name, _ in results.network} == {'gpu_ceilings', 'one_device', *TORCH} - {'torch_eager'}
+    assert results.versions == {'jax': '1', 'torch': '1'}
+    assert lines == ['batch 8, float32: LEFT OUT: torch_eager ended with code -9']
+
+
+@pytest.mark.parametrize(
+    ('device', 'platforms', 'preallocate'), [('cpu', 'cpu', None), ('gpu', 'cuda', 'false')], ids=['cpu', 'gpu']
+)
+def test_workers_of_a_gpu_are_not_sent_to_the_cpu_and_take_memory_as_they_need_it(
+    monkeypatch, device, platforms, preallocate
+):
+    given = []
+
+    class Started(FakeWorker):
+        def __init__(self, name, command, setting, *, environment):
+            super().__init__(name, [])
+            given.append(environment)
+
+        def wait_until_ready(self):
+            pass
+
+        def close(self):
+            pass
+
+    monkeypatch.setattr(measure, 'Worker', Started)
+    measure.take_turns(['one_device'], dataclasses.replace(SETTING, device=device), Turns(2, 1.0, lambda line: None))
+    assert given[0]['JAX_PLATFORMS'] == platforms
+    assert given[0].get('XLA_PYTHON_CLIENT_PREALLOCATE') == preallocate

@@ -82,6 +82,11 @@ def test_bench_input_measures_every_stage_and_names_the_limit(tiny_dir, tmp_path
         ),
         (['step', '--batch=32,0'], '--batch=32,0: give different positive numbers, as in --batch=128,32'),
         (['step', '--batch=32,32'], '--batch=32,32: give different positive numbers, as in --batch=128,32'),
+        (['step', '--device=gpu', '--precision=half'], '--precision=half: give some of float32,tf32,bfloat16'),
+        (
+            ['step', '--device=gpu'],  # the tests' machine has JAX on the CPU alone
+            "--device=gpu: JAX finds no GPU here: pip install 'alexnet-jax[cuda12]', and see nvidia-smi",
+        ),
     ],
 )
 def test_bench_reports_a_mistake_in_one_line(options, message, tmp_path):

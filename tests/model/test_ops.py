@@ -204,6 +204,39 @@ def test_add_bias_adds_to_its_channel_and_its_gradient_is_the_sum_over_the_rest(
 
 
 @both_forms
+@pytest.mark.parametrize(
+    ('shape', 'axes'),
+    [((8, 55, 55, 4), (0, 1, 2)), ((4096, 16), (0,)), ((4096, 3, 3, 4), (0,))],
+    ids=['convolution', 'dense', 'every place'],
+)
+def test_add_bias_of_bfloat16_sums_its_gradient_in_float32(operations, shape, axes):
+    # Of a mean well above zero: summed in bfloat16, it stands still at 256 times the summand.
+    x, upstream = (jnp.asarray(RANDOM.uniform(0.5, 1.5, shape), jnp.bfloat16) for _ in range(2))
+    expected = np.asarray(upstream, np.float64).sum(axis=axes)
+    bias = jnp.asarray(RANDOM.standard_normal(expected.shape), jnp.float32)
+    found, pull = jax.vjp(operations.add_bias, x, bias)
+    dx, dbias = pull(upstream)
+    assert (found.dtype, dx.dtype, dbias.dtype) == (jnp.bfloat16, jnp.bfloat16, jnp.float32)
+    rounded = np.asarray(x, np.float64) + np.asarray(bias.astype(jnp.bfloat16), np.float64)
+    np.testing.assert_allclose(np.asarray(found, np.float64), rounded, rtol=2**-8, atol=2**-8)
+    np.testing.assert_array_equal(dx, upstream)
+    np.testing.assert_allclose(dbias, expected, rtol=1e-5)
+
+
+@both_forms
+def test_local_convolution_of_bfloat16_sums_a_pixel_s_gradient_in_float32(operations):
+    """With a kernel of ones a pixel's gradient is the sum of the gradients of the 25 places that read it."""
+    x, upstream = jnp.ones((1, 9, 9, 1), jnp.bfloat16), jnp.asarray(RANDOM.uniform(1, 2, (1, 9, 9, 1)), jnp.bfloat16)
+    kernel = jnp.ones((9, 9, 25, 1), jnp.bfloat16)
+    convolve = functools.partial(operations.local_convolution, kernel=kernel, side=5, padding=((2, 2), (2, 2)))
+    (found,) = jax.vjp(convolve, x)[1](upstream)
+    padded = np.pad(np.asarray(upstream, np.float64)[0, :, :, 0], 2)
+    expected = [[padded[i : i + 5, j : j + 5].sum() for j in range(9)] for i in range(9)]
+    assert found.dtype == jnp.bfloat16
+    np.testing.assert_allclose(np.asarray(found, np.float64)[0, :, :, 0], expected, rtol=2**-8)  # rounded once
+
+
+@both_forms
 def test_tanh_is_numpy_s_with_its_slope(operations):
     x, upstream = RANDOM.standard_normal((2, 3, 4, 5)) * 2, images(2, 3, 4, 5)
     with jax.enable_x64(True):

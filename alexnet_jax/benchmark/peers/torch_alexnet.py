@@ -122,22 +122,43 @@ def make_torch_optimizer(model: TorchAlexNet, *, fused: bool) -> torch.optim.SGD
 def make_torch_programs(name: str, setting: Setting) -> tuple[dict[str, Program], dict[str, str]]:
     """Makes 'train' and 'inference' of form `name` of FORMS, or of 'ceiling' a matrix product; {library: version}."""
     torch.set_num_threads(os.cpu_count() or 1)
+    device = 'cuda' if setting.device == 'gpu' else 'cpu'
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = setting.precision == 'tf32'
+    torch.backends.cudnn.benchmark = True  # each shape's fastest convolution, as XLA chooses it
     versions = {'torch': torch.__version__}
     if name == 'ceiling':
         a, b, product = (torch.randn(3072, 3072) for _ in range(3))
         return {'gemm_torch': Program(lambda: torch.matmul(a, b, out=product), flop=2 * 3072**3)}, versions
     torch.manual_seed(0)
     form = FORMS[name]
-    model = TorchAlexNet(width=setting.width, classes=setting.classes, norm=form.norm).to(memory_format=form.layout)
+    model = TorchAlexNet(width=setting.width, classes=setting.classes, norm=form.norm)
+    model = model.to(device, memory_format=form.layout)
     optimizer = make_torch_optimizer(model, fused=form.fused_update)
     images = torch.randint(256, (setting.batch, 3, 224, 224), dtype=torch.uint8).contiguous(memory_format=form.layout)
-    labels, lighting = torch.randint(setting.classes, (setting.batch,)), torch.randn(setting.batch, 3)
-    compiled = torch.compile if form.compiled else lambda function: function
-    compute_loss = compiled(lambda images, labels, lighting: F.cross_entropy(model(images, lighting), labels))
-    compute_logits = compiled(lambda images: model(images, None))
+    images, labels = images.to(device), torch.randint(setting.classes, (setting.batch,), device=device)
+    lighting = torch.randn(setting.batch, 3, device=device)
+    # On a GPU the compiler tries products of its own and records CUDA graphs.
+    mode = 'max-autotune' if device == 'cuda' else None
+    compiled = functools.partial(torch.compile, mode=mode) if form.compiled else lambda function: function
+    narrow = setting.precision == 'bfloat16'
+
+    @compiled
+    def compute_loss(images: Tensor, labels: Tensor, lighting: Tensor) -> Tensor:
+        with torch.autocast(device, torch.bfloat16, enabled=narrow):
+            return F.cross_entropy(model(images, lighting).float(), labels)
+
+    @compiled
+    def compute_logits(images: Tensor) -> Tensor:
+        with torch.autocast(device, torch.bfloat16, enabled=narrow):
+            return model(images, None).float()
+
+    def start() -> None:
+        if device == 'cuda' and form.compiled:
+            torch.compiler.cudagraph_mark_step_begin()  # the graphs' results of the step before may be overwritten
 
     def train() -> None:
         model.train()
+        start()
         optimizer.zero_grad(set_to_none=True)
         loss = compute_loss(images, labels, lighting)
         loss.backward()
@@ -147,6 +168,10 @@ def make_torch_programs(name: str, setting: Setting) -> tuple[dict[str, Program]
     @torch.inference_mode()
     def infer() -> None:
         model.eval()
+        start()
         compute_logits(images)
+        if device == 'cuda':
+            torch.cuda.synchronize()
 
-    return {'train': Program(train), 'inference': Program(infer)}, versions
+    peak = torch.cuda.max_memory_allocated if device == 'cuda' else None
+    return {'train': Program(train, peak=peak), 'inference': Program(infer)}, versions

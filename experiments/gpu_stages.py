@@ -1,0 +1,127 @@
+"""What `make gpu` runs, each stage in a process of its own: python -m experiments.gpu_stages STAGE ARGUMENTS.
+
+    steps DTYPE DETERMINISTIC    some steps of each mode: losses; half of them again, resumed
+    bench BATCHES PRECISIONS     benchmark.measure.measure_accelerator, PyTorch's forms where it is installed
+
+The last line of standard output is a JSON object. With REHEARSE in the environment sizes are tiny, and a CPU takes the
+forms of a GPU, so that its numbers are compared with something else than themselves.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import sys
+from typing import Any
+
+REHEARSE = bool(os.environ.get('REHEARSE'))
+STEPS, CLASSES = 2 if REHEARSE else 4, 16
+WIDTH, BATCH = (0.03125, 8) if REHEARSE else (1.0, 32)
+MODES = {
+    'one_device': (1, 1),
+    'two_device': (1, 2),
+    'data_parallel': (2, 1),
+    'hybrid': (2, 2),
+    'one_weird_trick': (1, 2),
+}
+
+
+def run_steps(dtype: str, deterministic: str) -> dict[str, Any]:
+    """Trains every mode of those that MODES in the environment names (all) that the devices here suffice for.
+
+    Returns {'device': name, 'modes': {mode: {'losses': [...], 'resumed': whether the second half, from a copy of the
+    state on the host and in a program compiled again, gave the same bits}}, 'left_out': [mode, ...]}.
+    """
+    from alexnet_jax.sharding.backend import prepare_backend
+
+    plain = os.environ.get('FORMS') == 'plain'
+    prepare_backend((2, 2), deterministic=deterministic == 'yes')
+    import jax
+
+    from alexnet_jax.training import step as step_module
+
+    if plain:
+        step_module.is_cpu_mesh = lambda mesh: False
+    if dtype == 'float32':
+        jax.config.update('jax_default_matmul_precision', 'float32')
+    jax.config.update('jax_enable_compilation_cache', False)
+    found: dict[str, Any] = {'device': jax.devices()[0].device_kind, 'modes': {}, 'left_out': []}
+    wanted = os.environ.get('MODES', ','.join(MODES)).split(',')
+    for mode, shape in MODES.items():
+        if mode not in wanted:
+            continue
+        if shape[0] * shape[1] > len(jax.devices()):
+            found['left_out'].append(mode)
+            continue
+        losses, resumed = _train(mode, shape, dtype)
+        found['modes'][mode] = {'losses': losses, 'resumed': resumed}
+        print(json.dumps(found), flush=True)  # what is there, should a later mode hang
+    return found
+
+
+def _train(mode: str, shape: tuple[int, int], dtype: str) -> tuple[list[float], bool]:
+    import jax
+    import numpy as np
+
+    from alexnet_jax.sharding.mesh import parameter_specs, place, place_batch
+    from alexnet_jax.training.build import build_run
+    from alexnet_jax.training.config import make_config
+    from alexnet_jax.training.step import Batch
+    from alexnet_jax.training.validation import validate_config
+
+    config = make_config('imagenet2012', parallelism='two_device' if mode == 'one_device' else mode)
+    # One rate for all: one weird trick's would otherwise grow with the batch.
+    config.update(mesh=shape, width=WIDTH, precision=dtype, batch_size=BATCH, rate_batch_size=BATCH)
+    run = build_run(validate_config(config), num_classes=CLASSES, examples=BATCH * STEPS)
+    random = np.random.default_rng(0)
+    batches = [
+        Batch(
+            random.integers(256, size=(BATCH, 224, 224, 3), dtype=np.uint8),
+            random.integers(CLASSES, size=BATCH, dtype=np.int32),
+            random.standard_normal((BATCH, 3)).astype(np.float32),
+            random.integers(2, size=(BATCH, 3), dtype=np.int32),
+        )
+        for _ in range(STEPS)
+    ]
+    state, step, losses = run.create_state(np.full((224, 224, 3), 127.5)), run.make_train_step(), []
+    kept = None
+    for number, batch in enumerate(batches):
+        if number == STEPS // 2:
+            kept = jax.device_get(state)
+        state, metrics = step(state, place_batch(run.mesh, batch))
+        losses.append(float(metrics['loss']))
+    again, step = place(run.mesh, kept, parameter_specs(run.mesh, kept)), run.make_train_step()
+    for batch in batches[STEPS // 2 :]:
+        again, _ = step(again, place_batch(run.mesh, batch))
+    pairs = zip(jax.tree.leaves(jax.device_get(state)), jax.tree.leaves(jax.device_get(again)), strict=True)
+    return losses, all(np.array_equal(a, b) for a, b in pairs)
+
+
+def run_bench(batches: str, precisions: str) -> dict[str, Any]:
+    """Measures each precision and batch size; PyTorch's forms where it is installed and the machine can compile."""
+    from alexnet_jax.benchmark import gpu_figures
+    from alexnet_jax.benchmark.measure import Turns, find_gpu, measure_accelerator
+    from alexnet_jax.benchmark.protocol import Setting
+
+    device = 'a CPU, in rehearsal' if REHEARSE else find_gpu() or 'no GPU'
+    turns = Turns(2, 0.01) if REHEARSE else Turns(3, 0.5)
+    torch = importlib.util.find_spec('torch') is not None
+    results = []
+    for precision in precisions.split(','):
+        for batch in map(int, batches.split(',')):
+            setting = Setting(
+                batch, WIDTH, CLASSES if REHEARSE else 1000, 'default',
+                device='cpu' if REHEARSE else 'gpu', precision=precision,
+            )  # fmt: skip
+            results.append(measure_accelerator(setting, turns, torch=torch))
+            # What is there is printed after each, so that a time limit loses only what comes later.
+            figures = gpu_figures.make_gpu_figures(results, device)
+            print(json.dumps(figures | {'torch': torch}), flush=True)
+    print(gpu_figures.format_gpu_figures(figures), file=sys.stderr)
+    return figures | {'torch': torch}
+
+
+if __name__ == '__main__':
+    stage, *arguments = sys.argv[1:]
+    print(json.dumps({'steps': run_steps, 'bench': run_bench}[stage](*arguments)))
