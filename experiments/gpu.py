@@ -192,6 +192,9 @@ def _format_rest(outcomes: dict[str, Outcome]) -> list[str]:
         said = outcome.problem and f'**{outcome.problem}**'
         if 'top1_error' in result:
             said = f'top-1 error {result["top1_error"]:.2%}, {result["protocol"]}' + f'; {said}' * bool(said)
+        if 'stages' in result and not said:
+            speed = result['stages']['batch']['images_per_second']
+            said = f'{speed:,.0f} images/s in batches, of {result["appetite"]:,.0f} wanted'
         lines.append(f'| {name} | {outcome.seconds:.0f} | {said or "done"} |'.replace('\n', ' '))
     return lines
 

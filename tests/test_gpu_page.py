@@ -59,7 +59,8 @@ def test_write_tables_replaces_its_own_part_and_says_what_failed():
         'steps bfloat16 no': Outcome(steps(2.02, 4.0), 3.0),
         'bench': Outcome(make_gpu_figures([make_results()], 'NVIDIA H100 80GB HBM3') | {'torch': True}, 99.0),
         'demo': Outcome({'top1_error': 0.125, 'protocol': 'centre'}, 61.4),
-        'loader': Outcome(None, 120.0, 'took more than 120 s'),
+        'loader': Outcome({'stages': {'batch': {'images_per_second': 3000.0}}, 'appetite': 20000.0}, 50.0),
+        'audit': Outcome(None, 120.0, 'took more than 120 s'),
     }
     page = gpu.write_tables(f'before\n{BEGIN}\nold\n{END}\nafter', outcomes)
     assert page.startswith(f'before\n{BEGIN}\n')
@@ -72,7 +73,8 @@ def test_write_tables_replaces_its_own_part_and_says_what_failed():
     assert '| bfloat16 | 64 | one_device | 128 | 256 | 7.00 | 25% | 20% |' in lines
     assert '| bfloat16 | 64 | torch_eager | 16 | - | - | - | - |' in lines
     assert '| demo | 61 | top-1 error 12.50%, centre |' in lines
-    assert '| loader | 120 | **took more than 120 s** |' in lines
+    assert '| loader | 50 | 3,000 images/s in batches, of 20,000 wanted |' in lines
+    assert '| audit | 120 | **took more than 120 s** |' in lines
     with pytest.raises(ValueError, match='no lines'):
         gpu.write_tables('no place', outcomes)
 
