@@ -25,6 +25,7 @@ from alexnet_jax.model.spec import (
     MaxPool,
     Operation,
     Relu,
+    Sigmoid,
     SpatialNorm,
     Tanh,
     Variant,
@@ -34,6 +35,7 @@ INTERMEDIATES = 'intermediates'  # the collection of what the stages have made; 
 _STAGES: dict[type[Operation], str] = {
     Relu: 'relu',
     Tanh: 'tanh',
+    Sigmoid: 'sigmoid',
     MaxPool: 'pool',
     AveragePool: 'pool',
     ChannelNorm: 'norm',
@@ -166,6 +168,8 @@ class AlexNet(nn.Module):
                 return self.operations.relu(x)
             case Tanh():
                 return self.operations.tanh(x)
+            case Sigmoid():
+                return self.operations.sigmoid(x)
             case MaxPool():
                 return self.operations.max_pool(x, operation)
             case AveragePool():
@@ -178,20 +182,18 @@ class AlexNet(nn.Module):
 
 
 class _Parameters(nn.Module):
-    """A layer's kernel ~ N(0, std^2) and constant bias, or both uniform (spec.Conv), under the layer's name."""
+    """A layer's kernel ~ N(0, std^2) and constant bias, or either uniform (spec.Conv), under the layer's name."""
 
     shape: tuple[int, ...]
     places: tuple[int, ...]
     std: float | None
-    bias: float
+    bias: float | None
 
     @nn.compact
     def __call__(self) -> tuple[Array, Array]:
-        if self.std is None:
-            bound = math.prod(self.shape[:-1]) ** -0.5
-            fill_kernel = fill_bias = _uniform(bound)
-        else:
-            fill_kernel, fill_bias = nn.initializers.normal(self.std), nn.initializers.constant(self.bias)
+        uniform = _uniform(math.prod(self.shape[len(self.places) : -1]) ** -0.5)
+        fill_kernel = uniform if self.std is None else nn.initializers.normal(self.std)
+        fill_bias = uniform if self.bias is None else nn.initializers.constant(self.bias)
         bias_shape = (*self.places, self.shape[-1])
         return self.param('kernel', fill_kernel, self.shape), self.param('bias', fill_bias, bias_shape)
 

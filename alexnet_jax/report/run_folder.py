@@ -64,7 +64,8 @@ class RunFolder:
         """Formats its network's name: 'released, width 0.5, without norm'."""
         name = self.network.name
         width = [f'width {name.width:g}'] if name.width != 1 else []
-        return ', '.join([name.variant, *width, *(f'without {part}' for part in name.without)])
+        units = [f'{name.activation} units'] if name.activation else []
+        return ', '.join([name.variant, *width, *(f'without {part}' for part in name.without), *units])
 
     @property
     def dataset_fingerprint(self) -> str | None:
