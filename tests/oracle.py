@@ -29,6 +29,18 @@ def pool(x):
     return jnp.stack(columns).max(axis=0)
 
 
+def average_pool(x):
+    """The mean of each 3x3 window every 2: the nine shifted images, added up."""
+    h, w = (2 * ((size - 3) // 2) + 1 for size in x.shape[1:3])
+    return sum(x[:, i : i + h : 2, j : j + w : 2] for i in range(3) for j in range(3)) / 9
+
+
+def small_average_pool(x):
+    """The mean of each 2x2 window every 2: no pixel in two windows, the last row and column of odd sizes in none."""
+    x = x[:, : x.shape[1] // 2 * 2, : x.shape[2] // 2 * 2]
+    return x.reshape(len(x), x.shape[1] // 2, 2, x.shape[2] // 2, 2, -1).mean(axis=(2, 4))
+
+
 def channel_norm(x, alpha, k=2.0, beta=0.75, size=5, towers=2):
     """Tower by tower, channel by channel."""
     halves = []

@@ -55,6 +55,21 @@ def _overlap(variant: Variant) -> Variant:
     return _each_operation(variant, lambda o: type(o)(2, 2) if isinstance(o, MaxPool | AveragePool) else o)
 
 
+def _maximum(variant: Variant) -> Variant:
+    """The mean of each window where its maximum was taken. Paper section 3.5 has maxima, 3.4 would pool by either.
+
+    Windows, strides and sizes stay; with `overlap` it is the mean of 2x2 every 2. The author's networks for CIFAR-10
+    have one layer of maxima and two of means (model/cifar10.py).
+    """
+
+    def change(operation: Operation) -> Operation:
+        if not isinstance(operation, MaxPool):
+            return operation
+        return AveragePool(operation.window, operation.stride, operation.partial)
+
+    return _each_operation(variant, change)
+
+
 def _with_units(variant: Variant, activation: Activation) -> Variant:
     changed = _each_operation(variant, lambda o: activation if isinstance(o, Activation) else o)
     return dataclasses.replace(changed, activation=activation)
@@ -108,6 +123,7 @@ ABLATIONS: dict[str, Callable[[Variant], Variant]] = {
     'norm': _norm,
     'norm2': _norm2,
     'overlap': _overlap,
+    'maximum': _maximum,
     'relu': _relu,
     # No dropout in fc6 and fc7. Paper section 4.2: "our network exhibits substantial overfitting".
     'dropout': lambda variant: dataclasses.replace(variant, dropout_rate=0.0),

@@ -13,7 +13,8 @@ from builders import draw_parameters
 from alexnet_jax.model import ops, ops_cpu
 from alexnet_jax.model.ablations import ABLATIONS, CONTAINED, ablate, activate
 from alexnet_jax.model.alexnet import AlexNet, get_parameter_shapes, init_parameters
-from alexnet_jax.model.spec import ChannelNorm, MaxPool, Relu, Sigmoid, SpatialNorm, Tanh, get_layer_sizes
+from alexnet_jax.model.cifar10 import CIFAR10
+from alexnet_jax.model.spec import AveragePool, ChannelNorm, MaxPool, Relu, Sigmoid, SpatialNorm, Tanh, get_layer_sizes
 from alexnet_jax.model.zoo import NETWORKS, PAPER, RELEASED
 
 PAPER_NORM = ChannelNorm(5, 2.0, 1e-4, 0.75)
@@ -66,6 +67,13 @@ def test_ablate_changes_what_follows_each_convolution():
     assert operations(RELEASED, 'norm2') == [(NORM, POOL, RELU), (RELU, POOL), *last]
     two = MaxPool(2, 2)
     assert operations(RELEASED, 'overlap') == [(NORM, two, RELU), (RELU, NORM, SPATIAL, two), *last[:2], (RELU, two)]
+    three = AveragePool(3, 2)
+    assert operations(RELEASED, 'maximum') == [
+        (NORM, three, RELU), (RELU, NORM, SPATIAL, three), *last[:2], (RELU, three),
+    ]  # fmt: skip
+    for order in (('maximum', 'overlap'), ('overlap', 'maximum')):
+        assert operations(PAPER, *order)[-1] == (RELU, AveragePool(2, 2))
+    assert operations(CIFAR10['cifar10_18pct'], 'maximum')[0][0] == AveragePool(3, 2, partial=True)
     assert operations(RELEASED, 'relu') == [
         (NORM, POOL, TANH), (TANH, NORM, SPATIAL, POOL), (TANH,), (TANH,), (TANH, POOL),
     ]  # fmt: skip
@@ -76,7 +84,7 @@ def test_ablate_changes_what_follows_each_convolution():
 
 # What each may change; the rest must be what it was.
 FIELDS = {'dropout': {'dropout_rate'}, 'lighting': {'lighting'}, 'flips': {'flips'}, 'crops': {'crops'}} | {
-    'norm': {'convs'}, 'norm2': {'convs'}, 'overlap': {'convs'}, 'relu': {'convs', 'activation'},
+    'norm': {'convs'}, 'norm2': {'convs'}, 'overlap': {'convs'}, 'maximum': {'convs'}, 'relu': {'convs', 'activation'},
     'towers': {'convs', 'towers'}, 'conv3_exchange': {'convs'}, 'exchange': {'convs', 'dense'},
 }  # fmt: skip
 
@@ -136,7 +144,7 @@ def plain(params, x, *, without):
     links = {'conv3', 'fc6', 'fc7', 'fc8'} - ({'conv3'} if without == 'conv3_exchange' else set())
     links = {'fc8'} if without == 'exchange' else links
     act = jnp.tanh if without == 'relu' else lambda a: jnp.maximum(a, 0)
-    pool = small_pool if without == 'overlap' else oracle.pool
+    pool = {'overlap': small_pool, 'maximum': oracle.average_pool}.get(without, oracle.pool)
     normed = {'norm': [], 'norm2': ['conv1']}.get(without, ['conv1', 'conv2'])
     streams = [x] * towers
 
@@ -166,7 +174,7 @@ def plain(params, x, *, without):
 @pytest.mark.parametrize(
     'name',
     [
-        *('norm2', 'overlap', 'relu', 'towers', 'exchange'),
+        *('norm2', 'overlap', 'maximum', 'relu', 'towers', 'exchange'),
         *(pytest.param(name, marks=pytest.mark.repeats) for name in ('norm', 'dropout', 'conv3_exchange')),
     ],
 )

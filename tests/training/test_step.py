@@ -31,6 +31,8 @@ PARTS = {
     '': (lambda variant: variant, {}),
     'tanh': (lambda variant: ablate(variant, ('relu',)), {'act': jnp.tanh}),
     'sigmoid': (lambda variant: activate(variant, 'sigmoid'), {'act': oracle.sigmoid}),
+    'maximum': (lambda variant: ablate(variant, ('maximum',)), {'pool': oracle.average_pool}),
+    'maximum, overlap': (lambda variant: ablate(variant, ('maximum', 'overlap')), {'pool': oracle.small_average_pool}),
 }
 
 
@@ -109,7 +111,9 @@ def changed_cases(variant, part, *first):
     + changed_cases('released', '', ONE, FOUR, TRICK2, TRICK8)
     + changed_cases('released', 'sigmoid', ONE, FOUR, TRICK2)
     + changed_cases('paper', 'sigmoid')
-    + changed_cases('released', 'tanh', TWO),
+    + changed_cases('released', 'tanh', TWO)
+    + changed_cases('released', 'maximum', TWO, TRICK2)
+    + changed_cases('paper', 'maximum, overlap', FOUR),
 )
 def test_train_step_has_the_loss_gradients_and_update_of_the_plain_network(variant_name, case, part):
     """Momentum starts at one, so that its decay counts too; the rate makes gradients the most of the change."""
