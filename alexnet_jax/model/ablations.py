@@ -154,6 +154,7 @@ def ablate(variant: Variant, without: Collection[str]) -> Variant:
     return variant
 
 
+PIXEL_STD = (0.229 * 255, 0.224 * 255, 0.225 * 255)  # torchvision's ImageNet transforms, of pixels of 0..1
 ACTIVATIONS: dict[str, Activation] = {'relu': Relu(), 'tanh': Tanh(), 'sigmoid': Sigmoid()}
 
 
@@ -162,14 +163,16 @@ def activate(variant: Variant, name: str) -> Variant:
 
     Tanh comes with the variant's own initial weights, as in `ablate`: the paper says of figure 1 no other. Sigmoids
     come with those that they were trained from, uniform within +-1/sqrt(fan-in), and biases of 0 (Glorot and Bengio
-    2010, equation 1, "commonly used heuristic"): biases of 1, which give ReLUs "positive inputs" (paper section 5),
-    would bring them nearer to saturation.
+    2010, equation 1, "commonly used heuristic"). These are for inputs of unit variance (LeCun et al. 1998, "Efficient
+    BackProp", section 4.3), so pixels are divided by their spread where the variant does not: of 0..255, nearly all of
+    the first layer would begin saturated.
     """
     if not name or variant.activation == ACTIVATIONS[name]:
         return variant
     variant = _with_units(variant, ACTIVATIONS[name])
     if name != 'sigmoid':
         return variant
+    pixel_std = PIXEL_STD if variant.pixel_std == (1.0, 1.0, 1.0) else variant.pixel_std
     convs = tuple(dataclasses.replace(conv, init_std=None, init_bias=0.0) for conv in variant.convs)
     dense = tuple(dataclasses.replace(layer, init_std=None, init_bias=0.0) for layer in variant.dense)
-    return dataclasses.replace(variant, convs=convs, dense=dense)
+    return dataclasses.replace(variant, convs=convs, dense=dense, pixel_std=pixel_std)

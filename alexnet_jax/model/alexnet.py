@@ -18,6 +18,7 @@ from jax.typing import DTypeLike
 from alexnet_jax.model import ops
 from alexnet_jax.model.spec import (
     TOWERS,
+    Activation,
     AveragePool,
     ChannelNorm,
     Conv,
@@ -213,6 +214,13 @@ def list_stages(variant: Variant) -> tuple[str, ...]:
     stages = {conv.name: [_STAGES[type(operation)] for operation in conv.then] for conv in variant.convs}
     stages |= {layer.name: after for layer in hidden} | {classifier.name: []}
     return tuple(f'{layer}/{stage}' for layer, others in stages.items() for stage in ('linear', *others))
+
+
+def find_units(variant: Variant) -> dict[str, tuple[str, Activation]]:
+    """Finds {layer: (stage, activation)} of every layer that has units: 'conv1/relu', ..., 'fc7/relu'."""
+    found = {conv.name: unit for conv in variant.convs for unit in conv.then if isinstance(unit, Activation)}
+    found |= {layer.name: variant.activation for layer in variant.dense[:-1]}
+    return {layer: (f'{layer}/{_STAGES[type(unit)]}', unit) for layer, unit in found.items()}
 
 
 def get_stage_shapes(variant: Variant, *, num_classes: int) -> dict[str, tuple[int, ...]]:

@@ -8,7 +8,7 @@ released by the Computer History Museum (computerhistory/AlexNet-Source-Code), c
 import dataclasses
 from typing import Literal
 
-from alexnet_jax.model.ablations import ablate
+from alexnet_jax.model.ablations import PIXEL_STD, ablate
 from alexnet_jax.model.cifar10 import CIFAR10
 from alexnet_jax.model.spec import (
     ChannelNorm,
@@ -191,7 +191,7 @@ _TORCHVISION = Variant(
     lighting=Lighting('standard_deviation', strength=0.0),  # none
     bias_rate=1.0,
     preprocessing='torchvision',
-    pixel_std=(0.229 * 255, 0.224 * 255, 0.225 * 255),  # torchvision's ImageNet transforms, of pixels of 0..1
+    pixel_std=PIXEL_STD,
     drops='inputs',
     inverted_dropout=True,
     towers=1,

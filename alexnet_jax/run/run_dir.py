@@ -48,6 +48,7 @@ SETTINGS_BEFORE: dict[str, Any] = INITIAL | {
     'cache': 'none',
     'tracking': '',
     'keep_every_epochs': 0,
+    'probe_every': 0,
     'mean_at': None,
     'warmup_epochs': 0.0,
     'frozen': [],

@@ -85,6 +85,12 @@ class Run:
         """Tells whether the checkpoint after `step` stays for good."""
         return self.keep_every > 0 and step % self.keep_every == 0
 
+    def get_due(self, step: int) -> dict[str, bool]:
+        """Tells whether a test and a checkpoint follow `step`."""
+        last = step == self.steps
+        at_save = step % self.checkpoint_every == 0 or self.is_permanent(step)
+        return {'at_test': step % self.evaluate_every == 0 or last, 'at_save': at_save or last}
+
     def create_state(self, mean_image: np.ndarray, layers: Mapping[str, Any] = MappingProxyType({})) -> TrainState:
         """Creates the state before the first update.
 

@@ -212,6 +212,9 @@ class Config:
         'epochs between checkpoints that stay for good, besides the latest and the best; 0: none',
     )
     log_every: int = make_key(20, make_int_rule(1), 'steps between lines of the log')
+    probe_every: int = make_key(
+        0, make_int_rule(0), "steps between looks into a step: each layer's gradient, update and lost units; 0: none"
+    )
     on_non_finite: str = make_key(
         'stop',
         make_choice_rule('stop', 'skip', 'roll_back', wants="'stop', 'skip' or 'roll_back'"),

@@ -18,7 +18,7 @@ from jax.typing import DTypeLike
 
 from alexnet_jax.data.augment import cut_mean, mirror, normalise
 from alexnet_jax.model import ops, ops_cpu
-from alexnet_jax.model.alexnet import AlexNet
+from alexnet_jax.model.alexnet import INTERMEDIATES, AlexNet
 from alexnet_jax.model.ops import DropoutStream
 from alexnet_jax.model.spec import Variant
 from alexnet_jax.sharding.backend import compiler_options, is_cpu_mesh
@@ -109,6 +109,7 @@ def make_gradients(
     clip_norm: float | None = None,
     frozen_layers: Collection[str] = (),
     model: AlexNet | None = None,
+    measure: Callable[[dict[str, Array]], dict[str, Array]] | None = None,
 ) -> Callable[..., Any]:
     """Makes (params, batch, mean_image, key) -> ((loss, top-1 error), gradients of params), over the whole mesh.
 
@@ -118,7 +119,8 @@ def make_gradients(
     Both numbers are means over the global batch, 0-d and equal on every device. `dtype` is the model's: gradients come
     in that of the parameters, and are averaged in it. With `clip_norm`, gradients whose norm over all layers is larger
     are scaled down to it, and that norm is a third number. `model` replaces that of `make_model`: alexnet_jax/doctor
-    gives one that is looked into.
+    gives one that is looked into. `measure` gets what each stage made (model.alexnet.list_stages), of the images and
+    units that a device has, and what it returns, equal on all devices, is one more of these numbers.
     """
     model = model or make_model(mesh, variant, num_classes=num_classes, dtype=dtype)
 
@@ -126,26 +128,34 @@ def make_gradients(
         stream = DropoutStream(key, *hidden_units(len(batch.labels), mesh))
         images = copy_to_towers(make_input(variant, batch, mean_image), mesh)
 
-        def device_loss(learning: Any) -> tuple[Array, Array]:
-            logits = model.apply({'params': copy_to_replicas(params | learning, mesh)}, images, stream)
+        def device_loss(learning: Any) -> tuple[Array, tuple[Array, dict[str, Array]]]:
+            given, stages = {'params': copy_to_replicas(params | learning, mesh)}, {}
+            if measure is None:
+                logits = model.apply(given, images, stream)
+            else:
+                logits, sown = model.apply(given, images, stream, mutable=[INTERMEDIATES])
+                stages = sown[INTERMEDIATES]
             loss = cross_entropy(logits, batch.labels).mean()
             right = jnp.take_along_axis(logits, batch.labels[:, None], axis=1)[:, 0]
             error = 1 - score_top_k(logits, batch.labels, right, 1).mean(dtype=loss.dtype)
             # The one mean over the batch, inside what is differentiated: gradients come out averaged, and nothing
             # is left to be reduced by hand.
             loss, error = mean_over_batch(jnp.stack([loss, error]), mesh)
-            return loss, error
+            return loss, (error, stages)
 
-        metrics, grads = jax.value_and_grad(device_loss, has_aux=True)(select_learning(params, frozen_layers))
-        if clip_norm is None:
-            return metrics, grads
-        grads, norm = clip_by_norm(grads, clip_norm, mesh)
-        return (*metrics, norm), grads
+        differentiated = jax.value_and_grad(device_loss, has_aux=True)(select_learning(params, frozen_layers))
+        (loss, (error, stages)), grads = differentiated
+        metrics: tuple[Any, ...] = (loss, error)
+        if clip_norm is not None:
+            grads, norm = clip_by_norm(grads, clip_norm, mesh)
+            metrics += (norm,)
+        return metrics if measure is None else (*metrics, measure(stages)), grads
 
     def gradients(params: Any, batch: Batch, mean_image: Array, key: Array) -> Any:
         specs = parameter_specs(mesh, params)
         given = (specs, batch_spec(mesh), REPLICATED, REPLICATED)
-        found = ((REPLICATED,) * (2 if clip_norm is None else 3), select_learning(specs, frozen_layers))
+        numbers = 2 + (clip_norm is not None) + (measure is not None)
+        found = ((REPLICATED,) * numbers, select_learning(specs, frozen_layers))
         sharded = jax.shard_map(device_gradients, mesh=mesh, in_specs=given, out_specs=found)
         return sharded(params, batch, mean_image, key)
 

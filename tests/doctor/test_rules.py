@@ -148,7 +148,7 @@ THRESHOLDS = {
         ),  # logits are no ReLUs
     ],
     'saturated units': [
-        ({'before': make_stats(fc6=make_layer(saturated=0.49))}, {'before': make_stats(fc6=make_layer(saturated=0.5))}),
+        ({'before': make_stats(fc6=make_layer(saturated=0.89))}, {'before': make_stats(fc6=make_layer(saturated=0.9))}),
         (
             {'before': make_stats(conv2=make_layer(saturated=1.0)), 'history': VALIDATED},
             {'before': make_stats(conv2=make_layer(saturated=1.0))},

@@ -145,6 +145,7 @@ ADMITS = {
     'max_non_finite': int32(0),
     'on_failed_save': either('stop', 'continue'),
     'profile': int32(0),
+    'probe_every': int32(0),
 }
 
 

@@ -199,6 +199,7 @@ def test_activate_changes_every_unit_and_the_initial_weights_of_sigmoids():
         ]
         assert found.activation == Sigmoid()
         assert {(layer.init_std, layer.init_bias) for layer in found.layers} == {(None, 0.0)}
+        assert found.pixel_std == NETWORKS['one_weird_trick'].pixel_std == pytest.approx((58.395, 57.12, 57.375))
         restored = [dataclasses.replace(layer, init_std=1.0, init_bias=1.0) for layer in variant.dense]
         assert [dataclasses.replace(layer, init_std=1.0, init_bias=1.0) for layer in found.dense] == restored
         assert activate(variant, '') == activate(variant, 'relu') == variant

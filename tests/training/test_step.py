@@ -26,6 +26,7 @@ MESHES = [(1, 1), (1, 2), (2, 1), (2, 2), (4, 2)]
 TRICK = [(1, 1), (2, 1), (1, 2), (2, 2), (1, 4), (2, 4), (1, 8)]
 EVERY = [(shape, False) for shape in MESHES] + [(shape, True) for shape in TRICK]
 TOLERANCE = 1e-12  # of the largest entry, in float64
+SPREADS = {'sigmoid': np.array([0.229, 0.224, 0.225]) * 255}  # by which pixels are divided
 # What is changed in every layer of a network, and in the plain one.
 PARTS = {
     '': (lambda variant: variant, {}),
@@ -74,7 +75,7 @@ def make_problem(variant_name, part=''):
         # Doubled, so that gradients do not come from the biases alone.
         params = jax.tree.map(lambda p: np.asarray(p, np.float64) * 2, params)
         mirrored = np.where(batch.places[:, 2, None, None, None], np.flip(batch.images, axis=2), batch.images)
-        images = (mirrored - mean + batch.lighting[:, None, None]) / divisor
+        images = (mirrored - mean + batch.lighting[:, None, None]) / divisor / SPREADS.get(part, 1.0)
 
         def loss(params):
             logits = oracle.network(variant_name, params, jnp.asarray(images), masks, **plain)
