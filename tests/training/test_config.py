@@ -131,7 +131,7 @@ def test_validate_config_names_an_unknown_and_a_missing_key():
     config = changed()
     with config.unlocked():
         config.colour = 'red'
-    with pytest.raises(InputError, match=r"^unknown config key 'colour': known are batch_size, .*without$"):
+    with pytest.raises(InputError, match=r"^unknown config key 'colour': known are activation, batch_size, .*without$"):
         validate_config(config)
     config = changed()
     with config.unlocked():
