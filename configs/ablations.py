@@ -25,8 +25,8 @@ def get_config(dataset: str | None = None) -> ml_collections.ConfigDict:
 
 
 def sweep() -> Iterator[dict[str, Any]]:
-    """Overrides of each run: the whole network, without each part, and with eight crop offsets; each seed in turn."""
+    """Overrides of each run: the whole network, without each part, with 8 crops, with sigmoids; each seed in turn."""
     rows: list[dict[str, Any]] = [{'without': without} for without in ((), *((name,) for name in ABLATIONS))]
-    rows.append({'without': (), 'crops': 8})
+    rows += [{'without': (), 'crops': 8}, {'without': (), 'activation': 'sigmoid'}]
     for seed in SEEDS:
         yield from ({**row, 'seed': seed} for row in rows)

@@ -15,6 +15,7 @@ from alexnet_jax.model.spec import (
     MaxPool,
     Operation,
     Relu,
+    Sigmoid,
     SpatialNorm,
     Tanh,
     Variant,
@@ -33,6 +34,8 @@ def _operation(operation: Operation) -> str:
             return 'ReLU'
         case Tanh():
             return 'tanh'
+        case Sigmoid():
+            return 'sigmoid'
         case MaxPool(window, stride):
             return f'pool {window}/{stride}'
         case AveragePool(window, stride):

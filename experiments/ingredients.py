@@ -24,6 +24,8 @@ def errors_of(path: pathlib.Path) -> dict[str, np.ndarray]:
     with path.open(newline='') as file:
         for row in csv.DictReader(file):
             changed = f'{row["crops"]} crops in place of 1,089' if row['crops'] else row['without'].replace('none', '')
+            if units := row.get('activation'):  # no column of sweeps of earlier versions
+                changed = f'ReLU: {units} in its place'
             found.setdefault(changed, []).append(100 * float(row[PROTOCOL]))
     return {changed: np.array(errors) for changed, errors in found.items()}
 

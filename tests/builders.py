@@ -29,6 +29,6 @@ def draw_parameters(variant, *, num_classes, factor=2):
     for layer in variant.layers:
         kernel, bias = (shapes[layer.name][name].shape for name in ('kernel', 'bias'))
         std = layer.init_std or (3 * math.prod(kernel[:-1])) ** -0.5
-        biases = layer.init_bias + random.normal(0, 0.1, bias)
+        biases = (layer.init_bias or 0) + random.normal(0, 0.1, bias)
         params[layer.name] = {'kernel': factor * random.normal(0, std, kernel), 'bias': factor * biases}
     return params

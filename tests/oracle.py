@@ -29,6 +29,18 @@ def pool(x):
     return jnp.stack(columns).max(axis=0)
 
 
+def average_pool(x):
+    """The mean of each 3x3 window every 2: the nine shifted images, added up."""
+    h, w = (2 * ((size - 3) // 2) + 1 for size in x.shape[1:3])
+    return sum(x[:, i : i + h : 2, j : j + w : 2] for i in range(3) for j in range(3)) / 9
+
+
+def small_average_pool(x):
+    """The mean of each 2x2 window every 2: no pixel in two windows, the last row and column of odd sizes in none."""
+    x = x[:, : x.shape[1] // 2 * 2, : x.shape[2] // 2 * 2]
+    return x.reshape(len(x), x.shape[1] // 2, 2, x.shape[2] // 2, 2, -1).mean(axis=(2, 4))
+
+
 def channel_norm(x, alpha, k=2.0, beta=0.75, size=5, towers=2):
     """Tower by tower, channel by channel."""
     halves = []
@@ -54,49 +66,54 @@ def relu(x):
     return jnp.maximum(x, 0)
 
 
+def sigmoid(x):
+    return 1 / (1 + jnp.exp(-x))
+
+
 def caffe_norm(x):
     return channel_norm(x, 2e-5, k=1.0, towers=1)
 
 
 # What follows the first and the second convolution, by variant.
 FIRST = {
-    'paper': lambda x: pool(channel_norm(relu(x), 1e-4)),
-    'released': lambda x: relu(pool(channel_norm(x, 2e-5))),
-    'caffe_alexnet': lambda x: pool(caffe_norm(relu(x))),
-    'caffenet': lambda x: caffe_norm(pool(relu(x))),
+    'paper': lambda x, act=relu, pool=pool: pool(channel_norm(act(x), 1e-4)),
+    'released': lambda x, act=relu, pool=pool: act(pool(channel_norm(x, 2e-5))),
+    'caffe_alexnet': lambda x, act=relu, pool=pool: pool(caffe_norm(act(x))),
+    'caffenet': lambda x, act=relu, pool=pool: caffe_norm(pool(act(x))),
 }
-SECOND = FIRST | {'released': lambda x: pool(spatial_norm(channel_norm(relu(x), 2e-5), 4e-5))}
+SECOND = FIRST | {'released': lambda x, act=relu, pool=pool: pool(spatial_norm(channel_norm(act(x), 2e-5), 4e-5))}
 
 
-def network(variant, params, x, masks):
+def network(variant, params, x, masks, act=relu, pool=pool):
     """Logits; `masks` are the 0/1 arrays of fc6 and fc7, or None in testing. Caffe's are inverted."""
     if variant == 'one_weird_trick':
-        return one_weird_trick(params, x, masks)
+        return one_weird_trick(params, x, masks, act, pool)
     caffe = variant.startswith('caffe')
     if caffe:
         masks = [mask * 2 for mask in masks] if masks else (1.0, 1.0)
-    x = FIRST[variant](conv(x, params['conv1'], stride=4, pad=((0, 0),) * 2 if caffe else ((0, 3), (0, 3))))
-    x = SECOND[variant](conv(x, params['conv2'], pad=((2, 2), (2, 2)), groups=2))
+    edges = ((0, 0),) * 2 if caffe else ((0, 3), (0, 3))
+    x = FIRST[variant](conv(x, params['conv1'], stride=4, pad=edges), act, pool)
+    x = SECOND[variant](conv(x, params['conv2'], pad=((2, 2), (2, 2)), groups=2), act, pool)
     one = ((1, 1), (1, 1))
-    x = relu(conv(x, params['conv3'], pad=one))
-    x = relu(conv(x, params['conv4'], pad=one, groups=2))
-    x = pool(relu(conv(x, params['conv5'], pad=one, groups=2)))
+    x = act(conv(x, params['conv3'], pad=one))
+    x = act(conv(x, params['conv4'], pad=one, groups=2))
+    x = pool(act(conv(x, params['conv5'], pad=one, groups=2)))
     x = x.reshape(len(x), -1)
     for name, mask in zip(('fc6', 'fc7'), masks or (0.5, 0.5), strict=True):
-        x = relu(x @ params[name]['kernel'] + params[name]['bias']) * mask
+        x = act(x @ params[name]['kernel'] + params[name]['bias']) * mask
     return x @ params['fc8']['kernel'] + params['fc8']['bias']
 
 
-def one_weird_trick(params, x, masks):
+def one_weird_trick(params, x, masks, act=relu, pool=pool):
     """torchvision/models/alexnet.py; dropout before the first and the second fully connected layer, inverted."""
     first, second = [mask * 2 for mask in masks] if masks else (1.0, 1.0)
-    x = pool(relu(conv(x, params['conv1'], stride=4, pad=((2, 2), (2, 2)))))
-    x = pool(relu(conv(x, params['conv2'], pad=((2, 2), (2, 2)))))
+    x = pool(act(conv(x, params['conv1'], stride=4, pad=((2, 2), (2, 2)))))
+    x = pool(act(conv(x, params['conv2'], pad=((2, 2), (2, 2)))))
     for name in ('conv3', 'conv4', 'conv5'):
-        x = relu(conv(x, params[name], pad=((1, 1), (1, 1))))
+        x = act(conv(x, params[name], pad=((1, 1), (1, 1))))
     x = pool(x).reshape(len(x), -1) * first
-    x = relu(x @ params['fc6']['kernel'] + params['fc6']['bias']) * second
-    x = relu(x @ params['fc7']['kernel'] + params['fc7']['bias'])
+    x = act(x @ params['fc6']['kernel'] + params['fc6']['bias']) * second
+    x = act(x @ params['fc7']['kernel'] + params['fc7']['bias'])
     return x @ params['fc8']['kernel'] + params['fc8']['bias']
 
 

@@ -232,7 +232,10 @@ def test_train_refuses_an_unknown_dataset_and_lists_what_there_is(train, tmp_pat
         ('--config.batch_size=many', r'--config\.batch_size=many: '),
         ('--config.mesh=3,2', r'config\.batch_size 8 does not divide over the 3 '),
         ('--config.mesh.tower=2', r'--config\.mesh\.tower=2: options of the config look like'),
-        ('--config.cooldown_epochs=2', "unknown config key 'cooldown_epochs': known are batch_size, .*, drop_epochs"),
+        (
+            '--config.cooldown_epochs=2',
+            "unknown config key 'cooldown_epochs': known are activation, batch_size, .*, drop_epochs",
+        ),
         ('--workdri=x', r"Unknown command line flag 'workdri': did you mean '--workdir'\?"),
         ('epochs=20', "unexpected argument 'epochs=20': options look like --config.epochs=20"),
         ('--config=configs/three_device.py', 'no such config file: .*configs/three_device.py'),
@@ -240,7 +243,7 @@ def test_train_refuses_an_unknown_dataset_and_lists_what_there_is(train, tmp_pat
         *(
             pytest.param(*case, marks=pytest.mark.repeats)
             for case in [
-                ('--config.colour=red', "unknown config key 'colour': known are batch_size, "),
+                ('--config.colour=red', "unknown config key 'colour': known are activation, batch_size, "),
                 ('--epochs=2', r"Unknown command line flag 'epochs': did you mean '--config.epochs'\?"),
                 ('--nothing=2', "Unknown command line flag 'nothing': --help lists the options"),
                 ('--config.steps=1.5', r'--config\.steps=1\.5: '),

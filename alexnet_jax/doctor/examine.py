@@ -7,8 +7,9 @@ from collections.abc import Callable
 from alexnet_jax.checkpoints.load import load_config
 from alexnet_jax.data.dataset import Dataset
 from alexnet_jax.doctor.data_stats import measure_data
+from alexnet_jax.doctor.measurements import Measurements
 from alexnet_jax.doctor.network_stats import Instruments, measure_network
-from alexnet_jax.doctor.rules import Finding, Measurements, find_causes, list_notes
+from alexnet_jax.doctor.rules import Finding, find_causes, list_notes
 from alexnet_jax.doctor.snapshot import Snapshot, load_snapshot, make_snapshot
 from alexnet_jax.run.run_dir import open_or_render
 from alexnet_jax.sharding.backend import prepare_backend

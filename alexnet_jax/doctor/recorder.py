@@ -14,7 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
-from alexnet_jax.model.spec import Variant
+from alexnet_jax.model.ops import SATURATED, relative_slope
+from alexnet_jax.model.spec import Activation, Sigmoid, Tanh, Variant
 
 DROPPED, KEPT, UNKNOWN = -1, 1, 0  # of a hidden unit; UNKNOWN where it was 0 before dropout
 
@@ -25,13 +26,14 @@ class LayerStats:
 
     `variation` is the share of the layer that depends on the image: the standard deviation over the images of the
     batch, root mean square over units and places, as a fraction of the root mean square of all values. 0: equal for all
-    images.
+    images. `saturated` is the share of what its activation gives at a slope below SATURATED of the largest.
     """
 
     mean: float
     spread: float  # standard deviation
     variation: float
     highest: np.ndarray  # float32 (units,), the largest value of each unit or map, over images and places
+    saturated: float | None = None  # of tanh and sigmoid
 
 
 class Recorder:
@@ -69,7 +71,9 @@ class Recorder:
             mean, square, between = (float(np.mean([values[i] for values in recorded[name]])) for i in range(3))
             variation = (between / square) ** 0.5 if square else 0.0
             highest = np.max([values[3] for values in recorded[name]], axis=0)
-            stats[name] = LayerStats(mean, max(0.0, square - mean**2) ** 0.5, variation, highest)
+            shares = [float(values[0]) for values in recorded.get(f'saturated {name}', ())]
+            saturated = float(np.mean(shares)) if shares else None
+            stats[name] = LayerStats(mean, max(0.0, square - mean**2) ** 0.5, variation, highest, saturated)
         return stats
 
     # The methods below are called while the model is traced.
@@ -101,8 +105,17 @@ class Recorder:
         return self._keep_units(self._operations.relu(x))
 
     def tanh(self, x: Array) -> Array:
-        """Keeps the output for `_record_exchange`."""
-        return self._keep_units(self._operations.tanh(x))
+        """Keeps the output for `_record_exchange`; records how much of it is saturated."""
+        return self._keep_units(self._record_slopes(Tanh(), self._operations.tanh(x)))
+
+    def sigmoid(self, x: Array) -> Array:
+        """Keeps the output for `_record_exchange`; records how much of it is saturated."""
+        return self._keep_units(self._record_slopes(Sigmoid(), self._operations.sigmoid(x)))
+
+    def _record_slopes(self, activation: Activation, y: Array) -> Array:
+        slopes = relative_slope(activation, lax.stop_gradient(y))
+        self._record(f'saturated {self._names[self._layer - 1]}', (slopes < SATURATED).mean(dtype=jnp.float32))
+        return y
 
     def _keep_units(self, y: Array) -> Array:
         """Keeps an activation's output: of a hidden layer, its units before dropout."""

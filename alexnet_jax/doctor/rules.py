@@ -12,13 +12,10 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from alexnet_jax.doctor.data_stats import MIN_CLASS_IMAGES, DataStats
-from alexnet_jax.doctor.network_stats import NetworkStats
-from alexnet_jax.doctor.snapshot import Snapshot
+from alexnet_jax.doctor.data_stats import MIN_CLASS_IMAGES
+from alexnet_jax.doctor.measurements import Measurements
 from alexnet_jax.logs.monitors import NEAR, WINDOW
-from alexnet_jax.model.spec import Relu
-from alexnet_jax.training.config import DEMO, Config, make_config
-from alexnet_jax.training.validation import validate_config
+from alexnet_jax.model.spec import Sigmoid
 
 MIN_PROBE_IMAGES = 200  # with fewer the probe may learn nothing although labels belong to the images
 
@@ -30,70 +27,6 @@ class Finding:
     cause: str  # its name, a few words
     seen: str  # what was measured, a clause
     remedy: str  # what to do, a clause that begins with a verb
-
-
-@dataclasses.dataclass(frozen=True)
-class Measurements:
-    """All that the rules judge."""
-
-    snapshot: Snapshot
-    data: DataStats
-    network: NetworkStats
-
-    @property
-    def chance_loss(self) -> float:
-        """The loss of a network that knows nothing, ln(classes), in nats."""
-        return math.log(self.snapshot.run.num_classes)
-
-    @property
-    def update_ratio(self) -> float:
-        """Median over unfrozen layers of update by weight, itself a median over steps; NaN where none is finite."""
-        network = self.network
-        ratios = [stats.ratio for layer, stats in network.updates.items() if layer not in network.frozen_layers]
-        return float(np.median([*filter(math.isfinite, ratios)] or [math.nan]))
-
-    @property
-    def learning_rate(self) -> float:
-        """The learning rate before any drop."""
-        return self.snapshot.run.config.initial_learning_rate
-
-    @property
-    def recipe(self) -> Config:
-        """The recipe for this dataset."""
-        dataset = self.snapshot.run.config.dataset
-        return validate_config(make_config(None if dataset == DEMO else dataset))
-
-    @property
-    def residual_mean(self) -> float:
-        """How much of a channel's mean is not subtracted, the worst of three, in 0..255 units."""
-        return float(np.abs(self.data.channel_means - self.network.inputs.subtracted).max())
-
-    @property
-    def has_learned(self) -> bool:
-        """Whether the log's last validation is right twice as often as the largest class is, or on 20 % more."""
-        error, largest = self.validation_error, self.data.largest
-        return error is not None and 1 - error > min(2 * largest, largest + 0.2)
-
-    @property
-    def validation_error(self) -> float | None:
-        """The top-1 error of the log's last validation, 0..1."""
-        errors = [line['top1_error'] for line in self.snapshot.history if line.get('split') == 'validation']
-        return errors[-1] if errors else None
-
-    def compare_learning_rate(self) -> str:
-        """Formats the rate beside the recipe's, to be put behind a remedy; '' where they are the same."""
-        factor = self.learning_rate / self.recipe.learning_rate
-        if 0.99 < factor < 1.01:
-            return ''
-        times = f'{factor:.3g} times' if factor > 1 else f'1/{1 / factor:.3g} of'
-        return f': this is {times} the {self.recipe.learning_rate:.2g} of the recipe'
-
-    def get_dead_shares(self, *, after: bool) -> dict[str, float]:
-        """Returns {hidden layer: share of its units that are 0 for all images}; {} where units do not die (tanh)."""
-        if not isinstance(self.snapshot.run.variant.activation, Relu):
-            return {}
-        stats = self.network.after if after else self.network.before
-        return {layer: float((stats[layer].highest <= 0).mean()) for layer in list(stats)[:-1]}
 
 
 def find_causes(measurements: Measurements) -> list[Finding]:
@@ -255,6 +188,14 @@ def check_units(measurements: Measurements) -> Iterator[Finding]:
         seen = f'{dead[worst]:.0%} of the units of {worst} gave nothing for any of {network.images} images'
         remedy = 'start again with a smaller --config.learning_rate: no gradient reaches them any more'
         yield Finding('dead ReLUs', seen, remedy)
+    # Tanh and sigmoid pass hardly any gradient at their ends. From its initial weights tanh has 78 % of conv1 there,
+    # which reads pixels of 0..255 (`paper`; 68 % in `released`), and 0.2 % of any other layer; sigmoid nothing.
+    saturated = measurements.get_saturated_shares(after=False)
+    worst = max(saturated, key=lambda layer: saturated[layer], default='')
+    if worst and saturated[worst] >= 0.9:
+        seen = f'{saturated[worst]:.0%} of what the units of {worst} gave had under 1 % of their largest slope'
+        remedy = 'start again with a smaller --config.learning_rate, or with --config.activation=relu'
+        yield Finding('saturated units', seen, remedy)
     # The last hidden layer is nearly the same for all images, so each gradient is, too, and the loss stays at
     # ln(classes) while only the biases learn. With biases of 1 and std 0.01 and the norm behind ReLU 0.8 % differs
     # (`paper`, at any width), 1.2 % in `caffenet`; 7 % in `caffe_alexnet`, whose readme says "initializing non-zero
@@ -272,6 +213,8 @@ def check_units(measurements: Measurements) -> Iterator[Finding]:
         remedy = (
             'use --config.variant=released (deep layers of std 0.03, norm before ReLU), or give it epochs to get out'
         )
+        if isinstance(run.variant.activation, Sigmoid):  # whose slope is a quarter at most
+            remedy = 'use --config.activation=relu, or tanh: each layer of sigmoids shrinks what differs'
         yield Finding('slow start', f'{same}: {reason}, layer after layer', remedy)
 
 

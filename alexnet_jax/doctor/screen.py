@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from alexnet_jax.doctor.examine import Diagnosis
-from alexnet_jax.doctor.rules import Measurements
+from alexnet_jax.doctor.measurements import Measurements
+from alexnet_jax.model.spec import Relu
 
 COLUMNS = 100
 # JSON has the names of the first release.
@@ -106,23 +107,28 @@ def _format(value: float | None) -> str:
 def _format_layers(measurements: Measurements) -> list[str]:
     """Formats a table, a line for each layer, of `LayerStats` and `UpdateStats`."""
     network = measurements.network
-    dead, later = measurements.get_dead_shares(after=False), measurements.get_dead_shares(after=True)
+    alive = isinstance(measurements.snapshot.run.variant.activation, Relu)
+    shares_of = measurements.get_dead_shares if alive else measurements.get_saturated_shares
+    dead, later, lost = shares_of(after=False), shares_of(after=True), 'dead' if alive else 'sat.'
     lines = [
-        f'{"layer":7} {"init std":>9} {"bias":>5}  {"mean":>9} {"spread":>9} {"differs":>8} {"dead":>5} {"later":>6}  '
+        f'{"layer":7} {"init std":>9} {"bias":>5}  {"mean":>9} {"spread":>9} {"differs":>8} {lost:>5} {"later":>6}  '
         f'{"gradient":>9} {"update/weight":>14}'
     ]
     for layer in measurements.snapshot.run.variant.layers:
         name, stats, update = layer.name, network.before[layer.name], network.updates[layer.name]
         ratio = 'held' if name in network.frozen_layers else f'{update.ratio:.2g}'
         std = 'uniform' if layer.init_std is None else f'{layer.init_std:.3g}'
+        bias = 'unif.' if layer.init_bias is None else f'{layer.init_bias:.3g}'
         shares = [f'{share[name]:.0%}' if name in share else '' for share in (dead, later)]
         lines.append(
-            f'{name:7} {std:>9} {layer.init_bias:5.3g}  {stats.mean:9.3g} {stats.spread:9.3g} {stats.variation:8.1%} '
+            f'{name:7} {std:>9} {bias:>5}  {stats.mean:9.3g} {stats.spread:9.3g} {stats.variation:8.1%} '
             f'{shares[0]:>5} {shares[1]:>6}  {update.gradient:9.3g} {ratio:>14}'
         )
+    units = 'ReLU' if alive else 'its units'
+    what = 'dead: units that give nothing' if alive else 'sat.: what has under 1 % of the largest slope'
     legend = (
-        'mean, spread: of what the layer gives before ReLU. differs: how much of it differs from image to image. dead: '
-        'units that give nothing; later: after the steps.'
+        f'mean, spread: of what the layer gives before {units}. differs: how much of it differs from image to image. '
+        f'{what}; later: after the steps.'
     )
     return lines + textwrap.wrap(legend, COLUMNS)
 

@@ -95,7 +95,7 @@ def compare_run(workdir: pathlib.Path) -> tuple[str, bool]:
     history = TrainingHistory(
         variant=config.variant,
         dataset=config.dataset,
-        whole=config.width == 1 and not config.without,
+        whole=config.width == 1 and not config.without and not config.activation,
         classes=len(metadata.get('classes') or ()) or 1000,
         batch_size=config.batch_size,
         losses=[(line['step'], line['learning_rate'], line['loss']) for line in lines if line['split'] == 'train'],

@@ -15,7 +15,7 @@ EPSILON = 1e-10  # added to the norm, not to its square: normalize_tensor of lpi
 
 def list_compared_stages(variant: Variant) -> tuple[str, ...]:
     """Lists what is compared: behind the nonlinearity of each convolution, 'conv1/relu', 'conv2/relu', ..."""
-    compared = {f'{conv.name}/{activation}' for conv in variant.convs for activation in ('relu', 'tanh')}
+    compared = {f'{conv.name}/{activation}' for conv in variant.convs for activation in ('relu', 'tanh', 'sigmoid')}
     return tuple(stage for stage in list_stages(variant) if stage in compared)
 
 

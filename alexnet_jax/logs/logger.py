@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import pathlib
 from collections.abc import Callable
 from typing import Any
@@ -98,6 +99,10 @@ class RunLogger:
             f'({result["examples"]} images, {seconds:.0f} s)'
         )
         self._write(step, 'validation', {'protocol': protocol, **result})
+
+    def log_probe(self, step: int, values: dict[str, float]) -> None:
+        """Logs what a probe saw of the update that led to `step`; a number that is not finite as null."""
+        self._write(step, 'probe', {name: value if math.isfinite(value) else None for name, value in values.items()})
 
     def _write(self, step: int, split: str, values: dict[str, Any]) -> None:
         if self._writer:

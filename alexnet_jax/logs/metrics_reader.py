@@ -2,7 +2,8 @@
 
 import dataclasses
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 
 import jax
 from jax import Array
@@ -28,17 +29,17 @@ class MetricsReader:
 
     def __post_init__(self) -> None:
         self._loss_monitor = LossMonitor(self.run.num_classes)
-        self._waiting: deque[tuple[int, dict[str, Array]]] = deque()
+        self._waiting: deque[tuple[int, dict[str, Array], Mapping[str, Array]]] = deque()
         self._read: list[dict[str, float]] = []
         self._latest = 0  # the step of the last of `_read`
 
-    def add(self, step: int, metrics: dict[str, Array]) -> None:
-        """Takes the metrics of the update that led to `step`, and reads those of LAG steps before.
+    def add(self, step: int, metrics: dict[str, Array], probed: Mapping[str, Array] = MappingProxyType({})) -> None:
+        """Takes the metrics of the update that led to `step`, and what a probe saw of it; reads those LAG steps before.
 
         Raises:
           NonFiniteError: of one of those losses or gradient norms; what was dispatched after it is forgotten.
         """
-        self._waiting.append((step, metrics))
+        self._waiting.append((step, metrics, probed))
         if len(self._waiting) > LAG:
             self._take()
 
@@ -61,7 +62,7 @@ class MetricsReader:
         self.step_monitor.resume()
 
     def _take(self) -> None:
-        step, metrics = self._waiting.popleft()
+        step, metrics, probed = self._waiting.popleft()
         values = {name: float(value) for name, value in jax.device_get(metrics).items()}
         if not self._latest:
             self.on_first()
@@ -77,6 +78,8 @@ class MetricsReader:
         self.logger.progress(step)
         self.step_monitor.end_step(step)
         self._read.append(values)
+        if probed:
+            self.logger.log_probe(step, {name: float(value) for name, value in jax.device_get(dict(probed)).items()})
         self.stopwatch.lap(self.run.config.batch_size)
         self._latest = step
         if step % self.run.config.log_every == 0:

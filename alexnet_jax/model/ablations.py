@@ -12,7 +12,19 @@ the time. His errors beside the published network's 40.7 % top-1 and 18.2 % top-
 import dataclasses
 from collections.abc import Callable, Collection
 
-from alexnet_jax.model.spec import AveragePool, ChannelNorm, Conv, MaxPool, Operation, Relu, SpatialNorm, Tanh, Variant
+from alexnet_jax.model.spec import (
+    Activation,
+    AveragePool,
+    ChannelNorm,
+    Conv,
+    MaxPool,
+    Operation,
+    Relu,
+    Sigmoid,
+    SpatialNorm,
+    Tanh,
+    Variant,
+)
 
 
 def _each_conv(variant: Variant, change: Callable[[Conv], Conv]) -> Variant:
@@ -43,10 +55,29 @@ def _overlap(variant: Variant) -> Variant:
     return _each_operation(variant, lambda o: type(o)(2, 2) if isinstance(o, MaxPool | AveragePool) else o)
 
 
+def _maximum(variant: Variant) -> Variant:
+    """The mean of each window where its maximum was taken. Paper section 3.5 has maxima, 3.4 would pool by either.
+
+    Windows, strides and sizes stay; with `overlap` it is the mean of 2x2 every 2. The author's networks for CIFAR-10
+    have one layer of maxima and two of means (model/cifar10.py).
+    """
+
+    def change(operation: Operation) -> Operation:
+        if not isinstance(operation, MaxPool):
+            return operation
+        return AveragePool(operation.window, operation.stride, operation.partial)
+
+    return _each_operation(variant, change)
+
+
+def _with_units(variant: Variant, activation: Activation) -> Variant:
+    changed = _each_operation(variant, lambda o: activation if isinstance(o, Activation) else o)
+    return dataclasses.replace(changed, activation=activation)
+
+
 def _relu(variant: Variant) -> Variant:
     """tanh(x) for every ReLU. Paper section 3.1 and figure 1: six times as many epochs to the same training error."""
-    bounded = _each_operation(variant, lambda o: Tanh() if isinstance(o, Relu) else o)
-    return dataclasses.replace(bounded, activation=Tanh())
+    return _with_units(variant, Tanh())
 
 
 def _lighting(variant: Variant) -> Variant:
@@ -92,6 +123,7 @@ ABLATIONS: dict[str, Callable[[Variant], Variant]] = {
     'norm': _norm,
     'norm2': _norm2,
     'overlap': _overlap,
+    'maximum': _maximum,
     'relu': _relu,
     # No dropout in fc6 and fc7. Paper section 4.2: "our network exhibits substantial overfitting".
     'dropout': lambda variant: dataclasses.replace(variant, dropout_rate=0.0),
@@ -120,3 +152,27 @@ def ablate(variant: Variant, without: Collection[str]) -> Variant:
         if name in without:
             variant = dataclasses.replace(ablation(variant), without=(*variant.without, name))
     return variant
+
+
+PIXEL_STD = (0.229 * 255, 0.224 * 255, 0.225 * 255)  # torchvision's ImageNet transforms, of pixels of 0..1
+ACTIVATIONS: dict[str, Activation] = {'relu': Relu(), 'tanh': Tanh(), 'sigmoid': Sigmoid()}
+
+
+def activate(variant: Variant, name: str) -> Variant:
+    """Returns `variant` with the units that `name` names, a key of ACTIVATIONS; '' or its own leave it as it is.
+
+    Tanh comes with the variant's own initial weights, as in `ablate`: the paper says of figure 1 no other. Sigmoids
+    come with those that they were trained from, uniform within +-1/sqrt(fan-in), and biases of 0 (Glorot and Bengio
+    2010, equation 1, "commonly used heuristic"). These are for inputs of unit variance (LeCun et al. 1998, "Efficient
+    BackProp", section 4.3), so pixels are divided by their spread where the variant does not: of 0..255, nearly all of
+    the first layer would begin saturated.
+    """
+    if not name or variant.activation == ACTIVATIONS[name]:
+        return variant
+    variant = _with_units(variant, ACTIVATIONS[name])
+    if name != 'sigmoid':
+        return variant
+    pixel_std = PIXEL_STD if variant.pixel_std == (1.0, 1.0, 1.0) else variant.pixel_std
+    convs = tuple(dataclasses.replace(conv, init_std=None, init_bias=0.0) for conv in variant.convs)
+    dense = tuple(dataclasses.replace(layer, init_std=None, init_bias=0.0) for layer in variant.dense)
+    return dataclasses.replace(variant, convs=convs, dense=dense, pixel_std=pixel_std)

@@ -18,6 +18,7 @@ from jax.typing import DTypeLike
 from alexnet_jax.model import ops
 from alexnet_jax.model.spec import (
     TOWERS,
+    Activation,
     AveragePool,
     ChannelNorm,
     Conv,
@@ -25,6 +26,7 @@ from alexnet_jax.model.spec import (
     MaxPool,
     Operation,
     Relu,
+    Sigmoid,
     SpatialNorm,
     Tanh,
     Variant,
@@ -35,6 +37,7 @@ FACTORS = 'factors'  # that of `ops.matmul_deferred`'s factors, {layer: (x, grad
 _STAGES: dict[type[Operation], str] = {
     Relu: 'relu',
     Tanh: 'tanh',
+    Sigmoid: 'sigmoid',
     MaxPool: 'pool',
     AveragePool: 'pool',
     ChannelNorm: 'norm',
@@ -174,6 +177,8 @@ class AlexNet(nn.Module):
                 return self.operations.relu(x)
             case Tanh():
                 return self.operations.tanh(x)
+            case Sigmoid():
+                return self.operations.sigmoid(x)
             case MaxPool():
                 return self.operations.max_pool(x, operation)
             case AveragePool():
@@ -186,20 +191,18 @@ class AlexNet(nn.Module):
 
 
 class _Parameters(nn.Module):
-    """A layer's kernel ~ N(0, std^2) and constant bias, or both uniform (spec.Conv), under the layer's name."""
+    """A layer's kernel ~ N(0, std^2) and constant bias, or either uniform (spec.Conv), under the layer's name."""
 
     shape: tuple[int, ...]
     places: tuple[int, ...]
     std: float | None
-    bias: float
+    bias: float | None
 
     @nn.compact
     def __call__(self) -> tuple[Array, Array]:
-        if self.std is None:
-            bound = math.prod(self.shape[:-1]) ** -0.5
-            fill_kernel = fill_bias = _uniform(bound)
-        else:
-            fill_kernel, fill_bias = nn.initializers.normal(self.std), nn.initializers.constant(self.bias)
+        uniform = _uniform(math.prod(self.shape[len(self.places) : -1]) ** -0.5)
+        fill_kernel = uniform if self.std is None else nn.initializers.normal(self.std)
+        fill_bias = uniform if self.bias is None else nn.initializers.constant(self.bias)
         bias_shape = (*self.places, self.shape[-1])
         return self.param('kernel', fill_kernel, self.shape), self.param('bias', fill_bias, bias_shape)
 
@@ -219,6 +222,13 @@ def list_stages(variant: Variant) -> tuple[str, ...]:
     stages = {conv.name: [_STAGES[type(operation)] for operation in conv.then] for conv in variant.convs}
     stages |= {layer.name: after for layer in hidden} | {classifier.name: []}
     return tuple(f'{layer}/{stage}' for layer, others in stages.items() for stage in ('linear', *others))
+
+
+def find_units(variant: Variant) -> dict[str, tuple[str, Activation]]:
+    """Finds {layer: (stage, activation)} of every layer that has units: 'conv1/relu', ..., 'fc7/relu'."""
+    found = {conv.name: unit for conv in variant.convs for unit in conv.then if isinstance(unit, Activation)}
+    found |= {layer.name: variant.activation for layer in variant.dense[:-1]}
+    return {layer: (f'{layer}/{_STAGES[type(unit)]}', unit) for layer, unit in found.items()}
 
 
 def get_stage_shapes(variant: Variant, *, num_classes: int) -> dict[str, tuple[int, ...]]:

@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 from alexnet_jax.errors import InputError
-from alexnet_jax.model.ablations import ablate
+from alexnet_jax.model.ablations import ablate, activate
 from alexnet_jax.model.alexnet import init_parameters
 from alexnet_jax.model.cifar10 import RENAMED
 from alexnet_jax.model.spec import Variant
@@ -26,15 +26,16 @@ def rename_earlier(variant: str) -> str:
 
 @dataclasses.dataclass(frozen=True)
 class NetworkName:
-    """Which network: a variant's name, its width and the parts that it is without (model.ablations)."""
+    """Which network: a variant's name, its width, the parts that it is without, its units (model.ablations)."""
 
     variant: str
     width: float = 1.0
     without: tuple[str, ...] = ()
+    activation: str = ''  # of ACTIVATIONS; '': the variant's own
 
     def build(self) -> Variant:
         """The network as data."""
-        return ablate(NETWORKS[self.variant], self.without).scaled(self.width)
+        return activate(ablate(NETWORKS[self.variant], self.without), self.activation).scaled(self.width)
 
     def takes_mean(self, mean_image: np.ndarray) -> bool:
         """Tells whether `mean_image` is float32 and as large as the network's crops or records."""

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 from jax.typing import DTypeLike
 
-from alexnet_jax.model.spec import AveragePool, ChannelNorm, MaxPool, SpatialNorm
+from alexnet_jax.model.spec import Activation, AveragePool, ChannelNorm, MaxPool, Relu, SpatialNorm, Tanh
 
 
 def _widen(dtype: DTypeLike) -> DTypeLike:
@@ -24,6 +24,20 @@ def _widen(dtype: DTypeLike) -> DTypeLike:
 
 relu = jax.nn.relu  # with a gradient of 0 at 0 (paper section 3.1)
 tanh = jnp.tanh
+sigmoid = jax.nn.sigmoid
+SATURATED = 0.01  # of an activation's largest slope: with less a unit is called saturated
+
+
+def relative_slope(activation: Activation, y: Array) -> Array:
+    """Computes an activation's slope, as a fraction of its largest, where its output is y; float32 at least."""
+    y = y.astype(jnp.promote_types(y.dtype, jnp.float32))
+    match activation:
+        case Relu():
+            return (y > 0).astype(y.dtype)
+        case Tanh():
+            return 1 - y * y
+        case _:  # a sigmoid, whose slope is y (1 - y), at most 1/4
+            return 4 * y * (1 - y)
 
 
 def convolution(

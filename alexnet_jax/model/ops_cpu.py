@@ -133,6 +133,7 @@ def _make_activation(
 
 relu = _make_activation(lambda x: jnp.maximum(x, 0), lambda y, gradient: jnp.where(y > 0, gradient, 0))
 tanh = _make_activation(jnp.tanh, lambda y, gradient: gradient * (1 - y * y))
+sigmoid = _make_activation(jax.nn.sigmoid, lambda y, gradient: gradient * (y * (1 - y)))
 
 
 def max_pool(x: Array, pool: MaxPool) -> Array:

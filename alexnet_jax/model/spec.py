@@ -21,6 +21,11 @@ class Tanh:
 
 
 @dataclasses.dataclass(frozen=True)
+class Sigmoid:
+    """1 / (1 + exp(-x)): the other one of paper section 3.1, "f(x) = tanh(x) or f(x) = (1 + e^-x)^-1"."""
+
+
+@dataclasses.dataclass(frozen=True)
 class MaxPool:
     """Max-pooling of `window` x `window` every `stride`, no padding; overlapping when stride < window (paper 3.4).
 
@@ -72,7 +77,8 @@ class SpatialNorm:
     beta: float
 
 
-Operation = Relu | Tanh | MaxPool | AveragePool | ChannelNorm | SpatialNorm
+Activation = Relu | Tanh | Sigmoid
+Operation = Activation | MaxPool | AveragePool | ChannelNorm | SpatialNorm
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,8 +89,9 @@ class Conv:
       features: output channels of both towers together.
       reads: 'image', 'tower' (the maps of its own tower) or 'both' (an exchange comes before it).
       padding: ((top, bottom), (left, right)), zeros.
-      init_std: standard deviation of the zero-mean Gaussian that fills the kernel; None: kernel and bias are uniform
-        within +-1/sqrt(fan-in), PyTorch's default.
+      init_std: standard deviation of the zero-mean Gaussian that fills the kernel; None: it is uniform within
+        +-1/sqrt(fan-in).
+      init_bias: what fills the bias; None: it is uniform as such a kernel is, PyTorch's default.
       shared: whether the kernel is the same at every place; False makes it a locally connected layer (CHM `type=local`)
         with a kernel and a bias of its own at each.
       decay: the kernel's weight decay, in multiples of the run's.
@@ -97,7 +104,7 @@ class Conv:
     padding: tuple[tuple[int, int], tuple[int, int]]
     then: tuple[Operation, ...]
     init_std: float | None
-    init_bias: float
+    init_bias: float | None
     stride: int = 1
     shared: bool = True
     decay: float = 1.0
@@ -108,13 +115,13 @@ class Dense:
     """A fully connected layer; the hidden ones are followed by the variant's activation and dropout.
 
     `features` counts both towers; 0 stands for the number of classes: the last layer, which is called fc8 in every
-    network. `init_std`, `reads` and `decay` are as in `Conv`.
+    network. `init_std`, `init_bias`, `reads` and `decay` are as in `Conv`.
     """
 
     name: str
     features: int
     init_std: float | None
-    init_bias: float
+    init_bias: float | None
     reads: Literal['tower', 'both'] = 'both'
     decay: float = 1.0
 
@@ -196,7 +203,7 @@ class Variant:
     inverted_dropout: bool = False
     images_per_crop: int = 1
     towers: int = TOWERS
-    activation: Relu | Tanh = Relu()
+    activation: Activation = Relu()
     crops: int | None = None
     flips: bool = True
     without: tuple[str, ...] = dataclasses.field(default=(), compare=False)  # a name of the same data

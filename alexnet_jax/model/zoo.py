@@ -8,7 +8,7 @@ released by the Computer History Museum (computerhistory/AlexNet-Source-Code), c
 import dataclasses
 from typing import Literal
 
-from alexnet_jax.model.ablations import ablate
+from alexnet_jax.model.ablations import PIXEL_STD, ablate
 from alexnet_jax.model.cifar10 import CIFAR10
 from alexnet_jax.model.spec import (
     ChannelNorm,
@@ -54,12 +54,14 @@ def _make_convs(
     )
 
 
-def _make_dense(*, std: float | None = 0.01, bias: float = 1.0, last_std: float | None = 0.01) -> tuple[Dense, ...]:
+def _make_dense(
+    *, std: float | None = 0.01, bias: float | None = 1.0, last_std: float | None = 0.01
+) -> tuple[Dense, ...]:
     """Makes fc6 to fc8: paper section 3.5; section 5 for std 0.01 and 1 "in the fully-connected hidden layers"."""
     return (
         Dense('fc6', 4096, init_std=std, init_bias=bias),
         Dense('fc7', 4096, init_std=std, init_bias=bias),
-        Dense('fc8', 0, init_std=last_std, init_bias=0.0),
+        Dense('fc8', 0, init_std=last_std, init_bias=None if last_std is None else 0.0),
     )
 
 
@@ -172,7 +174,7 @@ def _make_caffe(name: str, model: str, *, layer12: tuple[Operation, ...], bias: 
 def _make_torchvision_conv(name: str, features: int, kernel: int, pad: int, *, pool: bool, stride: int = 1) -> Conv:
     then = (Relu(), MaxPool()) if pool else (Relu(),)
     reads: Literal['image', 'both'] = 'image' if name == 'conv1' else 'both'
-    return Conv(name, features, kernel, reads, ((pad, pad),) * 2, then, init_std=None, init_bias=0.0, stride=stride)
+    return Conv(name, features, kernel, reads, ((pad, pad),) * 2, then, init_std=None, init_bias=None, stride=stride)
 
 
 _TORCHVISION = Variant(
@@ -185,11 +187,11 @@ _TORCHVISION = Variant(
         _make_torchvision_conv('conv4', 256, 3, 1, pool=False),
         _make_torchvision_conv('conv5', 256, 3, 1, pool=True),
     ),
-    dense=_make_dense(std=None, bias=0.0, last_std=None),
+    dense=_make_dense(std=None, bias=None, last_std=None),
     lighting=Lighting('standard_deviation', strength=0.0),  # none
     bias_rate=1.0,
     preprocessing='torchvision',
-    pixel_std=(0.229 * 255, 0.224 * 255, 0.225 * 255),  # torchvision's ImageNet transforms, of pixels of 0..1
+    pixel_std=PIXEL_STD,
     drops='inputs',
     inverted_dropout=True,
     towers=1,

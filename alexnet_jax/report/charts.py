@@ -138,6 +138,45 @@ def draw_confusion_matrix(matrix: np.ndarray, names: Sequence[str]) -> Chart:
     return Chart(axes.figure, 'Confusion matrix: images by right class and by answer', wide=n > 12)
 
 
+def draw_layers(
+    rows: Mapping[str, Sequence[float | None]], steps: Sequence[int], *, title: str, log: bool, description: str
+) -> Chart:
+    """Draws a number of each layer against steps, a row for each layer: the darker, the larger.
+
+    Args:
+      rows: {layer: its number at each of `steps`}, None where it was not finite; crossed out.
+      steps: of the columns, in order.
+      title: the text above.
+      log: whether shades are of the logarithm, between the smallest and the largest above 0; else they go from 0 to 1.
+      description: for readers who do not see the chart.
+    """
+    values = [value for row in rows.values() for value in row if value is not None and (value > 0 or not log)]
+    low, high = (min(values, default=1.0), max(values, default=1.0)) if log else (0.0, 1.0)
+
+    def shade(value: float) -> float:
+        if not log:
+            return value
+        return math.log(value / low) / math.log(high / low) if value > 0 and high > low else float(value > 0)
+
+    with new_axes(_HALF[0], 0.26 * len(rows) + 0.9) as axes:
+        for y, row in enumerate(rows.values()):
+            for x, value in enumerate(row):
+                if value is None:
+                    axes.text(x, y, '×', color=EXCHANGE, fontsize=8, **_CENTRED)
+                else:
+                    box, alpha = (x - 0.5, y - 0.46), 0.06 + 0.9 * shade(value)
+                    axes.add_patch(Rectangle(box, 1, 0.92, color=RUN_COLOURS[0], alpha=alpha, linewidth=0))
+        axes.set(xlim=(-0.5, len(steps) - 0.5), ylim=(len(rows) - 0.5, -0.5), title=title, xlabel='updates')
+        shown = np.unique(np.linspace(0, len(steps) - 1, min(6, len(steps))).round().astype(int))
+        axes.set_xticks(shown, [str(steps[place]) for place in shown])
+        axes.set_yticks(range(len(rows)), list(rows))
+        axes.grid(visible=False)
+        axes.tick_params(length=0, labelsize=8)
+        scale = f'pale {low:.1e}, dark {high:.1e}' if log else 'pale 0 %, dark 100 %'
+        axes.text(1, 1.01, scale, transform=axes.transAxes, ha='right', va='bottom', fontsize=8, color=MUTED)
+    return Chart(axes.figure, description)
+
+
 def draw_towers(layers: Sequence[tuple[str, int]], exchanges: Mapping[str, str]) -> Chart:
     """Draws the two towers as boxes from left to right, crossed by an exchange before each layer of `exchanges`.
 

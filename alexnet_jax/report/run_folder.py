@@ -32,7 +32,8 @@ class RunFolder:
     config: Config
     metadata: dict[str, Any]  # run.json: 'versions', 'commit', 'devices', 'mesh', 'host', ...; {} where there is none
     train: list[dict[str, Any]]  # lines of metrics.jsonl: of training
-    centre: list[dict[str, Any]]  # and of its tests under the centre protocol
+    centre: list[dict[str, Any]]  # of its tests under the centre protocol
+    probes: list[dict[str, Any]]  # and of looks into single steps (training.layer_probe)
     result: dict[str, Any] | None  # result.json; None where the run has not come to its end
     startup: dict[str, Any] | None  # startup.json; None where there is none
     network: Network  # of its newest checkpoint
@@ -64,7 +65,8 @@ class RunFolder:
         """Formats its network's name: 'released, width 0.5, without norm'."""
         name = self.network.name
         width = [f'width {name.width:g}'] if name.width != 1 else []
-        return ', '.join([name.variant, *width, *(f'without {part}' for part in name.without)])
+        units = [f'{name.activation} units'] if name.activation else []
+        return ', '.join([name.variant, *width, *(f'without {part}' for part in name.without), *units])
 
     @property
     def dataset_fingerprint(self) -> str | None:
@@ -117,6 +119,7 @@ def load_run_folder(workdir: pathlib.Path, *, name: str, index: int = 0) -> RunF
         metadata=_read_json(workdir / 'run.json') or {},
         train=[line for line in lines if line['split'] == 'train'],
         centre=centre,
+        probes=[line for line in lines if line['split'] == 'probe'],
         result=_read_json(workdir / 'result.json'),
         startup=_read_json(workdir / 'startup.json'),
         network=network,

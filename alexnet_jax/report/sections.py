@@ -206,6 +206,28 @@ def make_learning_section(runs: Sequence[RunFolder], figures: FigureCollection) 
     return Section('learning', data)
 
 
+def make_signals_section(run: RunFolder, figures: FigureCollection) -> Section:
+    """Draws what looks into single steps saw, layer by layer: gradients, updates and units that are lost."""
+    steps = [line['step'] for line in run.probes]
+    titles = {
+        'gradient': ('Norm of the gradient', True),
+        'update': ('Update, of the weights', True),
+        'dead': ('Dead ReLUs', False),
+        'saturated': ('Saturated units', False),
+    }
+    sheets = []
+    for what, (title, log) in titles.items():
+        rows = {
+            layer.name: [line[f'{layer.name}/{what}'] for line in run.probes]
+            for layer in run.network.variant.layers
+            if f'{layer.name}/{what}' in run.probes[0]
+        }
+        if rows:
+            chart = charts.draw_layers(rows, steps, title=title, log=log, description=f'{title} by layer and step')
+            sheets.append((what, figures.add(f'{run.name}_{what}', chart)))
+    return Section('signals', {'sheets': sheets, 'looks': len(steps)}, run)
+
+
 def make_paper_section(runs: Sequence[RunFolder]) -> Section:
     """Gathers the runs' errors and the published ones, each protocol by itself."""
     tables = []

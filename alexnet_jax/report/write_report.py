@@ -102,6 +102,7 @@ def _make_run_sections(
         mistakes = sections.make_mistakes_section(run, figures, predictions, protocol=protocol, read_image=read_image)
         photo = photo or _choose_image(run, predictions, read_image)
     return [
+        *([sections.make_signals_section(run, figures)] if run.probes else []),
         sections.make_filters_section(run, figures),
         sections.make_maps_section(run, figures, *photo) if photo else Section('maps', {'missing': missing}, run),
         mistakes or Section('mistakes', {'missing': missing}, run),

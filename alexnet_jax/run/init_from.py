@@ -125,7 +125,7 @@ def _open_source(source: str, step: int | None) -> tuple[Network, dict[str, str]
 def _check_network(run: Run, network: Network) -> None:
     """Checks that the weights are of the run's network: of another, those that fit would give plausible numbers too."""
     own, other = get_network_name(run.config), network.name
-    if (own.variant, own.width, sorted(own.without)) == (other.variant, other.width, sorted(other.without)):
+    if own == dataclasses.replace(other, without=tuple(sorted(other.without))):
         return
     shapes = (flatten(get_parameter_shapes(name.build(), num_classes=run.num_classes)) for name in (own, other))
     here, there = ({path: leaf.shape for path, leaf in each.items() if path.endswith('kernel')} for each in shapes)
@@ -136,6 +136,7 @@ def _check_network(run: Run, network: Network) -> None:
     options = {'variant': other.variant, 'width': f'{other.width:g}'} | (
         {'without': ','.join(other.without)} if other.without or own.without else {}
     )
+    options |= {'activation': other.activation} if other.activation or own.activation else {}
     raise InputError(
         f'config.init_from: {run.config.init_from} is {format_name(other)}, and this run is {format_name(own)} '
         f'({differing}): use {" ".join(f"--config.{key}={value}" for key, value in options.items())}'

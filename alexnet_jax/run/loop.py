@@ -34,6 +34,7 @@ from alexnet_jax.run.testing import Tester, TestStoppedError
 from alexnet_jax.sharding.backend import release_free_memory
 from alexnet_jax.sharding.mesh import replicate
 from alexnet_jax.training.build import Run
+from alexnet_jax.training.layer_probe import compile_layer_probe
 from alexnet_jax.training.schedule import update_plateau
 from alexnet_jax.training.state import TrainState
 from alexnet_jax.training.step import Batch
@@ -64,6 +65,7 @@ class Trainer:
         batches = self.batches(int(self.state.step))
         batch = next(batches)
         self.startup.lap('data')
+        probe = compile_layer_probe(self.run, self.state, batch)
         update = self.startup.compile(self.run.make_train_step().lower(self.state, batch))
         release_free_memory()  # what compiling took
         sync_hosts('compiled')  # else Gloo fails where the first message between CPUs is waited for longer than 30 s
@@ -75,7 +77,7 @@ class Trainer:
                 on_first = functools.partial(self.startup.log, self.workdir / 'startup.json', self.logger.info)
                 reader = MetricsReader(self.run, self.logger, monitor, self.stopwatch, on_first)
                 try:
-                    return self._make_steps(update, batches, batch, reader)
+                    return self._make_steps(update, probe, batches, batch, reader)
                 except NonFiniteError as error:
                     monitor.pause()
                     self.state = self.recovery.recover(error, self.state, update, last_time=not left)
@@ -83,10 +85,12 @@ class Trainer:
                 batch = next(batches)
         raise AssertionError('recover raises the last time')
 
-    def _make_steps(self, update: Any, batches: Iterator[Batch], batch: Batch, reader: MetricsReader) -> Result | None:
+    def _make_steps(
+        self, update: Any, probe: Any, batches: Iterator[Batch], batch: Batch, reader: MetricsReader
+    ) -> Result | None:
         centre, start = None, int(self.state.step)
         if start in self.history.skipped:  # what follows a step follows that one too
-            centre = self._test_and_save(**self._due(start))
+            centre = self._test_and_save(**self.run.get_due(start))
         reader.resume()
         folder, traced = self.workdir / 'profile', self.run.config.profile
         with Profile(folder, steps=traced, after=start, settle=reader.settle, info=self.logger.info) as profile:
@@ -94,12 +98,13 @@ class Trainer:
                 PROGRESS.enter(f'step {step}', slow=False)
                 # What moves between host and devices here is moved by name: nothing slips in that makes a step wait.
                 with jax.transfer_guard('disallow'), profile.step(step):
+                    probed = probe(step, self.state, batch)  # before the step uses up the state
                     self.state, metrics = update(self.state, batch)
                     PROGRESS.enter(f'batch after step {step}')
                     batch = self._next(batches, metrics)
                     PROGRESS.enter(f'step {step}', slow=False)
-                    reader.add(step, metrics)
-                due, stop = self._due(step), self.preemption.requested()
+                    reader.add(step, metrics, probed)
+                due, stop = self.run.get_due(step), self.preemption.requested()
                 if stop or any(due.values()):
                     reader.catch_up()  # a state whose loss is not finite must not be saved
                     if stop:
@@ -107,12 +112,6 @@ class Trainer:
                     centre = self._test_and_save(**due)
                     reader.resume()
         return centre
-
-    def _due(self, step: int) -> dict[str, bool]:
-        """Says whether a test and a checkpoint follow `step`."""
-        run, last = self.run, step == self.run.steps
-        at_save = step % run.checkpoint_every == 0 or run.is_permanent(step)
-        return {'at_test': step % run.evaluate_every == 0 or last, 'at_save': at_save or last}
 
     def _next(self, batches: Iterator[Batch], metrics: dict[str, Any]) -> Batch:
         """Gets the next batch; counts the time as waiting where the step just dispatched ended before it came.

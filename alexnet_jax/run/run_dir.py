@@ -24,10 +24,18 @@ from alexnet_jax.training.build import Run
 from alexnet_jax.training.config import DEMO, KEYS
 
 # What a run is: with another value of one of these its checkpoints mean nothing, or its batches are other batches.
-IDENTITY = ('variant', 'width', 'dataset', 'seed', 'batch_size')  # and what follows from them and `without`
+IDENTITY = (
+    'variant',
+    'width',
+    'activation',
+    'dataset',
+    'seed',
+    'batch_size',
+)  # and what follows from them and `without`
 # What runs of earlier versions do not say, and did.
 INITIAL: dict[str, Any] = {key: KEYS[key].default for key in ('init_from', 'init_step', 'init_mean', 'classes')}
 IDENTITY_BEFORE: dict[str, Any] = INITIAL | {
+    'activation': '',
     'images_per_crop': 1,
     'crops': None,
     'without': [],
@@ -37,9 +45,11 @@ IDENTITY_BEFORE: dict[str, Any] = INITIAL | {
 DATASET = ('dataset', 'dataset_fingerprint', 'rewritten_from')
 SETTINGS_BEFORE: dict[str, Any] = INITIAL | {
     'without': [],
+    'activation': '',
     'cache': 'none',
     'tracking': '',
     'keep_every_epochs': 0,
+    'probe_every': 0,
     'mean_at': None,
     'warmup_epochs': 0.0,
     'frozen': [],

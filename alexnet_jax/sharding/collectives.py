@@ -120,6 +120,36 @@ def clip_by_norm(grads: Any, norm: float, mesh: Mesh) -> tuple[Any, Array]:
     return jax.tree.map(lambda grad: grad * scale.astype(grad.dtype), grads), found
 
 
+def norm_over_towers(x: Array, spec: Any, mesh: Mesh) -> Array:
+    """Computes the norm of a whole array, of which each device has the part that `spec` says; inside shard_map.
+
+    Of its entries over the sum of the devices' largest, because squares of gradients that vanish are 0 in float32.
+    """
+    _, second = mesh.axis_names
+    largest = jnp.abs(x).max()
+    if second in spec:
+        largest = lax.psum(largest, second)
+    scale = jnp.where(largest > 0, largest, 1)
+    square = jnp.sum(jnp.square(x / scale))
+    return scale * jnp.sqrt(lax.psum(square, second) if second in spec else square)
+
+
+def sum_over_images(x: Array, mesh: Mesh, *, dense: bool) -> Array:
+    """Sums over devices that have other images of the same units; `dense`: of fc6 or fc7."""
+    return lax.psum(x, (DATA,) if dense else batch_axes(mesh))
+
+
+def mean_over_units(x: Array, mesh: Mesh, *, dense: bool) -> Array:
+    """Averages over devices that have other units of a layer, once nothing differs by image; `dense` as above."""
+    _, second = mesh.axis_names
+    return lax.pmean(x, second) if dense or second == TOWER else x
+
+
+def mean_over_devices(x: Array, mesh: Mesh) -> Array:
+    """Averages over all devices: each has as many values as another, of other images or of other units."""
+    return lax.pmean(x, mesh.axis_names)
+
+
 def hidden_units(rows: int, mesh: Mesh, *, part: int = 0, parts: int = 1) -> tuple[Array, Array, Array | int, int]:
     """Finds which units of fc6 and fc7 this device, of `rows` images, computes; to be called inside shard_map.
 

@@ -86,6 +86,12 @@ class Run:
         """Tells whether the checkpoint after `step` stays for good."""
         return self.keep_every > 0 and step % self.keep_every == 0
 
+    def get_due(self, step: int) -> dict[str, bool]:
+        """Tells whether a test and a checkpoint follow `step`."""
+        last = step == self.steps
+        at_save = step % self.checkpoint_every == 0 or self.is_permanent(step)
+        return {'at_test': step % self.evaluate_every == 0 or last, 'at_save': at_save or last}
+
     def create_state(self, mean_image: np.ndarray, layers: Mapping[str, Any] = MappingProxyType({})) -> TrainState:
         """Creates the state before the first update.
 
@@ -143,14 +149,15 @@ def build_run(config: Config, *, num_classes: int, examples: int, mesh: Mesh | N
 def make_variant(config: Config) -> Variant:
     """Makes the network of a config, at its width, with the augmentation that the config asks for."""
     without = config.without if config.lighting else (*config.without, 'lighting')
-    variant = NetworkName(config.variant, config.width, without).build()
+    variant = NetworkName(config.variant, config.width, without, config.activation).build()
     changes = {key: getattr(config, key) for key in ('images_per_crop', 'crops', 'mean_at')}
     return dataclasses.replace(variant, **{key: value for key, value in changes.items() if value is not None})
 
 
 def get_network_name(config: Config) -> NetworkName:
     """Gets the name of a config's network, whatever its training leaves out besides."""
-    return NetworkName(config.variant, config.width, tuple(sorted({*config.without} - TRAINING_ONLY)))
+    without = tuple(sorted({*config.without} - TRAINING_ONLY))
+    return NetworkName(config.variant, config.width, without, config.activation)
 
 
 def make_config_mesh(config: Config) -> Mesh:

@@ -1,5 +1,7 @@
 """What a value of the config may be: a rule for each kind of key."""
 
+import dataclasses
+import re
 from collections.abc import Callable, Collection
 from typing import Any, NamedTuple
 
@@ -21,6 +23,13 @@ class Rule(NamedTuple):
 
     wants: str
     holds: Callable[[Any], bool]
+
+
+def make_key(default: Any, rule: Rule, text: str, *, optional: type | None = None) -> Any:
+    """Makes a field of `config.Config`; `optional` is the type of a key whose default is None."""
+    if optional:
+        rule = Rule(rule.wants, lambda value, holds=rule.holds: value is None or holds(value))  # type: ignore[misc]
+    return dataclasses.field(default=default, metadata={'rule': rule, 'text': text, 'optional': optional})
 
 
 def is_sequence(value: Any) -> bool:
@@ -79,3 +88,11 @@ def make_choice_rule(*names: str, wants: str = '') -> Rule:
 FLAG = Rule('True or False', lambda value: isinstance(value, bool))
 POSITIVE = Rule('above 0 and finite (in float32)', lambda value: is_real(value) and _SMALLEST <= value < _INFINITE)
 FRACTION = Rule('at least 0 and below 1 (in float32)', lambda value: is_real(value) and 0 <= value < _ONE)
+DATASET_NAME = Rule(
+    'the name of a prepared dataset: lower-case letters, digits and underscores, a letter first',
+    lambda value: isinstance(value, str) and re.fullmatch(r'[a-z][a-z0-9_]*', value) is not None,
+)
+FOLDER = Rule(
+    'a folder, of printable characters',
+    lambda value: isinstance(value, str) and value != '' and value.isprintable(),
+)

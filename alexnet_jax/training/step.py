@@ -18,7 +18,7 @@ from jax.typing import DTypeLike
 
 from alexnet_jax.data.augment import cut_mean, mirror, normalise
 from alexnet_jax.model import ops, ops_cpu
-from alexnet_jax.model.alexnet import FACTORS, AlexNet
+from alexnet_jax.model.alexnet import FACTORS, INTERMEDIATES, AlexNet
 from alexnet_jax.model.ops import DropoutStream
 from alexnet_jax.model.spec import Variant
 from alexnet_jax.sharding.backend import compiler_options, is_cpu_mesh
@@ -118,6 +118,7 @@ def make_gradients(
     frozen_layers: Collection[str] = (),
     accumulate: int = 1,
     model: AlexNet | None = None,
+    measure: Callable[[dict[str, Array]], dict[str, Array]] | None = None,
 ) -> Callable[..., Any]:
     """Makes (params, batch, mean_image, key) -> ((loss, top-1 error), gradients of params), over the whole mesh.
 
@@ -128,7 +129,9 @@ def make_gradients(
     in that of the parameters, and are averaged in it. With `clip_norm`, gradients whose norm over all layers is larger
     are scaled down to it, and that norm is a third number. Each device goes through its images in `accumulate` parts,
     one after the other, and adds up their gradients: the same mean, with the memory of one part. `model` replaces that
-    of `make_model`: alexnet_jax/doctor gives one that is looked into.
+    of `make_model`: alexnet_jax/doctor gives one that is looked into. `measure`, of a batch at once, gets what each
+    stage made (model.alexnet.list_stages), of the images and units that a device has, and what it returns, equal on all
+    devices, is one more of these numbers.
     """
     model = model or make_model(mesh, variant, num_classes=num_classes, dtype=dtype)
     first = next((conv.name for conv in variant.convs if conv.name not in frozen_layers), None)  # its gradient is last
@@ -136,16 +139,23 @@ def make_gradients(
     def device_gradients(params: Any, batch: Batch, mean_image: Array, key: Array) -> Any:
         images = len(batch.labels)
 
-        def device_loss(layers: Any, factors: Any, part: Batch, stream: DropoutStream) -> tuple[Array, Array]:
+        def device_loss(
+            layers: Any, factors: Any, part: Batch, stream: DropoutStream
+        ) -> tuple[Array, tuple[Array, Any]]:
             variables = {'params': fixed | join_kernels(kernels, layers), FACTORS: factors}
-            logits = model.apply(variables, make_input(variant, part, mean_image), stream)
+            pixels, stages = make_input(variant, part, mean_image), {}
+            if measure is None:
+                logits = model.apply(variables, pixels, stream)
+            else:
+                logits, sown = model.apply(variables, pixels, stream, mutable=[INTERMEDIATES])
+                stages = sown[INTERMEDIATES]
             loss = cross_entropy(logits, part.labels).sum() / images
             right = jnp.take_along_axis(logits, part.labels[:, None], axis=1)[:, 0]
             error = 1 / accumulate - score_top_k(logits, part.labels, right, 1).sum(dtype=loss.dtype) / images
             # The one mean over the batch, inside what is differentiated: gradients come out averaged, and nothing
             # is left to be reduced by hand.
             loss, error = mean_over_batch(jnp.stack([loss, error]), mesh)
-            return loss, error
+            return loss, (error, stages)
 
         fixed = copy_to_replicas({layer: params[layer] for layer in params if layer in frozen_layers}, mesh)
         # Gradients of the copies: the parts' are added up on each device, and then summed over the replicas, once.
@@ -160,21 +170,22 @@ def make_gradients(
                 waited, _ = lax.optimization_barrier((part.images, total[1][first]['kernel']))
                 part = dataclasses.replace(part, images=waited)
             empty = make_factors(kernels, len(stream.rows), mesh, dtype=dtype)
-            metrics, (grads, pairs) = jax.value_and_grad(device_loss, (0, 1), has_aux=True)(layers, empty, part, stream)
-            total = jax.tree.map(jnp.add, total, (metrics, grads)) if total else (metrics, grads)
+            found, (grads, pairs) = jax.value_and_grad(device_loss, (0, 1), has_aux=True)(layers, empty, part, stream)
+            total = jax.tree.map(jnp.add, total, (found, grads)) if total else (found, grads)
             factors.append(pairs)
-        metrics, grads = total
-        grads = join_kernels(multiply_factors(factors, like=kernels), grads)
-        (grads,) = sum_replicas(grads)
-        if clip_norm is None:
-            return metrics, grads
-        grads, norm = clip_by_norm(grads, clip_norm, mesh)
-        return (*metrics, norm), grads
+        (loss, (error, stages)), grads = total
+        (grads,) = sum_replicas(join_kernels(multiply_factors(factors, like=kernels), grads))
+        metrics: tuple[Any, ...] = (loss, error)
+        if clip_norm is not None:
+            grads, norm = clip_by_norm(grads, clip_norm, mesh)
+            metrics += (norm,)
+        return metrics if measure is None else (*metrics, measure(stages)), grads
 
     def gradients(params: Any, batch: Batch, mean_image: Array, key: Array) -> Any:
         specs = parameter_specs(mesh, params)
         given = (specs, batch_spec(mesh), REPLICATED, REPLICATED)
-        found = ((REPLICATED,) * (2 if clip_norm is None else 3), select_learning(specs, frozen_layers))
+        numbers = 2 + (clip_norm is not None) + (measure is not None)
+        found = ((REPLICATED,) * numbers, select_learning(specs, frozen_layers))
         sharded = jax.shard_map(device_gradients, mesh=mesh, in_specs=given, out_specs=found)
         return sharded(params, batch, mean_image, key)
 

@@ -42,6 +42,16 @@ def validate_config(config: ml_collections.ConfigDict) -> Config:
         values[key] = tuple(split_names(values[key]))
     factors = config.rate_factors.to_dict()
     values['rate_factors'] = tuple((layer, float(factors[layer])) for layer in sorted(factors) if factors[layer] != 1)
+    if 'relu' in values['without'] and values['activation'] not in ('', 'tanh'):
+        raise InputError(
+            f'config.without names relu, for which tanh stands in, and config.activation is {values["activation"]}: '
+            f'leave one out'
+        )
+    # One network has one name, whichever way it was asked for, so that its run folder and its weights know it again.
+    if values['activation'] == 'tanh':
+        values['without'] = tuple(dict.fromkeys([*values['without'], 'relu']))
+    if values['activation'] and values['activation'] != 'sigmoid':
+        values['activation'] = ''
     if values['mesh'] is None:
         values['mesh'] = MESHES[values['parallelism']]
     if values['parallelism'] == ONE_WEIRD_TRICK and values['rate_batch_size'] is None:

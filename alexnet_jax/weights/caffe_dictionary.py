@@ -59,7 +59,7 @@ def save_dictionary(network: Network, path: pathlib.Path) -> list[str]:
     Raises:
       InputError: the network is none of Caffe's two, or the file cannot be written.
     """
-    if network.name.variant not in BY_NAME.values() or network.name.without:
+    if network.name.variant not in BY_NAME.values() or network.name.without or network.name.activation:
         raise InputError(
             f'programs that read such a file compute {" or ".join(BY_NAME.values())}, and this is '
             f'{format_name(network.name)}: write --to=safetensors or --to=onnx'

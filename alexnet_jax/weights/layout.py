@@ -83,10 +83,11 @@ def convert_to_channels_last(name: NetworkName, arrays: Mapping[str, np.ndarray]
 
 
 def format_name(name: NetworkName) -> str:
-    """Formats a network's name for people: 'released', 'released, width 0.25, without norm'."""
+    """Formats a network's name for people: 'released', 'released, width 0.25, without norm, sigmoid units'."""
     width = '' if name.width == 1 else f', width {name.width:g}'
     without = f', without {" and ".join(name.without)}' if name.without else ''
-    return f'{name.variant}{width}{without}'
+    units = f', {name.activation} units' if name.activation else ''
+    return f'{name.variant}{width}{without}{units}'
 
 
 def _get_first_dense_layer(name: NetworkName) -> tuple[str, tuple[int, int, int]]:

@@ -12,7 +12,7 @@ import numpy as np
 from alexnet_jax.checkpoints.hashes import hash_array, hash_tree
 from alexnet_jax.data.preprocessing import PAPER, PREPROCESSINGS, describe_preprocessing
 from alexnet_jax.errors import InputError
-from alexnet_jax.model.ablations import ABLATIONS
+from alexnet_jax.model.ablations import ABLATIONS, ACTIVATIONS
 from alexnet_jax.model.network import Network, NetworkName, rename_earlier
 from alexnet_jax.model.zoo import NETWORKS
 from alexnet_jax.weights.layout import MAX_WIDTH, Params
@@ -55,6 +55,8 @@ def make_metadata(network: Network) -> dict[str, str]:
         'params_sha256': hash_tree(network.params),
         'mean_sha256': hash_array(np.asarray(network.mean_image, np.float32)),
     }
+    if network.name.activation:
+        metadata['activation'] = network.name.activation
     return dict(sorted(metadata.items()))
 
 
@@ -67,14 +69,18 @@ def parse_metadata(values: Mapping[str, str], *, path: object) -> Network:
         raise InputError(f'{path} holds {str(values.get(FORMAT_KEY))[:40]!r}, and this version reads {FORMAT!r}')
     try:
         variant = values['variant'] if 'mean_at' in values else rename_earlier(values['variant'])
-        name = NetworkName(variant, float(values['width']), _parse_texts(values['without']))
+        without, activation = _parse_texts(values['without']), values.get('activation', '')
+        name = NetworkName(variant, float(values['width']), without, activation)
         red, green, blue = map(float, json.loads(values['mean_rgb']))
         classes, source, about = _parse_texts(values['classes']), values['source'], json.loads(values['about'])
         size, pixel_std = int(values['input_size']), tuple(json.loads(values['pixel_std']))
     except (KeyError, ValueError, TypeError, RecursionError) as error:
         raise InputError(f'{path} is damaged: its metadata cannot be read ({type(error).__name__})') from error
-    if name.variant not in NETWORKS or not set(name.without) <= set(ABLATIONS):
-        raise InputError(f'{path} holds a network that this version does not know: {name.variant} {name.without}')
+    known = name.variant in NETWORKS and set(name.without) <= set(ABLATIONS) and name.activation in {*ACTIVATIONS, ''}
+    if not known:
+        raise InputError(
+            f'{path} holds a network that this version does not know: {name.variant} {name.without} {name.activation}'
+        )
     if not 0 < name.width <= MAX_WIDTH or not all(map(math.isfinite, (red, green, blue))):
         raise InputError(f'{path} is damaged: width {name.width}, mean_rgb {(red, green, blue)}')
     if not isinstance(about, dict) or len(classes) > MAX_CLASSES:

@@ -10,7 +10,7 @@ import numpy as np
 from alexnet_jax.checkpoints.hashes import hash_tree
 from alexnet_jax.data.preprocessing import PAPER, PREPROCESSINGS
 from alexnet_jax.errors import InputError
-from alexnet_jax.model.ablations import ABLATIONS, TRAINING_ONLY
+from alexnet_jax.model.ablations import ABLATIONS, ACTIVATIONS, TRAINING_ONLY
 from alexnet_jax.model.network import Network, NetworkName, rename_earlier
 from alexnet_jax.model.zoo import NETWORKS
 from alexnet_jax.weights.layout import MAX_WIDTH, check_params, infer_name, unflatten
@@ -47,9 +47,13 @@ def load_npz(path: pathlib.Path, *, variant: str | None = None) -> Network:
             '--variant=NAME --to=safetensors --output=FILE.safetensors, with the variant of its run'
         )
     without = tuple(sorted({*config.get('without', ())} - TRAINING_ONLY))
-    name = NetworkName(chosen, config.get('width') or infer_name(chosen, arrays).width, without)
-    if not set(without) <= set(ABLATIONS) or not 0 < name.width <= MAX_WIDTH:
-        raise InputError(f'{path} holds a network that this version does not know: {without}, width {name.width}')
+    activation = config.get('activation', '')
+    name = NetworkName(chosen, config.get('width') or infer_name(chosen, arrays).width, without, activation)
+    known = set(without) <= set(ABLATIONS) and activation in {*ACTIVATIONS, ''}
+    if not known or not 0 < name.width <= MAX_WIDTH:
+        raise InputError(
+            f'{path} holds a network that this version does not know: {without} {activation}, width {name.width}'
+        )
     params = check_params(name, unflatten(arrays), source=path)
     outputs = params['fc8']['bias'].size
     if not name.takes_mean(mean_image) or not np.isfinite(mean_image).all():

@@ -202,7 +202,7 @@ class GraphBuilder:
     def add_operation(self, operation: spec.Operation, x: str) -> str:
         """Adds what follows a layer."""
         match operation:
-            case spec.Relu() | spec.Tanh():
+            case spec.Relu() | spec.Tanh() | spec.Sigmoid():
                 return self.add(type(operation).__name__, [x])
             case spec.MaxPool(window, stride, partial) | spec.AveragePool(window, stride, partial):
                 # As ONNX has them, without padding of either.

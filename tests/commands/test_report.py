@@ -40,7 +40,11 @@ def make_run_folder(workdir, tiny, tiny_dir, *, logged, **values):
         checkpoints.save(state.__class__(**{**vars(state), 'step': state.step + 4}), data_order=0)
     train = {'loss': 1.1, 'top1_error': 0.6, 'learning_rate': 0.01, 'data_wait': 0.0, 'images_per_second': 16.0}
     colours = {'colour_tower0': 0.125, 'colour_tower1': 0.75} if logged else {}
+    layers = ('conv1', 'conv2', 'conv3', 'conv4', 'conv5', 'fc6', 'fc7', 'fc8')
+    look: dict = {f'{layer}/{what}': 0.25 for layer in layers for what in ('gradient', 'update', 'dead')}
+    del look['fc8/dead']
     lines = [
+        *({'step': step, 'split': 'probe', **look, 'fc6/gradient': None} for step in (1, 4) if logged),
         {'step': 2, 'split': 'train', **train},
         {'step': 2, 'split': 'validation', 'protocol': 'centre', **TESTED, **colours},
         {'step': 4, 'split': 'train', **train, 'images_per_second': 8.0},
@@ -101,6 +105,8 @@ def test_report_shows_what_run_folder_holds(pages, runs):
     # conv3's exchange: 8 images of 13 x 13 x 8 channels of the other tower, float32.
     assert f'conv3 forward all-gather tower float32 [2, 8, 13, 13, 8] {8 * 13 * 13 * 8 * 4:,}' in text
     assert 'paper, 1 CNN' in text and 'ILSVRC-2012, validation (other images) 40.7 % 18.2 %' in text
+    assert '2 looks into single steps' in text and 'Dead ReLUs' in text and 'Saturated' not in text
+    assert 'looks into single steps' in read_text(pages[1])  # of the one of two that has some
     assert text.index('Protocol: ten-view') < text.index('40.7 %') < text.index('Protocol: centre')
 
 

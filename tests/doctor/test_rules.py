@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 
 from alexnet_jax.doctor.data_stats import DataStats, Probe, describe_images
+from alexnet_jax.doctor.measurements import Measurements
 from alexnet_jax.doctor.network_stats import DropoutStats, InputStats, NetworkStats, UpdateStats
 from alexnet_jax.doctor.recorder import LayerStats
-from alexnet_jax.doctor.rules import Measurements, find_causes, list_notes
+from alexnet_jax.doctor.rules import find_causes, list_notes
 from alexnet_jax.doctor.snapshot import Snapshot
 from alexnet_jax.model.zoo import VARIANTS
 from alexnet_jax.training.build import Run
@@ -20,9 +21,10 @@ LAYERS = ('conv1', 'conv2', 'conv3', 'conv4', 'conv5', 'fc6', 'fc7', 'fc8')
 CHANCE = 2.302585  # ln(10)
 
 
-def make_layer(*, variation=0.5, dead=0):
+def make_layer(*, variation=0.5, dead=0, saturated=None):
     """Makes statistics of 100 units, `dead` of which gave at most 0."""
-    return LayerStats(0.0, 1.0, variation, np.array([0.0] * dead + [1.0] * (100 - dead), np.float32))
+    highest = np.array([0.0] * dead + [1.0] * (100 - dead), np.float32)
+    return LayerStats(0.0, 1.0, variation, highest, saturated)
 
 
 def make_stats(**layers):
@@ -144,6 +146,13 @@ THRESHOLDS = {
             {'before': make_stats(fc8=make_layer(dead=90))},
             {'before': make_stats(fc7=make_layer(dead=90))},
         ),  # logits are no ReLUs
+    ],
+    'saturated units': [
+        ({'before': make_stats(fc6=make_layer(saturated=0.89))}, {'before': make_stats(fc6=make_layer(saturated=0.9))}),
+        (
+            {'before': make_stats(conv2=make_layer(saturated=1.0)), 'history': VALIDATED},
+            {'before': make_stats(conv2=make_layer(saturated=1.0))},
+        ),
     ],
     'slow start': [
         (

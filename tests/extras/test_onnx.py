@@ -64,6 +64,19 @@ def test_save_onnx_gives_jax_logits_in_onnxruntime(tmp_path, variant, without):
     assert session.get_modelmeta().custom_metadata_map['variant'] == variant
 
 
+def test_save_onnx_gives_jax_logits_of_sigmoids_in_onnxruntime(tmp_path):
+    net = network('released', activation='sigmoid', scale=4.0)
+    onnx_write.save_onnx(net, tmp_path / 'w.onnx')
+    onnx.checker.check_model(str(tmp_path / 'w.onnx'), full_check=True)
+    session = onnxruntime.InferenceSession(str(tmp_path / 'w.onnx'), providers=['CPUExecutionProvider'])
+    crops = make_crops(224)
+    (logits,) = session.run(['logits'], {'images': crops.transpose(0, 3, 1, 2).copy()})
+    assert get_relative_error(logits, compute_logits(net, crops)) < 1e-5
+    assert np.ptp(logits, axis=0).max() > 1e-2  # the images are told apart
+    kinds = {node.op_type for node in onnx.load(str(tmp_path / 'w.onnx')).graph.node}
+    assert 'Sigmoid' in kinds and not kinds & {'Relu', 'Tanh'}
+
+
 def test_save_onnx_gives_jax_logits_in_the_reference_evaluator(tmp_path):
     """The released network has all that is written by hand: norms within a tower, across space, uneven padding."""
     net = network('released')

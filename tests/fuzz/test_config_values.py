@@ -97,6 +97,7 @@ ADMITS = {
     'data_dir': lambda value: type(value) is str and value != '' and value.isprintable(),
     'lighting': lambda value: type(value) is bool,
     'without': known_parts,
+    'activation': either('relu', 'tanh', 'sigmoid', ''),
     'crops': optional(int32(1)),
     'images_per_crop': optional(int32(1)),
     'mean_at': optional(either('centre', 'crop')),
@@ -144,6 +145,7 @@ ADMITS = {
     'max_non_finite': int32(0),
     'on_failed_save': either('stop', 'continue'),
     'profile': int32(0),
+    'probe_every': int32(0),
 }
 
 
@@ -173,6 +175,8 @@ def admitted(values):
         return False
     without = set(parts(values['without']))
     if any(set(pair) <= without for pair in CONTAINED) or ('crops' in without and values['crops'] not in (None, 1)):
+        return False
+    if 'relu' in without and values['activation'] in ('relu', 'sigmoid'):
         return False
     if (values['crops'] or 0) > (30**2 if values['variant'] in ('caffe_alexnet', 'caffenet') else 33**2):
         return False

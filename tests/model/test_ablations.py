@@ -11,10 +11,11 @@ import pytest
 from builders import draw_parameters
 
 from alexnet_jax.model import ops, ops_cpu
-from alexnet_jax.model.ablations import ABLATIONS, CONTAINED, ablate
-from alexnet_jax.model.alexnet import AlexNet, get_parameter_shapes
-from alexnet_jax.model.spec import ChannelNorm, MaxPool, Relu, SpatialNorm, Tanh, get_layer_sizes
-from alexnet_jax.model.zoo import PAPER, RELEASED
+from alexnet_jax.model.ablations import ABLATIONS, CONTAINED, ablate, activate
+from alexnet_jax.model.alexnet import AlexNet, get_parameter_shapes, init_parameters
+from alexnet_jax.model.cifar10 import CIFAR10
+from alexnet_jax.model.spec import AveragePool, ChannelNorm, MaxPool, Relu, Sigmoid, SpatialNorm, Tanh, get_layer_sizes
+from alexnet_jax.model.zoo import NETWORKS, PAPER, RELEASED
 
 PAPER_NORM = ChannelNorm(5, 2.0, 1e-4, 0.75)
 NORM, SPATIAL = ChannelNorm(5, 2.0, 2e-5, 0.75), SpatialNorm(5, 1.0, 4e-5, 0.75)
@@ -66,6 +67,13 @@ def test_ablate_changes_what_follows_each_convolution():
     assert operations(RELEASED, 'norm2') == [(NORM, POOL, RELU), (RELU, POOL), *last]
     two = MaxPool(2, 2)
     assert operations(RELEASED, 'overlap') == [(NORM, two, RELU), (RELU, NORM, SPATIAL, two), *last[:2], (RELU, two)]
+    three = AveragePool(3, 2)
+    assert operations(RELEASED, 'maximum') == [
+        (NORM, three, RELU), (RELU, NORM, SPATIAL, three), *last[:2], (RELU, three),
+    ]  # fmt: skip
+    for order in (('maximum', 'overlap'), ('overlap', 'maximum')):
+        assert operations(PAPER, *order)[-1] == (RELU, AveragePool(2, 2))
+    assert operations(CIFAR10['cifar10_18pct'], 'maximum')[0][0] == AveragePool(3, 2, partial=True)
     assert operations(RELEASED, 'relu') == [
         (NORM, POOL, TANH), (TANH, NORM, SPATIAL, POOL), (TANH,), (TANH,), (TANH, POOL),
     ]  # fmt: skip
@@ -76,7 +84,7 @@ def test_ablate_changes_what_follows_each_convolution():
 
 # What each may change; the rest must be what it was.
 FIELDS = {'dropout': {'dropout_rate'}, 'lighting': {'lighting'}, 'flips': {'flips'}, 'crops': {'crops'}} | {
-    'norm': {'convs'}, 'norm2': {'convs'}, 'overlap': {'convs'}, 'relu': {'convs', 'activation'},
+    'norm': {'convs'}, 'norm2': {'convs'}, 'overlap': {'convs'}, 'maximum': {'convs'}, 'relu': {'convs', 'activation'},
     'towers': {'convs', 'towers'}, 'conv3_exchange': {'convs'}, 'exchange': {'convs', 'dense'},
 }  # fmt: skip
 
@@ -136,7 +144,7 @@ def plain(params, x, *, without):
     links = {'conv3', 'fc6', 'fc7', 'fc8'} - ({'conv3'} if without == 'conv3_exchange' else set())
     links = {'fc8'} if without == 'exchange' else links
     act = jnp.tanh if without == 'relu' else lambda a: jnp.maximum(a, 0)
-    pool = small_pool if without == 'overlap' else oracle.pool
+    pool = {'overlap': small_pool, 'maximum': oracle.average_pool}.get(without, oracle.pool)
     normed = {'norm': [], 'norm2': ['conv1']}.get(without, ['conv1', 'conv2'])
     streams = [x] * towers
 
@@ -166,7 +174,7 @@ def plain(params, x, *, without):
 @pytest.mark.parametrize(
     'name',
     [
-        *('norm2', 'overlap', 'relu', 'towers', 'exchange'),
+        *('norm2', 'overlap', 'maximum', 'relu', 'towers', 'exchange'),
         *(pytest.param(name, marks=pytest.mark.repeats) for name in ('norm', 'dropout', 'conv3_exchange')),
     ],
 )
@@ -181,3 +189,42 @@ def test_ablate_gives_the_logits_of_the_plain_network(name):
             found = AlexNet(variant, 7, operations=form).apply({'params': params}, jnp.asarray(images))
             np.testing.assert_allclose(found, expected, rtol=1e-11)
     assert np.ptp(expected, axis=0).min() > 0
+
+
+def test_activate_changes_every_unit_and_the_initial_weights_of_sigmoids():
+    for variant in (PAPER, RELEASED):
+        found = activate(variant, 'sigmoid')
+        assert [conv.then for conv in found.convs] == [
+            tuple(Sigmoid() if o == RELU else o for o in conv.then) for conv in variant.convs
+        ]
+        assert found.activation == Sigmoid()
+        assert {(layer.init_std, layer.init_bias) for layer in found.layers} == {(None, 0.0)}
+        assert found.pixel_std == NETWORKS['one_weird_trick'].pixel_std == pytest.approx((58.395, 57.12, 57.375))
+        restored = [dataclasses.replace(layer, init_std=1.0, init_bias=1.0) for layer in variant.dense]
+        assert [dataclasses.replace(layer, init_std=1.0, init_bias=1.0) for layer in found.dense] == restored
+        assert activate(variant, '') == activate(variant, 'relu') == variant
+        assert activate(variant, 'tanh') == dataclasses.replace(ablate(variant, ('relu',)), without=())
+
+
+@pytest.mark.parametrize('name', ['released', 'cifar10_11pct'])
+def test_init_parameters_of_sigmoids_are_uniform_within_the_root_of_the_fan_in(name):
+    """By hand, of a layer in one tower, of one that reads both, and of one with a kernel at every place."""
+    variant = activate(NETWORKS[name], 'sigmoid').scaled(0.5)
+    params = init_parameters(variant, jax.random.key(0), num_classes=10)
+    fans = {
+        'released': {'conv1': 11 * 11 * 3, 'conv2': 5 * 5 * 24, 'conv3': 3 * 3 * 128, 'fc7': 2048},
+        'cifar10_11pct': {'conv1': 5 * 5 * 3, 'conv2': 5 * 5 * 32, 'local3': 3 * 3 * 32},
+    }[name]
+    for layer, fan_in in fans.items():
+        kernel, bound = np.asarray(params[layer]['kernel']), fan_in**-0.5
+        assert 0.99 * bound < np.abs(kernel).max() <= bound * (1 + 1e-6)
+        np.testing.assert_allclose(kernel.std(), bound / 3**0.5, rtol=0.03)
+    assert not any(np.asarray(leaves['bias']).any() for leaves in params.values())
+
+
+def test_init_parameters_of_one_weird_trick_keeps_pytorch_s_uniform_biases():
+    params = init_parameters(NETWORKS['one_weird_trick'].scaled(0.0625), jax.random.key(0), num_classes=10)
+    for layer, leaves in params.items():
+        bound = np.prod(leaves['kernel'].shape[:-1]) ** -0.5
+        bias = np.abs(np.asarray(leaves['bias']))
+        assert bias.min() > 0 and bias.max() <= bound, layer

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from alexnet_jax.model import ops, ops_cpu
-from alexnet_jax.model.spec import AveragePool, ChannelNorm, MaxPool, SpatialNorm
+from alexnet_jax.model.spec import AveragePool, ChannelNorm, MaxPool, Relu, Sigmoid, SpatialNorm, Tanh
 
 pytestmark = pytest.mark.usefixtures('optimised')
 
@@ -237,6 +237,31 @@ def test_local_convolution_of_bfloat16_sums_a_pixel_s_gradient_in_float32(operat
 
 
 @both_forms
+def test_sigmoid_is_numpy_s_with_its_slope(operations):
+    x, upstream = RANDOM.standard_normal((2, 3, 4, 5)) * 4, images(2, 3, 4, 5)
+    with jax.enable_x64(True):
+        found, pull = jax.vjp(operations.sigmoid, jnp.asarray(x))
+        (slope,) = pull(jnp.asarray(upstream))
+    np.testing.assert_allclose(found, 1 / (1 + np.exp(-x)), rtol=1e-14)
+    np.testing.assert_allclose(slope, upstream / (2 * np.cosh(x / 2)) ** 2, rtol=1e-9, atol=1e-12)
+
+
+def test_relative_slope_is_that_of_the_output_as_a_fraction_of_the_largest():
+    """By hand: 1 / cosh^2, 4 s (1 - s), and where each falls under 1 % of its largest."""
+    x = np.array([-6.0, -5.9, -3.0, -2.9, 0.0, 2.9, 3.0, 5.9, 6.0])
+    with jax.enable_x64(True):
+        tanh = np.asarray(ops.relative_slope(Tanh(), jnp.tanh(x)))
+        sigmoid = np.asarray(ops.relative_slope(Sigmoid(), jnp.asarray(1 / (1 + np.exp(-x)))))
+        relu = np.asarray(ops.relative_slope(Relu(), jnp.maximum(x, 0)))
+    np.testing.assert_allclose(tanh, 1 / np.cosh(x) ** 2, rtol=1e-9)
+    np.testing.assert_allclose(sigmoid, 1 / np.cosh(x / 2) ** 2, rtol=1e-9)
+    np.testing.assert_array_equal(relu, x > 0)
+    np.testing.assert_array_equal(tanh < ops.SATURATED, np.abs(x) > 2.993)  # cosh(2.993) is 10
+    np.testing.assert_array_equal(sigmoid < ops.SATURATED, np.abs(x) > 2 * 2.993)
+    assert ops.relative_slope(Tanh(), jnp.ones(3, jnp.bfloat16)).dtype == jnp.float32
+
+
+@both_forms
 def test_tanh_is_numpy_s_with_its_slope(operations):
     x, upstream = RANDOM.standard_normal((2, 3, 4, 5)) * 2, images(2, 3, 4, 5)
     with jax.enable_x64(True):
@@ -259,6 +284,7 @@ BLOCKS = {
     'dense bias': ('add_bias', [(64, 8), (8,)], {}),
     'relu': ('relu', [(3, 9, 9, 8)], {}),
     'tanh': ('tanh', [(3, 9, 9, 8)], {}),
+    'sigmoid': ('sigmoid', [(3, 9, 9, 8)], {}),
     'norm': ('channel_norm', [(3, 5, 5, 16)], NORM),
     'norm, even window': ('channel_norm', [(3, 5, 5, 16)], NORM | {'norm': ChannelNorm(4, 2.0, 1e-2, 0.75)}),
     'norm, other power': ('channel_norm', [(3, 5, 5, 16)], NORM | {'norm': ChannelNorm(5, 2.0, 1e-4, 0.5)}),

@@ -154,6 +154,11 @@ def test_load_initial_weights_reads_another_program_s_file(tiny, tmp_path):
             {'without': ('norm',)},
             r'this run is released, width 0\.03125, without norm \(.*--config\.without=$',
         ),
+        (
+            'released',
+            {'activation': 'sigmoid'},
+            r'this run is released, width 0\.03125, sigmoid units \(the layers fit, .*--config\.activation=$',
+        ),
         ('released', {'init_step': 3}, r'^config\.init_step is 3, and .* is no run folder, so has one state'),
         ('released', {'classes': 'keep'}, r'knows 4 classes and dataset tiny has 3, which are not the same'),
         (None, {'init_from': 'nowhere'}, r'^config\.init_from: nowhere cannot be read: No such file or directory$'),

@@ -147,7 +147,7 @@ def test_train_logs_how_long_the_devices_waited_for_data(tiny, tmp_path, capsys,
 
 def test_due_saves_what_stays_for_good_between_the_other_checkpoints():
     built = run_with(steps=13, checkpoint_every=4, evaluate_every=6, keep_every_epochs=1)  # an epoch is five steps
-    due = {step: loop.Trainer._due(types.SimpleNamespace(run=built), step) for step in range(1, 14)}
+    due = {step: built.get_due(step) for step in range(1, 14)}
     assert [step for step, both in due.items() if both['at_save']] == [4, 5, 8, 10, 12, 13]
     assert [step for step, both in due.items() if both['at_test']] == [6, 12, 13]
 

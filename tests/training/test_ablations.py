@@ -155,10 +155,15 @@ def test_claim_run_dir_refuses_another_ablation(folder, tiny):
         claim_run_dir(folder, run_without('norm'), tiny)
     with pytest.raises(InputError, match=r'holds another run \(crops None, not 8\)'):
         claim_run_dir(folder, run_without('norm', 'overlap', crops=8), tiny)
+    with pytest.raises(
+        InputError, match=r"\(activation '', not 'sigmoid'\).*, or go on with it: --config\.activation=$"
+    ):
+        claim_run_dir(folder, run_without('norm', 'overlap', activation='sigmoid'), tiny)
 
 
 @pytest.mark.parametrize(
-    ('values', 'others'), [({'lighting': False}, ['lighting']), ({'crops': 1}, ['crops'])], ids=['lighting', 'crops']
+    ('values', 'others'),
+    [({'lighting': False}, ['lighting']), ({'crops': 1}, ['crops']), ({'activation': 'tanh'}, ['relu'])],
 )
 def test_claim_run_dir_takes_two_ways_to_say_the_same(values, others, tiny, tmp_path):
     assert run_without(**values).variant == run_without(*others).variant
@@ -168,7 +173,10 @@ def test_claim_run_dir_takes_two_ways_to_say_the_same(values, others, tiny, tmp_
 
 def test_claim_run_dir_takes_a_folder_from_before_there_were_ablations(tiny, tmp_path, capsys):
     claim_run_dir(tmp_path / 'run', run_without(), tiny)
-    for name, keys in {'run.json': ('without', 'crops'), 'config.json': ('without', 'crops', 'tracking')}.items():
+    for name, keys in {
+        'run.json': ('without', 'crops', 'activation'),
+        'config.json': ('without', 'crops', 'activation'),
+    }.items():
         content = json.loads((tmp_path / 'run' / name).read_text())
         for key in keys:
             del content.get('identity', content)[key]

@@ -45,6 +45,7 @@ WRONG = {
     'keep_every_epochs': [-1, 0.5],
     'log_every': [0],
     'profile': [-1, 1.5, True],
+    'probe_every': [-1, 1.5, True, None],
     'deterministic': [1, 'yes'],
     'clip_norm': [0.0, -1.0, NAN, INF, 1e308, 10**400, True],
     'on_non_finite': ['ignore', ''],
@@ -55,6 +56,7 @@ WRONG = {
     'cache': ['disk', '', None, True],
     'mean_at': ['', 'corner', 0, True],
     'without': ['norm', ('lrn',), ('norm', 'norm'), ('norm,norm',), ('norm,',), ('',), (3,), 3, {'norm': 1}.keys()],
+    'activation': ['Sigmoid', 'gelu', 1, None, True],
     'crops': [0, 1.5, True],
     'init_from': [3, None, True, 'two\nlines'],
     'init_step': [-1, 1.5, True, 2**31],
@@ -130,7 +132,7 @@ def test_validate_config_names_an_unknown_and_a_missing_key():
     config = changed()
     with config.unlocked():
         config.colour = 'red'
-    with pytest.raises(InputError, match=r"^unknown config key 'colour': known are accumulate, .*without$"):
+    with pytest.raises(InputError, match=r"^unknown config key 'colour': known are accumulate, activation, .*without$"):
         validate_config(config)
     config = changed()
     with config.unlocked():
@@ -288,7 +290,7 @@ def test_configs_ablations_are_valid_runs_each_another_network_or_other_images()
         config.update(point)
         variants.add(make_variant(validate_config(config)))
     assert points[0] == {'without': (), 'seed': 0}
-    assert len(points) == 3 * len(variants) == 3 * (1 + len(ABLATIONS) + 1)  # seeds; the whole one, and 8 crops
+    assert len(points) == 3 * len(variants) == 3 * (1 + len(ABLATIONS) + 2)  # seeds; the whole one, 8 crops, sigmoid
 
 
 @pytest.mark.parametrize(
@@ -352,12 +354,24 @@ def test_validate_config_wants_two_hidden_layers_for_one_weird_trick():
         validate_config(changed(variant='cifar10_80sec', parallelism='one_weird_trick'))
 
 
+def test_validate_config_gives_a_network_one_name_whichever_way_its_units_are_asked_for():
+    tanh = validate_config(changed(activation='tanh', without=('norm',)))
+    assert (tanh.activation, tanh.without) == ('', ('norm', 'relu'))
+    assert make_variant(tanh) == make_variant(validate_config(changed(without=('relu', 'norm'))))
+    assert validate_config(changed(activation='tanh', without=('relu',))).without == ('relu',)
+    assert validate_config(changed(activation='relu')) == validate_config(changed())
+    assert validate_config(changed(activation='sigmoid')).activation == 'sigmoid'
+    with pytest.raises(InputError, match='names relu, for which tanh stands in, and config'):
+        validate_config(changed(activation='sigmoid', without=('relu',)))
+
+
 def test_make_config_for_imagenet_is_the_paper_s_recipe():
     """Section 5 for the update, 3.5 for the size, 4.1 for the lighting."""
     assert make_config('imagenet2012', mesh=(1, 2)).to_dict() == {
         'variant': 'paper',
         'width': 1.0,
         'without': (),
+        'activation': '',
         'dataset': 'imagenet2012',
         'data_dir': 'data',
         'lighting': True,
@@ -398,6 +412,7 @@ def test_make_config_for_imagenet_is_the_paper_s_recipe():
         'log_every': 20,
         'tracking': '',
         'profile': 0,
+        'probe_every': 0,
         'deterministic': False,
         'clip_norm': None,
         'on_non_finite': 'stop',

@@ -10,6 +10,7 @@ import optax
 import oracle
 import pytest
 
+from alexnet_jax.model.ablations import ablate, activate
 from alexnet_jax.model.alexnet import init_parameters
 from alexnet_jax.model.zoo import VARIANTS
 from alexnet_jax.sharding.mesh import batch_spec, make_mesh, parameter_specs, place_batch, shardings
@@ -25,6 +26,15 @@ MESHES = [(1, 1), (1, 2), (2, 1), (2, 2), (4, 2)]
 TRICK = [(1, 1), (2, 1), (1, 2), (2, 2), (1, 4), (2, 4), (1, 8)]
 EVERY = [(shape, False) for shape in MESHES] + [(shape, True) for shape in TRICK]
 TOLERANCE = 1e-12  # of the largest entry, in float64
+SPREADS = {'sigmoid': np.array([0.229, 0.224, 0.225]) * 255}  # by which pixels are divided
+# What is changed in every layer of a network, and in the plain one.
+PARTS = {
+    '': (lambda variant: variant, {}),
+    'tanh': (lambda variant: ablate(variant, ('relu',)), {'act': jnp.tanh}),
+    'sigmoid': (lambda variant: activate(variant, 'sigmoid'), {'act': oracle.sigmoid}),
+    'maximum': (lambda variant: ablate(variant, ('maximum',)), {'pool': oracle.average_pool}),
+    'maximum, overlap': (lambda variant: ablate(variant, ('maximum', 'overlap')), {'pool': oracle.small_average_pool}),
+}
 
 
 def name(case):
@@ -41,9 +51,10 @@ def cases(variant, *first, among):
 
 
 @functools.cache
-def make_problem(variant_name):
-    """A variant, float64 parameters, a batch, and what the plain network makes of them."""
-    variant = VARIANTS[variant_name].scaled(WIDTH)
+def make_problem(variant_name, part=''):
+    """A variant, float64 parameters, a batch, and what the plain network makes of them; `part` is of PARTS."""
+    change, plain = PARTS[part]
+    variant = change(VARIANTS[variant_name]).scaled(WIDTH)
     random = np.random.default_rng(0)
     batch = Batch(
         random.integers(0, 256, (ROWS, 224, 224, 3), dtype=np.uint8),
@@ -64,10 +75,10 @@ def make_problem(variant_name):
         # Doubled, so that gradients do not come from the biases alone.
         params = jax.tree.map(lambda p: np.asarray(p, np.float64) * 2, params)
         mirrored = np.where(batch.places[:, 2, None, None, None], np.flip(batch.images, axis=2), batch.images)
-        images = (mirrored - mean + batch.lighting[:, None, None]) / divisor
+        images = (mirrored - mean + batch.lighting[:, None, None]) / divisor / SPREADS.get(part, 1.0)
 
         def loss(params):
-            logits = oracle.network(variant_name, params, jnp.asarray(images), masks)
+            logits = oracle.network(variant_name, params, jnp.asarray(images), masks, **plain)
             return oracle.mean_cross_entropy(logits, batch.labels), (logits.argmax(axis=1) != batch.labels).mean()
 
         (loss, error), gradients = jax.jit(jax.value_and_grad(loss, has_aux=True))(params)
@@ -87,12 +98,26 @@ def make_problem(variant_name):
 ONE, TWO, FOUR, TRICK2, TRICK8 = ((1, 1), False), ((1, 2), False), ((2, 2), False), ((1, 2), True), ((2, 4), True)
 
 
+def changed_cases(variant, part, *first):
+    """`cases` of every mesh, of a variant with a part of PARTS."""
+    return [
+        pytest.param(*case.values, part, marks=case.marks, id=f'{case.id}-{part}')
+        for case in cases(variant, *first, among=EVERY)
+    ]
+
+
 @pytest.mark.parametrize(
-    ('variant_name', 'case'),
-    cases('paper', TWO, among=EVERY) + cases('released', ONE, FOUR, TRICK2, TRICK8, among=EVERY),
+    ('variant_name', 'case', 'part'),
+    changed_cases('paper', '', TWO)
+    + changed_cases('released', '', ONE, FOUR, TRICK2, TRICK8)
+    + changed_cases('released', 'sigmoid', ONE, FOUR, TRICK2)
+    + changed_cases('paper', 'sigmoid')
+    + changed_cases('released', 'tanh', TWO)
+    + changed_cases('released', 'maximum', TWO, TRICK2)
+    + changed_cases('paper', 'maximum, overlap', FOUR),
 )
-def test_train_step_has_the_loss_gradients_and_update_of_the_plain_network(variant_name, case):
-    check_train_step(variant_name, case)
+def test_train_step_has_the_loss_gradients_and_update_of_the_plain_network(variant_name, case, part):
+    check_train_step(variant_name, case, part)
 
 
 @pytest.mark.parametrize(
@@ -113,9 +138,9 @@ def test_train_step_in_parts_is_that_of_the_whole_batch(variant_name, case, part
     check_train_step(variant_name, case, accumulate=parts)
 
 
-def check_train_step(variant_name, case, **options):
+def check_train_step(variant_name, case, part='', **options):
     """Momentum starts at one, so that its decay counts too; the rate makes gradients the most of the change."""
-    problem = make_problem(variant_name)
+    problem = make_problem(variant_name, part)
     (shape, trick), variant, rate = case, problem['variant'], 1024.0
     mesh = make_mesh(*shape, one_weird_trick=trick)
     optimizer = paper_sgd(momentum=0.9, weight_decay=5e-4, bias_rate=variant.bias_rate)

@@ -17,10 +17,10 @@ from alexnet_jax.model.network import Network, NetworkName
 WIDTH = 0.0625
 
 
-def network(variant, *, without=(), width=WIDTH, classes=('blue', 'green', 'red'), scale=1.0):
+def network(variant, *, without=(), activation='', width=WIDTH, classes=('blue', 'green', 'red'), scale=1.0):
     """Weights ~ N(0, 2 / fan-in) * scale, so that the signal neither dies nor explodes, biases ~ N(0, 0.1)."""
-    name = NetworkName(variant, width, tuple(without))
-    random = np.random.default_rng(zlib.crc32(repr(name).encode()))
+    name = NetworkName(variant, width, tuple(without), activation)
+    random = np.random.default_rng(zlib.crc32(repr((variant, width, name.without, activation)).encode()))
     shapes = get_parameter_shapes(name.build(), num_classes=len(classes))
 
     def filled(leaf):

@@ -33,6 +33,12 @@ def test_save_onnx_comes_back_bit_for_bit(tmp_path, variant, without):
     assert_same(open_weights(tmp_path / 'w.onnx'), saved)
 
 
+def test_save_onnx_comes_back_with_its_units(tmp_path):
+    saved = network('released', activation='sigmoid')
+    onnx_write.save_onnx(saved, tmp_path / 'w.onnx')
+    assert_same(open_weights(tmp_path / 'w.onnx'), saved)
+
+
 def test_save_onnx_keeps_the_centre_of_a_record_s_mean(tmp_path):
     saved = network('caffenet')
     mean = np.random.default_rng(0).uniform(90, 130, (256, 256, 3)).astype(np.float32)

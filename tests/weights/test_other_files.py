@@ -110,6 +110,16 @@ def test_load_npz_reads_an_exported_checkpoint(tmp_path):
     assert open_weights(path).preprocessing == 'caffe'
 
 
+def test_load_npz_keeps_the_units(tmp_path):
+    net, path = network('released', activation='sigmoid'), tmp_path / 'w.npz'
+    config = {'variant': 'released', 'width': 0.0625, 'activation': 'sigmoid'}
+    write_npz(path, net, {'config': config})
+    assert open_weights(path).name == net.name
+    write_npz(path, net, {'config': config | {'activation': 'swish'}})
+    with pytest.raises(InputError, match=r'holds a network that this version does not know: .* swish'):
+        open_weights(path)
+
+
 def test_load_npz_refuses_what_was_changed(tmp_path):
     net, path = network('released'), tmp_path / 'w.npz'
     config = {'config': {'variant': 'released'}}

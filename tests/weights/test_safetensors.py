@@ -9,6 +9,7 @@ import safetensors.numpy
 from weights.networks import assert_same, network
 
 from alexnet_jax.errors import InputError
+from alexnet_jax.model.spec import Sigmoid
 from alexnet_jax.model.zoo import NETWORKS
 from alexnet_jax.weights import safetensors_file
 from alexnet_jax.weights.open_weights import open_weights
@@ -22,6 +23,16 @@ def test_save_safetensors_comes_back_bit_for_bit(tmp_path, variant, without):
     saved = network(variant, without=without)
     safetensors_file.save_safetensors(saved, tmp_path / 'w.safetensors')
     assert_same(open_weights(tmp_path / 'w.safetensors'), saved)
+
+
+def test_save_safetensors_keeps_the_units(tmp_path):
+    saved, path = network('released', activation='sigmoid'), tmp_path / 'w.safetensors'
+    safetensors_file.save_safetensors(saved, path)
+    assert_same(open_weights(path), saved)
+    assert open_weights(path).variant.activation == Sigmoid()
+    path.write_bytes(path.read_bytes().replace(b'"activation":"sigmoid"', b'"activation":"swishes"'))
+    with pytest.raises(InputError, match=r'holds a network that this version does not know: released \(\) swishes'):
+        open_weights(path)
 
 
 def test_save_safetensors_is_read_by_the_library(tmp_path):
