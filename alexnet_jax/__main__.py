@@ -12,6 +12,7 @@ VERBS = {
     'evaluate': 'test a network under both protocols, beside the published errors',
     'predict': 'name the classes of photographs, and their nearest training images',
     'features': 'write what a layer makes of images to a file',
+    'explain': 'show where a network looks: how much each pixel counts for a class',
     'probe': 'tell how well a simple classifier on the features of each layer knows a dataset',
     'report': 'write one HTML page about a run, or several compared',
     'doctor': 'find out why a run does not learn',
