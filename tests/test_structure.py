@@ -93,7 +93,7 @@ def test_file_names_are_unique():
 def test_verbs_are_imported_by_the_dispatcher_only():
     verbs = {name.removesuffix('.py') for name in COMMANDS if name not in SHARED}
     assert {name: own_modules(tree) & verbs for name, tree in TREES.items() if own_modules(tree) & verbs} == {}
-    assert {verb.removeprefix('commands/') for verb in verbs} == set(VERBS) - {'train'}
+    assert {verb.removeprefix('commands/').replace('_', '-') for verb in verbs} == set(VERBS) - {'train'}
 
 
 @pytest.mark.parametrize(
