@@ -13,7 +13,7 @@ from alexnet_jax.evaluation.attribution import SIGNALS
 from alexnet_jax.files import write_file
 
 FOR, AGAINST = (192, 38, 38), (38, 84, 168)  # the class: what speaks for it, and against
-_SIDE, _TEXT = 1.9, 0.45  # inches of a picture and of what is written below it
+_SIDE, _TEXT = 1.9, 0.25  # inches of a picture and of what is written below it
 _GREY = (0.299, 0.587, 0.114)  # ITU-R BT.601
 _PERCENTILE = 99.5  # of magnitudes: what is shown at full strength, so that single pixels do not dim the rest
 

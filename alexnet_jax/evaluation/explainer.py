@@ -101,9 +101,13 @@ class Explainer:
             return np.asarray(integrate_gradients(gradient, images, 0.0, steps=self._settings.steps))
         return np.asarray(self._gradients[method](params, images, classes=classes))
 
+    def can_explain(self, method: str) -> bool:
+        """Tells whether the network has what `method` is about."""
+        return method not in SIGNALS or any(stage.endswith('/relu') for stage in self._shapes)
+
     def check_method(self, method: str) -> None:
-        """Raises `InputError` where the network has nothing that `method` is about."""
-        if method in SIGNALS and not any(stage.endswith('/relu') for stage in self._shapes):
+        """Raises `InputError` where the network has nothing that `method` is about, or the settings do not fit."""
+        if not self.can_explain(method):
             raise InputError(f'--method={method} is a rule for ReLU, and the network {self._variant.name} has none')
         if method == 'occlusion':
             self._settings.choose_square(self._variant.input_size)
