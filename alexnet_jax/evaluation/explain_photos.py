@@ -160,9 +160,9 @@ def _make_batches(
 
 
 def _explain(
-    explainer: Explainer, params: Any, batches: Sequence[_Batch], methods: Sequence[str]
+    explainer: Explainer, params: Any, batches: Sequence[_Batch], methods: Sequence[str], *, of: str = ''
 ) -> dict[str, np.ndarray]:
-    """Computes {method: (n, ...)} of all batches."""
+    """Computes {method: (n, ...)} of all batches; `of` says of which parameters, for people."""
     total, made = sum(batch.count for batch in batches), {}
     with show_progress() as report:
         for method in methods:
@@ -171,7 +171,7 @@ def _explain(
                 found = explainer.explain(params, batch.images, batch.classes, method=method)
                 rows.append(found[: batch.count])
                 done += batch.count
-                report(method, done, total)
+                report(f'{method}{of}', done, total)
             made[method] = np.concatenate(rows)
     return made
 
@@ -198,7 +198,7 @@ def _compare_randomised(
     size = network.variant.input_size
     found: dict[str, dict[str, float | None]] = {method: {} for method in maps}
     for layer, params in iter_randomised(network, seed=0):
-        spoilt = _explain(explainer, jax.device_put(params), batches, tuple(maps))
+        spoilt = _explain(explainer, jax.device_put(params), batches, tuple(maps), of=f', drawn anew to {layer}')
         for method, own in maps.items():
             pairs = zip(own, make_maps(spoilt[method], method=method, size=size), strict=True)
             values = [correlate_ranks(np.abs(one), np.abs(other)) for one, other in pairs]
