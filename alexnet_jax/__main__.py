@@ -12,6 +12,8 @@ VERBS = {
     'evaluate': 'test a network under both protocols, beside the published errors',
     'predict': 'name the classes of photographs, and their nearest training images',
     'features': 'write what a layer makes of images to a file',
+    'explain': 'show where a network looks: how much each pixel counts for a class',
+    'compare-images': 'tell how different images look to the convolutions, as LPIPS does',
     'probe': 'tell how well a simple classifier on the features of each layer knows a dataset',
     'report': 'write one HTML page about a run, or several compared',
     'doctor': 'find out why a run does not learn',
@@ -46,7 +48,7 @@ def _print_help() -> None:
 
     with exit_without_reader():
         print('usage: alexnet VERB [--OPTION=VALUE ...]; alexnet VERB --help explains a verb\n')
-        print('\n'.join(f'  {name:12}{text}' for name, text in VERBS.items()))
+        print('\n'.join(f'  {name:16}{text}' for name, text in VERBS.items()))
 
 
 if __name__ == '__main__':

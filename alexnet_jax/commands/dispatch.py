@@ -21,7 +21,7 @@ def run_verb(verb: str, arguments: Sequence[str], interrupts: Interrupts) -> Non
     # ml_collections looks for overrides of the config there. absl names the process after the first, and where a name
     # holds a space SLURM (proctrack/linuxproc) sends the process no signal.
     sys.argv = [f'alexnet-{verb}', *arguments]
-    name = 'alexnet_jax.main' if verb == 'train' else f'alexnet_jax.commands.{verb}'
+    name = 'alexnet_jax.main' if verb == 'train' else f'alexnet_jax.commands.{verb.replace("-", "_")}'
     imported, before = name in sys.modules, flagsaver.save_flag_values()
     try:
         module = importlib.import_module(name)

@@ -59,6 +59,7 @@ class AlexNet(nn.Module):
       dense_devices: how many devices share the hidden units of the fully connected layers, evenly.
       exchange: called as exchange(x, layer) before every layer that reads both towers; returns the channels of both.
       combine: called with fc8's products of the units that are here; returns those of all units.
+      tap: called as tap(x, stage) with what each stage has made; returns what is read in its place.
       operations: `ops`, or `ops_cpu` with the same numbers in the forms that XLA:CPU runs fast.
       dtype: of activations and products, such as bfloat16, with logits in float32; None: that of images and parameters.
         Parameters and their gradients keep their own dtype, and normalisation is computed in float32 at least.
@@ -70,6 +71,7 @@ class AlexNet(nn.Module):
     dense_devices: int = 1
     exchange: Callable[[Array, str], Array] = lambda x, layer: x  # one device that holds both towers has all channels
     combine: Callable[[Array], Array] = lambda products: products
+    tap: Callable[[Array, str], Array] = lambda x, stage: x
     operations: ModuleType = ops
     dtype: DTypeLike | None = None
 
@@ -100,7 +102,9 @@ class AlexNet(nn.Module):
 
     def _sow(self, layer: Conv | Dense, stage: str, x: Array) -> Array:
         """Returns x, and gives it to whoever asks for it; to those who do not, the program is the same as without."""
-        self.sow(INTERMEDIATES, f'{layer.name}/{stage}', x, init_fn=lambda: None, reduce_fn=lambda _, new: new)
+        name = f'{layer.name}/{stage}'
+        x = self.tap(x, name)
+        self.sow(INTERMEDIATES, name, x, init_fn=lambda: None, reduce_fn=lambda _, new: new)
         return x
 
     def _drop(self, x: Array, stream: ops.DropoutStream | None, layer: int) -> Array:

@@ -10,6 +10,9 @@ from jax import Array
 from PIL import ImageColor
 
 from alexnet_jax.data.augment import centre_crop, normalise
+from alexnet_jax.evaluation.attribution import METHODS, SIGNALS
+from alexnet_jax.evaluation.explain_picture import paint_map, paint_signal
+from alexnet_jax.evaluation.explainer import Explainer, Settings, make_maps
 from alexnet_jax.model.alexnet import INTERMEDIATES, AlexNet, list_stages
 from alexnet_jax.model.colour import colour_shares, split_towers
 from alexnet_jax.model.network import Network
@@ -17,6 +20,7 @@ from alexnet_jax.report.drawing import MUTED, TOWER_COLOURS
 
 _PERMUTATIONS = 9999
 _GAP = 4  # pixels between tiles
+_STEPS = 20  # of integrated gradients
 _SIDE = 54  # pixels of a tile: twice 27, four times 13, nine times 6, five times 11
 
 
@@ -126,3 +130,22 @@ def render_maps(maps: np.ndarray, *, tower: int | None) -> np.ndarray:
     middle = ImageColor.getrgb(MUTED if tower is None else TOWER_COLOURS[tower])
     channels = [np.interp(levels, [0, 0.5, 1], [0, value, 255]) for value in middle]
     return np.rint(np.stack(channels, axis=-1)).astype(np.uint8)
+
+
+def explain_image(network: Network, image: np.ndarray) -> tuple[int, dict[str, np.ndarray]]:
+    """Paints what counts for the most probable class of a record, uint8 (h, w, 3), seen through its centre crop.
+
+    Returns the class, and uint8 (size, size, 3) by each method of evaluation.attribution but occlusion, which takes as
+    long as all others, and those that the network has no ReLU for.
+    """
+    explainer, size = Explainer(network, Settings(steps=_STEPS)), network.variant.input_size
+    crop = np.asarray(centre_crop(image, size))
+    pixels = explainer.prepare(crop[None])
+    label = explainer.compute_logits(network.params, pixels).argmax(axis=1).astype(np.int32)
+    painted = {}
+    for method in METHODS:
+        if method != 'occlusion' and explainer.can_explain(method):
+            found = explainer.explain(network.params, pixels, label, method=method)
+            numbers = make_maps(found, method=method, size=size)[0]
+            painted[method] = paint_signal(found[0]) if method in SIGNALS else paint_map(numbers, crop)
+    return int(label[0]), painted

@@ -70,7 +70,10 @@ def make_filters_section(run: RunFolder, figures: FigureCollection) -> Section:
 
 
 def make_maps_section(run: RunFolder, figures: FigureCollection, image: np.ndarray, description: str) -> Section:
-    """Gathers the maps of each convolution for a record, uint8 (h, w, 3); `description` says which image it is."""
+    """Gathers the maps of each convolution for a record, uint8 (h, w, 3), and what counts for the network's answer.
+
+    `description` says which image it is.
+    """
     layers = []
     for layer, maps in pictures.compute_maps(run.network, image).items():
         sheets = []
@@ -81,7 +84,10 @@ def make_maps_section(run: RunFolder, figures: FigureCollection, image: np.ndarr
             sheets.append(figures.add(f'{run.name}_maps_{layer}_tower{tower}', sheet))
         height, width, channels = maps.shape
         layers.append((f'{layer}: {channels} maps of {height} x {width}', sheets))
-    data = {'photo': Photo(image, description, side=160), 'layers': layers}
+    label, painted = pictures.explain_image(run.network, image)
+    answer = run.network.classes[label]
+    explained = {method: Photo(one, f'{method} for {answer}', side=150) for method, one in painted.items()}
+    data = {'photo': Photo(image, description, side=160), 'layers': layers, 'answer': answer, 'explained': explained}
     return Section('maps', data, run)
 
 

@@ -1,5 +1,6 @@
 """Tests the specialisation against counting all assignments, maps against the plain network's, and their rendering."""
 
+import dataclasses
 import itertools
 import types
 
@@ -7,12 +8,15 @@ import jax
 import numpy as np
 import oracle
 import pytest
+import scipy.stats
 
+from alexnet_jax.library import TrainedNetwork
 from alexnet_jax.model.alexnet import init_parameters
 from alexnet_jax.model.network import Network, NetworkName
 from alexnet_jax.report.drawing import FigureCollection
 from alexnet_jax.report.pictures import (
     compute_maps,
+    explain_image,
     measure_initial_share,
     measure_specialisation,
     render_filters,
@@ -118,8 +122,27 @@ def test_compute_maps_matches_plain_network(variant, image):
 
 def test_make_maps_section_without_towers_has_one_sheet_a_layer(image):
     run = types.SimpleNamespace(name='run', network=make_network('one_weird_trick'), has_towers=False)
-    layers = make_maps_section(run, FigureCollection(), image, 'an image').data['layers']
-    assert [len(sheets) for _, sheets in layers] == [1] * 5
+    section = make_maps_section(run, FigureCollection(), image, 'an image')
+    assert [len(sheets) for _, sheets in section.data['layers']] == [1] * 5
+    assert list(section.data['explained']) == ['gradient', 'integrated_gradients', 'guided', 'deconvnet', 'grad_cam']
+    assert section.data['answer'] in 'abcd'
+
+
+@pytest.mark.slow
+def test_explain_image_paints_the_gradient_of_the_likeliest_class(image):
+    """A map's darkest red is where the library's own gradient is steepest; the rest is as pale as it is flat."""
+    network = make_network('released')
+    label, painted = explain_image(network, image)
+    net = TrainedNetwork(network)
+    assert label == int(np.argmax(net.logits(image)))
+    slopes = np.abs(jax.grad(lambda pixels: net.logits(pixels)[label])(image.astype(np.float32)))[16:240, 16:240]
+    strength, shown = slopes.max(axis=-1).ravel(), painted['gradient'].astype(int)
+    assert all(one.shape == (224, 224, 3) and one.dtype == np.uint8 for one in painted.values())
+    redness = (shown[..., 0] - shown[..., 2]).ravel()
+    assert redness[strength.argmax()] == redness.max() > 100
+    assert scipy.stats.spearmanr(strength, redness).statistic > 0.95
+    bounded = dataclasses.replace(network, name=dataclasses.replace(network.name, without=('relu',)))
+    assert list(explain_image(bounded, image)[1]) == ['gradient', 'integrated_gradients', 'grad_cam']
 
 
 def test_select_strongest_maps_sorts_by_mean():
