@@ -35,7 +35,7 @@ def test_summarise_row_compares_with_the_fastest_pytorch_the_product_and_the_dat
     assert row['forms']['one_device'] == {'train': 128, 'inference': 256}
     assert (train['ratio_to_torch_best'], train['torch_best']) == (1.5, 'best')
     assert train['fraction_of_gemm'] == pytest.approx(0.25)  # 200 of 800 TFLOP/s
-    assert train['fraction_of_peak'] == pytest.approx(200 / 989)
+    assert train['fraction_of_peak'] == pytest.approx(200 / 989.5)
     assert row['copy_fraction_of_peak'] == pytest.approx(3 / 3.35)
     assert row['peak_bytes'] == {'one_device': 7 * 10**9, 'torch_eager': None, 'torch_best': 9 * 10**9}
     assert row['inference']['ratio_to_torch_best'] is None

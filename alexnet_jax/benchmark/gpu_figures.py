@@ -5,26 +5,19 @@ import statistics
 from alexnet_jax.benchmark import summary
 from alexnet_jax.benchmark.measure import TORCH_FORMS, Results
 from alexnet_jax.benchmark.summary import Figures
+from alexnet_jax.communication.gpus import GPUS
 
 PROGRAMS = ('train', 'inference')
-# {part of the device's name: (bfloat16, TF32 and float32 in TFLOP/s, memory in TB/s)}: NVIDIA's data sheets, products
-# without sparsity; H100 and A100 as SXM modules, A100 with 80 GB.
-_PEAKS = {
-    'B200': (2250.0, 1125.0, 75.0, 8.0),
-    'H200': (989.0, 495.0, 67.0, 4.8),
-    'H100': (989.0, 495.0, 67.0, 3.35),
-    'A100': (312.0, 156.0, 19.5, 2.04),
-    'L4': (121.0, 60.0, 30.3, 0.3),
-}
 _WIDTHS = (10, 7, 26, 16, 16, 10)
 
 
 def find_peaks(device: str, precision: str) -> tuple[float, float] | None:
     """Finds the published (FLOP/s, bytes/s) of a device by the name that JAX gives it; None of an unknown one."""
-    words = device.replace('-', ' ').split()
-    for name, (bfloat16, tf32, float32, memory) in _PEAKS.items():
+    words = device.replace('-', ' ').lower().split()
+    for name, gpu in GPUS.items():
         if name in words:
-            return {'bfloat16': bfloat16, 'tf32': tf32, 'float32': float32}[precision] * 1e12, memory * 1e12
+            flops = {'bfloat16': gpu.flops, 'tf32': gpu.tf32_flops, 'float32': gpu.float32_flops}
+            return flops[precision], gpu.memory_bandwidth
     return None
 
 

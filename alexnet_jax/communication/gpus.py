@@ -17,6 +17,7 @@ class Gpu:
     Attributes:
       flops: bfloat16 operations a second, dense, a multiplication and an addition being two.
       tf32_flops: the same in TF32, in which JAX multiplies float32 by default.
+      float32_flops: the same in float32 itself, which no tensor core computes.
       memory: bytes of it.
       memory_bandwidth: bytes a second between the GPU and its memory.
       link: what joins the GPUs of a host, 'NVLink' or 'PCIe'.
@@ -28,6 +29,7 @@ class Gpu:
     name: str
     flops: float
     tf32_flops: float
+    float32_flops: float
     memory: float
     memory_bandwidth: float
     link: str
@@ -47,11 +49,11 @@ class Gpu:
 GPUS = {
     gpu.name: gpu
     for gpu in (
-        Gpu('a100', 312e12, 156e12, 80e9, 2039e9, 'NVLink', 300e9, host=8, network_bandwidth=25e9),
-        Gpu('h100', 989.5e12, 494.7e12, 80e9, 3350e9, 'NVLink', 450e9, host=8, network_bandwidth=50e9),
-        Gpu('h200', 989.5e12, 494.7e12, 141e9, 4800e9, 'NVLink', 450e9, host=8, network_bandwidth=50e9),
-        Gpu('b200', 2250e12, 1100e12, 180e9, 8000e9, 'NVLink', 900e9, host=8, network_bandwidth=50e9),
-        Gpu('l4', 121e12, 60e12, 24e9, 300e9, 'PCIe', 32e9, host=8, network_bandwidth=100e9 / 8 / 8),
+        Gpu('a100', 312e12, 156e12, 19.5e12, 80e9, 2039e9, 'NVLink', 300e9, host=8, network_bandwidth=25e9),
+        Gpu('h100', 989.5e12, 494.7e12, 67e12, 80e9, 3350e9, 'NVLink', 450e9, host=8, network_bandwidth=50e9),
+        Gpu('h200', 989.5e12, 494.7e12, 67e12, 141e9, 4800e9, 'NVLink', 450e9, host=8, network_bandwidth=50e9),
+        Gpu('b200', 2250e12, 1100e12, 75e12, 180e9, 8000e9, 'NVLink', 900e9, host=8, network_bandwidth=50e9),
+        Gpu('l4', 121e12, 60e12, 30.3e12, 24e9, 300e9, 'PCIe', 32e9, host=8, network_bandwidth=100e9 / 8 / 8),
     )
 }
 
