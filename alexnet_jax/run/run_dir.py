@@ -46,6 +46,7 @@ DATASET = ('dataset', 'dataset_fingerprint', 'rewritten_from')
 SETTINGS_BEFORE: dict[str, Any] = INITIAL | {
     'without': [],
     'activation': '',
+    'accumulate': 1,
     'cache': 'none',
     'tracking': '',
     'keep_every_epochs': 0,
