@@ -234,7 +234,7 @@ def test_train_refuses_an_unknown_dataset_and_lists_what_there_is(train, tmp_pat
         ('--config.mesh.tower=2', r'--config\.mesh\.tower=2: options of the config look like'),
         (
             '--config.cooldown_epochs=2',
-            "unknown config key 'cooldown_epochs': known are activation, batch_size, .*, drop_epochs",
+            "unknown config key 'cooldown_epochs': known are accumulate, activation, .*, drop_epochs",
         ),
         ('--workdri=x', r"Unknown command line flag 'workdri': did you mean '--workdir'\?"),
         ('epochs=20', "unexpected argument 'epochs=20': options look like --config.epochs=20"),
@@ -243,7 +243,7 @@ def test_train_refuses_an_unknown_dataset_and_lists_what_there_is(train, tmp_pat
         *(
             pytest.param(*case, marks=pytest.mark.repeats)
             for case in [
-                ('--config.colour=red', "unknown config key 'colour': known are activation, batch_size, "),
+                ('--config.colour=red', "unknown config key 'colour': known are accumulate, activation, "),
                 ('--epochs=2', r"Unknown command line flag 'epochs': did you mean '--config.epochs'\?"),
                 ('--nothing=2', "Unknown command line flag 'nothing': --help lists the options"),
                 ('--config.steps=1.5', r'--config\.steps=1\.5: '),

@@ -73,7 +73,7 @@ def test_record_size_is_refused_by(way, workdir, data_dir, tmp_path, monkeypatch
 
 def test_input_benchmark_refuses_records_that_it_cannot_crop(data_dir):
     setting = Setting(batch=4, width=1.0, classes=3, allocator='tuned', dataset='tiny', data_dir=str(data_dir))
-    options = {'images': None, 'tf': False, 'appetite': 1.0}
+    options = {'images': None, 'tf': False, 'torch': False, 'appetite': 1.0}
     with pytest.raises(InputError, match=LINE.format('paper')):
         measure_input_pipeline(setting, Turns(1, 0.0), **options)
 

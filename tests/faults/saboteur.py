@@ -85,7 +85,7 @@ class Saboteur:
         from alexnet_jax.logs.metrics_reader import MetricsReader
 
         at = self.at if isinstance(self.at, list) else [self.at]
-        self.wrap(MetricsReader, 'add', lambda reader, step, metrics: step in at and self.act())
+        self.wrap(MetricsReader, 'add', lambda reader, step, *_: step in at and self.act())
 
     def arm_dispatch(self):
         """In the call of the update that leads to `at`."""

@@ -114,6 +114,7 @@ ADMITS = {
     ),
     'seed': int32(0),
     'batch_size': int32(1),
+    'accumulate': int32(1),
     'epochs': epochs,
     'steps': optional(int32(1)),
     'parallelism': either('two_device', 'data_parallel', 'hybrid', 'one_weird_trick'),
@@ -195,7 +196,9 @@ def admitted(values):
         return False
     base = values['rate_batch_size'] or (trick and 128) or batch
     rate = values['learning_rate'] * (batch / base)
-    return batch % replicas == 0 and (trick or second < 3) and positive32(rate)
+    if batch % replicas or batch // replicas % values['accumulate']:
+        return False
+    return (trick or second < 3) and positive32(rate)
 
 
 MODES = ['hybrid', 'one_weird_trick']

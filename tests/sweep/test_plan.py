@@ -51,7 +51,7 @@ def test_parse_values_returns_the_type_of_the_key(base, key, text, values):
     ('key', 'text', 'line'),
     [
         ('learning_rat', '1', r"unknown config key 'learning_rat': did you mean 'learning_rate'\?"),
-        ('zzzz', '1', r"unknown config key 'zzzz': known are activation, batch_size, .*"),
+        ('zzzz', '1', r"unknown config key 'zzzz': known are accumulate, activation, .*"),
         ('seed', '1,2.5', r'--sweep\.seed=1,2\.5: config\.seed=2\.5: .*'),
         ('seed', '1,,2', r'--sweep\.seed=1,,2: config\.seed=: .*'),
         ('lighting', 'maybe', r'--sweep\.lighting=maybe: .*'),
