@@ -81,6 +81,7 @@ def test_explain_prints_json_draws_and_ends_in_1_for_bad_files(network, weights,
 
 
 @pytest.mark.slow
+@pytest.mark.repeats
 def test_explain_photos_writes_all_methods_of_likeliest_classes(prepared_backend, network, weights, photos, tmp_path):
     """Three photographs are a batch of four; what is written is of three, and equal alone and together."""
     names, source = [str(photos / name) for name in ('a.png', 'b.jpg', 'c.webp')], NetworkArgs(weights=[str(weights)])

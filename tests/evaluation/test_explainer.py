@@ -143,7 +143,10 @@ def test_correlate_ranks_equals_scipys():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('variant', ['released', 'one_weird_trick', 'cifar10_80sec'])
+@pytest.mark.parametrize(
+    'variant',
+    [*(pytest.param(name, marks=pytest.mark.repeats) for name in ('released', 'one_weird_trick')), 'cifar10_80sec'],
+)
 def test_explainer_explains_real_networks(variant):
     """Shapes, and the gradient that the library's own differentiation gives, by other operations."""
     network = network_of(variant, width=1 if variant.startswith('cifar') else 0.03125)

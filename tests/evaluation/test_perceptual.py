@@ -120,7 +120,7 @@ def test_distance_gradient_equals_finite_differences_of_the_plain_network(images
     assert abs(expected) > 1e-5
     # Along a random direction a gradient has its norm as standard deviation: that is what an error is small beside. In
     # float32 a rounding moves some maxima of pooling, worth 1e-4 of it.
-    assert float(np.vdot(found, direction)) == pytest.approx(expected, abs=5e-4 * np.linalg.norm(found))
+    assert float(np.vdot(found, direction)) == pytest.approx(expected, abs=float(5e-4 * np.linalg.norm(found)))
 
 
 def test_compare_stages_has_a_gradient_where_nothing_is_active():

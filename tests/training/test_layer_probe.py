@@ -41,7 +41,7 @@ def compute_units(problem, part):
     ('part', 'values'),
     [
         pytest.param('', {'mesh': (1, 1)}, marks=pytest.mark.repeats),
-        ('', {'mesh': (2, 2), 'parallelism': 'hybrid'}),
+        pytest.param('', {'mesh': (2, 2), 'parallelism': 'hybrid'}, marks=pytest.mark.repeats),
         ('', {'mesh': (1, 2), 'parallelism': 'one_weird_trick'}),
         pytest.param('', {'mesh': (2, 4), 'parallelism': 'one_weird_trick'}, marks=pytest.mark.repeats),
         ('sigmoid', {'mesh': (1, 2)}),
