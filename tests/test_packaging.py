@@ -30,6 +30,11 @@ DISTRIBUTIONS = {'mlflow': ['mlflow-skinny'], 'tensorflow': ['tensorflow-cpu'], 
 PYTHONS = [f'3.{minor}' for minor in range(30) if f'3.{minor}.0' in SpecifierSet(PROJECT['requires-python'])]
 
 
+def test_extras_have_names_that_old_pip_takes():
+    """Python 3.11 brings pip 23.2: of an extra whose name is written otherwise in wheels it warns, and installs nothing."""
+    assert [name for name in EXTRAS if not re.fullmatch('[a-z0-9]+(-[a-z0-9]+)*', name)] == []
+
+
 def read_pins(python):
     """{distribution: version} of requirements.txt for a Python, '3.11'; one line each."""
     lines = [line for line in (cli.ROOT / 'requirements.txt').read_text().splitlines() if not line.startswith('#')]

@@ -9,7 +9,7 @@ For TPUs that are not here (pip install 'alexnet-jax[tpu]'), with their memory a
     alexnet audit --config=configs/hybrid.py:imagenet2012 --config.mesh=128,2 --topology=v5e:16x16
     alexnet audit --config=configs/hybrid.py:imagenet2012 --topology=v5e --chips=1,2,4,8,16,32,64,128,256
 
-For NVIDIA GPUs that are not here (pip install 'alexnet-jax[gpu_compiler]'), a host of two, or two hosts of four:
+For NVIDIA GPUs that are not here (pip install 'alexnet-jax[gpu-compiler]'), a host of two, or two hosts of four:
 
     alexnet audit --config=configs/two_device.py:imagenet2012 --topology=h100:2
     alexnet audit --config=configs/hybrid.py:imagenet2012 --config.mesh=4,2 --topology=h100:2x4

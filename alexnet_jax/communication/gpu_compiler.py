@@ -121,7 +121,7 @@ def check_compiler() -> None:
     for plugin, packages in _COMPILERS.items():
         if _is_importable(plugin) and all(map(_is_installed, packages)):
             return
-    raise InputError("--topology needs the GPU compiler: pip install 'alexnet-jax[gpu_compiler]'")
+    raise InputError("--topology needs the GPU compiler: pip install 'alexnet-jax[gpu-compiler]'")
 
 
 def _is_importable(module: str) -> bool:

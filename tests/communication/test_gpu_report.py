@@ -201,7 +201,7 @@ def test_an_unknown_chip_lists_the_known():
 def test_compile_for_gpus_names_the_line_that_installs_a_compiler(monkeypatch):
     monkeypatch.setattr(importlib.util, 'find_spec', lambda name: None)
     with pytest.raises(
-        InputError, match=r"^--topology needs the GPU compiler: pip install 'alexnet-jax\[gpu_compiler\]'$"
+        InputError, match=r"^--topology needs the GPU compiler: pip install 'alexnet-jax\[gpu-compiler\]'$"
     ):
         compile_for_gpus(config_of(), 'h100:8', num_classes=10)
 

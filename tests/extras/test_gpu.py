@@ -1,6 +1,6 @@
 """The real training step, compiled for GPUs that are not here: it compiles, and its text shows the schedule.
 
-Needs the extra `gpu_compiler`; 40 s of a core, most of them in the compiler. The widths are a sixteenth of the paper's.
+Needs the extra `gpu-compiler`; 40 s of a core, most of them in the compiler. The widths are a sixteenth of the paper's.
 """
 
 import dataclasses
