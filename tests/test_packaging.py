@@ -31,7 +31,7 @@ PYTHONS = [f'3.{minor}' for minor in range(30) if f'3.{minor}.0' in SpecifierSet
 
 
 def test_extras_have_names_that_old_pip_takes():
-    """Python 3.11 brings pip 23.2: of an extra whose name is written otherwise in wheels it warns, and installs nothing."""
+    """Python 3.11 has pip 23.2: of an extra that a wheel writes otherwise, as dashes, it warns and installs nothing."""
     assert [name for name in EXTRAS if not re.fullmatch('[a-z0-9]+(-[a-z0-9]+)*', name)] == []
 
 
