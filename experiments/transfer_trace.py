@@ -1,7 +1,7 @@
 """When batches go to the devices, and when the devices compute, from the trace of a run; docs/data.md holds the result.
 
-    python -m alexnet_jax.main --config=configs/two_device.py --config.profile=8 --config.steps=12 --workdir=WORKDIR
-    python -m experiments.transfer_trace WORKDIR
+python -m alexnet_jax.main --config=configs/two_device.py --config.profile=8 --config.steps=12 --workdir=WORKDIR
+python -m experiments.transfer_trace WORKDIR
 """
 
 import itertools
@@ -10,8 +10,8 @@ import sys
 
 from jax.profiler import ProfileData
 
-# What JAX 0.10 calls them in traces of CPU devices. A device's step is waited for by the thread that started it. What the
-# host has begun to move (PUT) is copied by another thread (COPY), unless the device can use the host's memory as it is.
+# What JAX 0.10 calls them in traces of CPU devices. A device's step is waited for by the thread that started it. What
+# the host has begun to move (PUT) is copied by another thread (COPY), unless the device can use the memory as it is.
 STEP = 'ThunkExecutor::Execute (wait for completion)'
 PUT, COPY = 'DevicePutWithSharding', 'H2D Dispatch'
 
@@ -45,7 +45,9 @@ def main(workdir: str) -> None:
             steps.append((start, end))
     arrays = len(spans[PUT]) / max(1, len(steps))  # of a batch
     if not arrays or arrays % 1:
-        sys.exit(f'{len(steps)} steps and {len(spans[PUT])} arrays moved: not a trace of CPU devices, or by another JAX')
+        sys.exit(
+            f'{len(steps)} steps and {len(spans[PUT])} arrays moved: not a trace of CPU devices, or by another JAX'
+        )
     puts = spans[PUT][:: int(arrays)]
     moves = group(sorted(spans[PUT] + spans[COPY]), [start for start, _ in puts])
     print('step   starts, ms   takes, ms   its batch: begun, ms   moved in, ms   there before the step starts, ms')
@@ -53,7 +55,8 @@ def main(workdir: str) -> None:
     for number, ((start, end), moved) in enumerate(zip(steps[1:], moves, strict=False), start=2):
         busy = sum(b - a for a, b in moved)
         there = start - max(b for _, b in moved)
-        print(f'{number:4} {start - begin:12.1f} {end - start:11.1f} {moved[0][0] - begin:22.1f} {busy:14.2f} {there:35.1f}')
+        times = f'{number:4} {start - begin:12.1f} {end - start:11.1f} {moved[0][0] - begin:22.1f}'
+        print(f'{times} {busy:14.2f} {there:35.1f}')
 
 
 if __name__ == '__main__':

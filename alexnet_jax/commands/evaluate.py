@@ -33,6 +33,12 @@ _TEST = (
         ['paper', 'caffe', 'torchvision'],
         "How images become squares. Default: prepared ones as they are, others as the network's own were.",
     ),
+    flags.DEFINE_enum(
+        'among',
+        'all',
+        ['all', 'dataset'],
+        "Which classes compete: all of the network's, or the dataset's, as of ImageNet-A.",
+    ),
     flags.DEFINE_list('protocols', ['centre', 'ten_view'], 'centre, ten_view, or both.'),
     flags.DEFINE_integer('batch_size', None, "Images at once. Default: the first run's.", lower_bound=1),
     flags.DEFINE_string('output', None, 'Folder of results. Default, of one run: WORKDIR/evaluation.'),

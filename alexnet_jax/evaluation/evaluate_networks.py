@@ -20,6 +20,8 @@ from alexnet_jax.errors import InputError
 from alexnet_jax.evaluation import measures
 from alexnet_jax.evaluation.evaluator import Predictions
 from alexnet_jax.evaluation.open_networks import (
+    ALL,
+    OF_DATASET,
     NetworkArgs,
     get_batch_size,
     list_remarks,
@@ -48,6 +50,7 @@ class EvaluationSettings:
       dataset, data_dir, batch_size: None: those of the runs.
       mesh: (data, tower) devices.
       preprocessing: how images become squares (data/preprocessing.py); None: as `_get_preprocessing` says.
+      among: the classes that compete, ALL of a network's or those OF_DATASET.
       output: the folder of results; None: WORKDIR/evaluation of the only run.
     """
 
@@ -58,6 +61,7 @@ class EvaluationSettings:
     mesh: tuple[int, int] = (1, 1)
     batch_size: int | None = None
     preprocessing: str | None = None
+    among: str = ALL
     output: str | None = None
 
 
@@ -96,7 +100,8 @@ def evaluate_networks(
         {'dataset': dataset.fingerprint, 'settings': repr(settings)}, remedy='give all the same options and data'
     )
     predicted = _predict_all(networks, dataset, settings, quiet=group.index > 0)
-    mapped = match_classes(networks[0], dataset) is not None  # of all the same
+    # Of all the same. Where the dataset's classes alone compete, they are numbered as there.
+    mapped = settings.among == ALL and match_classes(networks[0], dataset) is not None
     protocols, tables = _measure_all(predicted, networks[0].classes if mapped else dataset.classes)
     result = {
         'dataset': {'name': dataset.name, 'split': settings.split, 'fingerprint': dataset.fingerprint},
@@ -107,6 +112,7 @@ def evaluate_networks(
             for network in networks
         ],
         'mesh': list(settings.mesh),
+        'among': settings.among,
         'protocols': protocols,
         'published': {protocol: _list_published(protocol, networks, dataset, settings) for protocol in protocols},
     }
@@ -120,7 +126,8 @@ def evaluate_networks(
         for name, rows in tables.items():
             write_file(output / name, format_csv(rows))
         write_json(output / 'result.json', result)
-        for line in (*list_remarks(networks, dataset), *_list_other_squares(networks, dataset, settings)):
+        remarks = list_remarks(networks, dataset, among=settings.among)
+        for line in (*remarks, *_list_other_squares(networks, dataset, settings)):
             print(line, file=sys.stderr)
         text = f'{_format_tables(result)}\n\n{output}/: {", ".join([*tables, "result.json"])}'
     sync_hosts('end')
@@ -157,10 +164,9 @@ def _predict_all(
             records = dataset.records(
                 settings.split, preprocessing=_get_preprocessing(network.preprocessing, dataset, settings)
             )
-            predict, mapping = (
-                make_predictor(network, mesh, records, batch_size=batch_size),
-                match_classes(network, dataset),
-            )
+            mapping = match_classes(network, dataset)
+            among = mapping if settings.among == OF_DATASET else None
+            predict = make_predictor(network, mesh, records, batch_size=batch_size, among=among)
             for protocol, members in predicted.items():
                 title = PROTOCOLS[protocol] + (f' of network {number}' if len(networks) > 1 else '')
 
@@ -172,7 +178,7 @@ def _predict_all(
                 found = predict(protocol=protocol, progress=progress)
                 if bad := int(np.isnan(found.probabilities).any(axis=1).sum()):
                     raise InputError(f'{network.source} gives no numbers for {bad} images: its weights are damaged')
-                if mapping is not None:
+                if mapping is not None and among is None:
                     found = dataclasses.replace(found, labels=np.asarray(mapping, np.int32)[found.labels])
                 members.append(found)
     return predicted

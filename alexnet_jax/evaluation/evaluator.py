@@ -5,7 +5,7 @@ takes the view as an argument and is called once for each.
 """
 
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -75,16 +75,20 @@ class Evaluator:
         num_classes: int,
         batch_size: int,
         dtype: DTypeLike | None = None,
+        among: Sequence[int] | None = None,
     ) -> None:
-        """`dtype` is the model's (model.alexnet.AlexNet); probabilities are in that of the mean image."""
+        """`dtype` is the model's (model.alexnet.AlexNet); probabilities are in that of the mean image.
+
+        `among`, of the `num_classes` outputs, are those that compete, class i of `records` at the i-th; None: all.
+        """
         self.examples = len(records)
         self._mesh = mesh
         self._batch_size, rows = batch_size, local_rows(mesh, batch_size)
         self._batches = EvaluationBatches(
             records, batch_size, get_crop_decoder(records), record_size=variant.record_size, rows=rows
         )
-        self._num_classes, self._variant = num_classes, variant
-        self._add_view = _make_add_view(variant, mesh, num_classes=num_classes, dtype=dtype)
+        self._num_classes, self._variant = num_classes if among is None else len(among), variant
+        self._add_view = _make_add_view(variant, mesh, num_classes=num_classes, dtype=dtype, among=among)
         # On every device, so that every process can read it.
         self._count = jax.jit(_count, out_shardings=NamedSharding(mesh, REPLICATED))
 
@@ -147,7 +151,9 @@ class Evaluator:
                 progress(min(index * self._batch_size, self.examples))
 
 
-def _make_add_view(variant: Variant, mesh: Mesh, *, num_classes: int, dtype: DTypeLike | None) -> Callable[..., Array]:
+def _make_add_view(
+    variant: Variant, mesh: Mesh, *, num_classes: int, dtype: DTypeLike | None, among: Sequence[int] | None
+) -> Callable[..., Array]:
     """(total, params, images (b, h, w, 3), mean_image, weight, *view) -> total + weight * softmax, jitted."""
     model = make_model(mesh, variant, num_classes=num_classes, dtype=dtype)
 
@@ -157,6 +163,8 @@ def _make_add_view(variant: Variant, mesh: Mesh, *, num_classes: int, dtype: DTy
         crops = cut_view(images, *view, size=variant.input_size)
         mean = cut_mean(mean_image, jnp.stack(view)[None], size=variant.input_size)
         logits = model.apply({'params': params}, normalise(crops, mean, std=variant.pixel_std))
+        if among is not None:
+            logits = logits[:, np.asarray(among)]
         return total + weight.astype(total.dtype) * jax.nn.softmax(logits)
 
     def add_view(total: Array, params: Any, images: Array, *rest: Array) -> Array:

@@ -17,7 +17,17 @@ from alexnet_jax.evaluation.evaluator import Evaluator, Predictions
 from alexnet_jax.model.network import Network
 from alexnet_jax.sharding.mesh import TOWER, batch_axes, parameter_specs, place, replicate
 from alexnet_jax.training.build import get_model_dtype
-from alexnet_jax.weights.class_names import IMAGENET, find_classes, is_unnamed, name_classes, share_names
+from alexnet_jax.weights.class_names import (
+    IMAGENET,
+    are_numbers,
+    find_classes,
+    find_numbers,
+    is_unnamed,
+    name_classes,
+    share_names,
+)
+
+ALL, OF_DATASET = 'all', 'dataset'  # the classes of a network that compete: all, or those that the dataset has
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -86,15 +96,17 @@ def place_network(network: Network, mesh: Mesh, *, batch_size: int) -> tuple[Any
     return params, replicate(mesh, network.mean_image)
 
 
-def make_predictor(network: Network, mesh: Mesh, records: Source, *, batch_size: int) -> Callable[..., Predictions]:
+def make_predictor(
+    network: Network, mesh: Mesh, records: Source, *, batch_size: int, among: Sequence[int] | None = None
+) -> Callable[..., Predictions]:
     """Makes predict(protocol=..., progress=None), which is `Evaluator.predict` of all images of `records`.
 
-    `batch_size` counts the images of all devices together. `InputError` as of `place_network`; predicting raises it
-    where a record is damaged.
+    `batch_size` counts the images of all devices together; `among` are the outputs that compete, None all.
+    `InputError` as of `place_network`; predicting raises it where a record is damaged.
     """
     network.check_trained()
     placed = place_network(network, mesh, batch_size=batch_size)
-    options: dict[str, Any] = {'num_classes': len(network.classes), 'dtype': get_dtype(network)}
+    options: dict[str, Any] = {'num_classes': len(network.classes), 'dtype': get_dtype(network), 'among': among}
     evaluator = Evaluator(network.variant, mesh, records, batch_size=batch_size, **options)
     return functools.partial(evaluator.predict, *placed)
 
@@ -135,19 +147,28 @@ def open_test_dataset(networks: Sequence[Network], *, name: str | None, data_dir
 def match_classes(network: Network, dataset: Dataset) -> list[int] | None:
     """Finds the output of `network` for each class of `dataset`; None: they are the same, in the same order.
 
-    Names that are equal decide, or synsets, or synonyms. As many classes of which none has the name of another are
+    Names that are equal decide, or synsets, or synonyms. Names that are all numbers, 0 among them, are numbers of
+    outputs that have names, as ImageNetV2's folders are. As many classes of which none has the name of another are
     taken to be the same, as 'tench' for 'n01440764', and so are those of weights that name none.
 
     Raises:
-      InputError: a class of the dataset is none of the network's.
+      InputError: a class of the dataset is none of the network's, or the classes are numbers in another order than that
+        of the numbers, which may say the outputs or may not.
     """
     own, others = network.classes, dataset.classes
     unnamed = is_unnamed(own)
-    if own == others or (unnamed and len(own) == len(others)):
+    if own == others:
         return None
-    found = None if unnamed else find_classes(others, own)
+    found = None if unnamed else find_classes(others, own) or find_numbers(others, len(own))
     if found is not None:
         return None if found == list(range(len(own))) else found
+    if are_numbers(others) and list(map(int, others)) != sorted(map(int, others)):
+        raise InputError(
+            f'the classes of {dataset.name} are numbers, in the order {", ".join(others[:3])}, ..., and those of '
+            f'{network.source} are not: name its outputs with --classes=FILE, for ImageNetV2 --classes={IMAGENET}'
+        )
+    if unnamed and len(own) == len(others):
+        return None
     if len(own) == len(others) and not share_names(others, own):
         return None
     if unnamed:
@@ -162,15 +183,16 @@ def match_classes(network: Network, dataset: Dataset) -> list[int] | None:
     )
 
 
-def list_remarks(networks: Sequence[Network], dataset: Dataset) -> list[str]:
-    """Lists what a person should know of how `networks` and `dataset` fit."""
+def list_remarks(networks: Sequence[Network], dataset: Dataset, *, among: str = ALL) -> list[str]:
+    """Lists what a person should know of how `networks` and `dataset` fit; `among` as of `EvaluationSettings`."""
+    compete = 'all of its classes compete' if among == ALL else 'they alone compete'
     remarks = []
     for network in networks:
         own, others = network.classes, dataset.classes
         if (mapping := match_classes(network, dataset)) is not None:
             remarks.append(
                 f'{network.source} has {len(own)} classes: those of {dataset.name} ({others[0]}, ...) are its outputs '
-                f'{", ".join(map(str, mapping[:3]))}{", ..." * (len(mapping) > 3)}, by name; all of its classes compete'
+                f'{", ".join(map(str, mapping[:3]))}{", ..." * (len(mapping) > 3)}, by name; {compete}'
             )
         elif is_unnamed(own) and own != others:
             remarks.append(

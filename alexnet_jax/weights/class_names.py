@@ -128,6 +128,18 @@ def find_classes(wanted: Sequence[str], classes: Sequence[str]) -> list[int] | N
     return found if len(set(found)) == len(found) else None
 
 
+def are_numbers(classes: Sequence[str]) -> bool:
+    """Tells whether all of `classes` are whole numbers, and two at least."""
+    return len(classes) > 1 and all(name.isascii() and name.isdecimal() for name in classes)
+
+
+def find_numbers(wanted: Sequence[str], outputs: int) -> list[int] | None:
+    """Reads classes as the numbers of `outputs` outputs, from 0; None where they are not, or may count from 1."""
+    numbers = [int(name) for name in wanted] if are_numbers(wanted) else []
+    fit = 0 in numbers and max(numbers) < outputs and len(set(numbers)) == len(numbers)
+    return numbers if fit else None
+
+
 def share_names(wanted: Sequence[str], classes: Sequence[str]) -> bool:
     """Tells whether any of `wanted` may be one of `classes`, under the same name, synset or synonym."""
     keys = {key for name in classes for key in _list_keys(name)}

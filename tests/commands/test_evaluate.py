@@ -180,8 +180,16 @@ def test_open_test_dataset_checks_the_classes(tiny, tiny_dir):
     assert 'taken to be the same, in the same order' in list_remarks(others, open_test_dataset(others, **given))[0]
     unnamed = [network_of(classes=('0', '1', '2'))]
     assert 'does not name its classes' in list_remarks(unnamed, open_test_dataset(unnamed, **given))[0]
-    numbered = dataclasses.replace(tiny, classes=tuple(sorted(map(str, range(12)))))  # 0, 1, 10, 11, 2, ...
-    assert match_classes(network_of(classes=tuple(map(str, range(12)))), numbered) is None
+    padded = dataclasses.replace(tiny, classes=tuple(f'{i:02}' for i in range(1, 13)))  # in the numbers' order
+    assert match_classes(network_of(classes=tuple(map(str, range(12)))), padded) is None
+    # ImageNetV2's folders are numbers of outputs, which a listing puts in the order 0, 1, 10, 11, 2, ...
+    letters = network_of(classes=tuple('abcdefghijkl'))
+    numbered = dataclasses.replace(tiny, classes=('0', '1', '10', '11', '2'))
+    assert match_classes(letters, numbered) == [0, 1, 10, 11, 2]
+    from_one = dataclasses.replace(tiny, classes=('1', '10', '11', '12', *map(str, range(2, 10))))
+    for network in (letters, network_of(classes=tuple(map(str, range(12))))):
+        with pytest.raises(InputError, match=r'are numbers, in the order 1, 10, 11, .*--classes=imagenet2012'):
+            match_classes(network, from_one)
     with pytest.raises(InputError, match=r'4 outputs without names .*--classes=FILE, or --classes=imagenet2012'):
         open_test_dataset([network_of(classes=('0', '1', '2', '3'))], **given)
     two = [network_of(), network_of(classes=('red', 'green', 'blue'))]
@@ -209,6 +217,13 @@ def test_evaluate_networks_maps_the_labels_of_a_subset(evaluate, tiny, tiny_dir,
     assert classes == [(network.classes[i], labels.count(i)) for i in range(5)]
     (remark,) = list_remarks([network], open_test_dataset([network], name='tiny', data_dir=str(tiny_dir)))
     assert 'are its outputs 2, 4, 0, by name; all of its classes compete' in remark
+    among, _ = evaluate(source, output=str(tmp_path / 'among'), among='dataset', **given)
+    # The softmax over some of the outputs is that over all, divided by what they have of it.
+    chosen = [[row[index] / (row[2] + row[4] + row[0]) for index in (2, 4, 0)] for row in rows]
+    loss, error = expected(chosen, [label for _, label in records])
+    assert (among['protocols']['centre']['loss'], among['among']) == (pytest.approx(loss, rel=1e-4), 'dataset')
+    assert among['protocols']['centre']['top1_error'] == pytest.approx(error, abs=1e-12)
+    assert [row['name'] for row in table(tmp_path / 'among' / 'per_class.csv')] == list(tiny.classes)
 
 
 @pytest.mark.parametrize(

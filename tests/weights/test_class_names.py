@@ -8,7 +8,14 @@ import tensorflow_datasets
 from weights.networks import network
 
 from alexnet_jax.errors import InputError
-from alexnet_jax.weights.class_names import find_classes, is_unnamed, name_classes, read_class_names, share_names
+from alexnet_jax.weights.class_names import (
+    find_classes,
+    find_numbers,
+    is_unnamed,
+    name_classes,
+    read_class_names,
+    share_names,
+)
 
 THREE = ['n01440764 tench, Tinca tinca', 'n01443537 goldfish, Carassius auratus', 'n01484850 great white shark']
 
@@ -90,4 +97,7 @@ def test_find_classes_goes_by_name_synset_and_synonym():
     assert find_classes(['cat'], THREE) is None
     assert find_classes(['tench', 'n01440764'], THREE) is None  # both the same one
     assert find_classes(['crane'], ['n02012849 crane', 'n03126707 crane']) is None  # a bird, a machine
+    assert find_numbers(['0', '10', '2'], 11) == [0, 10, 2] and find_numbers(['0', '10', '2'], 10) is None
+    assert find_numbers(['1', '10', '2'], 11) is None  # from 1?
+    assert find_numbers(['0', '01', '1'], 3) is None and find_numbers(['0', 'cat'], 3) is None
     assert not is_unnamed(sorted(map(str, range(12)))) and is_unnamed([str(i) for i in range(12)])
