@@ -3,6 +3,7 @@
     alexnet features --workdir=runs/NAME --layer=help                              the layers' names
     alexnet features --workdir=runs/NAME --layer=fc7 --dataset=demo --output=F.npz
     alexnet features --weights=FILE --layer=conv5/pool IMAGE... --output=F.parquet
+    alexnet features --workdir=runs/NAME --layer=conv5 --dataset=demo --top=9 --output=F.npz --figure=F.png
 
 Of the centre crop, without dropout, as in testing. A layer's name is what the next one reads; conv1/linear, conv1/norm
 and so on are the stages on the way. IMAGE is a file, a folder (all images in it) or - (one on standard input).
@@ -27,6 +28,8 @@ _OPTIONS = (
     flags.DEFINE_string('data_dir', None, 'Prepared datasets. Default: that of the run, or data.'),
     flags.DEFINE_string('split', 'validation', 'Which images of the dataset.'),
     flags.DEFINE_integer('batch_size', None, "Images at once. Default: the run's, or 128.", lower_bound=1),
+    flags.DEFINE_integer('top', None, 'So many images that excite each channel most, in place of all.', lower_bound=1),
+    flags.DEFINE_string('figure', None, 'PNG of the patches that do.'),
 )
 _MESH = flags.DEFINE_list('mesh', ['1', '1'], 'Devices, data,tower: 1,2 has a tower on each of two.')
 parse = parse_arguments

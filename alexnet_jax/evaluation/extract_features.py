@@ -1,5 +1,6 @@
-"""Writes features of a dataset or of photographs to a file: .npz for NumPy, .parquet for everything else."""
+"""Writes features of a dataset or of photographs to a file, or which of them excite each channel most."""
 
+import io
 import json
 import pathlib
 from collections.abc import Iterable, Iterator, Sequence
@@ -11,7 +12,8 @@ from alexnet_jax.data.photo_files import PhotoFiles, open_photos
 from alexnet_jax.errors import InputError
 from alexnet_jax.evaluation.features import find_stage, format_stages, iter_features
 from alexnet_jax.evaluation.open_networks import NetworkArgs, get_batch_size, open_dataset_for
-from alexnet_jax.files import check_writable, replacing
+from alexnet_jax.evaluation.strongest import SHOWN, Strongest, draw_strongest, find_strongest
+from alexnet_jax.files import check_writable, replacing, write_file
 from alexnet_jax.logs.progress import show_progress
 from alexnet_jax.model.alexnet import get_stage_shapes
 from alexnet_jax.sharding.backend import prepare_backend
@@ -33,8 +35,10 @@ def extract_features(
     split: str = 'validation',
     mesh: tuple[int, int] = (1, 1),
     batch_size: int | None = None,
+    top: int | None = None,
+    figure: str | None = None,
 ) -> tuple[str, tuple[str, ...]]:
-    """Writes the features of image files, or of a split of a prepared dataset.
+    """Writes the features of image files, or of a split of a prepared dataset, or with `top` the strongest of them.
 
     Args:
       names: the files; none where `dataset` is given.
@@ -44,6 +48,8 @@ def extract_features(
       dataset, split: what to read in place of files.
       data_dir, batch_size: None: those of the run.
       mesh: (data, tower) devices.
+      top: how many images for each channel (strongest.Strongest), in place of features: .npz, see `write_strongest`.
+      figure: a PNG of their patches.
 
     Returns:
       (what was done, for people; 'NAME: reason' of files that are no photographs).
@@ -53,7 +59,11 @@ def extract_features(
     """
     if layer != 'help' and bool(names) == bool(dataset):
         raise InputError('features of what? give image files, or --dataset=NAME')
-    path = None if layer == 'help' else _check_output(output)
+    path = None if layer == 'help' else _check_output(output, ('.npz',) if top else SUFFIXES)
+    if figure and not top:
+        raise InputError('--figure draws the patches that excite each channel most: give --top=9 too')
+    if figure and layer != 'help':
+        check_writable(pathlib.Path(figure), option='--figure')
     prepare_backend(mesh)
     network = source.open_one()
     if path is None:
@@ -69,28 +79,55 @@ def extract_features(
         if not photos.names:
             return '', photos.unusable
     shape = get_stage_shapes(network.variant, num_classes=len(network.classes))[stage]
+    about = {'layer': stage, 'network': network.source, 'images': images}
     with show_progress() as report:
-        batches = iter_features(
-            network,
-            make_mesh(*mesh),
-            records,
-            stage=stage,
-            batch_size=batch_size or get_batch_size([network]),
-            progress=lambda done: report(f'{stage} of {images}', done, len(records)),
-        )
-        about = {'layer': stage, 'network': network.source, 'images': images}
-        write_features(path, batches, shape=shape, classes=classes, about=about, photos=photos)
-    size = path.stat().st_size / 1e6
-    done = f'{path}: {stage} of {len(records):,} images, {"x".join(map(str, shape))} each, {size:.1f} MB'
+        options: dict[str, Any] = {
+            'stage': stage,
+            'batch_size': batch_size or get_batch_size([network]),
+            'progress': lambda done: report(f'{stage} of {images}', done, len(records)),
+        }
+        if top:
+            found = find_strongest(network, make_mesh(*mesh), records, count=top, **options)
+            write_strongest(path, found, classes=classes, about=about, photos=photos)
+        else:
+            batches = iter_features(network, make_mesh(*mesh), records, **options)
+            write_features(path, batches, shape=shape, classes=classes, about=about, photos=photos)
+    what = f'{stage} of {len(records):,} images'
+    if not top:
+        size = path.stat().st_size / 1e6
+        done = f'{path}: {what}, {"x".join(map(str, shape))} each, {size:.1f} MB'
+    else:
+        done = f'{path}: the {found.values.shape[1]} that excite each of {shape[-1]:,} channels most, {what}'
+    if figure:
+        picture = draw_strongest(found, records, record_size=network.variant.record_size, towers=network.variant.towers)
+        content = io.BytesIO()
+        picture.save(content, format='png')
+        write_file(pathlib.Path(figure), content.getvalue())
+        done += f'\n{figure}: their patches, of {min(shape[-1], SHOWN):,} channels'
     return done, photos.unusable if photos else ()
 
 
-def _check_output(output: str | None) -> pathlib.Path:
+def write_strongest(
+    path: pathlib.Path,
+    found: Strongest,
+    *,
+    classes: Sequence[str],
+    about: dict[str, str],
+    photos: PhotoFiles | None = None,
+) -> None:
+    """Writes .npz: values, boxes and records or files, of strongest.Strongest; the rest as `write_features` does."""
+    images = found.records if photos is None else np.array(photos.names)[found.records]
+    arrays: dict[str, Any] = {'records' if photos is None else 'files': images, 'classes': classes}
+    with replacing(path) as file:
+        np.savez(file, values=found.values, boxes=found.boxes, **(arrays | about))
+
+
+def _check_output(output: str | None, suffixes: Sequence[str]) -> pathlib.Path:
     if output is None:
-        raise InputError('no file is named: give --output=FILE.npz or --output=FILE.parquet')
+        raise InputError(f'no file is named: give {" or ".join(f"--output=FILE{suffix}" for suffix in suffixes)}')
     path = pathlib.Path(output)
-    if path.suffix not in SUFFIXES:
-        raise InputError(f'--output={path}: the name must end in {" or ".join(SUFFIXES)}')
+    if path.suffix not in suffixes:
+        raise InputError(f'--output={path}: the name must end in {" or ".join(suffixes)}')
     check_writable(path, option='--output')
     return path
 

@@ -91,17 +91,21 @@ def iter_stages(
     stages: Sequence[str],
     batch_size: int,
     progress: Callable[[int], None] | None = None,
-) -> Iterator[tuple[dict[str, np.ndarray], np.ndarray]]:
-    """Yields batches as `iter_features` does, of several stages at once: {stage: float32 (b, ...)} and labels."""
+    summarise: Callable[[Array], Any] | None = None,
+) -> Iterator[tuple[dict[str, Any], np.ndarray]]:
+    """Yields batches as `iter_features` does, of several stages at once: {stage: float32 (b, ...)} and labels.
+
+    `summarise` is called on the devices with (b, ..., channels) of a stage; its arrays (b, channels) take that's place.
+    """
     for stage in stages:
         network.check_trained(stage.split('/')[0])
     params, mean_image = place_network(network, mesh, batch_size=batch_size)
-    program = _make_features(network, mesh, stages)
+    program = _make_features(network, mesh, stages, summarise)
     done, decode = 0, get_crop_decoder(records)
     for batch in EvaluationBatches(records, batch_size, decode, record_size=network.variant.record_size).read():
         images = place_batch(mesh, batch.images)
         found = jax.device_get(program(params, images, mean_image))
-        rows = {stage: np.asarray(array, np.float32)[batch.valid] for stage, array in found.items()}
+        rows = jax.tree.map(lambda array, valid=batch.valid: _widen(array)[valid], found)
         labels = batch.labels[batch.valid]
         done += len(labels)
         if progress:
@@ -109,7 +113,13 @@ def iter_stages(
         yield rows, labels
 
 
-def _make_features(network: Network, mesh: Mesh, stages: Sequence[str]) -> Callable[..., dict[str, Array]]:
+def _widen(array: np.ndarray) -> np.ndarray:
+    return array if np.issubdtype(array.dtype, np.integer) else array.astype(np.float32)
+
+
+def _make_features(
+    network: Network, mesh: Mesh, stages: Sequence[str], summarise: Callable[[Array], Any] | None
+) -> Callable[..., dict[str, Any]]:
     """Makes (params, records (b, h, w, 3), mean_image) -> {stage: (b, ...)}, jitted; nothing else is computed."""
     variant, classes = network.variant, len(network.classes)
     model = make_model(mesh, variant, num_classes=classes, dtype=get_dtype(network))
@@ -119,14 +129,14 @@ def _make_features(network: Network, mesh: Mesh, stages: Sequence[str]) -> Calla
 
     def get_spec(stage: str) -> P:
         # Each device of a pair has the channels of its tower, but for those that both compute.
-        last = () if stage.startswith('fc8/') else (*[None] * (len(shapes[stage]) - 1), TOWER)
-        return P(*rows, *last)
+        between = [None] * (0 if summarise else len(shapes[stage]) - 1)
+        return P(*rows, *(() if stage.startswith('fc8/') else (*between, TOWER)))
 
-    def device_features(params: Any, images: Array, mean_image: Array) -> dict[str, Array]:
+    def device_features(params: Any, images: Array, mean_image: Array) -> dict[str, Any]:
         crops = cut_view(images, *map(jnp.int32, view), size=variant.input_size)
         mean = jnp.asarray(centre_crop(mean_image, variant.input_size))
         found = compute_stages(model, params, crops, mean)
-        return {stage: found[stage] for stage in stages}
+        return {stage: summarise(found[stage]) if summarise else found[stage] for stage in stages}
 
     specs = (parameter_specs(mesh, network.params), rows, REPLICATED)
     made = {stage: get_spec(stage) for stage in stages}

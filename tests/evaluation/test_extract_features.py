@@ -9,8 +9,9 @@ from random_networks import CLASSES
 
 from alexnet_jax.data.photo_files import PhotoFiles
 from alexnet_jax.errors import InputError
-from alexnet_jax.evaluation.extract_features import extract_features, write_features
+from alexnet_jax.evaluation.extract_features import extract_features, write_features, write_strongest
 from alexnet_jax.evaluation.open_networks import NetworkArgs
+from alexnet_jax.evaluation.strongest import Strongest
 
 BATCHES = [(np.arange(12, dtype=np.float32).reshape(2, 2, 1, 3), np.array([2, 0], np.int32))]
 BATCHES += [(np.full((1, 2, 1, 3), 7, np.float32), np.array([1], np.int32))]
@@ -62,11 +63,26 @@ def test_write_features_parquet(tmp_path, files):
         (['a.jpg'], {}, 'no file is named'),
         (['a.jpg'], {'output': 'f.csv'}, r'must end in \.npz or \.parquet'),
         (['a.jpg'], {'output': 'nowhere/f.npz'}, 'there is no folder'),
+        (['a.jpg'], {'output': 'f.parquet', 'top': 9}, r'must end in \.npz$'),
+        (['a.jpg'], {'output': 'f.npz', 'figure': 'f.png'}, 'give --top=9 too'),
+        (['a.jpg'], {'output': 'f.npz', 'figure': 'nowhere/f.png', 'top': 9}, '--figure.*there is no folder'),
     ],
 )
 def test_extract_features_refuses_before_the_work(names, options, words):
     with pytest.raises(InputError, match=words):
         extract_features(names, NetworkArgs(), layer='fc7', **options)
+
+
+@pytest.mark.parametrize('files', [False, True])
+def test_write_strongest_names_the_images(tmp_path, files):
+    records = np.array([[2, 0], [1, 2], [0, 1]])
+    found = Strongest(np.ones((3, 2), np.float32), records, np.arange(24, dtype=np.int32).reshape(3, 2, 4))
+    write_strongest(tmp_path / 's.npz', found, classes=CLASSES, about=ABOUT, photos=PHOTOS if files else None)
+    with np.load(tmp_path / 's.npz', allow_pickle=False) as file:
+        images = [['ä.jpg', 'a.jpg'], ['b.jpg', 'ä.jpg'], ['a.jpg', 'b.jpg']] if files else records.tolist()
+        assert file['files' if files else 'records'].tolist() == images
+        assert file['values'].tolist() == [[1, 1]] * 3 and file['boxes'][2, 1].tolist() == [20, 21, 22, 23]
+        assert {key: str(file[key]) for key in ABOUT} == ABOUT
 
 
 def test_write_features_leaves_no_half_of_a_file(tmp_path):
