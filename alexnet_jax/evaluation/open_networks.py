@@ -11,6 +11,7 @@ from jax import Array
 from jax.sharding import Mesh
 from jax.typing import DTypeLike
 
+from alexnet_jax.data.corrupted_files import CorruptedFiles
 from alexnet_jax.data.dataset import Dataset, Source, open_dataset
 from alexnet_jax.errors import InputError
 from alexnet_jax.evaluation.evaluator import Evaluator, Predictions
@@ -92,11 +93,18 @@ def make_predictor(network: Network, mesh: Mesh, records: Source, *, batch_size:
     `batch_size` counts the images of all devices together. `InputError` as of `place_network`; predicting raises it
     where a record is damaged.
     """
+    evaluator, placed = make_evaluator(network, mesh, records, batch_size=batch_size)
+    return functools.partial(evaluator.predict, *placed)
+
+
+def make_evaluator(
+    network: Network, mesh: Mesh, records: Source, *, batch_size: int
+) -> tuple[Evaluator, tuple[Any, Array]]:
+    """Makes an evaluator of `records`, and what `Evaluator.predict` takes first; `InputError` as of `place_network`."""
     network.check_trained()
     placed = place_network(network, mesh, batch_size=batch_size)
     options: dict[str, Any] = {'num_classes': len(network.classes), 'dtype': get_dtype(network)}
-    evaluator = Evaluator(network.variant, mesh, records, batch_size=batch_size, **options)
-    return functools.partial(evaluator.predict, *placed)
+    return Evaluator(network.variant, mesh, records, batch_size=batch_size, **options), placed
 
 
 def open_dataset_for(networks: Sequence[Network], name: str, *, data_dir: str | None) -> Dataset:
@@ -132,7 +140,7 @@ def open_test_dataset(networks: Sequence[Network], *, name: str | None, data_dir
     return dataset
 
 
-def match_classes(network: Network, dataset: Dataset) -> list[int] | None:
+def match_classes(network: Network, dataset: Dataset | CorruptedFiles) -> list[int] | None:
     """Finds the output of `network` for each class of `dataset`; None: they are the same, in the same order.
 
     Names that are equal decide, or synsets, or synonyms. As many classes of which none has the name of another are
@@ -162,7 +170,7 @@ def match_classes(network: Network, dataset: Dataset) -> list[int] | None:
     )
 
 
-def list_remarks(networks: Sequence[Network], dataset: Dataset) -> list[str]:
+def list_remarks(networks: Sequence[Network], dataset: Dataset | CorruptedFiles) -> list[str]:
     """Lists what a person should know of how `networks` and `dataset` fit."""
     remarks = []
     for network in networks:
