@@ -33,10 +33,10 @@ def evaluate(monkeypatch, tiny_dir):
     monkeypatch.setattr(NetworkArgs, 'open', lambda self: [network])
     times = {'heartbeat': 10, 'join_timeout': 10, 'stuck_after': 60}
 
-    def call(**settings):
+    def call(source=NetworkArgs(), **settings):  # noqa: B008
         processes = {'group': ProcessGroup(), 'exit_handler': ExitHandler(), **times}
         given = EvaluationSettings(data_dir=str(tiny_dir), batch_size=4, **settings)
-        return evaluate_networks.evaluate_networks(NetworkArgs(), given, **processes)
+        return evaluate_networks.evaluate_networks(source, given, **processes)
 
     return network, call
 
@@ -101,9 +101,9 @@ def test_all_corruptions_of_imagenet_have_an_mce(tmp_path):
     mean = vars(evaluate_corruptions.corruption_measures.average_corruptions(measured))
     result = {'corruptions': found, 'imagenet': True, 'mean': mean, 'clean': {'top1_error': 0.2174, 'examples': 50000}}
     lines = format_corruptions(result).splitlines()
-    assert lines[0].split() == 'top-1 error at severity: 1 2 3 4 5 mean above clean AlexNet CE relative CE'.split()
-    fog = '33.73% 38.02% 42.19% 43.63% 47.25% 40.97% 19.23% 81.93% 50.00% 50.00%'
-    assert ['fog', *fog.split()] in [line.split() for line in lines]
+    assert ' '.join(lines[0].split()) == 'top-1 error at severity: 1 2 3 4 5 mean above clean AlexNet CE relative CE'
+    brightness = 'brightness 22.57% 24.25% 27.02% 31.08% 36.22% 28.23% 6.49% 56.46% 50.00% 50.00%'
+    assert brightness in [' '.join(line.split()) for line in lines]
     assert lines[-2].split()[0] == 'mean' and lines[-2].split()[-2:] == ['50.00%', '50.00%']
     assert lines[-1] == 'clean: 21.74% of 50,000 images'
     told = {'networks': [{'source': 'runs/x, step 1'}], 'dataset': None, 'corrupted': 'imagenet-c'}
@@ -144,8 +144,15 @@ def test_plan_corruptions_refuses_what_does_not_go(monkeypatch, tmp_path):
     assert plan_corruptions(EvaluationSettings(corrupted=str(tmp_path))).corruptions == ('fog',)
 
 
+def test_evaluate_corrupts_the_images_of_one_network_at_a_time(evaluate, monkeypatch, tmp_path):
+    _, call = evaluate
+    monkeypatch.setattr(NetworkArgs, 'open', None)
+    with pytest.raises(InputError, match='several networks are named, and one is wanted'):
+        call(NetworkArgs(weights=['a', 'b']), corruptions=['fog'], output=str(tmp_path / 'out'))
+
+
 @pytest.mark.slow
-def test_evaluate_tests_corruptions_of_one_network_from_the_command_line(tiny_dir, tmp_path, program_cache):
+def test_evaluate_takes_corruptions_from_the_command_line(tiny_dir, tmp_path, program_cache):
     save_safetensors(network_of(), tmp_path / 'w')
     given = (f'--weights={tmp_path / "w"}', '--dataset=tiny', f'--data_dir={tiny_dir}', f'--output={tmp_path / "out"}')
     done = cli.run('evaluate', *given, '--corruptions=fog', '--severities=1,3', '--json', cache=program_cache)
@@ -153,6 +160,3 @@ def test_evaluate_tests_corruptions_of_one_network_from_the_command_line(tiny_di
     result = json.loads(done.stdout.splitlines()[-1])
     assert list(result['corruptions']['fog']['severities']) == ['1', '3']
     assert {path.name for path in (tmp_path / 'out').iterdir()} == {'corruptions.csv', 'corruptions.png', 'result.json'}
-    two = cli.run('evaluate', f'--weights={tmp_path / "w"}', *given, '--corruptions=fog', cache=program_cache)
-    assert (two.returncode, two.stderr.count('\n')) == (1, 1)
-    assert two.stderr.startswith('error: several networks are named, and one is wanted')
