@@ -75,7 +75,7 @@ $(VENV)/installed-dev: $(VENV)/installed-train
 # trackio says that it wants an older Pillow, and runs with this one. PyTorch from PyPI is some GB with CUDA, and none of
 # the other tests need it.
 $(VENV)/installed-extras: $(VENV)/installed-dev
-	$(PIP_INSTALL) --editable '.[gpu-compiler,kubernetes,notebook,onnx,pretrained,probe,sweep,tensorflow,tpu,tracking,trackio]'
+	$(PIP_INSTALL) --editable '.[corruptions,gpu-compiler,kubernetes,notebook,onnx,pretrained,probe,sweep,tensorflow,tpu,tracking,trackio]'
 	$(PIP_INSTALL) --no-deps trackio
 	$(PIP_INSTALL) --editable '.[torch]' || echo "LEFT OUT: PyTorch, which could not be installed" >&2
 	touch $@

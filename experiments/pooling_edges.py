@@ -75,7 +75,9 @@ def main(photo: str, output: str) -> None:
         line = trace_line(form)
         own[-1].plot(line, 'o-', markersize=3)
         own[-1].set(ylim=(-0.05, 1.05), xticks=[], title='a line that moves')
-        print(f'{name}: {", ".join(f"{share:.1%}" for share in left[1:])} left; line {min(line):.2f} to {max(line):.2f}')
+        print(
+            f'{name}: {", ".join(f"{share:.1%}" for share in left[1:])} left; line {min(line):.2f} to {max(line):.2f}'
+        )
     figure.savefig(output, dpi=110)
 
 

@@ -120,6 +120,7 @@ def importers(library):
 def test_pictures_are_drawn_in_few_files():
     names = sorted(name for name in importers('matplotlib') if not name.startswith('report/'))
     assert names == [
+        'evaluation/corruption_picture.py',
         'evaluation/explain_picture.py',
         'evaluation/figure_4.py',
         'evaluation/probe_picture.py',

@@ -3,9 +3,12 @@
     alexnet evaluate --workdir=runs/NAME                          every validation image, both protocols
     alexnet evaluate --workdir=runs/A,runs/B --output=DIR         each of them, and their mean predictions
     alexnet evaluate --weights=FILE --dataset=NAME --output=DIR   weights from elsewhere
+    alexnet evaluate --workdir=runs/NAME --corruptions=all        corrupted in 15 ways, each at five severities
+    alexnet evaluate --workdir=runs/NAME --corrupted=DIR          images that were corrupted elsewhere
 
-Writes per_class.csv, confusion.csv, calibration.csv and result.json. Any mesh and number of processes gives the same
-numbers; several hosts run the same command each, as with alexnet_jax.main. docs/evaluation.md explains the rest.
+Writes per_class.csv, confusion.csv, calibration.csv and result.json; of corruptions corruptions.csv and .png, and
+result.json. Any mesh and number of processes gives the same numbers; several hosts run the same command each, as with
+alexnet_jax.main. docs/evaluation.md explains the rest.
 """
 
 import json
@@ -39,9 +42,15 @@ _TEST = (
         ['all', 'dataset'],
         "Which classes compete: all of the network's, or the dataset's, as of ImageNet-A.",
     ),
-    flags.DEFINE_list('protocols', ['centre', 'ten_view'], 'centre, ten_view, or both.'),
+    flags.DEFINE_list('protocols', [], 'centre, ten_view, or both. Default: both; of corruptions centre.'),
     flags.DEFINE_integer('batch_size', None, "Images at once. Default: the first run's.", lower_bound=1),
-    flags.DEFINE_string('output', None, 'Folder of results. Default, of one run: WORKDIR/evaluation.'),
+    flags.DEFINE_string(
+        'output', None, 'Folder of results. Default, of one run: WORKDIR/evaluation, or WORKDIR/corruptions.'
+    ),
+    flags.DEFINE_list('corruptions', [], 'Corrupt the images first: all, or names such as fog,snow.'),
+    flags.DEFINE_list('severities', [], 'How strongly: 1..5, or some, such as 1,3. Default: 1..5.'),
+    flags.DEFINE_integer('seed', 0, 'Of what corruptions draw.', lower_bound=0),
+    flags.DEFINE_string('corrupted', None, 'A folder of corrupted images, ImageNet-C or CIFAR-10-C, as published.'),
 )
 _MESH = flags.DEFINE_list('mesh', ['1', '1'], 'Devices, data,tower: 1,2 has a tower on each of two.')
 _JSON = flags.DEFINE_bool('json', False, 'Print result.json too, on one line, the last of standard output.')
@@ -63,7 +72,8 @@ def main(argv: list[str]) -> None:
 
 def _run(exit_handler: ExitHandler) -> tuple[dict, str]:
     tune_allocator()  # before anything imports jax
-    from alexnet_jax.evaluation.evaluate_networks import EvaluationSettings, evaluate_networks
+    from alexnet_jax.evaluation.evaluate_networks import evaluate_networks
+    from alexnet_jax.evaluation.evaluation_settings import EvaluationSettings
     from alexnet_jax.evaluation.open_networks import NetworkArgs
     from alexnet_jax.sharding.mesh import parse_mesh
 

@@ -16,6 +16,7 @@ import tensorflow_datasets as tfds
 from alexnet_jax.console import info
 from alexnet_jax.data import raw
 from alexnet_jax.data.cache import CachedSource, check_memory
+from alexnet_jax.data.corrupted import PixelSource
 from alexnet_jax.data.dataset_manifest import MANIFEST_FILE, compute_fingerprint, read_dataset_manifest
 from alexnet_jax.data.preprocessing import PAPER
 from alexnet_jax.data.raw import JPEG, RAW
@@ -80,7 +81,7 @@ class DataSource:
         return record['image'], label
 
 
-Source = DataSource | raw.RawSource | CachedSource  # of a split's records: encoded, or pixels
+Source = DataSource | raw.RawSource | CachedSource | PixelSource  # of a split's records: encoded, or pixels
 
 
 @dataclasses.dataclass(frozen=True)

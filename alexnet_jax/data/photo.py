@@ -136,6 +136,14 @@ def read_photo(path: str | os.PathLike[str]) -> bytes:
         raise UnusableImage(error.strerror or str(error)) from error
 
 
+def read_size(data: bytes) -> tuple[int, int]:
+    """Returns width and height of an image as its header says them; `UnusableImage` if it is none."""
+    try:
+        return _open(data).size
+    except (OSError, SyntaxError, ValueError, EOFError, struct.error) as error:
+        raise UnusableImage(explain_unidentified(data)) from error
+
+
 def check_file_size(size: int) -> int:
     """Returns the size of an image's file in bytes; `UnusableImage` if it is too large to read."""
     if size > MAX_BYTES:

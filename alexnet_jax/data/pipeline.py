@@ -15,6 +15,7 @@ import numpy as np
 
 from alexnet_jax.data.augment import CROP, count_offsets, sample_augmentations
 from alexnet_jax.data.cache import CachedSource
+from alexnet_jax.data.corrupted import PixelSource
 from alexnet_jax.data.dataset import Source
 from alexnet_jax.data.decode import CropDecoder, decode_indexed, decode_record_crop, get_crop_decoder
 from alexnet_jax.data.raw import RawSource
@@ -153,7 +154,10 @@ class EvaluationBatches:
         return EvaluationBatch(images, labels, valid)
 
     def read(self) -> Iterator[EvaluationBatch]:
-        """Reads all batches, decoded ahead by threads."""
+        """Reads all batches, decoded ahead by threads: by more of them where records are made and not only read."""
+        if isinstance(self.source, PixelSource):
+            threads = max(THREADS, self.source.threads)
+            return _read_ahead(self, threads=threads, read_ahead=threads + READ_AHEAD - THREADS)
         return _read_ahead(self)
 
 
@@ -173,7 +177,7 @@ def _read_crops(
     """
     corners = [(0, 0)] * len(records) if places is None else places[:, :2].tolist()
     crops = zip(records, images, corners, strict=True)
-    if isinstance(source, CachedSource | RawSource):  # pixels
+    if isinstance(source, CachedSource | RawSource | PixelSource):  # pixels
         source.prefetch(records)
         for record, image, (top, left) in crops:
             source.read_crop(record, image, top=top, left=left)

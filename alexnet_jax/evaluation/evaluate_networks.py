@@ -18,10 +18,11 @@ from alexnet_jax.distributed.hosts import ProcessGroup, allgather_str, check_sam
 from alexnet_jax.distributed.phases import PROGRESS
 from alexnet_jax.errors import InputError
 from alexnet_jax.evaluation import measures
+from alexnet_jax.evaluation.corruption_picture import draw_corruptions
+from alexnet_jax.evaluation.evaluate_corruptions import evaluate_corruptions, format_corruptions, plan_corruptions
+from alexnet_jax.evaluation.evaluation_settings import ALL, OF_DATASET, EvaluationSettings
 from alexnet_jax.evaluation.evaluator import Predictions
 from alexnet_jax.evaluation.open_networks import (
-    ALL,
-    OF_DATASET,
     NetworkArgs,
     get_batch_size,
     list_remarks,
@@ -40,29 +41,6 @@ from alexnet_jax.sharding.mesh import make_mesh
 
 ENSEMBLE = 'mean of all'  # the name of the averaged probabilities in the table
 _REFUSED = 'cannot write to {}: {}; choose another --output'
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class EvaluationSettings:
-    """What is to be tested, as flags say it.
-
-    Attributes:
-      dataset, data_dir, batch_size: None: those of the runs.
-      mesh: (data, tower) devices.
-      preprocessing: how images become squares (data/preprocessing.py); None: as `_get_preprocessing` says.
-      among: the classes that compete, ALL of a network's or those OF_DATASET.
-      output: the folder of results; None: WORKDIR/evaluation of the only run.
-    """
-
-    dataset: str | None = None
-    data_dir: str | None = None
-    split: str = 'validation'
-    protocols: Sequence[str] = tuple(PROTOCOLS)
-    mesh: tuple[int, int] = (1, 1)
-    batch_size: int | None = None
-    preprocessing: str | None = None
-    among: str = ALL
-    output: str | None = None
 
 
 def evaluate_networks(
@@ -84,7 +62,8 @@ def evaluate_networks(
       InputError: what the user gave cannot be used.
     """
     output = _choose_output(source, settings)
-    for protocol in settings.protocols:
+    plan = plan_corruptions(settings)
+    for protocol in settings.list_protocols():
         if protocol not in PROTOCOLS:
             raise InputError(f'--protocols names {protocol!r}: it must be {" or ".join(PROTOCOLS)}, or both')
     prepare_backend(settings.mesh, processes=group.count)
@@ -93,18 +72,17 @@ def evaluate_networks(
     if problem := next(filter(None, allgather_str('output', problem)), ''):  # now, and not after hours
         raise InputError(problem)
     PROGRESS.enter('networks and dataset')
-    networks = source.open()
-    dataset = open_test_dataset(networks, name=settings.dataset, data_dir=settings.data_dir)
+    networks = [source.open_one()] if plan else source.open()
+    dataset: Dataset | None = None  # of a folder of corrupted images none, unless it is named for their clean error
+    if plan is None or plan.files is None or settings.dataset is not None:
+        dataset = open_test_dataset(networks, name=settings.dataset, data_dir=settings.data_dir)
     check_same_on_hosts({'weights': str([hash_tree(n.params) for n in networks])}, remedy='give all the same files')
     check_same_on_hosts(
-        {'dataset': dataset.fingerprint, 'settings': repr(settings)}, remedy='give all the same options and data'
+        {'dataset': dataset and dataset.fingerprint, 'settings': repr(settings)},
+        remedy='give all the same options and data',
     )
-    predicted = _predict_all(networks, dataset, settings, quiet=group.index > 0)
-    # Of all the same. Where the dataset's classes alone compete, they are numbered as there.
-    mapped = settings.among == ALL and match_classes(networks[0], dataset) is not None
-    protocols, tables = _measure_all(predicted, networks[0].classes if mapped else dataset.classes)
     result = {
-        'dataset': {'name': dataset.name, 'split': settings.split, 'fingerprint': dataset.fingerprint},
+        'dataset': dataset and {'name': dataset.name, 'split': settings.split, 'fingerprint': dataset.fingerprint},
         'networks': [
             {'source': network.source}
             | dataclasses.asdict(network.name)
@@ -113,9 +91,20 @@ def evaluate_networks(
         ],
         'mesh': list(settings.mesh),
         'among': settings.among,
-        'protocols': protocols,
-        'published': {protocol: _list_published(protocol, networks, dataset, settings) for protocol in protocols},
     }
+    quiet = group.index > 0
+    if plan is not None:
+        squares = dataset and _get_preprocessing(networks[0].preprocessing, dataset, settings)
+        found, tables = evaluate_corruptions(networks[0], dataset, plan, settings, preprocessing=squares, quiet=quiet)
+    else:
+        assert dataset is not None
+        predicted = _predict_all(networks, dataset, settings, quiet=quiet)
+        # Of all the same. Where the dataset's classes alone compete, they are numbered as there.
+        mapped = settings.among == ALL and match_classes(networks[0], dataset) is not None
+        protocols, tables = _measure_all(predicted, networks[0].classes if mapped else dataset.classes)
+        published = {protocol: _list_published(protocol, networks, dataset, settings) for protocol in protocols}
+        found = {'protocols': protocols, 'published': published}
+    result |= found
     text = ''
     PROGRESS.enter('tables')
     if group.index == 0:
@@ -123,13 +112,19 @@ def evaluate_networks(
             output.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise InputError(_REFUSED.format(output, error.strerror)) from error
+        files = [*tables, 'result.json']
         for name, rows in tables.items():
             write_file(output / name, format_csv(rows))
+        if plan is not None:
+            draw_corruptions(output / 'corruptions.png', result)
+            files.append('corruptions.png')
         write_json(output / 'result.json', result)
-        remarks = list_remarks(networks, dataset, among=settings.among)
-        for line in (*remarks, *_list_other_squares(networks, dataset, settings)):
-            print(line, file=sys.stderr)
-        text = f'{_format_tables(result)}\n\n{output}/: {", ".join([*tables, "result.json"])}'
+        for tested in filter(None, (plan and plan.files, dataset)):
+            remarks = list_remarks(networks, tested, among=settings.among)
+            remarks += _list_other_squares(networks, tested, settings) if isinstance(tested, Dataset) else []
+            for line in remarks:
+                print(line, file=sys.stderr)
+        text = f'{(format_corruptions if plan else _format_tables)(result)}\n\n{output}/: {", ".join(files)}'
     sync_hosts('end')
     return result, text
 
@@ -138,7 +133,8 @@ def _choose_output(source: NetworkArgs, settings: EvaluationSettings) -> pathlib
     if settings.output is not None:
         return pathlib.Path(settings.output)
     if len(source.workdir) == 1 and not source.weights:
-        return pathlib.Path(source.workdir[0]) / 'evaluation'
+        corrupted = settings.corruptions or settings.corrupted is not None
+        return pathlib.Path(source.workdir[0]) / ('corruptions' if corrupted else 'evaluation')
     raise InputError('of several networks, or of weights without a run, the results need a folder: give --output=DIR')
 
 
@@ -158,7 +154,7 @@ def _predict_all(
     """Returns each protocol's predictions, a list in the order of `networks`."""
     mesh = make_mesh(*settings.mesh)
     batch_size = settings.batch_size or get_batch_size(networks)
-    predicted: dict[str, list[Predictions]] = {protocol: [] for protocol in settings.protocols}
+    predicted: dict[str, list[Predictions]] = {protocol: [] for protocol in settings.list_protocols()}
     with show_progress() as report:
         for number, network in enumerate(networks, start=1):
             records = dataset.records(

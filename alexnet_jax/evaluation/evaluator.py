@@ -4,9 +4,10 @@ The whole records go to the devices; the views are cut there. One compiled progr
 takes the view as an argument and is called once for each.
 """
 
+import copy
 import dataclasses
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, Self
 
 import jax
 import jax.numpy as jnp
@@ -91,6 +92,13 @@ class Evaluator:
         self._add_view = _make_add_view(variant, mesh, num_classes=num_classes, dtype=dtype, among=among)
         # On every device, so that every process can read it.
         self._count = jax.jit(_count, out_shardings=NamedSharding(mesh, REPLICATED))
+
+    def with_records(self, records: Source) -> Self:
+        """Makes the evaluator of other records of the same size; the compiled program is the same."""
+        other = copy.copy(self)
+        other.examples = len(records)
+        other._batches = dataclasses.replace(self._batches, source=records, decode_crop=get_crop_decoder(records))
+        return other
 
     def __call__(
         self, params: Any, mean_image: Array, *, protocol: str, progress: Callable[[int], None] | None = None

@@ -11,8 +11,10 @@ from jax import Array
 from jax.sharding import Mesh
 from jax.typing import DTypeLike
 
+from alexnet_jax.data.corrupted_files import CorruptedFiles
 from alexnet_jax.data.dataset import Dataset, Source, open_dataset
 from alexnet_jax.errors import InputError
+from alexnet_jax.evaluation.evaluation_settings import ALL
 from alexnet_jax.evaluation.evaluator import Evaluator, Predictions
 from alexnet_jax.model.network import Network
 from alexnet_jax.sharding.mesh import TOWER, batch_axes, parameter_specs, place, replicate
@@ -26,8 +28,6 @@ from alexnet_jax.weights.class_names import (
     name_classes,
     share_names,
 )
-
-ALL, OF_DATASET = 'all', 'dataset'  # the classes of a network that compete: all, or those that the dataset has
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -104,11 +104,18 @@ def make_predictor(
     `batch_size` counts the images of all devices together; `among` are the outputs that compete, None all.
     `InputError` as of `place_network`; predicting raises it where a record is damaged.
     """
+    evaluator, placed = make_evaluator(network, mesh, records, batch_size=batch_size, among=among)
+    return functools.partial(evaluator.predict, *placed)
+
+
+def make_evaluator(
+    network: Network, mesh: Mesh, records: Source, *, batch_size: int, among: Sequence[int] | None = None
+) -> tuple[Evaluator, tuple[Any, Array]]:
+    """Makes an evaluator of `records`, and what `Evaluator.predict` takes first; `InputError` as of `place_network`."""
     network.check_trained()
     placed = place_network(network, mesh, batch_size=batch_size)
     options: dict[str, Any] = {'num_classes': len(network.classes), 'dtype': get_dtype(network), 'among': among}
-    evaluator = Evaluator(network.variant, mesh, records, batch_size=batch_size, **options)
-    return functools.partial(evaluator.predict, *placed)
+    return Evaluator(network.variant, mesh, records, batch_size=batch_size, **options), placed
 
 
 def open_dataset_for(networks: Sequence[Network], name: str, *, data_dir: str | None) -> Dataset:
@@ -144,7 +151,7 @@ def open_test_dataset(networks: Sequence[Network], *, name: str | None, data_dir
     return dataset
 
 
-def match_classes(network: Network, dataset: Dataset) -> list[int] | None:
+def match_classes(network: Network, dataset: Dataset | CorruptedFiles) -> list[int] | None:
     """Finds the output of `network` for each class of `dataset`; None: they are the same, in the same order.
 
     Names that are equal decide, or synsets, or synonyms. Names that are all numbers, 0 among them, are numbers of
@@ -183,7 +190,7 @@ def match_classes(network: Network, dataset: Dataset) -> list[int] | None:
     )
 
 
-def list_remarks(networks: Sequence[Network], dataset: Dataset, *, among: str = ALL) -> list[str]:
+def list_remarks(networks: Sequence[Network], dataset: Dataset | CorruptedFiles, *, among: str = ALL) -> list[str]:
     """Lists what a person should know of how `networks` and `dataset` fit; `among` as of `EvaluationSettings`."""
     compete = 'all of its classes compete' if among == ALL else 'they alone compete'
     remarks = []
