@@ -51,7 +51,7 @@ faults: $(VENV)/installed-dev
 # The environment has CUDA where there is a GPU: $(BIN)/pip install -c requirements.txt -e '.[cuda12]'; PyTorch, to be
 # compared with, comes with '.[torch]'.
 gpu: $(VENV)/installed-train
-	REHEARSE=$(REHEARSE) $(BIN)/python -m experiments.gpu
+	REHEARSE=$(REHEARSE) exec $(BIN)/python -m experiments.gpu
 
 lint: $(VENV)/installed-dev
 	$(BIN)/ruff check .

@@ -53,7 +53,7 @@ class Outcome:
 def make_stages(*, rehearse: bool, folder: pathlib.Path, cifar10: bool) -> list[Stage]:
     """Lists the stages in order. Limits are for what hangs: they add up to more than the stages are meant to take."""
     stages, own = [], [*MODULE, 'experiments.gpu_stages']
-    plain = {'FORMS': 'plain'} if rehearse else {}
+    forms = {'FORMS': 'gpu'} if rehearse else {}
     cpu = {'JAX_PLATFORMS': 'cpu', 'MODES': 'one_device'}
     stages.append(Stage('steps cpu', [*own, 'steps', 'float32', 'yes'], 120, cpu))
     for dtype in ('float32', 'bfloat16'):
@@ -64,21 +64,26 @@ def make_stages(*, rehearse: bool, folder: pathlib.Path, cifar10: bool) -> list[
                     'two_device,one_weird_trick' if (dtype, deterministic) == ('float32', 'no') else 'one_device'
                 )
             command = [*own, 'steps', dtype, deterministic]
-            stages.append(Stage(f'steps {dtype} {deterministic}', command, 60, plain | few))
-    audit = [*MODULE, 'alexnet_jax', 'audit', '--config=configs/hybrid.py', *['--config.width=0.0625'] * rehearse]
-    stages.append(Stage('audit', audit, 60))
+            stages.append(Stage(f'steps {dtype} {deterministic}', command, 60, forms | few))
+    stages.append(Stage('audit', [*own, 'audit'], 120))
     sizes = ('4', 'float32,bfloat16') if rehearse else ('128,1024,4096', 'bfloat16,tf32,float32')
     stages.append(Stage('bench', [*own, 'bench', *sizes], 210))
-    small = ['--config.epochs=0.01', '--config.width=0.03125'] if rehearse else []
+    small = {
+        'demo': ['--config.epochs=0.01', '--config.width=0.03125'],
+        'cifar10': ['--config.epochs=1', '--config.batch_size=16', f'--config.data_dir={folder / "data"}'],
+    }
     for name, config in {'demo': 'configs/one_device.py', 'cifar10': 'configs/cifar10.py'}.items():
         if name == 'demo' or cifar10:
-            workdir = folder / name
-            command = [*MODULE, 'alexnet_jax.main', f'--config={config}', f'--workdir={workdir}', *small]
+            workdir, options = folder / name, small[name] if rehearse else []
+            command = [*MODULE, 'alexnet_jax.main', f'--config={config}', f'--workdir={workdir}', *options]
             stages.append(Stage(name, command, 120, workdir=workdir))
     options = ['--batch=8', '--rounds=2', '--seconds=0.05', '--appetite=1000'] if rehearse else ['--appetite=20000']
     stages.append(Stage('loader', [*MODULE, 'alexnet_jax', 'bench', 'input', '--json', *options], 120))
+    if not rehearse:
+        return stages
     # A CPU that rehearses compiles slowly, and may have other work.
-    return [dataclasses.replace(stage, limit=3 * stage.limit) for stage in stages] if rehearse else stages
+    quick = {'JAX_DISABLE_MOST_OPTIMIZATIONS': '1'}
+    return [dataclasses.replace(s, limit=10 * s.limit, environment=quick | s.environment) for s in stages]
 
 
 def run_stage(stage: Stage, folder: pathlib.Path) -> Outcome:
@@ -98,10 +103,8 @@ def run_stage(stage: Stage, folder: pathlib.Path) -> Outcome:
                 os.killpg(process.pid, signal.SIGKILL)
                 process.wait()
     result = read_errors(stage.workdir) if stage.workdir else parse_result(output.read_text())
-    if result is None and not problem and stage.name != 'audit':
+    if result is None and not problem:
         problem = 'gave no result'
-    if stage.name == 'audit' and not problem:
-        result = {'text': output.read_text()}
     return Outcome(result, time.monotonic() - began, problem)
 
 
@@ -195,8 +198,37 @@ def _format_rest(outcomes: dict[str, Outcome]) -> list[str]:
         if 'stages' in result and not said:
             speed = result['stages']['batch']['images_per_second']
             said = f'{speed:,.0f} images/s in batches, of {result["appetite"]:,.0f} wanted'
+        if 'real' in result and not said:
+            said = _format_audit(result)
         lines.append(f'| {name} | {outcome.seconds:.0f} | {said or "done"} |'.replace('\n', ' '))
     return lines
+
+
+def _format_audit(result: dict[str, Any]) -> str:
+    def describe(program: dict[str, Any]) -> str:
+        kernels = ', '.join(f'{count} of {library}' for library, count in sorted(program['kernels'].items()))
+        moved = f'; kernels: {kernels}; {program["traffic"] / 1e9:.2f} GB' if kernels else ''
+        return f'{program["messages"]} messages, {program["bytes"]:,} bytes{moved}'
+
+    mesh, real = 'x'.join(map(str, result['mesh'])), describe(result['real'])
+    if 'absent' not in result:
+        return f'on {mesh} {real}; not compared: {result["missing"]}'
+    agree = 'the same' if result['agree'] else '**not the same**'
+    return f'on {mesh} {real}; compiled without them {agree}: {describe(result["absent"])}'
+
+
+def make_pictures(folder: pathlib.Path) -> None:
+    """Makes a few images of noise in the place of CIFAR-10's, for `alexnet prepare`."""
+    import numpy as np
+    from PIL import Image
+
+    random = np.random.default_rng(0)
+    for split, count in (('train', 32), ('validation', 4)):
+        for name in ('first', 'second'):
+            (folder / split / name).mkdir(parents=True)
+            for number in range(count):
+                pixels = random.integers(256, size=(32, 32, 3), dtype=np.uint8)
+                Image.fromarray(pixels).save(folder / split / name / f'{number}.png')
 
 
 def write_tables(page: str, outcomes: dict[str, Outcome]) -> str:
@@ -223,7 +255,13 @@ def main() -> None:
     folder = LOGS / ('rehearsal' if rehearse else 'run')
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    cifar10 = (ROOT / 'data/cifar10').is_dir() and not rehearse
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # by way of what ends a stage's processes
+    if rehearse:
+        make_pictures(folder / 'pictures')
+        given = ['--name=cifar10', '--size=32', f'--images={folder / "pictures"}', f'--data_dir={folder / "data"}']
+        command = [*MODULE, 'alexnet_jax', 'prepare', *given]
+        subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
+    cifar10 = rehearse or (ROOT / 'data/cifar10').is_dir()
     outcomes = {}
     for stage in make_stages(rehearse=rehearse, folder=folder, cifar10=cifar10):
         outcomes[stage.name] = outcome = run_stage(stage, folder)

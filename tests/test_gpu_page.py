@@ -1,6 +1,11 @@
 """`make gpu`: its page, its processes that fail or hang, and the benchmark's figures, from results made up by hand."""
 
+import os
+import pathlib
+import signal
+import subprocess
 import sys
+import time
 
 import pytest
 
@@ -52,6 +57,15 @@ def steps(*losses, resumed=True, left_out=()):
     return {'device': 'GPU', 'modes': {'one_device': {'losses': losses, 'resumed': resumed}}, 'left_out': left_out}
 
 
+AUDIT = {
+    'device': 'GPU',
+    'mesh': [1, 2],
+    'agree': True,
+    'real': {'messages': 2, 'bytes': 1234, 'kernels': {'cuDNN': 14, 'XLA': 100}, 'traffic': 4_500_000_000},
+    'absent': {'messages': 2, 'bytes': 1234, 'kernels': {}, 'traffic': 0},
+}
+
+
 def test_write_tables_replaces_its_own_part_and_says_what_failed():
     outcomes = {
         'steps cpu': Outcome(steps(2.0, 4.0), 9.0),
@@ -62,6 +76,7 @@ def test_write_tables_replaces_its_own_part_and_says_what_failed():
         'loader': Outcome({'stages': {'batch': {'images_per_second': 3000.0}}, 'appetite': 20000.0}, 50.0),
         'audit': Outcome(None, 120.0, 'took more than 120 s'),
     }
+    more = outcomes | {'audit': Outcome(AUDIT, 33.0), 'demo': Outcome(AUDIT | {'agree': False}, 3.0)}
     page = gpu.write_tables(f'before\n{BEGIN}\nold\n{END}\nafter', outcomes)
     assert page.startswith(f'before\n{BEGIN}\n')
     assert page.endswith(f'\n{END}\nafter')
@@ -75,6 +90,13 @@ def test_write_tables_replaces_its_own_part_and_says_what_failed():
     assert '| demo | 61 | top-1 error 12.50%, centre |' in lines
     assert '| loader | 50 | 3,000 images/s in batches, of 20,000 wanted |' in lines
     assert '| audit | 120 | **took more than 120 s** |' in lines
+    lines = gpu.format_tables(more).splitlines()
+    (same, other) = (next(line for line in lines if line.startswith(f'| {stage} ')) for stage in ('audit', 'demo'))
+    real, absent = '2 messages, 1,234 bytes; kernels: 100 of XLA, 14 of cuDNN; 4.50 GB', '2 messages, 1,234 bytes'
+    assert same == f'| audit | 33 | on 1x2 {real}; compiled without them the same: {absent} |'
+    assert '**not the same**' in other
+    left = {key: value for key, value in AUDIT.items() if key != 'absent'} | {'missing': 'no compiler'}
+    assert '4.50 GB; not compared: no compiler |' in gpu.format_tables({'audit': Outcome(left, 1.0)})
     with pytest.raises(ValueError, match='no lines'):
         gpu.write_tables('no place', outcomes)
 
@@ -96,6 +118,31 @@ def test_the_page_has_a_place_for_the_tables():
 def test_run_stage_keeps_what_was_printed_and_names_the_problem(tmp_path, code, result, problem):
     outcome = gpu.run_stage(Stage('it', [sys.executable, '-c', code], 2.0), tmp_path)
     assert (outcome.result, outcome.problem) == (result, problem)
+
+
+def test_sigterm_ends_the_processes_of_a_stage_too(tmp_path):
+    """Of `make gpu`, which is told to stop while its first stage sleeps in a process group of its own."""
+    code = f"""
+import pathlib, sys
+from experiments import gpu
+stage = gpu.Stage('it', [sys.executable, '-c', 'import os, time; print(os.getpid(), flush=True); time.sleep(60)'], 60)
+gpu.make_stages = lambda **_: [stage]
+gpu.make_pictures, gpu.subprocess.run, gpu.LOGS = lambda _: None, lambda *_, **__: None, pathlib.Path({str(tmp_path)!r})
+gpu.main()
+"""
+    process = subprocess.Popen([sys.executable, '-c', code], cwd=gpu.ROOT, env={**os.environ, 'REHEARSE': '1'})
+    output = tmp_path / 'rehearsal/it.out'
+    wait_for(lambda: output.exists() and output.read_text().endswith('\n'))
+    process.terminate()
+    assert process.wait(60) == 128 + signal.SIGTERM
+    wait_for(lambda: not pathlib.Path('/proc', output.read_text().strip()).exists())
+
+
+def wait_for(condition):
+    until = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < until
+        time.sleep(0.05)
 
 
 def test_a_rehearsal_has_the_stages_of_the_run(tmp_path):

@@ -5,20 +5,25 @@ import statistics
 from alexnet_jax.benchmark import summary
 from alexnet_jax.benchmark.measure import TORCH_FORMS, Results
 from alexnet_jax.benchmark.summary import Figures
-from alexnet_jax.communication.gpus import GPUS
+from alexnet_jax.communication.gpus import GPUS, Gpu
 
 PROGRAMS = ('train', 'inference')
 _WIDTHS = (10, 7, 26, 16, 16, 10)
 
 
+def find_published(device: str) -> Gpu | None:
+    """Finds what is published of a device by the name that JAX gives it; None of an unknown one."""
+    words = device.replace('-', ' ').lower().split()
+    return next((gpu for name, gpu in GPUS.items() if name in words), None)
+
+
 def find_peaks(device: str, precision: str) -> tuple[float, float] | None:
     """Finds the published (FLOP/s, bytes/s) of a device by the name that JAX gives it; None of an unknown one."""
-    words = device.replace('-', ' ').lower().split()
-    for name, gpu in GPUS.items():
-        if name in words:
-            flops = {'bfloat16': gpu.flops, 'tf32': gpu.tf32_flops, 'float32': gpu.float32_flops}
-            return flops[precision], gpu.memory_bandwidth
-    return None
+    gpu = find_published(device)
+    if gpu is None:
+        return None
+    flops = {'bfloat16': gpu.flops, 'tf32': gpu.tf32_flops, 'float32': gpu.float32_flops}
+    return flops[precision], gpu.memory_bandwidth
 
 
 def make_gpu_figures(results: list[Results], device: str) -> Figures:

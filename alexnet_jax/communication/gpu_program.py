@@ -15,7 +15,7 @@ _KIND = re.compile(r'"kind":"__triton(\w*)"')
 _TARGET = re.compile(r'custom_call_target="__(\w+)\$([\w$]+)"')
 _ACTIVATION = re.compile(r'"activation_mode":"k(\w+)"')
 _NAME = re.compile(r'op_name="([^"]*)"')
-_LAYER = re.compile(r'(?:\b|_)((?:conv|fc)\d)\b')
+LAYER = re.compile(r'(?:\b|_)((?:conv|fc)\d)\b')
 _SYNCHRONOUS = '"is_sync":true'
 _LIBRARIES = {'cudnn': 'cuDNN', 'cublas': 'cuBLAS'}
 _PRODUCTS = {'dot', 'convolution'}
@@ -116,7 +116,7 @@ def _read_kernel(program: ProgramText, instruction: Instruction, under: tuple[in
         library, what = 'Triton', kind[1].strip('_') or 'fusion'
         product = product or 'gemm' in what
     name = _NAME.search(line)
-    layer = _LAYER.search(name[1]) if name else None
+    layer = LAYER.search(name[1]) if name else None
     return Kernel(
         name=instruction.name,
         library=library,

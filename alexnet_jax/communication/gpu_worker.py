@@ -20,7 +20,7 @@ from alexnet_jax.communication.messages import traced_schedule
 from alexnet_jax.errors import InputError, get_first_line
 from alexnet_jax.sharding.backend import prepare_backend
 from alexnet_jax.sharding.mesh import make_mesh
-from alexnet_jax.training.build import build_run
+from alexnet_jax.training.build import Run, build_run
 from alexnet_jax.training.config import ONE_WEIRD_TRICK, Config
 
 
@@ -36,15 +36,8 @@ def compile_step(
     Returns:
       As JSON has it: what `gpu_compiler.Compiled` has; of a kept program only its name.
     """
-    prepare_backend((1, 1), deterministic=config.deterministic)
-    jax.config.update('jax_platforms', 'cpu')  # with the plugin installed JAX would look for GPUs to run on
-    jax.config.update('jax_enable_compilation_cache', False)  # programs for absent GPUs cannot be read from it
-    # Slices, of which there is one, hosts, and GPUs of a host; devices come host after host.
-    found = topologies.get_topology_desc(platform='cuda', topology=f'1x{hosts}x{gpus}', target_config=target)
-    mesh = make_mesh(*config.mesh, one_weird_trick=config.parallelism == ONE_WEIRD_TRICK, devices=found.devices)
-    run = build_run(config, num_classes=classes, examples=1, mesh=mesh)  # no data is read
-    traced_step = audit.trace_step(run)
-    lowered = traced_step.lower()
+    run, traced_step = trace_for_gpus(config, hosts=hosts, gpus=gpus, classes=classes, target=target)
+    lowered, mesh = traced_step.lower(), run.mesh
     version = f'{jax.__version__} {hosts}x{gpus}'
     name = hashlib.sha256(f'{version} {target} {lowered.as_text()}'.encode()).hexdigest()
     if name in kept:
@@ -64,6 +57,20 @@ def compile_step(
         'table': audit.schedule_table(run, traced=traced, compiled=program.messages),
         'seconds': round(seconds, 1),
     }
+
+
+def trace_for_gpus(
+    config: Config, *, hosts: int, gpus: int, classes: int, target: str
+) -> tuple[Run, jax.stages.Traced]:
+    """Traces the config's step on a mesh of GPUs that are not here; arguments as those of `compile_step`."""
+    prepare_backend((1, 1), deterministic=config.deterministic)
+    jax.config.update('jax_platforms', 'cpu')  # with the plugin installed JAX would look for GPUs to run on
+    jax.config.update('jax_enable_compilation_cache', False)  # programs for absent GPUs cannot be read from it
+    # Slices, of which there is one, hosts, and GPUs of a host; devices come host after host.
+    found = topologies.get_topology_desc(platform='cuda', topology=f'1x{hosts}x{gpus}', target_config=target)
+    mesh = make_mesh(*config.mesh, one_weird_trick=config.parallelism == ONE_WEIRD_TRICK, devices=found.devices)
+    run = build_run(config, num_classes=classes, examples=1, mesh=mesh)  # no data is read
+    return run, audit.trace_step(run)
 
 
 def main(request: str, response: str) -> None:

@@ -42,17 +42,18 @@ class Gpu:
         return {'float32': self.tf32_flops, 'bfloat16': self.flops}[precision]
 
 
-# GPUs: NVIDIA's data sheets of A100 (80 GB, SXM), H100 and H200 (SXM), DGX B200 (an eighth of it; TF32: the brief of
-# its architecture) and L4. Where one gives operations with sparsity, half of them; of a link's two ways, one. Hosts:
-# the network ports that are one GPU's in the sheets of DGX A100 (200 Gb/s), DGX H100, H200 and B200 (400 Gb/s); for L4
-# Google's g2-standard-96, which has 8 GPUs and 100 Gb/s.
+# GPUs: NVIDIA's data sheets of A100 (80 GB, SXM), H100 and H200 (SXM), HGX B200 (of one of its GPUs) and L4; H100's
+# TF32 without sparsity from the white paper of its architecture. Where a sheet gives operations with sparsity, half of
+# them; of a link's two ways, one. Hosts: the network ports that are one GPU's in the sheets of DGX A100 (200 Gb/s), DGX
+# H100, H200 and B200 (400 Gb/s); for L4 Google's g2-standard-96, which has 8 GPUs and 100 Gb/s. docs/gpu.md says where
+# each was read.
 GPUS = {
     gpu.name: gpu
     for gpu in (
         Gpu('a100', 312e12, 156e12, 19.5e12, 80e9, 2039e9, 'NVLink', 300e9, host=8, network_bandwidth=25e9),
         Gpu('h100', 989.5e12, 494.7e12, 67e12, 80e9, 3350e9, 'NVLink', 450e9, host=8, network_bandwidth=50e9),
         Gpu('h200', 989.5e12, 494.7e12, 67e12, 141e9, 4800e9, 'NVLink', 450e9, host=8, network_bandwidth=50e9),
-        Gpu('b200', 2250e12, 1100e12, 75e12, 180e9, 8000e9, 'NVLink', 900e9, host=8, network_bandwidth=50e9),
+        Gpu('b200', 2250e12, 1100e12, 75e12, 180e9, 7700e9, 'NVLink', 900e9, host=8, network_bandwidth=50e9),
         Gpu('l4', 121e12, 60e12, 30.3e12, 24e9, 300e9, 'PCIe', 32e9, host=8, network_bandwidth=100e9 / 8 / 8),
     )
 }

@@ -145,10 +145,14 @@ class ProgramText:
         """
         own = _NAME.search(line)
         if own and _BY_PARTITIONER in line and not wanted.search(own[1]):
-            return self._find_nearest([line], wanted, self._get_readers) or own[1]
+            return self.find_nearest(line, wanted, readers=True) or own[1]
         return (
             own[1] if own else self._find_nearest([line, self._callers.get(computation, '')], wanted, self._get_sources)
         )
+
+    def find_nearest(self, line: str, wanted: re.Pattern[str], *, readers: bool) -> str:
+        """Finds the op_name of the nearest that reads an instruction, or that it reads, which holds `wanted`; or ''."""
+        return self._find_nearest([line], wanted, self._get_readers if readers else self._get_sources)
 
     def _find_nearest(self, lines: list[str], wanted: re.Pattern[str], get_next: Callable[[str], list[str]]) -> str:
         waiting, seen = deque(lines), set(lines)
@@ -173,6 +177,16 @@ class ProgramText:
         """Lists the instructions whose results one reads, those of them that are in the text."""
         found = [self._defined[operand] for operand in _operands(line) if operand in self._defined]
         return [Instruction(match[1], match[2], match[3], match.string) for match in found]
+
+    def read_arrays(self, line: str) -> list[ArrayType]:
+        """Lists the arrays that an instruction reads, once each, whatever the names and shapes by which it does."""
+        read = {}
+        for operand in self.operands(line):
+            source = operand
+            while source.op == 'bitcast' and (given := self.operands(source.line)):
+                source = given[0]
+            read[source.name] = operand.type
+        return [array for text in read.values() for array in parse_arrays(text)]
 
     def instructions(self, computation: str | None = None) -> list[Instruction]:
         """Lists the instructions of `computation` (None: the program), in the order that a schedule gives them."""
@@ -250,8 +264,8 @@ class ProgramText:
             return min(a.bytes, b.bytes) * ((not a.on_chip) + (not b.on_chip))
         if op in _BOOKKEEPING or op.endswith('-done'):
             return 0
-        read = [array for operand in self.operands(line) for array in parse_arrays(operand.type)]
-        return sum(array.bytes for array in (*parse_result(op, result), *read) if not array.on_chip)
+        moved = (*parse_result(op, result), *self.read_arrays(line))
+        return sum(array.bytes for array in moved if not array.on_chip)
 
 
 def _count_elements(text: str) -> list[int]:

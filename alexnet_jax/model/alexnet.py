@@ -60,7 +60,7 @@ class AlexNet(nn.Module):
       exchange: called as exchange(x, layer) before every layer that reads both towers; returns the channels of both.
       combine: called with fc8's products of the units that are here; returns those of all units.
       tap: called as tap(x, stage) with what each stage has made; returns what is read in its place.
-      operations: `ops`, or `ops_cpu` with the same numbers in the forms that XLA:CPU runs fast.
+      operations: `ops`, or `ops_cpu` or `ops_gpu` with the same numbers in the forms that suit that hardware.
       dtype: of activations and products, such as bfloat16, with logits in float32; None: that of images and parameters.
         Parameters and their gradients keep their own dtype, and normalisation is computed in float32 at least.
     """

@@ -7,6 +7,7 @@ one after the other, and no operation here mixes them.
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Callable
 
 import jax
@@ -136,6 +137,21 @@ def max_pool(x: Array, pool: MaxPool) -> Array:
     return lax.reduce_window(x, -jnp.inf, lax.max, *_make_windows(x, pool))
 
 
+def find_first_maximum(x: Array, window: int, stride: int) -> tuple[Array, Array]:
+    """Returns each whole window's maximum and its first place in row order, uint8 0..window**2 - 1, for up to 15^2.
+
+    Both are (b, h', w', c).
+    """
+    rows, columns = ((size - window) // stride * stride + 1 for size in x.shape[1:3])
+    places = itertools.product(range(window), repeat=2)
+    first, *others = (x[:, i : i + rows : stride, j : j + columns : stride] for i, j in places)
+    maximum, position = first, jnp.zeros_like(first, jnp.uint8)
+    for index, shifted in enumerate(others, start=1):
+        position = jnp.where(shifted > maximum, jnp.uint8(index), position)
+        maximum = jnp.maximum(shifted, maximum)
+    return maximum, position
+
+
 def average_pool(x: Array, pool: AveragePool) -> Array:
     """Returns the mean over the pixels of x in each window of `max_pool` (see model.spec.AveragePool).
 
@@ -190,6 +206,17 @@ class Norm:
         """Returns the normalised x, in its shape and dtype, computed in float32 at least."""
         wide = x.astype(_widen(x.dtype))
         return (wide * self.power(self.base(wide))).astype(x.dtype)
+
+    def pull(self, x: Array, gradient: Array, *, write: Callable[[Array], Array]) -> Array:
+        """Returns the gradient of x from that of y, all of x's shape and float32 at least.
+
+        y = x p with p = s^-beta and s = k + alpha W(x^2), so dx = g p - 2 alpha beta x W'(g x p / s). What W' sums
+        goes through `write`, which has a form of the hardware's write it to memory, where each is read `size` times.
+        """
+        s = self.base(x)
+        p = self.power(s)
+        spread = self.sum(write(gradient * x * p / s), transposed=True)
+        return gradient * p - (2 * self.constants.alpha * self.constants.beta) * x * spread
 
 
 def channel_norm(

@@ -150,15 +150,7 @@ def _max_pool(x: Array, window: int, stride: int, size: tuple[int, int]) -> Arra
 
 
 def _first_maximum(x: Array, window: int, stride: int) -> tuple[Array, Array]:
-    """Returns each window's maximum and its first place in row order, uint8 0..window**2 - 1, both (b, h', w', c)."""
-    rows, columns = ((size - window) // stride * stride + 1 for size in x.shape[1:3])
-    places = itertools.product(range(window), repeat=2)
-    first, *others = (x[:, i : i + rows : stride, j : j + columns : stride] for i, j in places)
-    maximum, position = first, jnp.zeros_like(first, jnp.uint8)
-    for index, shifted in enumerate(others, start=1):
-        position = jnp.where(shifted > maximum, jnp.uint8(index), position)
-        maximum = jnp.maximum(shifted, maximum)
-    return _written((maximum, position))
+    return _written(ops.find_first_maximum(x, window, stride))
 
 
 def _max_pool_backward(
@@ -197,13 +189,9 @@ def _normalise(norm: ops.Norm, x: Array) -> Array:
 
 
 def _normalise_backward(norm: ops.Norm, x: Array, gradient: Array) -> tuple[Array]:
-    # y = x p with p = s^-beta and s = k + alpha W(x^2), so dx = g p - 2 alpha beta x W'(g x p / s).
     dtype, wide = x.dtype, jnp.promote_types(x.dtype, jnp.float32)
     x, gradient = _written((x.astype(wide), gradient.astype(wide)))
-    s = norm.base(x)
-    p = norm.power(s)
-    spread = norm.sum(_written(gradient * x * p / s), transposed=True)
-    return ((gradient * p - (2 * norm.constants.alpha * norm.constants.beta) * x * spread).astype(dtype),)
+    return (norm.pull(x, gradient, write=_written).astype(dtype),)
 
 
 # They keep x alone, and sum its squares again for the gradient.

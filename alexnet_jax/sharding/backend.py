@@ -151,9 +151,15 @@ def _warn_not_kept(reason: str, variable: str) -> None:
     info(f'compiled programs are not kept, each start compiles anew: {reason}; {remedy}')
 
 
+def get_platform(mesh: Mesh) -> str:
+    """Returns what `mesh` is made of, 'cpu', 'gpu' or 'tpu': devices that are not here are of their kind too."""
+    found = mesh.devices.flat[0].platform
+    return 'gpu' if found in ('cuda', 'rocm') else found
+
+
 def is_cpu_mesh(mesh: Mesh) -> bool:
     """Tells whether `mesh` is made of the CPU's virtual devices: the one rule for what differs on them."""
-    return mesh.devices.flat[0].platform == 'cpu'
+    return get_platform(mesh) == 'cpu'
 
 
 def compiler_options(mesh: Mesh) -> dict[str, str]:

@@ -6,6 +6,7 @@ update is elementwise, so it needs no word between devices and stays outside.
 
 import dataclasses
 from collections.abc import Callable, Collection
+from types import ModuleType
 from typing import Any
 
 import jax
@@ -17,11 +18,11 @@ from jax.sharding import Mesh
 from jax.typing import DTypeLike
 
 from alexnet_jax.data.augment import cut_mean, mirror, normalise
-from alexnet_jax.model import ops, ops_cpu
+from alexnet_jax.model import ops, ops_cpu, ops_gpu
 from alexnet_jax.model.alexnet import FACTORS, INTERMEDIATES, AlexNet
 from alexnet_jax.model.ops import DropoutStream
 from alexnet_jax.model.spec import Variant
-from alexnet_jax.sharding.backend import compiler_options, is_cpu_mesh
+from alexnet_jax.sharding.backend import compiler_options, get_platform
 from alexnet_jax.sharding.collectives import (
     clip_by_norm,
     copy_to_replicas,
@@ -63,6 +64,11 @@ class Batch:
     places: Array | None = None
 
 
+def find_operations(mesh: Mesh) -> ModuleType:
+    """Finds the forms of the operations that suit the hardware of `mesh`: `ops` where it has none of its own."""
+    return {'cpu': ops_cpu, 'gpu': ops_gpu}.get(get_platform(mesh), ops)
+
+
 def make_model(mesh: Mesh, variant: Variant, *, num_classes: int, dtype: DTypeLike | None = None) -> AlexNet:
     """Makes one device's share of the network on `mesh`, to be applied inside shard_map."""
     return AlexNet(
@@ -72,7 +78,7 @@ def make_model(mesh: Mesh, variant: Variant, *, num_classes: int, dtype: DTypeLi
         dense_devices=mesh.shape.get(MODEL, mesh.shape.get(TOWER, 1)),
         exchange=make_exchange(mesh),
         combine=make_combine(mesh),
-        operations=ops_cpu if is_cpu_mesh(mesh) else ops,
+        operations=find_operations(mesh),
         dtype=dtype,
     )
 

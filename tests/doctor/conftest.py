@@ -11,6 +11,7 @@ from alexnet_jax.data.dataset import open_dataset
 from alexnet_jax.data.preparing import folder
 from alexnet_jax.data.preparing.writer import prepare
 from alexnet_jax.doctor import network_stats
+from alexnet_jax.model import ops
 from alexnet_jax.training import step
 from experiments.doctor_cases import CASES, Lab
 
@@ -35,7 +36,7 @@ def lab(blotches):
     """The network in the plain forms of model.ops, which compile in half the time."""
     small = {'variant': 'released', 'width': 0.0625, 'batch_size': 8, 'learning_rate': 0.003, 'mesh': (1, 1)}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(step, 'is_cpu_mesh', lambda mesh: False)
+        patch.setattr(step, 'find_operations', lambda mesh: ops)
         patch.setattr(network_stats, 'TEST_IMAGES', 64)
         yield Lab(blotches, small, steps=3)
 

@@ -67,6 +67,9 @@ def test_two_device_on_two_gpus_talks_at_the_four_exchanges_and_nowhere_else():
     layers = [f'conv{n}' for n in range(1, 6)] + ['fc6', 'fc7', 'fc8']
     assert sorted(products) == sorted(['conv1'] * 2 + [layer for layer in layers[1:] for _ in range(3)])
     assert {k.library for k in compiled.program.kernels if k.layer == 'conv2' and k.product} == {'cuDNN'}
+    # The bias and the ReLU are in the convolutions, because nothing else asks for what ReLU reads: model/ops_gpu.py.
+    forward = [kernel.what for kernel in compiled.program.kernels if 'Forward' in kernel.what and 'Bias' in kernel.what]
+    assert forward == ['convBiasReluForward'] * 5
 
 
 def test_hybrid_on_two_hosts_of_four_gpus_averages_every_gradient_once():

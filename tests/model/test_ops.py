@@ -1,6 +1,6 @@
-"""Each operation, in its plain and in its CPU form, against NumPy loops written from its formula.
+"""Each operation, in its plain form and in those of CPUs and GPUs, against NumPy loops written from its formula.
 
-Then the gradients of the CPU forms against those that JAX derives from the plain ones.
+Then the gradients of those forms against those that JAX derives from the plain ones.
 """
 
 import functools
@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from alexnet_jax.model import ops, ops_cpu
+from alexnet_jax.model import ops, ops_cpu, ops_gpu
 from alexnet_jax.model.spec import AveragePool, ChannelNorm, MaxPool, Relu, Sigmoid, SpatialNorm, Tanh
 
 pytestmark = pytest.mark.usefixtures('optimised')
@@ -23,6 +23,7 @@ NORM = {'norm': ChannelNorm(size=5, k=2.0, alpha=1e-4, beta=0.75), 'towers': 2}
 
 repeats = pytest.mark.repeats
 both_forms = pytest.mark.parametrize('operations', [ops, ops_cpu], ids=['plain', 'cpu'])
+all_forms = pytest.mark.parametrize('operations', [ops, ops_cpu, ops_gpu], ids=['plain', 'cpu', 'gpu'])
 
 
 def images(*shape):
@@ -39,7 +40,7 @@ def norm_by_loops(x, towers, size, k, alpha, beta):
     return out
 
 
-@both_forms
+@all_forms
 @pytest.mark.parametrize(('towers', 'beta'), [pytest.param(1, 0.75, marks=repeats), (2, 0.75), (2, 0.5)])
 def test_channel_norm_is_the_formula(operations, towers, beta):
     x = images(2, 3, 4, 12)
@@ -48,7 +49,7 @@ def test_channel_norm_is_the_formula(operations, towers, beta):
     np.testing.assert_allclose(found, norm_by_loops(x, towers, 5, 2.0, 1e-4, beta), rtol=1e-13)
 
 
-@both_forms
+@all_forms
 def test_channel_norm_never_crosses_from_channel_47_to_48(operations):
     x = images(1, 2, 2, 96)
     changed = x.copy()
@@ -60,7 +61,7 @@ def test_channel_norm_never_crosses_from_channel_47_to_48(operations):
     assert not np.allclose(one_tower[..., 46:50], norm(x)[..., 46:50], rtol=1e-5)
 
 
-@both_forms
+@all_forms
 def test_spatial_norm_is_the_formula(operations):
     x = images(2, 6, 7, 3)
     expected = np.empty_like(x)
@@ -73,7 +74,7 @@ def test_spatial_norm_is_the_formula(operations):
     np.testing.assert_allclose(found, expected, rtol=1e-13)
 
 
-@both_forms
+@all_forms
 @pytest.mark.parametrize(
     ('size', 'out'), [pytest.param(55, 27, marks=repeats), pytest.param(27, 13, marks=repeats), (13, 6), (8, 3)]
 )
@@ -94,11 +95,12 @@ def test_max_pool_is_the_maximum_of_overlapping_windows(operations, size, out):
     [
         (ops.max_pool, MaxPool(3, 2, partial=True), np.max),
         (ops_cpu.max_pool, MaxPool(3, 2, partial=True), np.max),
+        (ops_gpu.max_pool, MaxPool(3, 2, partial=True), np.max),
         (ops.average_pool, AveragePool(3, 2, partial=True), np.mean),
         # Before dd8fd31 in CC include/cudaconv2/conv_util.cuh: all sums are divided by the window's nine places.
         (ops.average_pool, AveragePool(3, 2, partial=True, divides_by='window'), lambda x, axis: x.sum(axis) / 9),
     ],
-    ids=['max', 'max on cpu', 'average', 'average by whole windows'],
+    ids=['max', 'max on cpu', 'max on gpu', 'average', 'average by whole windows'],
 )
 def test_pool_cuts_partial_windows_off_at_the_edge(pool, kind, expect, size, out):
     x = images(2, size, size, 2) - 200  # below zero, so that a zero from outside would be the maximum
@@ -124,9 +126,12 @@ def test_average_pool_by_whole_windows_gives_a_ninth_of_the_gradient_to_each_pix
     np.testing.assert_allclose(found, expected, rtol=1e-12)
 
 
-def test_cpu_forms_of_average_pool_and_local_convolution_are_the_plain_ones():
-    assert ops_cpu.average_pool is ops.average_pool
-    assert ops_cpu.local_convolution is ops.local_convolution
+def test_forms_that_are_the_plain_ones():
+    for form in (ops_cpu, ops_gpu):
+        assert form.average_pool is ops.average_pool
+        assert form.local_convolution is ops.local_convolution
+    assert (ops_gpu.convolution, ops_gpu.add_bias) == (ops.convolution, ops.add_bias)
+    assert (ops_gpu.tanh, ops_gpu.sigmoid) == (ops.tanh, ops.sigmoid)
 
 
 def test_average_pool_takes_whole_windows_alone():
@@ -162,7 +167,7 @@ def test_local_convolution_has_a_kernel_at_every_place():
     np.testing.assert_allclose(found, expected, rtol=1e-11, atol=1e-11)
 
 
-@both_forms
+@all_forms
 def test_max_pool_sends_the_gradient_to_the_first_of_equal_maxima(operations):
     x = jnp.zeros((1, 3, 3, 1)).at[0, 0, 2].set(5).at[0, 2, 0].set(5)
     gradient = jax.grad(lambda a: operations.max_pool(a, POOL).sum())(x)
@@ -323,6 +328,22 @@ FIRST = {('conv3', 'float32')} | {(block, 'float64') for block in BLOCKS if bloc
     ],
 )
 def test_cpu_forms_have_the_gradients_of_the_plain_ones(block, dtype):
+    check_gradients(ops_cpu, block, dtype)
+
+
+@pytest.mark.parametrize(
+    ('block', 'dtype'),
+    [
+        pytest.param(*case, marks=() if case in FIRST else repeats)
+        for case in itertools.product(BLOCKS, ('float32', 'float64'))
+        if case[0].startswith(('relu', 'norm', 'pool'))
+    ],
+)
+def test_gpu_forms_have_the_gradients_of_the_plain_ones(block, dtype):
+    check_gradients(ops_gpu, block, dtype)
+
+
+def check_gradients(form, block, dtype):
     name, shapes, options = BLOCKS[block]
     arguments = [images(*shapes[0]), *(RANDOM.standard_normal(shape) for shape in shapes[1:])]
     with jax.enable_x64(True):
@@ -330,13 +351,13 @@ def test_cpu_forms_have_the_gradients_of_the_plain_ones(block, dtype):
         plain = functools.partial(getattr(ops, name), **options)
         upstream = RANDOM.standard_normal(jax.eval_shape(plain, *map(jnp.asarray, arguments)).shape)
         expected = value_and_gradients(plain, arguments, upstream, 'float64')
-        found = value_and_gradients(functools.partial(getattr(ops_cpu, name), **options), arguments, upstream, dtype)
+        found = value_and_gradients(functools.partial(getattr(form, name), **options), arguments, upstream, dtype)
     for got, wanted in zip(found, expected, strict=True):
         assert got.dtype == dtype
         assert np.linalg.norm(got - wanted) <= BOUNDS[dtype] * np.linalg.norm(wanted)
 
 
-@both_forms
+@all_forms
 def test_max_pool_of_overlapping_windows_rewards_the_first_maximum_of_each(operations):
     # Whole numbers from a small range, so that most windows have several maxima, as ReLU's zeros do in the network.
     x, upstream = RANDOM.integers(0, 3, (2, 9, 11, 3)), RANDOM.integers(1, 9, (2, 4, 5, 3))
@@ -350,7 +371,7 @@ def test_max_pool_of_overlapping_windows_rewards_the_first_maximum_of_each(opera
     np.testing.assert_array_equal(gradient, expected)
 
 
-@both_forms
+@all_forms
 def test_max_pool_does_not_hide_a_pixel_that_is_nan(operations):
     x = jnp.ones((1, 5, 5, 1)).at[0, 2, 2, 0].set(jnp.nan)
     pooled, _ = jax.vjp(lambda a: operations.max_pool(a, POOL), x)
@@ -371,7 +392,35 @@ def test_channel_norm_of_bfloat16_is_that_of_float32_rounded_once(operations):
         np.testing.assert_allclose(np.asarray(got, np.float64), wanted, rtol=2**-8 * 1.01, atol=1e-4)
 
 
-@both_forms
+def test_gpu_form_of_channel_norm_rounds_what_it_sums_to_bfloat16_and_no_sum():
+    """2 alpha beta x_i times the sum over the window of i of g_j x_j s_j^-(1 + beta), each of these rounded."""
+    x, upstream = (jnp.asarray(images(2, 3, 3, 16), jnp.bfloat16) for _ in range(2))
+    _, pull = jax.vjp(lambda a: ops_gpu.channel_norm(a, **NORM), x)
+    (found,) = pull(upstream)
+    x, g = (np.asarray(a, np.float64).reshape(2, 3, 3, 2, 8) for a in (x, upstream))
+
+    def windows(a):
+        padded = np.pad(a, [(0, 0)] * 4 + [(2, 2)])
+        return sum(padded[..., k : k + 8] for k in range(5))
+
+    s = 2.0 + 1e-4 * windows(x**2)
+    terms, factor = g * x * s**-1.75, 2 * 1e-4 * 0.75 * x
+    expected = g * s**-0.75 - factor * windows(terms)
+    bound = 2**-8 * (np.abs(expected) + np.abs(factor) * windows(np.abs(terms))) + 1e-4
+    apart = np.abs(np.asarray(found, np.float64).reshape(expected.shape) - expected)
+    assert found.dtype == jnp.bfloat16
+    assert (apart <= bound).all()
+
+
+def test_gpu_form_of_max_pool_sums_a_pixel_s_gradient_in_float32():
+    """The middle pixel is the maximum of four windows: 256 + 1 + 1 + 1, window by window, is 256 in bfloat16."""
+    x = jnp.zeros((1, 5, 5, 1), jnp.bfloat16).at[0, 2, 2, 0].set(1)
+    upstream = jnp.asarray([[1, 1], [1, 256]], jnp.bfloat16).reshape(1, 2, 2, 1)
+    (found,) = jax.vjp(lambda a: ops_gpu.max_pool(a, POOL), x)[1](upstream)
+    assert (found.dtype, float(found[0, 2, 2, 0])) == (jnp.bfloat16, 260)  # of 259 the nearest that is even
+
+
+@all_forms
 def test_relu_has_no_gradient_at_zero(operations):
     value, pull = jax.vjp(operations.relu, jnp.asarray([-2.0, 0.0, 3.0]))
     np.testing.assert_array_equal(value, [0, 0, 3])

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from alexnet_jax.model import ops
+from alexnet_jax.model import ops, ops_gpu
 from alexnet_jax.model.zoo import NETWORKS
 from alexnet_jax.sharding.mesh import make_mesh
 from alexnet_jax.training import step as step_module
@@ -55,11 +55,11 @@ def find_narrow_sums(jaxpr):
     return found
 
 
-def trace_step(monkeypatch, variant, shape, *, trick=False, dtype=jnp.bfloat16, **options):
-    """Traces the whole step in the forms of GPUs and TPUs, though the mesh is the CPU's."""
-    monkeypatch.setattr(step_module, 'is_cpu_mesh', lambda mesh: False)
+def trace_step(monkeypatch, variant, shape, *, forms=ops, trick=False, dtype=jnp.bfloat16, **options):
+    """Traces the whole step in the forms of TPUs, or of GPUs, though the mesh is the CPU's."""
+    monkeypatch.setattr(step_module, 'find_operations', lambda mesh: forms)
     mesh, optimizer = make_mesh(*shape, one_weird_trick=trick), paper_sgd(momentum=0.9, weight_decay=5e-4, bias_rate=1)
-    assert step_module.make_model(mesh, variant, num_classes=CLASSES).operations is ops
+    assert step_module.make_model(mesh, variant, num_classes=CLASSES).operations is forms
     size = variant.input_size
     mean = np.full((size, size, 3), 120.0)
     state = create_state(variant, optimizer, mesh, num_classes=CLASSES, mean_image=mean, seed=1)
@@ -73,16 +73,18 @@ def trace_step(monkeypatch, variant, shape, *, trick=False, dtype=jnp.bfloat16, 
     ('variant', 'shape', 'options'),
     [
         ('paper', (2, 2), {'clip_norm': 1.0}),
+        ('paper', (2, 2), {'clip_norm': 1.0, 'forms': ops_gpu}),
         ('paper', (2, 2), {'trick': True}),
         ('cifar10_11pct', (2, 1), {}),
     ],
-    ids=['two towers, clipped', 'one weird trick', 'locally connected'],
+    ids=['two towers, clipped', 'two towers, clipped, on GPUs', 'one weird trick', 'locally connected'],
 )
 def test_bfloat16_step_has_no_narrow_sum_without_a_reason(monkeypatch, variant, shape, options):
     network = NETWORKS[variant]
     jaxpr = trace_step(monkeypatch, network.scaled(WIDTH) if variant == 'paper' else network, shape, **options)
     found = find_narrow_sums(jaxpr)
     assert set(found) <= set(ALLOWED), found
+    assert ('select_and_scatter_add' in found) == (options.get('forms') is not ops_gpu)
     # The reader sees them: three products a layer, but for the images' gradient, and logits that come in float32.
     products = found['dot_general'] + found['conv_general_dilated']
     assert products == 3 * (len(network.convs) + len(network.dense)) - 2
