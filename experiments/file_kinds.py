@@ -67,7 +67,7 @@ def iter_kinds(folder, crops):
 def main(folder, count=100):
     """Compares."""
     paths = sorted(path for path in pathlib.Path(folder).rglob('*') if path.suffix.lower() in ('.jpg', '.jpeg'))
-    photos = [path.read_bytes() for path in paths[:: len(paths) // int(count)][: int(count)]]
+    photos = [path.read_bytes() for path in paths[:: max(1, len(paths) // int(count))][: int(count)]]
     crops = {}
     for size, preprocessing in ((224, 'torchvision'), (227, 'caffe')):
         squares = (square_image(photo, preprocessing=preprocessing) for photo in photos)
