@@ -4,6 +4,7 @@
     alexnet features --workdir=runs/NAME --layer=fc7 --dataset=demo --output=F.npz
     alexnet features --weights=FILE --layer=conv5/pool IMAGE... --output=F.parquet
     alexnet features --workdir=runs/NAME --layer=conv5 --dataset=demo --top=9 --output=F.npz --figure=F.png
+    alexnet features --workdir=runs/NAME --layer=conv5 --maximise=16 --figure=F.png
 
 Of the centre crop, without dropout, as in testing. A layer's name is what the next one reads; conv1/linear, conv1/norm
 and so on are the stages on the way. IMAGE is a file, a folder (all images in it) or - (one on standard input).
@@ -29,7 +30,10 @@ _OPTIONS = (
     flags.DEFINE_string('split', 'validation', 'Which images of the dataset.'),
     flags.DEFINE_integer('batch_size', None, "Images at once. Default: the run's, or 128.", lower_bound=1),
     flags.DEFINE_integer('top', None, 'So many images that excite each channel most, in place of all.', lower_bound=1),
-    flags.DEFINE_string('figure', None, 'PNG of the patches that do.'),
+    flags.DEFINE_string('figure', None, 'PNG of the patches that do, or of --maximise.'),
+)
+_MAXIMISE = flags.DEFINE_integer(
+    'maximise', None, 'Make images that excite so many channels, from noise.', lower_bound=1
 )
 _MESH = flags.DEFINE_list('mesh', ['1', '1'], 'Devices, data,tower: 1,2 has a tower on each of two.')
 parse = parse_arguments
@@ -40,11 +44,18 @@ def main(argv: list[str]) -> None:
     logging.set_verbosity(logging.ERROR)
     tune_allocator()  # before anything imports jax
     from alexnet_jax.evaluation.extract_features import extract_features
+    from alexnet_jax.evaluation.maximise import draw_maximised
     from alexnet_jax.evaluation.open_networks import NetworkArgs
     from alexnet_jax.sharding.mesh import parse_mesh
 
     source = NetworkArgs(workdir=split_paths(_WORKDIR.value), weights=split_paths(_WEIGHTS.value), step=_STEP.value)
     options = {flag.name: flag.value for flag in _OPTIONS}
+    if _MAXIMISE.value:
+        others = [name for name in ('dataset', 'output', 'top') if options[name] is not None]
+        if others or argv[1:]:
+            raise InputError(f'--maximise reads no images: leave out {f"--{others[0]}" if others else argv[1]}')
+        print(draw_maximised(source, layer=options['layer'], count=_MAXIMISE.value, figure=options['figure']))
+        return
     text, unusable = extract_features(argv[1:], source, mesh=parse_mesh(_MESH.value), **options)
     if text:
         print(text)

@@ -12,7 +12,7 @@ from alexnet_jax.data.photo_files import PhotoFiles, open_photos
 from alexnet_jax.errors import InputError
 from alexnet_jax.evaluation.features import find_stage, format_stages, iter_features
 from alexnet_jax.evaluation.open_networks import NetworkArgs, get_batch_size, open_dataset_for
-from alexnet_jax.evaluation.strongest import SHOWN, Strongest, draw_strongest, find_strongest
+from alexnet_jax.evaluation.strongest import SHOWN, Strongest, choose_channels, draw_strongest, find_strongest
 from alexnet_jax.files import check_writable, replacing, write_file
 from alexnet_jax.logs.progress import show_progress
 from alexnet_jax.model.alexnet import get_stage_shapes
@@ -99,7 +99,8 @@ def extract_features(
     else:
         done = f'{path}: the {found.values.shape[1]} that excite each of {shape[-1]:,} channels most, {what}'
     if figure:
-        picture = draw_strongest(found, records, record_size=network.variant.record_size, towers=network.variant.towers)
+        groups = choose_channels(shape[-1], towers=network.variant.towers)
+        picture = draw_strongest(found, records, record_size=network.variant.record_size, groups=groups)
         content = io.BytesIO()
         picture.save(content, format='png')
         write_file(pathlib.Path(figure), content.getvalue())

@@ -90,40 +90,44 @@ def _find_peaks(x: Array) -> tuple[Array, Array]:
     return values, places.astype(jnp.int32)
 
 
+def choose_channels(total: int, *, towers: int) -> list[list[int]]:
+    """Chooses the channels of a picture, at most SHOWN: the first of each tower, as many of each."""
+    own = total // towers
+    return [list(range(t * own, t * own + min(own, SHOWN // towers))) for t in range(towers)]
+
+
 def draw_strongest(
-    found: Strongest, records: Source, *, record_size: int, towers: int, channels: Sequence[int] | None = None
+    found: Strongest, records: Source, *, record_size: int, groups: Sequence[Sequence[int]]
 ) -> Image.Image:
-    """Draws the patches of `channels`, by default the first SHOWN, as many of each tower, which a gap keeps apart.
+    """Draws the patches of groups of channels, such as those of `choose_channels`, with a gap between groups.
 
     Each channel is a square of patches in reading order. A channel that no image excites is grey, as is what lies
     outside of the crop.
     """
-    total, count = found.values.shape
-    own = total // towers
-    shown = [list(range(t * own, t * own + min(own, SHOWN // towers))) for t in range(towers)]
-    if channels is not None:
-        shown = [[c for c in channels if c // own == t] for t in range(towers)]
-    columns = math.ceil(math.sqrt(count))
-    block = columns * (_TILE + _GAP) - _GAP
-    wide = min(12, max(map(len, shown)))
-    sheets = []
-    for members in shown:
-        rows = math.ceil(len(members) / wide)
-        sheet = Image.new('RGB', (wide * (block + _WIDE_GAP), rows * (block + _WIDE_GAP)), (_BACKGROUND,) * 3)
-        for place, channel in enumerate(members):
-            down, across = divmod(place, wide)
-            for number in range(count):
-                r, c = divmod(number, columns)
-                x = across * (block + _WIDE_GAP) + c * (_TILE + _GAP)
-                y = down * (block + _WIDE_GAP) + r * (_TILE + _GAP)
-                sheet.paste(_cut_patch(found, records, channel, number, record_size=record_size), (x, y))
-        sheets.append(sheet)
-    height = sum(sheet.height for sheet in sheets) + 2 * _WIDE_GAP * (len(sheets) - 1)
-    picture = Image.new('RGB', (max(sheet.width for sheet in sheets), height), (_BACKGROUND,) * 3)
+    columns = math.ceil(math.sqrt(found.values.shape[1]))
+
+    def draw_channel(channel: int) -> Image.Image:
+        patches = [
+            _cut_patch(found, records, channel, n, record_size=record_size) for n in range(found.values.shape[1])
+        ]
+        return tile_groups([patches], columns=columns, gap=_GAP)
+
+    return tile_groups([[draw_channel(channel) for channel in group] for group in groups], columns=12, gap=_WIDE_GAP)
+
+
+def tile_groups(groups: Sequence[Sequence[Image.Image]], *, columns: int, gap: int) -> Image.Image:
+    """Arranges tiles of one size in rows, with gaps between them, and twice the gap between groups."""
+    width, height = next(tile.size for group in groups for tile in group)
+    wide = min(columns, max(map(len, groups)))
+    rows = [math.ceil(len(group) / wide) for group in groups]
+    down = sum(rows) * (height + gap) + (len(groups) - 1) * gap - gap
+    picture = Image.new('RGB', (wide * (width + gap) - gap, down), (_BACKGROUND,) * 3)
     y = 0
-    for sheet in sheets:
-        picture.paste(sheet, (0, y))
-        y += sheet.height + 2 * _WIDE_GAP
+    for group, count in zip(groups, rows, strict=True):
+        for place, tile in enumerate(group):
+            row, column = divmod(place, wide)
+            picture.paste(tile, (column * (width + gap), y + row * (height + gap)))
+        y += count * (height + gap) + gap
     return picture
 
 

@@ -8,12 +8,16 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
 
 from alexnet_jax.communication.audit import trace_step
 from alexnet_jax.communication.messages import Message, traced_schedule
+from alexnet_jax.data.dataset import Source
 from alexnet_jax.evaluation.evaluator import Predictions
+from alexnet_jax.evaluation.features import find_stage
 from alexnet_jax.evaluation.measures import count_confusions, measure_classes
 from alexnet_jax.evaluation.references import select_references
+from alexnet_jax.evaluation.strongest import draw_strongest, find_strongest
 from alexnet_jax.model.colour import COLOURLESS_NOISE, split_towers
 from alexnet_jax.report import charts, pictures
 from alexnet_jax.report.drawing import RUN_COLOURS, TOWER_COLOURS, FigureCollection, Photo, Pixels
@@ -27,6 +31,8 @@ MAX_CLASSES = 20  # of a confusion matrix that can be read
 _COLUMNS = 16  # of filters: the paper's 96 are six rows, three of each tower
 _MAPS = 12  # of each layer and tower
 _MISTAKES = 8
+_PATCHES = 9  # of each channel: three rows of three
+BATCH = 64  # images at once; changes no number that is shown
 _NOISY = 0.1  # of the energy, above which filters look like their random start
 
 
@@ -89,6 +95,22 @@ def make_maps_section(run: RunFolder, figures: FigureCollection, image: np.ndarr
     explained = {method: Photo(one, f'{method} for {answer}', side=150) for method, one in painted.items()}
     data = {'photo': Photo(image, description, side=160), 'layers': layers, 'answer': answer, 'explained': explained}
     return Section('maps', data, run)
+
+
+def make_patches_section(run: RunFolder, figures: FigureCollection, records: Source, mesh: Mesh) -> Section:
+    """Draws the patches of `records` that excite channels of the second and the last convolution most."""
+    variant, layers = run.network.variant, []
+    for conv in (variant.convs[1], variant.convs[-1]):
+        stage = find_stage(variant, conv.name)
+        found = find_strongest(run.network, mesh, records, stage=stage, count=_PATCHES, batch_size=BATCH)
+        sheets = []
+        for tower, own in enumerate(np.split(np.arange(len(found.values)), variant.towers)):
+            channels = [channel for channel in own.tolist() if found.values[channel].any()][:_MAPS]
+            drawn = draw_strongest(found, records, record_size=variant.record_size, groups=[channels])
+            sheet = Pixels(np.asarray(drawn.convert('RGBA')), f'Patches for {conv.name}, tower {tower}')
+            sheets.append(figures.add(f'{run.name}_patches_{conv.name}_tower{tower}', sheet))
+        layers.append((conv.name, sheets))
+    return Section('patches', {'layers': layers, 'shown': _MAPS}, run)
 
 
 def make_mistakes_section(

@@ -24,8 +24,6 @@ from alexnet_jax.report.run_folder import RunFolder, load_run_folder, make_run_n
 from alexnet_jax.sharding.backend import prepare_backend
 from alexnet_jax.sharding.mesh import make_mesh
 
-_BATCH = 64  # images at once; changes no number that is shown
-
 
 def write_report(
     workdirs: Sequence[pathlib.Path],
@@ -87,7 +85,7 @@ def _make_run_sections(
 ) -> list[Section]:
     """Makes the sections that every run has of its own."""
     photo = _read_photo(image, run.network) if image else None
-    mistakes, missing = None, ''
+    mistakes, patches, missing = None, [], ''
     try:
         dataset = open_dataset(run.config.dataset, data_dir=data_dir or run.config.data_dir)
         records = dataset.check_variant(run.network.variant).records('validation')
@@ -97,14 +95,16 @@ def _make_run_sections(
     else:
         info(f'{run.name}: testing {len(records):,} images, {PROTOCOLS[protocol]}')
         mesh = make_mesh(1, 1, devices=jax.devices()[:1])
-        predictions = make_predictor(run.network, mesh, records, batch_size=_BATCH)(protocol=protocol)
+        predictions = make_predictor(run.network, mesh, records, batch_size=sections.BATCH)(protocol=protocol)
         read_image = functools.partial(read_whole_image, records, record_size=dataset.record_size)
         mistakes = sections.make_mistakes_section(run, figures, predictions, protocol=protocol, read_image=read_image)
         photo = photo or _choose_image(run, predictions, read_image)
+        patches = [sections.make_patches_section(run, figures, records, mesh)]
     return [
         *([sections.make_signals_section(run, figures)] if run.probes else []),
         sections.make_filters_section(run, figures),
         sections.make_maps_section(run, figures, *photo) if photo else Section('maps', {'missing': missing}, run),
+        *patches,
         mistakes or Section('mistakes', {'missing': missing}, run),
         sections.make_exchanges_section(run, figures),
     ]

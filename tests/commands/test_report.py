@@ -105,6 +105,7 @@ def test_report_shows_what_run_folder_holds(pages, runs):
     # conv3's exchange: 8 images of 13 x 13 x 8 channels of the other tower, float32.
     assert f'conv3 forward all-gather tower float32 [2, 8, 13, 13, 8] {8 * 13 * 13 * 8 * 4:,}' in text
     assert 'paper, 1 CNN' in text and 'ILSVRC-2012, validation (other images) 40.7 % 18.2 %' in text
+    assert 'What excites a channel' in text and 'the first 12 channels of each tower' in text
     assert '2 looks into single steps' in text and 'Dead ReLUs' in text and 'Saturated' not in text
     assert 'looks into single steps' in read_text(pages[1])  # of the one of two that has some
     assert text.index('Protocol: ten-view') < text.index('40.7 %') < text.index('Protocol: centre')
@@ -129,9 +130,8 @@ def test_report_escapes_names(pages):
 
 def test_report_writes_figures(pages):
     paths = list((pages[0].parent / 'pngs').iterdir())
-    assert {'loss.png', 'one_filters_tower0.png', 'one_confusion.png', 'one_towers.png'} <= {
-        path.name for path in paths
-    }
+    expected = {'loss', 'one_filters_tower0', 'one_confusion', 'one_towers', 'one_patches_conv2_tower0'}
+    assert expected | {'one_patches_conv5_tower1'} <= {path.stem for path in paths}
     assert all(path.read_bytes().startswith(b'\x89PNG') for path in paths)
 
 

@@ -91,10 +91,10 @@ def test_draw_strongest_cuts_patches_where_they_are(network, tiny):
     found = find_strongest(network, make_mesh(1, 1), records, stage='conv1/linear', count=4, batch_size=13)
     half = found.values.shape[0] // 2
     channels = [0, 1, half, half + 1]
-    picture = np.asarray(draw_strongest(found, records, record_size=256, towers=2, channels=channels))
-    assert picture.shape == (2 * (82 + 12) + 24, 2 * (82 + 12), 3)  # a patch is 40, gaps are 2, 12 and 24
+    picture = np.asarray(draw_strongest(found, records, record_size=256, groups=[channels[:2], channels[2:]]))
+    assert picture.shape == (82 + 24 + 82, 82 + 12 + 82, 3)  # a patch is 40, gaps are 2, 12 and 24
     for place, channel in enumerate(channels):
-        top, left = (place // 2) * (94 + 24), (place % 2) * 94
+        top, left = place // 2 * (82 + 24), place % 2 * (82 + 12)
         for number in range(4):
             y, x, bottom, right = found.boxes[channel, number].tolist()
             patch = decode_jpeg(records[int(found.records[channel, number])][0])[y:bottom, x:right]
