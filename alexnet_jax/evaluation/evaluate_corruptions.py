@@ -47,9 +47,13 @@ def plan_corruptions(settings: EvaluationSettings) -> CorruptionPlan | None:
         corrupted images, or an option does not go with them.
     """
     if not settings.corruptions and settings.corrupted is None:
-        if settings.severities:
-            raise InputError('--severities is for --corruptions=all, or names of some')
+        if settings.severities or settings.seed:
+            raise InputError('--severities and --seed are for --corruptions=all, or names of some')
         return None
+    if settings.corrupted is not None and settings.seed:
+        raise InputError('--seed is of what corruptions draw, and the images of --corrupted are corrupted already')
+    if settings.corrupted is not None and settings.dataset is None and settings.preprocessing is not None:
+        raise InputError('--preprocessing is of the images of a dataset, and those of --corrupted are squares already')
     if tuple(settings.protocols) not in ((), ('centre',)):
         raise InputError(
             'corrupted images are tested in the centre view, as the published errors: leave out --protocols'
