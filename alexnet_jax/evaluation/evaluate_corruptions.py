@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from alexnet_jax.console import align_columns, suggest
-from alexnet_jax.data.corrupted import CorruptedSource
+from alexnet_jax.data.corrupted import CorruptedSource, PixelSource
 from alexnet_jax.data.corrupted_files import CorruptedFiles, open_corrupted
 from alexnet_jax.data.corruption_constants import CORRUPTIONS, SEVERITIES, SIZES, load_frost
 from alexnet_jax.data.dataset import Dataset, Source
@@ -114,7 +114,7 @@ def evaluate_corruptions(
         )
     clean_records = None if dataset is None else dataset.records(settings.split, preprocessing=preprocessing)
 
-    def open_records(corruption: str, severity: int) -> Source:
+    def open_records(corruption: str, severity: int) -> PixelSource:
         if plan.files is not None:
             return plan.files.open(corruption, severity, record_size=size)
         return CorruptedSource(clean_records, corruption, severity, seed=settings.seed, record_size=size)
