@@ -2,8 +2,8 @@
 
     python -m experiments.corruption_cost --dataset=NAME [--data_dir=data] [--variant=released] [--images=512]
 
-Takes a network of random weights, for whose speed they do not matter. With the extra `corruptions`, frost is among them,
-and the library's own milliseconds an image, on one thread, stand beside ours.
+Takes a network of random weights, for whose speed they do not matter. With the extra `corruptions`, frost is among
+them, and the library's own milliseconds an image, on one thread, stand beside ours.
 """
 
 import importlib.util
@@ -30,8 +30,9 @@ _DATASET = flags.DEFINE_string('dataset', None, 'A prepared dataset.', required=
 _DATA_DIR = flags.DEFINE_string('data_dir', 'data', 'Where it is.')
 _VARIANT = flags.DEFINE_string('variant', 'released', 'Which network.')
 _IMAGES = flags.DEFINE_integer('images', 512, 'How many of its training images, at most.', lower_bound=1)
+_ROUNDS = flags.DEFINE_integer('rounds', 3, 'How often each is tested; medians are shown.', lower_bound=1)
 _BATCH = flags.DEFINE_integer('batch_size', 64, 'Images at once.', lower_bound=1)
-SEVERITY, ROUNDS = 3, 3
+SEVERITY = 3
 
 
 class First(PixelSource):
@@ -58,30 +59,34 @@ def main(_: list[str]) -> None:
     evaluator, placed = make_evaluator(network, make_mesh(1, 1), first, batch_size=_BATCH.value)
 
     def measure(records):
+        """Images a second, and CPU milliseconds an image, of all threads."""
         test = evaluator.with_records(records)
-        began = time.perf_counter()
+        wall, cpu = time.perf_counter(), time.process_time()
         test(*placed, protocol='centre')
-        return len(records) / (time.perf_counter() - began)
+        wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
+        return len(records) / wall, 1000 * cpu / len(records)
 
     measure(first)  # compiles
     image, own = read_whole_image(source, 0, record_size=size), importlib.util.find_spec('imagecorruptions') is not None
     names = [one for one in CORRUPTIONS if own or one != 'frost']
     speeds = {'clean': []} | {one: [] for one in names}
-    for _round in range(ROUNDS):
+    for _round in range(_ROUNDS.value):
         for one, speed in speeds.items():
             records = first if one == 'clean' else CorruptedSource(first, one, SEVERITY, seed=0, record_size=size)
             speed.append(measure(records))
-    medians = {one: statistics.median(speed) for one, speed in speeds.items()}
-    rows = [['', 'images/s', 'of clean', 'ms an image', *(['of the library'] if own else [])]]
-    for one, speed in medians.items():
-        rows.append([one, f'{speed:.1f}', f'{speed / medians["clean"]:.2f}'])
+    medians = {one: [statistics.median(column) for column in zip(*found, strict=True)] for one, found in speeds.items()}
+    clean, clean_cpu = medians['clean']
+    rows = [['', 'images/s', 'of clean', 'CPU ms', 'of clean', 'alone, ms', *(['library, ms'] if own else [])]]
+    for one, (speed, cpu) in medians.items():
+        rows.append([one, f'{speed:.1f}', f'{speed / clean:.2f}', f'{cpu:.1f}', f'{cpu / clean_cpu:.2f}'])
         if one != 'clean':
             rows[-1].append(f'{_time(lambda one=one: corrupt(image, one, SEVERITY, np.random.default_rng(0))):.1f}')
         if one != 'clean' and own:
             rows[-1].append(f'{_time(lambda one=one: _corrupt_by_library(image, one)):.1f}')
-    print(align_columns(rows, right=(1, 2, 3, 4)[: len(rows[0]) - 1]))
-    shares = [medians[one] / medians['clean'] for one in names]
-    print(f'mean of the corruptions: {statistics.mean(shares):.2f} of clean; least {min(shares):.2f}')
+    print(align_columns(rows, right=tuple(range(1, len(rows[0])))))
+    shares, inverse = [medians[one][0] / clean for one in names], [clean_cpu / medians[one][1] for one in names]
+    print(f'images/s, mean of the corruptions: {statistics.mean(shares):.2f} of clean; least {min(shares):.2f}')
+    print(f'images per CPU second, the same: {statistics.mean(inverse):.2f} of clean; least {min(inverse):.2f}')
 
 
 def _corrupt_by_library(image, name):

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from alexnet_jax.console import align_columns, suggest
-from alexnet_jax.data.corrupted import CorruptedSource
+from alexnet_jax.data.corrupted import CorruptedSource, PixelSource
 from alexnet_jax.data.corrupted_files import CorruptedFiles, open_corrupted
 from alexnet_jax.data.corruption_constants import CORRUPTIONS, SEVERITIES, SIZES, load_frost
 from alexnet_jax.data.dataset import Dataset, Source
@@ -47,9 +47,13 @@ def plan_corruptions(settings: EvaluationSettings) -> CorruptionPlan | None:
         corrupted images, or an option does not go with them.
     """
     if not settings.corruptions and settings.corrupted is None:
-        if settings.severities:
-            raise InputError('--severities is for --corruptions=all, or names of some')
+        if settings.severities or settings.seed:
+            raise InputError('--severities and --seed are for --corruptions=all, or names of some')
         return None
+    if settings.corrupted is not None and settings.seed:
+        raise InputError('--seed is of what corruptions draw, and the images of --corrupted are corrupted already')
+    if settings.corrupted is not None and settings.dataset is None and settings.preprocessing is not None:
+        raise InputError('--preprocessing is of the images of a dataset, and those of --corrupted are squares already')
     if tuple(settings.protocols) not in ((), ('centre',)):
         raise InputError(
             'corrupted images are tested in the centre view, as the published errors: leave out --protocols'
@@ -110,7 +114,7 @@ def evaluate_corruptions(
         )
     clean_records = None if dataset is None else dataset.records(settings.split, preprocessing=preprocessing)
 
-    def open_records(corruption: str, severity: int) -> Source:
+    def open_records(corruption: str, severity: int) -> PixelSource:
         if plan.files is not None:
             return plan.files.open(corruption, severity, record_size=size)
         return CorruptedSource(clean_records, corruption, severity, seed=settings.seed, record_size=size)

@@ -78,7 +78,7 @@ def evaluate_networks(
         dataset = open_test_dataset(networks, name=settings.dataset, data_dir=settings.data_dir)
     check_same_on_hosts({'weights': str([hash_tree(n.params) for n in networks])}, remedy='give all the same files')
     check_same_on_hosts(
-        {'dataset': dataset and dataset.fingerprint, 'settings': repr(settings)},
+        {'dataset': dataset.fingerprint if dataset else '', 'settings': repr(settings)},
         remedy='give all the same options and data',
     )
     result = {
@@ -94,7 +94,7 @@ def evaluate_networks(
     }
     quiet = group.index > 0
     if plan is not None:
-        squares = dataset and _get_preprocessing(networks[0].preprocessing, dataset, settings)
+        squares = _get_preprocessing(networks[0].preprocessing, dataset, settings) if dataset else None
         found, tables = evaluate_corruptions(networks[0], dataset, plan, settings, preprocessing=squares, quiet=quiet)
     else:
         assert dataset is not None
@@ -119,11 +119,13 @@ def evaluate_networks(
             draw_corruptions(output / 'corruptions.png', result)
             files.append('corruptions.png')
         write_json(output / 'result.json', result)
-        for tested in filter(None, (plan and plan.files, dataset)):
-            remarks = list_remarks(networks, tested, among=settings.among)
-            remarks += _list_other_squares(networks, tested, settings) if isinstance(tested, Dataset) else []
-            for line in remarks:
-                print(line, file=sys.stderr)
+        among = settings.among
+        remarks = list_remarks(networks, plan.files, among=among) if plan and plan.files else []
+        if dataset:
+            remarks += list_remarks(networks, dataset, among=among)
+            remarks += _list_other_squares(networks, dataset, settings)
+        for line in remarks:
+            print(line, file=sys.stderr)
         text = f'{(format_corruptions if plan else _format_tables)(result)}\n\n{output}/: {", ".join(files)}'
     sync_hosts('end')
     return result, text
