@@ -8,7 +8,7 @@
 #       2 and 3, N5, and both libraries; with shards zarr keeps all of a shard, chunks that lie wholly outside as well. A table of
 #       per-step metrics or per-image features that is cut to step n when a run is resumed, and grown for what is to come,
 #       then holds the abandoned run's rows as though they had been computed; a reader that takes fill_value for "not there
-#       yet" is deceived. append writes over them; resize and a write to a later place do not. (Issue 1017 of zarr-python.)
+#       yet" is deceived. append writes over them; resize and a write to a later place do not. (Issue 1017 of zarr-python; TensorStore's reference says it.)
 # What to do: write fill_value over the rows before they are cut off.
 set -euo pipefail
 folder=$(mktemp -d)
