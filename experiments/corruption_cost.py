@@ -83,6 +83,7 @@ def main(_: list[str]) -> None:
             rows[-1].append(f'{_time(lambda one=one: corrupt(image, one, SEVERITY, np.random.default_rng(0))):.1f}')
         if one != 'clean' and own:
             rows[-1].append(f'{_time(lambda one=one: _corrupt_by_library(image, one)):.1f}')
+    rows[1] += [''] * (len(rows[0]) - len(rows[1]))  # of clean images, nothing was corrupted
     print(align_columns(rows, right=tuple(range(1, len(rows[0])))))
     shares, inverse = [medians[one][0] / clean for one in names], [clean_cpu / medians[one][1] for one in names]
     print(f'images/s, mean of the corruptions: {statistics.mean(shares):.2f} of clean; least {min(shares):.2f}')
