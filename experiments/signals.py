@@ -42,7 +42,8 @@ def main(output: str, *runs: str) -> None:
     """Draws the picture; prints the medians over each run's looks."""
     figure, grid = plt.subplots(2, len(runs), figsize=(3.4 * len(runs), 6), layout='constrained', squeeze=False)
     for run, (above, below) in zip(map(pathlib.Path, runs), grid.T, strict=True):
-        name = json.loads((run / 'config.json').read_text())['activation'] or 'relu'
+        config = json.loads((run / 'config.json').read_text())
+        name = config['activation'] or ('tanh' if 'relu' in config['without'] else 'relu')
         probes = read_probes(run)
         steps = [probe['step'] for probe in probes]
         gradients, lost = make_rows(probes, 'gradient'), make_rows(probes, 'dead', 'saturated')
