@@ -76,8 +76,11 @@ def _normalise(norm: ops.Norm, x: Array) -> Array:
 def _normalise_backward(norm: ops.Norm, x: Array, gradient: Array) -> tuple[Array]:
     dtype, wide = x.dtype, jnp.promote_types(x.dtype, jnp.float32)
     x = lax.optimization_barrier(x)  # or the forward pass would write its float32 sums for here
-    # Each is read in several windows, and is too dear to be computed in each: written, in the precision of the maps.
-    write = lambda term: lax.optimization_barrier(term.astype(dtype)).astype(wide)  # noqa: E731
+
+    def write(term: Array) -> Array:
+        # Each is read in several windows, and is too dear to be computed in each: written, in the precision of the maps.
+        return lax.optimization_barrier(term.astype(dtype)).astype(wide)
+
     return (norm.pull(x.astype(wide), gradient.astype(wide), write=write).astype(dtype),)
 
 
