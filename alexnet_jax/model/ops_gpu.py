@@ -78,7 +78,7 @@ def _normalise_backward(norm: ops.Norm, x: Array, gradient: Array) -> tuple[Arra
     x = lax.optimization_barrier(x)  # or the forward pass would write its float32 sums for here
 
     def write(term: Array) -> Array:
-        # Each is read in several windows, and is too dear to be computed in each: written, in the precision of the maps.
+        # Each is read in several windows, too dear to be computed in each: written, in the precision of the maps.
         return lax.optimization_barrier(term.astype(dtype)).astype(wide)
 
     return (norm.pull(x.astype(wide), gradient.astype(wide), write=write).astype(dtype),)
