@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 from jax.typing import DTypeLike
 
+from alexnet_jax.model.response_norm import Norm
 from alexnet_jax.model.spec import Activation, AveragePool, ChannelNorm, MaxPool, Relu, SpatialNorm, Tanh
 
 
@@ -142,9 +143,7 @@ def find_first_maximum(x: Array, window: int, stride: int) -> tuple[Array, Array
 
     Both are (b, h', w', c).
     """
-    rows, columns = ((size - window) // stride * stride + 1 for size in x.shape[1:3])
-    places = itertools.product(range(window), repeat=2)
-    first, *others = (x[:, i : i + rows : stride, j : j + columns : stride] for i, j in places)
+    first, *others = cut_windows(x, window, stride)
     maximum, position = first, jnp.zeros_like(first, jnp.uint8)
     for index, shifted in enumerate(others, start=1):
         position = jnp.where(shifted > maximum, jnp.uint8(index), position)
@@ -152,17 +151,28 @@ def find_first_maximum(x: Array, window: int, stride: int) -> tuple[Array, Array
     return maximum, position
 
 
+def cut_windows(x: Array, window: int, stride: int) -> list[Array]:
+    """Returns for each place of a window, in row order, what the whole windows of x have there, (b, h', w', c)."""
+    rows, columns = ((size - window) // stride * stride + 1 for size in x.shape[1:3])
+    places = itertools.product(range(window), repeat=2)
+    return [x[:, i : i + rows : stride, j : j + columns : stride] for i, j in places]
+
+
 def average_pool(x: Array, pool: AveragePool) -> Array:
     """Returns the mean over the pixels of x in each window of `max_pool` (see model.spec.AveragePool).
 
     Sums are at least float32, whatever x is.
     """
-    windows, wide = _make_windows(x, pool), _widen(x.dtype)
-    sums = lax.reduce_window(x.astype(wide), 0.0, lax.add, *windows)
+    sums = lax.reduce_window(x.astype(_widen(x.dtype)), 0.0, lax.add, *_make_windows(x, pool))
+    return (sums / count_pixels(x, pool)).astype(x.dtype)
+
+
+def count_pixels(x: Array, pool: AveragePool) -> Array | int:
+    """Returns what `average_pool` divides by, a number, or one for each window, (1, h', w', 1); float32 at least."""
     if pool.divides_by == 'window':
-        return (sums / pool.window**2).astype(x.dtype)
-    counts = lax.reduce_window(jnp.ones((1, *x.shape[1:3], 1), wide), 0.0, lax.add, *windows)
-    return (sums / counts).astype(x.dtype)
+        return pool.window**2
+    ones = jnp.ones((1, *x.shape[1:3], 1), _widen(x.dtype))
+    return lax.reduce_window(ones, 0.0, lax.add, *_make_windows(ones, pool))
 
 
 def pad_windows(x: Array, pool: MaxPool | AveragePool) -> tuple[tuple[int, int], ...]:
@@ -173,50 +183,6 @@ def pad_windows(x: Array, pool: MaxPool | AveragePool) -> tuple[tuple[int, int],
 
 def _make_windows(x: Array, pool: MaxPool | AveragePool) -> tuple[tuple, tuple, tuple]:
     return (1, pool.window, pool.window, 1), (1, pool.stride, pool.stride, 1), pad_windows(x, pool)
-
-
-@dataclasses.dataclass(frozen=True)
-class Norm:
-    """Local response normalisation, y = x / (k + alpha * W(x^2))^beta, W the sum over `size` places along `axes`."""
-
-    constants: ChannelNorm | SpatialNorm
-    axes: tuple[int, ...]
-
-    def sum(self, x: Array, *, transposed: bool = False) -> Array:
-        """Returns W(x), or its transpose: the sum over the windows that x's places are in. x's shape."""
-        size = self.constants.size
-        before = (size - 1) // 2 if transposed else size // 2
-        window, padding = [1] * x.ndim, [(0, 0)] * x.ndim
-        for axis in self.axes:
-            window[axis], padding[axis] = size, (before, size - 1 - before)
-        return lax.reduce_window(x, 0.0, lax.add, window, (1,) * x.ndim, padding)
-
-    def base(self, x: Array) -> Array:
-        """Returns s = k + alpha * W(x^2), x's shape."""
-        return self.constants.k + self.constants.alpha * self.sum(x * x)
-
-    def power(self, s: Array) -> Array:
-        """Returns s^-beta; the paper's beta of 0.75 from two square roots, twice as fast as a power on CPU."""
-        if self.constants.beta == 0.75:
-            r = lax.rsqrt(s)
-            return r * jnp.sqrt(r)
-        return s**-self.constants.beta
-
-    def __call__(self, x: Array) -> Array:
-        """Returns the normalised x, in its shape and dtype, computed in float32 at least."""
-        wide = x.astype(_widen(x.dtype))
-        return (wide * self.power(self.base(wide))).astype(x.dtype)
-
-    def pull(self, x: Array, gradient: Array, *, write: Callable[[Array], Array]) -> Array:
-        """Returns the gradient of x from that of y, all of x's shape and float32 at least.
-
-        y = x p with p = s^-beta and s = k + alpha W(x^2), so dx = g p - 2 alpha beta x W'(g x p / s). What W' sums
-        goes through `write`, which has a form of the hardware's write it to memory, where each is read `size` times.
-        """
-        s = self.base(x)
-        p = self.power(s)
-        spread = self.sum(write(gradient * x * p / s), transposed=True)
-        return gradient * p - (2 * self.constants.alpha * self.constants.beta) * x * spread
 
 
 def channel_norm(

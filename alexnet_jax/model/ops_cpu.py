@@ -3,7 +3,9 @@
 Its compiler treats five things badly; docs/performance.md has what each form gains.
 
 * a grouped convolution, above all its weight gradient: one convolution per group, 5 to 7 times faster;
-* a 3x3 convolution is computed as it is defined: in tiles, with 16 products for 36, 1.2 to 1.35 times faster;
+* a 3x3 convolution is computed as it is defined: of many channels in tiles, with 16 products for 36, 1.2 to 1.35 times
+  faster;
+* what a convolution reads is copied place by place: of few outputs for four places at once;
 * a column sum, such as a bias's gradient, under the training step's compiler options: a matrix product with ones;
 * the scatter behind max-pooling's gradient: gathered from saved positions of the maxima, 10 times faster;
 * fusion without end: an elementwise chain is computed again inside each of its readers. `optimization_barrier` marks
@@ -20,23 +22,21 @@ from jax import Array, lax
 from jax.typing import DTypeLike
 
 from alexnet_jax.model import ops
-from alexnet_jax.model.ops import average_pool as average_pool
 from alexnet_jax.model.ops import local_convolution as local_convolution
-from alexnet_jax.model.spec import MaxPool
+from alexnet_jax.model.response_norm import Norm
+from alexnet_jax.model.spec import AveragePool, MaxPool
 
 _written = lax.optimization_barrier
+_MANY = 128  # channels in and out, with fewer of which Winograd's products are too small to pay for its sums
+_FEW = 16  # outputs, with so few of which copying what a convolution reads takes longer than its products
+_Padding = tuple[tuple[int, int], ...]
 
 
 def convolution(
     x: Array, kernel: Array, *, stride: int, padding: tuple[tuple[int, int], tuple[int, int]], groups: int = 1
 ) -> Array:
-    """ops.convolution, each group a convolution of its own; of 3x3 neighbourhoods by Winograd's algorithm."""
-    precise = x.dtype.itemsize >= 4  # its sums and differences of pixels would cost bfloat16 two of eight bits
-    one: Callable[[Array, Array], Array]
-    if precise and kernel.shape[:2] == (3, 3) and stride == 1 and padding == ((1, 1), (1, 1)):
-        one = _convolution3x3
-    else:
-        one = functools.partial(_convolution, stride=stride, padding=padding)
+    """ops.convolution, each group a convolution of its own, in the form that suits its shape."""
+    one = functools.partial(_convolution, stride=stride, padding=padding)
     if groups == 1:
         return one(x, kernel)
     # Gradients pass the same barriers, so that what is split and joined is written once in both directions.
@@ -44,26 +44,60 @@ def convolution(
     return _written(jnp.concatenate(_written([one(a, k) for a, k in parts]), axis=-1))
 
 
-def _convolution(x: Array, kernel: Array, *, stride: int, padding: tuple[tuple[int, int], ...]) -> Array:
-    return _written(ops.convolution(x, kernel, stride=stride, padding=padding))
+def _convolution(x: Array, kernel: Array, *, stride: int, padding: _Padding) -> Array:
+    return _convolve(stride, padding, x, kernel)
 
 
-@jax.custom_vjp
-def _convolution3x3(x: Array, kernel: Array) -> Array:
-    return _winograd(x, kernel)
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
+def _convolve(stride: int, padding: _Padding, x: Array, kernel: Array) -> Array:
+    h, w, channels, out = kernel.shape
+    precise = x.dtype.itemsize >= 4  # Winograd's sums and differences of pixels would cost bfloat16 two of eight bits
+    if precise and (h, w) == (3, 3) and _keeps_size(stride, padding, kernel) and min(channels, out) >= _MANY:
+        return _winograd(x, kernel)
+    return _convolve_directly(stride, padding, x, kernel)
 
 
-# The image's gradient is the same convolution of the upstream gradient, with the kernel turned around. The kernel's is
-# left to XLA, which is 1.1 to 1.4 times faster at it than Winograd's form would be.
-def _convolution3x3_backward(residuals: tuple[Array, Array], gradient: Array) -> tuple[Array, Array]:
+# The image's gradient is a convolution too, of the upstream gradient with the kernel turned around, and takes the form
+# that suits its shape. The kernel's is left to XLA, 1.1 to 1.4 times faster at it than Winograd's form.
+def _convolve_backward(
+    stride: int, padding: _Padding, residuals: tuple[Array, Array], gradient: Array
+) -> tuple[Array, Array]:
     x, kernel = residuals
     gradient = _written(gradient)
-    plain = functools.partial(ops.convolution, x, stride=1, padding=((1, 1), (1, 1)))
-    (kernel_gradient,) = jax.vjp(plain, kernel)[1](gradient)
-    return _winograd(gradient, kernel[::-1, ::-1].swapaxes(2, 3)), kernel_gradient
+    (of_kernel,) = jax.vjp(functools.partial(_convolve_directly, stride, padding, x), kernel)[1](gradient)
+    if _keeps_size(stride, padding, kernel):
+        return _convolve(stride, padding, gradient, kernel[::-1, ::-1].swapaxes(2, 3)), of_kernel
+    plain = functools.partial(ops.convolution, kernel=kernel, stride=stride, padding=padding)
+    return *jax.vjp(plain, x)[1](gradient), of_kernel
 
 
-_convolution3x3.defvjp(lambda x, kernel: (_convolution3x3(x, kernel), (x, kernel)), _convolution3x3_backward)
+def _keeps_size(stride: int, padding: _Padding, kernel: Array) -> bool:
+    return stride == 1 and padding == tuple((side // 2, side // 2) for side in kernel.shape[:2])
+
+
+_convolve.defvjp(
+    lambda stride, padding, x, kernel: (_convolve(stride, padding, x, kernel), (x, kernel)), _convolve_backward
+)
+
+
+def _convolve_directly(stride: int, padding: _Padding, x: Array, kernel: Array) -> Array:
+    """ops.convolution; of few outputs and large windows four places at a time.
+
+    XLA:CPU copies every pixel that a place reads, 363 for conv1's, which takes longer than 12 products with each. 2x2
+    neighbouring places, computed as the channels of one by a larger kernel, read 675 together.
+    """
+    h, w, _, out = kernel.shape
+    if min(h, w) < 5 or out > _FEW:
+        return _written(ops.convolution(x, kernel, stride=stride, padding=padding))
+    reach = zip(x.shape[1:3], padding, (h, w), strict=True)
+    rows, columns = ((size + sum(pad) - side) // stride + 1 for size, pad, side in reach)
+    shifts = [((i, stride - i), (j, stride - j), (0, 0), (0, 0)) for i in (0, stride) for j in (0, stride)]
+    merged = _written(jnp.concatenate([jnp.pad(kernel, shift) for shift in shifts], axis=-1))
+    # A last place without a neighbour is given one.
+    padding = tuple((a, b + stride * (n % 2)) for (a, b), n in zip(padding, (rows, columns), strict=True))
+    y = _written(ops.convolution(x, merged, stride=2 * stride, padding=padding))
+    y = y.reshape(*y.shape[:3], 2, 2, out).swapaxes(2, 3).reshape(len(x), 2 * y.shape[1], 2 * y.shape[2], out)
+    return _written(y[:, :rows, :columns])
 
 
 def _winograd(x: Array, kernel: Array) -> Array:
@@ -143,6 +177,28 @@ def max_pool(x: Array, pool: MaxPool) -> Array:
     return _max_pool(x, pool.window, pool.stride, x.shape[1:3])
 
 
+def average_pool(x: Array, pool: AveragePool) -> Array:
+    """ops.average_pool; its gradient is gathered."""
+    wide = jnp.pad(x.astype(jnp.promote_types(x.dtype, jnp.float32)), ops.pad_windows(x, pool))
+    sums = _sum_windows(wide, pool.window, pool.stride, wide.shape[1:3])
+    return (sums / ops.count_pixels(x, pool)).astype(x.dtype)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3))
+def _sum_windows(x: Array, window: int, stride: int, size: tuple[int, int]) -> Array:
+    del size  # of x, for the gradient
+    return _written(sum(ops.cut_windows(x, window, stride)))
+
+
+def _sum_windows_backward(window: int, stride: int, size: tuple[int, int], _: None, gradient: Array) -> tuple[Array]:
+    return (_gather_windows(window, stride, size, lambda gradient, place: gradient, _written(gradient)),)
+
+
+_sum_windows.defvjp(
+    lambda x, window, stride, size: (_sum_windows(x, window, stride, size), None), _sum_windows_backward
+)
+
+
 @functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3))
 def _max_pool(x: Array, window: int, stride: int, size: tuple[int, int]) -> Array:
     del size  # of x, for the gradient
@@ -156,18 +212,29 @@ def _first_maximum(x: Array, window: int, stride: int) -> tuple[Array, Array]:
 def _max_pool_backward(
     window: int, stride: int, size: tuple[int, int], position: Array, gradient: Array
 ) -> tuple[Array]:
+    def take(gradient: Array, position: Array, place: int) -> Array:
+        return jnp.where(position == place, gradient, 0)  # past the edges a gradient of 0 is taken by any place
+
+    return (_gather_windows(window, stride, size, take, gradient, position),)
+
+
+def _gather_windows(
+    window: int, stride: int, size: tuple[int, int], take: Callable[..., Array], *windows: Array
+) -> Array:
+    """Returns for each pixel of an image of `size` the sum of take(*windows, place) over the windows that it lies in.
+
+    `windows` are (b, h', w', c), what each window has to give; `place` is where in it the pixel lies, in row order.
+    """
     # Pixel (stride * q + a) lies in the windows q - d, at their place a + stride * d. Pixels of one remainder (a, b) so
     # look at the same few shifts of the windows, and all remainders interleaved are the image.
-    (h, w), (out_h, out_w) = size, gradient.shape[1:3]
+    (h, w), (images, out_h, out_w, channels) = size, windows[0].shape
     rows, columns, reach = -(-h // stride), -(-w // stride), (window - 1) // stride
     edges = ((0, 0), (reach, rows - out_h), (reach, columns - out_w), (0, 0))
-    gradient, position = jnp.pad(gradient, edges), jnp.pad(position, edges)  # a gradient of 0 is taken by any place
+    windows = tuple(jnp.pad(each, edges) for each in windows)
 
     def taken(i: int, j: int) -> Array:
-        """The gradient of the windows whose maximum is at (i, j), where their (i, j) pixel is; elsewhere 0."""
         r, c = reach - i // stride, reach - j // stride
-        region = (slice(None), slice(r, r + rows), slice(c, c + columns))
-        return jnp.where(position[region] == i * window + j, gradient[region], 0)
+        return take(*(each[:, r : r + rows, c : c + columns] for each in windows), i * window + j)
 
     nothing = jnp.zeros_like(taken(0, 0))  # for the pixels that no window sees, where stride > window
     remainders = [
@@ -175,23 +242,39 @@ def _max_pool_backward(
         for a, b in itertools.product(range(stride), repeat=2)
     ]
     lines = [jnp.stack(remainders[n : n + stride], axis=3) for n in range(0, stride**2, stride)]
-    pixels = jnp.stack(lines, axis=2).reshape(gradient.shape[0], rows * stride, columns * stride, -1)
-    return (_written(pixels[:, :h, :w]),)
+    pixels = jnp.stack(lines, axis=2).reshape(images, rows * stride, columns * stride, channels)
+    return _written(pixels[:, :h, :w])
 
 
 _max_pool.defvjp(lambda x, window, stride, size: _first_maximum(x, window, stride), _max_pool_backward)
 
 
+def _apply_in_a_row(function: Callable[..., Array], *arrays: Array) -> Array:
+    """Computes function(*arrays), of arrays of one shape, element by element as if each were one long row.
+
+    XLA:CPU's loops run along the last axis: of 12 channels a tower they are too short to be computed as vectors.
+    """
+    return _written(function(*_written([array.reshape(-1) for array in arrays]))).reshape(arrays[0].shape)
+
+
+class _NormByAxes(Norm):
+    """Norm that sums along one axis after the other: of 5x5 places 10 numbers in place of 25."""
+
+    def sum(self, x: Array, *, transposed: bool = False) -> Array:
+        for axis in self.axes:
+            x = _written(Norm(self.constants, (axis,)).sum(x, transposed=transposed))
+        return x
+
+
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _normalise(norm: ops.Norm, x: Array) -> Array:
-    # Written before and after, to keep the split into towers out of the loops: XLA:CPU would compute every index anew.
-    return _written(norm(_written(x)))
+def _normalise(norm: Norm, x: Array) -> Array:
+    return _NormByAxes(norm.constants, norm.axes)(x, each=_apply_in_a_row)
 
 
-def _normalise_backward(norm: ops.Norm, x: Array, gradient: Array) -> tuple[Array]:
-    dtype, wide = x.dtype, jnp.promote_types(x.dtype, jnp.float32)
-    x, gradient = _written((x.astype(wide), gradient.astype(wide)))
-    return (norm.pull(x, gradient, write=_written).astype(dtype),)
+def _normalise_backward(norm: Norm, x: Array, gradient: Array) -> tuple[Array]:
+    wide = jnp.promote_types(x.dtype, jnp.float32)
+    norm = _NormByAxes(norm.constants, norm.axes)
+    return (norm.pull(x.astype(wide), gradient.astype(wide), each=_apply_in_a_row).astype(x.dtype),)
 
 
 # They keep x alone, and sum its squares again for the gradient.

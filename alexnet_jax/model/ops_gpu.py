@@ -22,6 +22,7 @@ from alexnet_jax.model.ops import convolution as convolution
 from alexnet_jax.model.ops import local_convolution as local_convolution
 from alexnet_jax.model.ops import sigmoid as sigmoid
 from alexnet_jax.model.ops import tanh as tanh
+from alexnet_jax.model.response_norm import Norm
 from alexnet_jax.model.spec import MaxPool
 
 
@@ -69,11 +70,11 @@ _max_pool.defvjp(lambda x, window, stride, size: ops.find_first_maximum(x, windo
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _normalise(norm: ops.Norm, x: Array) -> Array:
+def _normalise(norm: Norm, x: Array) -> Array:
     return norm(x)
 
 
-def _normalise_backward(norm: ops.Norm, x: Array, gradient: Array) -> tuple[Array]:
+def _normalise_backward(norm: Norm, x: Array, gradient: Array) -> tuple[Array]:
     dtype, wide = x.dtype, jnp.promote_types(x.dtype, jnp.float32)
     x = lax.optimization_barrier(x)  # or the forward pass would write its float32 sums for here
 

@@ -97,10 +97,11 @@ def test_max_pool_is_the_maximum_of_overlapping_windows(operations, size, out):
         (ops_cpu.max_pool, MaxPool(3, 2, partial=True), np.max),
         (ops_gpu.max_pool, MaxPool(3, 2, partial=True), np.max),
         (ops.average_pool, AveragePool(3, 2, partial=True), np.mean),
+        (ops_cpu.average_pool, AveragePool(3, 2, partial=True), np.mean),
         # Before dd8fd31 in CC include/cudaconv2/conv_util.cuh: all sums are divided by the window's nine places.
         (ops.average_pool, AveragePool(3, 2, partial=True, divides_by='window'), lambda x, axis: x.sum(axis) / 9),
     ],
-    ids=['max', 'max on cpu', 'max on gpu', 'average', 'average by whole windows'],
+    ids=['max', 'max on cpu', 'max on gpu', 'average', 'average on cpu', 'average by whole windows'],
 )
 def test_pool_cuts_partial_windows_off_at_the_edge(pool, kind, expect, size, out):
     x = images(2, size, size, 2) - 200  # below zero, so that a zero from outside would be the maximum
@@ -113,7 +114,8 @@ def test_pool_cuts_partial_windows_off_at_the_edge(pool, kind, expect, size, out
     np.testing.assert_allclose(found, expected, rtol=1e-14)
 
 
-def test_average_pool_by_whole_windows_gives_a_ninth_of_the_gradient_to_each_pixel_of_a_window():
+@both_forms
+def test_average_pool_by_whole_windows_gives_a_ninth_of_the_gradient_to_each_pixel_of_a_window(operations):
     """At the edges too: kLocalAvgUndo before dd8fd31 in CC src/cudaconv2/conv_util.cu."""
     expected, upstream = np.zeros((1, 8, 8, 1)), images(1, 4, 4, 1)
     for r in range(4):
@@ -121,33 +123,34 @@ def test_average_pool_by_whole_windows_gives_a_ninth_of_the_gradient_to_each_pix
             expected[:, 2 * r : 2 * r + 3, 2 * c : 2 * c + 3] += upstream[:, None, None, r, c] / 9
     pool = AveragePool(3, 2, partial=True, divides_by='window')
     with jax.enable_x64(True):
-        _, backward = jax.vjp(lambda x: ops.average_pool(x, pool), jnp.zeros((1, 8, 8, 1)))
+        _, backward = jax.vjp(lambda x: operations.average_pool(x, pool), jnp.zeros((1, 8, 8, 1)))
         (found,) = backward(jnp.asarray(upstream))
     np.testing.assert_allclose(found, expected, rtol=1e-12)
 
 
 def test_forms_that_are_the_plain_ones():
-    for form in (ops_cpu, ops_gpu):
-        assert form.average_pool is ops.average_pool
-        assert form.local_convolution is ops.local_convolution
+    assert ops_cpu.local_convolution is ops_gpu.local_convolution is ops.local_convolution
+    assert ops_gpu.average_pool is ops.average_pool
     assert (ops_gpu.convolution, ops_gpu.add_bias) == (ops.convolution, ops.add_bias)
     assert (ops_gpu.tanh, ops_gpu.sigmoid) == (ops.tanh, ops.sigmoid)
 
 
-def test_average_pool_takes_whole_windows_alone():
+@both_forms
+def test_average_pool_takes_whole_windows_alone(operations):
     x = images(2, 8, 8, 3)
     expected = np.stack([[x[:, r : r + 3, c : c + 3].mean(axis=(1, 2)) for c in (0, 2, 4)] for r in (0, 2, 4)])
     with jax.enable_x64(True):
-        found = ops.average_pool(jnp.asarray(x), AveragePool(3, 2))
+        found = operations.average_pool(jnp.asarray(x), AveragePool(3, 2))
     np.testing.assert_allclose(found, expected.transpose(2, 0, 1, 3), rtol=1e-14)
 
 
-def test_average_pool_sums_bfloat16_in_float32():
+@both_forms
+def test_average_pool_sums_bfloat16_in_float32(operations):
     x = jnp.asarray(images(2, 9, 9, 3), jnp.bfloat16)
     exact = np.stack(
         [[np.asarray(x, 'f8')[:, r : r + 3, c : c + 3].mean(axis=(1, 2)) for c in (0, 2, 4, 6)] for r in (0, 2, 4, 6)]
     )
-    found = ops.average_pool(x, AveragePool(3, 2))
+    found = operations.average_pool(x, AveragePool(3, 2))
     assert found.dtype == jnp.bfloat16
     # Rounded once, to half of the last of 8 bits.
     np.testing.assert_allclose(np.asarray(found, 'f8'), exact.transpose(2, 0, 1, 3), rtol=2**-8)
@@ -280,11 +283,20 @@ def test_tanh_is_numpy_s_with_its_slope(operations):
 
 # The blocks of the network: what the CPU forms replace, on shapes whose sizes are even and odd, with one group and two.
 BLOCKS = {
-    'conv1': ('convolution', [(3, 40, 40, 3), (11, 11, 3, 8)], {'stride': 4, 'padding': ((0, 3), (0, 3))}),
+    # Of few outputs, an odd and an even number of places, and of many.
+    'conv1': ('convolution', [(3, 40, 36, 3), (11, 11, 3, 8)], {'stride': 4, 'padding': ((0, 3), (0, 3))}),
+    'conv1, 20 maps': ('convolution', [(3, 40, 36, 3), (11, 11, 3, 20)], {'stride': 4, 'padding': ((0, 3), (0, 3))}),
     'conv2': ('convolution', [(3, 13, 13, 8), (5, 5, 4, 16)], {'stride': 1, 'padding': ((2, 2), (2, 2)), 'groups': 2}),
-    'conv3': ('convolution', [(3, 9, 9, 8), (3, 3, 8, 16)], {'stride': 1, 'padding': ((1, 1), (1, 1))}),
-    'conv4': ('convolution', [(3, 6, 7, 8), (3, 3, 4, 16)], {'stride': 1, 'padding': ((1, 1), (1, 1)), 'groups': 2}),
-    'conv4 of a pixel': ('convolution', [(3, 1, 1, 8), (3, 3, 8, 4)], {'stride': 1, 'padding': ((1, 1), (1, 1))}),
+    'conv2, 20 maps': ('convolution', [(3, 12, 13, 4), (5, 5, 4, 20)], {'stride': 1, 'padding': ((2, 2), (2, 2))}),
+    'conv2, no edge': ('convolution', [(3, 12, 13, 4), (5, 5, 4, 8)], {'stride': 1, 'padding': ((0, 0), (0, 0))}),
+    'conv3': ('convolution', [(3, 9, 9, 128), (3, 3, 128, 132)], {'stride': 1, 'padding': ((1, 1), (1, 1))}),
+    'conv3, narrow': ('convolution', [(3, 9, 9, 8), (3, 3, 8, 16)], {'stride': 1, 'padding': ((1, 1), (1, 1))}),
+    'conv4': (
+        'convolution',
+        [(3, 6, 7, 256), (3, 3, 128, 256)],
+        {'stride': 1, 'padding': ((1, 1), (1, 1)), 'groups': 2},
+    ),
+    'conv4 of a pixel': ('convolution', [(3, 1, 1, 128), (3, 3, 128, 128)], {'stride': 1, 'padding': ((1, 1), (1, 1))}),
     'bias': ('add_bias', [(3, 9, 9, 8), (8,)], {}),
     'dense bias': ('add_bias', [(64, 8), (8,)], {}),
     'relu': ('relu', [(3, 9, 9, 8)], {}),
@@ -300,6 +312,13 @@ BLOCKS = {
     'pool, no overlap': ('max_pool', [(2, 12, 11, 4)], {'pool': MaxPool(2, 2)}),
     'pool, stride 1': ('max_pool', [(2, 7, 8, 4)], {'pool': MaxPool(3, 1)}),
     'pool, partial': ('max_pool', [(2, 8, 9, 4)], {'pool': MaxPool(3, 2, partial=True)}),
+    'mean': ('average_pool', [(2, 13, 12, 4)], {'pool': AveragePool(3, 2)}),
+    'mean, partial': ('average_pool', [(2, 8, 9, 4)], {'pool': AveragePool(3, 2, partial=True)}),
+    'mean, by windows': (
+        'average_pool',
+        [(2, 8, 9, 4)],
+        {'pool': AveragePool(3, 2, partial=True, divides_by='window')},
+    ),
     'bias of every place': ('add_bias', [(3, 4, 5, 8), (4, 5, 8)], {}),
     'pool, gaps': ('max_pool', [(2, 17, 18, 4)], {'pool': MaxPool(2, 3)}),
 }
@@ -329,6 +348,28 @@ FIRST = {('conv3', 'float32')} | {(block, 'float64') for block in BLOCKS if bloc
 )
 def test_cpu_forms_have_the_gradients_of_the_plain_ones(block, dtype):
     check_gradients(ops_cpu, block, dtype)
+
+
+@pytest.mark.parametrize(
+    ('maps', 'primitive', 'shape'),
+    [
+        ((11, 11, 3, 12), 'conv_general_dilated', (15, 15, 3, 48)),  # 2x2 places of stride 4 reach over 11 + 4 pixels
+        ((11, 11, 3, 24), 'conv_general_dilated', (11, 11, 3, 24)),
+        ((3, 3, 96, 96), 'conv_general_dilated', (3, 3, 96, 96)),
+        ((3, 3, 128, 128), 'dot_general', (16, 128, 128)),
+    ],
+)
+def test_cpu_form_of_convolution_suits_the_number_of_its_maps(maps, primitive, shape):
+    stride, edge = (4, 0) if maps[0] == 11 else (1, 1)
+    plain = lambda x, kernel: ops_cpu.convolution(x, kernel, stride=stride, padding=((edge, edge),) * 2)  # noqa: E731
+    given = jax.ShapeDtypeStruct((2, 27, 27, maps[2]), 'float32'), jax.ShapeDtypeStruct(maps, 'float32')
+    (call,) = jax.make_jaxpr(plain)(*given).jaxpr.eqns
+    operands = {
+        (equation.primitive.name, operand.aval.shape)
+        for equation in call.params['call_jaxpr'].eqns
+        for operand in equation.invars
+    }
+    assert (primitive, shape) in operands
 
 
 @pytest.mark.parametrize(

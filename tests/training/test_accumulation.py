@@ -39,7 +39,7 @@ def test_join_kernels_undoes_split_kernels():
 
 @pytest.mark.parametrize('frozen', [(), ('conv1', 'fc7')], ids=['all learn', 'two frozen'])
 def test_step_in_parts_computes_a_dense_kernels_gradient_once_and_a_convolutions_for_each_part(frozen):
-    run = run_with(variant='released', width=0.0625, accumulate=4, frozen=frozen)
+    run = run_with(variant='released', width=0.5, accumulate=4, frozen=frozen)  # 24 maps of conv1 a tower: one kernel
     shapes = {layer: leaves['kernel'].shape for layer, leaves in run.abstract_state().params.items()}
     halves = {layer: (*shape[:-1], shape[-1] // 2) if layer != 'fc8' else shape for layer, shape in shapes.items()}
     found = [
