@@ -13,22 +13,24 @@ from alexnet_jax.run.run_dir import open_or_render
 from alexnet_jax.training.build import Run, make_variant
 from alexnet_jax.training.config import Config
 
-MAX_PROGRAMS = 32  # settings whose programs a process keeps: a small network's take 10 MB or so
+MAX_PROGRAMS = 32  # settings whose programs a process keeps: a search has any number of them
 
 
 class Kept:
-    """What the runs of one process share: opened datasets, and the programs of runs that differ in their seed alone."""
+    """What the runs of one process share: the dataset, and the programs of runs that differ in their seed alone."""
 
     def __init__(self) -> None:
-        self._datasets: dict[Any, Dataset] = {}
+        self._opened: tuple[Any, Dataset] | None = None
         self._programs: OrderedDict[Any, tuple[Any, Evaluator]] = OrderedDict()
 
     def open_dataset(self, config: Config, group: ProcessGroup) -> Dataset:
-        """Opens the dataset of `config`, once; with cache 'memory' its decoded records stay for the next run."""
+        """Opens the dataset of `config`, unless the run before had it; of cache 'memory' decoded records stay too."""
         key = (config.dataset, config.data_dir, config.cache)
-        if key not in self._datasets:
-            self._datasets[key] = _open_in_turn(config, group)
-        return self._datasets[key].check_variant(make_variant(config))
+        if self._opened is None or self._opened[0] != key:
+            self._opened = None  # first: the memory that one has taken is the next one's
+            self._programs.clear()  # which read its records
+            self._opened = key, _open_in_turn(config, group)
+        return self._opened[1].check_variant(make_variant(config))
 
     def make_programs(self, run: Run, dataset: Dataset) -> tuple[Any, Evaluator]:
         """Makes the training step and the evaluator of `run`, once for all seeds; the last MAX_PROGRAMS pairs stay."""
