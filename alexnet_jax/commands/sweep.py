@@ -23,7 +23,7 @@ from ml_collections import config_flags
 
 from alexnet_jax.commands.command_line import parse_config_flags
 from alexnet_jax.errors import INTERRUPTED, InputError
-from alexnet_jax.sweep.plan import Plan, check_points, format_options, load_sweep, parse_values, split_options
+from alexnet_jax.sweep.plan import MODULE, Plan, check_points, format_options, load_sweep, parse_values, split_options
 from alexnet_jax.sweep.points import each, product
 from alexnet_jax.sweep.record import SweepRecord
 from alexnet_jax.sweep.runner import exec_point
@@ -39,7 +39,7 @@ _TABLE = flags.DEFINE_bool('table', False, 'Only write the results of the runs s
 _REPORT = flags.DEFINE_bool('report', False, 'Write report.html too: the best six settings, by alexnet report.')
 _SEARCH = flags.DEFINE_enum('search', None, ['optuna'], 'Library that proposes the points.')
 _TRIALS = flags.DEFINE_integer('trials', 40, 'Points of a search, those of earlier starts included.', lower_bound=1)
-_MODULE = flags.DEFINE_string('module', 'alexnet_jax.main', 'The module that runs a point.')
+_MODULE = flags.DEFINE_string('module', MODULE, 'The module that runs a point.')
 flags.mark_flag_as_required('config')
 
 _sweep_options: dict[str, str] = {}  # {KEY: VALUES} of --sweep.KEY=VALUES

@@ -22,9 +22,10 @@ class StartupTimer:
     most of it in the last part, 'step', which is the first step and what was left of creating the state.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, age: float | None = None) -> None:
+        """`age` is how many seconds ago it began, 0 for a later run of a process; None: with the process."""
         self._seconds: dict[str, float] = {}
-        self._since = time.perf_counter() - _get_process_age()
+        self._since = time.perf_counter() - (_get_process_age() if age is None else age)
         self._cached = False
 
     def lap(self, part: str) -> None:

@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, NoReturn
 
 import jax
+import numpy as np
 
 from alexnet_jax.checkpoints.checkpointer import Checkpointer
 from alexnet_jax.distributed.hosts import sync_hosts
@@ -55,6 +56,7 @@ class Trainer:
     history: History
     recovery: Recovery
     startup: StartupTimer
+    train_step: Any  # the jitted step of `Run.make_train_step`, maybe another seed's
     stopwatch: Stopwatch = dataclasses.field(default_factory=Stopwatch)
 
     def train(self, *, tested: bool) -> Result | None:
@@ -66,7 +68,12 @@ class Trainer:
         batch = next(batches)
         self.startup.lap('data')
         probe = compile_layer_probe(self.run, self.state, batch)
-        update = self.startup.compile(self.run.make_train_step().lower(self.state, batch))
+        seed = replicate(self.run.mesh, np.int32(self.run.config.seed))  # an argument: one program serves all seeds
+        program = self.startup.compile(self.train_step.lower(self.state, batch, seed))
+
+        def update(state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, Any]]:
+            return program(state, batch, seed)
+
         release_free_memory()  # what compiling took
         sync_hosts('compiled')  # else Gloo fails where the first message between CPUs is waited for longer than 30 s
         self.preemption.idle = False

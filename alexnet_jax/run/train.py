@@ -27,12 +27,13 @@ from alexnet_jax.logs.timing import StartupTimer
 from alexnet_jax.logs.tracking import Tracking, check_tracker
 from alexnet_jax.run.batches import iter_batches, make_batches
 from alexnet_jax.run.init_from import InitialWeights, create_state, load_initial_weights, restore_or_init
+from alexnet_jax.run.kept import Kept
 from alexnet_jax.run.loop import Trainer
 from alexnet_jax.run.recovery import History, Recovery
-from alexnet_jax.run.run_dir import check_run_dir, claim_run_dir, get_versions, hold_run_dir, open_or_render
+from alexnet_jax.run.run_dir import check_run_dir, claim_run_dir, get_versions, hold_run_dir
 from alexnet_jax.run.testing import Tester, TestStoppedError
 from alexnet_jax.sharding.backend import prepare_backend
-from alexnet_jax.training.build import Run, build_run, describe_schedule, make_config_mesh, make_variant
+from alexnet_jax.training.build import Run, build_run, describe_schedule, make_config_mesh
 from alexnet_jax.training.config import Config
 
 
@@ -46,8 +47,11 @@ def train(
     stuck_after: float,
     exit_handler: ExitHandler,
     startup: StartupTimer,
+    kept: Kept | None = None,
 ) -> dict[str, Any]:
     """Trains as `config` says, together with the other processes of `group`; returns what `train_run` does.
+
+    `kept` is of the runs that this process made before; None: it makes only this one.
 
     Raises:
       InputError: what the user gave cannot be used.
@@ -64,7 +68,8 @@ def train(
         if group.count > 1 and (text := hosts.format_hosts(mesh, group, heartbeat=heartbeat)) and group.index == 0:
             info(text)
         startup.lap('devices')
-        dataset = _open_in_turn(config, group)
+        kept = kept or Kept()
+        dataset = kept.open_dataset(config, group)
         run = build_run(config, num_classes=len(dataset.classes), examples=dataset.examples('train'), mesh=mesh)
         if group.index == 0:
             check_run_dir(workdir, run, dataset)  # before the lock: what is another's is left as it is
@@ -75,14 +80,7 @@ def train(
             if initial is not None:
                 info(initial.format_report())
         _check_same_run(config, dataset, workdir, group)
-        evaluate = Evaluator(
-            run.variant,
-            mesh,
-            dataset.records('validation'),
-            num_classes=run.num_classes,
-            batch_size=config.batch_size,
-            dtype=run.dtype,
-        )
+        train_step, evaluate = kept.make_programs(run, dataset)
         startup.lap('dataset')
         PROGRESS.enter('last checkpoint')
         result = train_run(
@@ -93,6 +91,7 @@ def train(
             startup=startup,
             preemption=preemption,
             initial=initial,
+            train_step=train_step,
         )
     PROGRESS.enter('end')
     sync_hosts('end')
@@ -108,8 +107,11 @@ def train_run(
     startup: StartupTimer,
     preemption: Preemption,
     initial: InitialWeights | None = None,
+    train_step: Any = None,
 ) -> dict[str, Any]:
     """Trains to the end, from the newest whole checkpoint in `workdir` where there is one, else from `initial`.
+
+    `train_step` is the jitted step of a run that differs in its seed at most; None: that of this one.
 
     Returns:
       What is written to WORKDIR/result.json: both protocols, 'steps', 'images_per_second' (training only; None if
@@ -160,7 +162,14 @@ def train_run(
                 restore=lambda: restore()[0],
             )
             tester = Tester(run=run, evaluate=evaluate, logger=logger, preemption=preemption)
-            trainer = Trainer(**shared, state=state, tester=tester, recovery=recovery, startup=startup)
+            trainer = Trainer(
+                **shared,
+                state=state,
+                tester=tester,
+                recovery=recovery,
+                startup=startup,
+                train_step=train_step or run.make_train_step(),
+            )
             centre = trainer.train(tested=tested) if start < run.steps else None
             PROGRESS.enter('last checkpoint')
             checkpointer.wait()
@@ -178,17 +187,6 @@ def train_run(
     if not silent:
         write_json(workdir / 'result.json', result)
     return result
-
-
-def _open_in_turn(config: Config, group: ProcessGroup) -> Dataset:
-    """Opens the dataset, one process after another: only the first on each disk has to render the embedded one."""
-    PROGRESS.enter('dataset')
-    for index in range(group.count):
-        if index == group.index:
-            dataset = open_or_render(config.dataset, config.data_dir).check_variant(make_variant(config))
-        sync_hosts('dataset')
-    processes = hosts.count_host_processes()  # whatever this one's settings are: those are compared later
-    return dataset.keep_in_memory(processes=processes) if config.cache == 'memory' else dataset
 
 
 def _check_same_run(config: Config, dataset: Dataset, workdir: pathlib.Path, group: ProcessGroup) -> None:

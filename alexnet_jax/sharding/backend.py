@@ -87,7 +87,9 @@ def prepare_backend(mesh: tuple[int, int], *, processes: int = 1, deterministic:
     os.environ['PJRT_NPROC'] = str(threads) if deterministic else os.environ.get('PJRT_NPROC', str(threads))
     # A process that was stopped for a while, or a slow machine with a large batch, is not stuck after XLA's 40 seconds.
     ours = f'{_TIMEOUTS} {_DETERMINISTIC}' if deterministic else _TIMEOUTS
-    os.environ['XLA_FLAGS'] = f'{ours} {os.environ.get("XLA_FLAGS", "")}'.strip()
+    given = os.environ.get('XLA_FLAGS', '')
+    if not given.startswith(ours):  # else those of a run that this process made before
+        os.environ['XLA_FLAGS'] = f'{ours} {given}'.strip()
     wanted = jax.config.jax_enable_compilation_cache  # type: ignore[attr-defined]
     cache = find_program_cache() if wanted else None
     jax.config.update('jax_compilation_cache_dir', cache)

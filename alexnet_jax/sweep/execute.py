@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from alexnet_jax.console import info
 from alexnet_jax.files import write_file
 from alexnet_jax.sweep.display import Display
-from alexnet_jax.sweep.plan import Plan, Point, count_steps
+from alexnet_jax.sweep.plan import MODULE, Plan, Point, count_steps
 from alexnet_jax.sweep.plot import plot_sweep
 from alexnet_jax.sweep.record import SweepRecord
 from alexnet_jax.sweep.resources import split_machine
@@ -50,6 +50,7 @@ def run_sweep(
             resources=resources,
             report=display.report,
             show=display.show,
+            arguments=plan.make_arguments if plan.module == MODULE else None,
         ).run()
 
 

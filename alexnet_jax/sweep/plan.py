@@ -23,6 +23,7 @@ from alexnet_jax.errors import InputError
 from alexnet_jax.training.config import Config
 from alexnet_jax.training.validation import validate_config
 
+MODULE = 'alexnet_jax.main'  # whose processes can make several runs in turn
 MAX_NAME_LENGTH = 100  # characters; file systems take 255 bytes, and suffixes are added
 _OPTION = re.compile(r'--?sweep\.([a-zA-Z_]\w*)(?:=(.*))?', re.DOTALL | re.ASCII)
 
@@ -44,12 +45,16 @@ class Plan:
     file: str  # FILE or FILE:DATASET of --config
     common: tuple[str, ...]  # options --config.KEY=VALUE of all runs
     base: ml_collections.ConfigDict  # the config with those options, not validated
-    module: str = 'alexnet_jax.main'  # runs a point
+    module: str = MODULE  # runs a point
 
     def make_command(self, point: Point) -> list[str]:
         """Makes the command that runs `point`, from its start or its last checkpoint."""
+        return [sys.executable, '-m', self.module, *self.make_arguments(point)]
+
+    def make_arguments(self, point: Point) -> list[str]:
+        """Makes the arguments of that command, behind the module."""
         options = (*self.common, *format_options(point.overrides), f'--workdir={self.root / point.name}')
-        return [sys.executable, '-m', self.module, f'--config={self.file}', *options]
+        return [f'--config={self.file}', *options]
 
 
 def split_options(argv: list[str]) -> tuple[list[str], dict[str, str]]:

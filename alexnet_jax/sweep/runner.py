@@ -1,18 +1,18 @@
-"""Runs the points of a sweep as processes of their own, several at a time."""
+"""Runs the points of a sweep in processes, several at a time, each of which may make several runs in turn."""
 
 import contextlib
 import dataclasses
 import os
 import pathlib
 import signal
-import subprocess
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from typing import IO
 
 from alexnet_jax.console import info
 from alexnet_jax.errors import FAILED, INTERRUPTED, LOST, InputError
+from alexnet_jax.sweep.handover import RunProcess
 from alexnet_jax.sweep.plan import Plan, Point
 from alexnet_jax.sweep.record import lock_point
 from alexnet_jax.sweep.resources import Resources
@@ -22,6 +22,19 @@ MAX_ATTEMPTS = 3  # of a run that ends with code 75: it lost another of its proc
 _POLL_SECONDS = 0.2  # between checks of the processes
 _REFRESH_SECONDS = 1.0  # between reads of their folders
 ENDED = ('finished', 'failed', 'stopped', 'pruned')
+
+
+@dataclasses.dataclass(eq=False)
+class _Slot:
+    """A part of the machine, and the process there that waits for another run."""
+
+    resources: Resources
+    process: RunProcess | None = None
+
+    def close(self) -> None:
+        if self.process:
+            self.process.close()
+            self.process = None
 
 
 @dataclasses.dataclass
@@ -36,14 +49,14 @@ class SweepRun:
     code: int | None = None  # of the last process's exit
     seconds: float = 0.0  # duration of the processes in this start
     started: float = 0.0  # time.monotonic() at the start of the last process
-    attempts: int = 0  # number of processes started
-    resources: Resources | None = None  # while the run is active
-    process: subprocess.Popen | None = None
+    attempts: int = 0  # number of processes that have begun it
+    slot: _Slot | None = None  # while the run is active
+    process: RunProcess | None = None
     log: IO[str] | None = None
 
     def send_signal(self, number: int) -> None:
         """Sends the run's process a signal; the first SIGTERM or SIGINT makes it save and leave."""
-        if self.process and self.process.poll() is None:
+        if self.process:
             self.process.send_signal(number)
 
 
@@ -77,11 +90,13 @@ class Runner:
     resources: Sequence[Resources]  # one part of the machine for each run at the same time
     report: Callable[[SweepRun], None]  # called with each run that starts, and again when it ends
     show: Callable[[list[SweepRun]], None]  # called about every second with all runs
+    # Returns the arguments of a point's run, for a process that has ended another; None: each has its own process.
+    arguments: Callable[[Point], Sequence[str]] | None = None
 
     def __post_init__(self) -> None:
         self.runs: list[SweepRun] = []  # in the order of their points
         self.stop_signal = 0  # the signal that asked this process to stop
-        self._free = list(self.resources)
+        self._free = list(map(_Slot, self.resources))
         self._signals: deque[int] = deque()
         self._refreshed = 0.0
 
@@ -94,6 +109,8 @@ class Runner:
                 time.sleep(_POLL_SECONDS)
             self.show(self.runs)
         finally:
+            for slot in self._free:
+                slot.close()
             for number, handler in zip(numbers, handlers, strict=True):
                 signal.signal(number, handler)
         codes = {run.code for run in self.runs if run.state in ('failed', 'stopped')}
@@ -134,7 +151,7 @@ class Runner:
             if read_result(folder):
                 self._end(run, 'finished')
                 return
-            run.resources = self._free.pop(0)
+            run.slot = self._take_slot(run.point)
         run.log = lock_point(self.root, run.point.name)
         if run.log is None:
             if run.state != 'external':
@@ -144,18 +161,37 @@ class Runner:
         if read_result(folder):  # written by the other process, which has ended
             self._end(run, 'finished')
             return
-        mesh, resources = run.point.config.mesh, run.resources or Resources()
-        with resources.pin():
-            run.process = subprocess.Popen(
-                self.command(run.point),
-                env=os.environ | resources.make_environment(mesh[0] * mesh[1]),
-                stdin=subprocess.DEVNULL,
-                stdout=run.log,
-                stderr=run.log,
-                start_new_session=True,  # a terminal's Ctrl-C reaches the run once, through this process
-            )
+        assert run.slot is not None, 'a run that is not waiting has a slot'
+        run.process = self._begin(run.point, run.slot, run.log.fileno())
         run.state, run.started, run.attempts = 'running', time.monotonic(), run.attempts + 1
         self.report(run)
+
+    def _take_slot(self, point: Point) -> _Slot:
+        """Takes the free slot whose process can make the point's run; else one without a process, else any."""
+        kind = self._get_kind(point)
+        slot = min(self._free, key=lambda slot: (slot.process is None or slot.process.kind != kind, bool(slot.process)))
+        self._free.remove(slot)
+        return slot
+
+    def _get_kind(self, point: Point) -> Hashable:
+        """Returns what a process can have only once: the devices and threads of its backend; None: it is not shared."""
+        config = point.config
+        if self.arguments is None or config.tracking:  # trackers leave processes behind, which hold a run's log
+            return None
+        return config.mesh[0] * config.mesh[1], config.deterministic
+
+    def _begin(self, point: Point, slot: _Slot, log: int) -> RunProcess:
+        """Begins a point's run in the process that waits in the slot, or in a new one."""
+        kind, process = self._get_kind(point), slot.process
+        if self.arguments and process and process.kind == kind and process.idle:
+            slot.process = None
+            if process.hand_over(self.arguments(point), log=log):
+                return process
+        slot.close()
+        devices = point.config.mesh[0] * point.config.mesh[1]
+        environment = os.environ | slot.resources.make_environment(devices)
+        with slot.resources.pin():
+            return RunProcess(self.command(point), kind=kind, log=log, environment=environment)
 
     def _poll_run(self, run: SweepRun) -> None:
         """Ends a run whose process has ended, or starts it again."""
@@ -167,6 +203,8 @@ class Runner:
         if run.code is None:
             return
         run.seconds += time.monotonic() - run.started
+        if run.slot is not None and run.process.idle:
+            run.slot.process = run.process
         run.process = None
         if run.code == LOST and run.attempts < MAX_ATTEMPTS and not self.stop_signal and run.state != 'pruned':
             self._close_log(run)
@@ -182,9 +220,9 @@ class Runner:
 
     def _end(self, run: SweepRun, state: str) -> None:
         """Records a run's end: frees its resources, appends a note to its log, informs the source and the user."""
-        if run.resources is not None:
-            self._free.append(run.resources)
-        run.state, run.resources = state, None
+        if run.slot is not None:
+            self._free.append(run.slot)
+        run.state, run.slot = state, None
         run.progress = load_progress(self.root / run.point.name)
         if state != 'finished':
             reason = f', {_format_exit(run.code)}' if state == 'failed' else ''

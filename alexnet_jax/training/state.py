@@ -60,10 +60,11 @@ def create_state(
     frozen_layers: Collection[str] = (),
 ) -> TrainState:
     """Creates a fresh state, each device only the share that it holds; the same numbers on every mesh."""
-    create = functools.partial(_create, variant, optimizer, num_classes, seed, frozen_layers)
-    mean = mean_image.astype(np.float32)
-    placed = shardings(mesh, parameter_specs(mesh, jax.eval_shape(create, mean)))
-    return jax.jit(create, out_shardings=placed, compiler_options=_CPU_OPTIONS if is_cpu_mesh(mesh) else {})(mean)
+    create = functools.partial(_create, variant, optimizer, num_classes, frozen_layers)
+    # The seed is an argument, so that the program of one seed, kept on disk, serves the others.
+    given = (np.int32(seed), mean_image.astype(np.float32))
+    placed = shardings(mesh, parameter_specs(mesh, jax.eval_shape(create, *given)))
+    return jax.jit(create, out_shardings=placed, compiler_options=_CPU_OPTIONS if is_cpu_mesh(mesh) else {})(*given)
 
 
 def replace_layers(state: TrainState, mesh: Mesh, layers: Mapping[str, Any]) -> TrainState:
@@ -82,7 +83,8 @@ def abstract_state(
 ) -> TrainState:
     """Returns `create_state`'s shapes, dtypes and shardings as jax.ShapeDtypeStruct: to compile without computing."""
     mean = jax.ShapeDtypeStruct((variant.mean_size, variant.mean_size, 3), jnp.float32)
-    shapes = jax.eval_shape(functools.partial(_create, variant, optimizer, num_classes, 0, frozen_layers), mean)
+    create = functools.partial(_create, variant, optimizer, num_classes, frozen_layers)
+    shapes = jax.eval_shape(create, jnp.int32(0), mean)
     return abstract(mesh, shapes, parameter_specs(mesh, shapes))
 
 
@@ -95,8 +97,8 @@ def _create(
     variant: Variant,
     optimizer: optax.GradientTransformation,
     num_classes: int,
-    seed: int,
     frozen_layers: Collection[str],
+    seed: Array,
     mean: Array,
 ) -> TrainState:
     params = init_parameters(variant, jax.random.key(seed), num_classes=num_classes)

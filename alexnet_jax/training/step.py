@@ -241,6 +241,9 @@ def make_train_step(
 ) -> Any:
     """Makes train_step(state: TrainState, batch: Batch) -> (state, metrics), a jax.jit function, `state` donated.
 
+    A third argument, an int32 scalar on the mesh, replaces `seed`: the one compiled program then serves runs of all
+    seeds, where without it each seed is a constant in a program of its own.
+
     The metrics are 0-d device arrays of this batch before the update: 'loss' (nats), 'top1_error' (0..1),
     'learning_rate'; with `clip_norm` also 'gradient_norm', before it was clipped. A non-finite loss or norm freezes the
     state as it was before that batch: the host reads them some steps late, and the steps that it has sent off by then
@@ -251,7 +254,7 @@ def make_train_step(
     gradients = make_gradients(variant, mesh, frozen_layers=frozen_layers, accumulate=accumulate, **options)
     timing: dict[str, Any] = {'schedule': schedule, 'variant': variant, 'warmup_steps': warmup_steps}
 
-    def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, Array]]:
+    def train_step(state: TrainState, batch: Batch, seed: Array | int = seed) -> tuple[TrainState, dict[str, Array]]:
         key = jax.random.fold_in(jax.random.key(seed), state.step)
         (loss, error, *norm), grads = gradients(state.params, batch, state.mean_image, key)
         rates = rates_at(state.step, state.plateau, **timing)

@@ -116,6 +116,35 @@ def test_sweep_trains_and_reports_a_run_that_diverges(tiny_dir, tmp_path, progra
 
 
 @pytest.mark.slow
+def test_sweep_makes_a_seed_s_run_as_a_process_of_its_own_does_bit_for_bit(tiny_dir, tmp_path, program_cache):
+    root, alone = tmp_path / 'seeds', tmp_path / 'alone'
+    options = (
+        *(f'{CONFIG}:tiny', f'--config.data_dir={tiny_dir}', '--config.width=0.01', '--config.steps=4'),
+        *('--config.batch_size=8', '--config.variant=no_norm', '--config.evaluate_every=2', '--config.log_every=1'),
+    )
+    done = sweep(*options, '--sweep.seed=3,4', f'--workdir={root}', cache=program_cache)
+    assert done.returncode == 0, done.stderr
+    single = cli.run('train', *options, '--config.seed=4', f'--workdir={alone}', cache=program_cache)
+    assert single.returncode == 0, single.stderr
+    third, fourth, own = (read_numbers(folder) for folder in (root / 'seed=3', root / 'seed=4', alone))
+    assert fourth == own
+    assert third[0]['params_sha256'] != own[0]['params_sha256']
+    # The second run of the process: nothing was imported or compiled for it.
+    parts = json.loads((root / 'seed=4' / 'startup.json').read_text())['parts']
+    assert parts['compile'] < 0.2, parts
+    assert (root / 'seed=4' / 'run.json').read_text() == (alone / 'run.json').read_text()
+
+
+def read_numbers(folder):
+    """What a run found, whatever the time that it took: (result.json, metrics.jsonl, config.json)."""
+    timed = ('images_per_second', 'data_wait', 'seconds', 'time')
+    result = json.loads((folder / 'result.json').read_text())
+    lines = [json.loads(line) for line in (folder / 'metrics.jsonl').read_text().splitlines()]
+    found, *metrics = ({key: line[key] for key in line if key not in timed} for line in (result, *lines))
+    return found, metrics, json.loads((folder / 'config.json').read_text())
+
+
+@pytest.mark.slow
 def test_sweep_finishes_after_kill_9(tiny_dir, tmp_path):
     """With a small program in place of training; docs/sweeps.md has it with training."""
     programs.write_program(tmp_path, {'seed=0': ['done'], 'seed=1': ['wait'], 'seed=2': ['wait', 'done']})

@@ -58,7 +58,7 @@ class SharedRun(Run):
     def compile(self, state, batch):
         """Compiles the step for batches on the devices, once."""
         batch = batch if isinstance(batch.images, jax.Array) else place_batch(self.mesh, batch)
-        make = super().make_train_step
+        make = super().make_train_step  # with the seed as a constant, as each run has its own program here
         loss = step.cross_entropy  # a test replaces it
         return _once(lambda: make().lower(state, batch).compile(), 'step', *self._parts(), function=loss)
 
@@ -78,7 +78,8 @@ class Update:
     def __init__(self, run):
         self._run = run
 
-    def lower(self, state, batch):
+    def lower(self, state, batch, seed):
+        assert int(jax.device_get(seed)) == self._run.config.seed
         self._step = self._run.compile(state, batch)
         self._spoilt = self._run.spoil().compile(state, batch) if self._run.spoilt else None
         return self
@@ -86,7 +87,7 @@ class Update:
     def compile(self):
         return self
 
-    def __call__(self, state, batch):
+    def __call__(self, state, batch, seed):
         if not self._run.spoilt and not self._run.change_state:
             return self._step(state, batch)
         with jax.transfer_guard('allow'):

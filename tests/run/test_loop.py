@@ -50,9 +50,9 @@ def watched(tiny, tmp_path_factory):
             self._step = self._step.compile()
             return self
 
-        def __call__(self, state, batch):
+        def __call__(self, state, batch, seed):
             events.append(('dispatch', 1 + sum(kind == 'dispatch' for kind, _ in events)))
-            return self._step(state, batch)
+            return self._step(state, batch, seed)
 
     def place_batch(mesh, batch, **size):
         events.append(('batch', 1 + sum(kind == 'batch' for kind, _ in events)))

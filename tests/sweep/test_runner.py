@@ -10,6 +10,7 @@ import time
 import pytest
 from sweep import programs
 
+from alexnet_jax.sweep.handover import RunProcess
 from alexnet_jax.sweep.plan import check_points, format_options, make_point
 from alexnet_jax.sweep.record import lock_point
 from alexnet_jax.sweep.resources import Resources
@@ -24,7 +25,7 @@ ALL = (Resources(),)
 def sweep(tmp_path, monkeypatch):
     """Runs points seed=0, seed=1, ... as the script says; returns (exit code, runs, reports).
 
-    `stop_at`: the report at which this process gets SIGTERM.
+    `stop_at`: the report at which this process gets SIGTERM; `share`: whether a process makes several runs.
     """
     monkeypatch.delenv('PJRT_NPROC', raising=False)
     monkeypatch.setattr('alexnet_jax.sweep.runner._POLL_SECONDS', 0.02)
@@ -33,7 +34,7 @@ def sweep(tmp_path, monkeypatch):
     root.mkdir()
     points = check_points(make_config(None), [{'seed': seed} for seed in range(4)])
 
-    def run(script, *, count=2, resources=ALL, source=None, stop_at=None):
+    def run(script, *, count=2, resources=ALL, source=None, stop_at=None, share=False):
         program = programs.write_program(tmp_path, script)
         reports = []
 
@@ -42,14 +43,18 @@ def sweep(tmp_path, monkeypatch):
             if reports[-1] == stop_at:
                 os.kill(os.getpid(), signal.SIGTERM)
 
+        def arguments(point):
+            return [*format_options(point.overrides), f'--workdir={root / point.name}']
+
         runner = Runner(
             root,
             source or PointSource(points[:count]),
-            command=lambda point: [*program, *format_options(point.overrides), f'--workdir={root / point.name}'],
+            command=lambda point: [*program, *arguments(point)],
             steps=lambda point: 10,
             resources=resources,
             report=report,
             show=lambda runs: None,
+            arguments=arguments if share else None,
         )
         return runner.run(), runner.runs, reports
 
@@ -251,3 +256,86 @@ def test_runner_prunes_a_run(sweep):
     assert code == 0
     assert source.ended == [('seed=0', 'pruned'), ('seed=1', 'finished')]
     assert read_log_end(sweep.root / 'seed=0.log')[0] == 'pruned'
+
+
+def list_processes(sweep, count):
+    """The process of the last start of each of the first runs."""
+    return [programs.load_starts(sweep.root / f'seed={seed}')[-1]['pid'] for seed in range(count)]
+
+
+def is_alive(pid):
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def test_runner_makes_runs_in_turn_in_one_process(sweep):
+    code, runs, reports = sweep({}, count=3, share=True)
+    assert (code, [run.state for run in runs]) == (0, ['finished'] * 3)
+    assert reports[2:4] == [('seed=1', 'running'), ('seed=1', 'finished')]
+    (pid,) = set(list_processes(sweep, 3))
+    assert not is_alive(pid)
+    logs = [(sweep.root / f'seed={seed}.log').read_text() for seed in range(3)]
+    assert logs == ['start 0: done\n'] * 3  # each its own run, and no more
+    assert programs.load_starts(sweep.root / 'seed=2')[0]['options']['config.seed'] == '2'
+
+
+def test_runner_begins_another_process_after_a_failure(sweep):
+    code, runs, _ = sweep({'seed=1': [1], 'seed=2': ['kill']}, count=4, share=True)
+    assert (code, [run.state for run in runs]) == (1, ['finished', 'failed', 'failed', 'finished'])
+    first, second, third, fourth = list_processes(sweep, 4)
+    assert first == second and len({second, third, fourth}) == 3
+    notes = [read_log_end(sweep.root / f'seed={seed}.log') for seed in range(4)]
+    assert notes[1:3] == [('failed, exit code 1', 'start 0: 1'), ('failed, ended by SIGKILL', 'start 0: kill')]
+
+
+def test_runner_shares_no_process_between_meshes_or_with_a_tracker(sweep):
+    values = [{'mesh': (1, 1)}, {'mesh': (1, 1), 'momentum': 0.5}, {}, {'deterministic': True}]
+    values += [{'tracking': 'mlflow'}, {'tracking': 'mlflow', 'momentum': 0.5}]
+    points = check_points(make_config(None), values)
+    assert sweep({}, source=PointSource(points), share=True)[0] == 0
+    pids = [programs.load_starts(sweep.root / point.name)[0]['pid'] for point in points]
+    assert pids[0] == pids[1] and len(set(pids)) == 5
+
+
+def test_a_shared_process_holds_the_lock_of_its_present_run_alone(sweep):
+    """After kill -9 of the sweep: the run it has been handed goes on and is waited for, the one before is free."""
+
+    def look():
+        programs.wait_for(sweep.root / 'seed=1' / 'start0')
+        free = lock_point(sweep.root, 'seed=0')
+        found.append((free is not None, lock_point(sweep.root, 'seed=1')))
+        free.close()
+        (sweep.root.parent / 'go').write_text('')
+
+    found = []
+    thread = threading.Thread(target=look)
+    thread.start()
+    code, _, _ = sweep({'seed=1': ['wait']}, count=2, share=True)
+    thread.join()
+    assert (code, found) == (0, [(True, None)])
+    assert len(set(list_processes(sweep, 2))) == 1
+
+
+def test_runner_stops_a_run_that_was_handed_over(sweep):
+    thread = stop_when_exists(sweep.root / 'seed=1' / 'start0')
+    code, runs, _ = sweep({'seed=1': ['wait', 'done']}, count=3, share=True)
+    thread.join()
+    assert (code, [run.state for run in runs]) == (76, ['finished', 'stopped'])
+    assert read_log_end(sweep.root / 'seed=1.log')[0] == 'stopped'
+    assert sweep({'seed=1': ['wait', 'done']}, count=3, share=True)[0] == 0
+
+
+def test_a_shared_process_ends_after_its_run_where_the_sweep_is_gone(tmp_path):
+    root = tmp_path / 'sweep'
+    root.mkdir()
+    program = programs.write_program(tmp_path, {'seed=0': ['wait']})
+    with (tmp_path / 'log').open('w') as log:
+        process = RunProcess([*program, f'--workdir={root / "seed=0"}'], kind='any', log=log.fileno())
+    programs.wait_for(root / 'seed=0' / 'start0')
+    assert (process.poll(), process.idle) == (None, False)
+    (tmp_path / 'go').write_text('')
+    process.close()  # as the kernel does for a killed sweep
+    assert (process.poll(), (root / 'seed=0' / 'result.json').exists()) == (0, True)
