@@ -30,7 +30,7 @@ from alexnet_jax.run.init_from import InitialWeights, create_state, load_initial
 from alexnet_jax.run.loop import Trainer
 from alexnet_jax.run.recovery import History, Recovery
 from alexnet_jax.run.run_dir import check_run_dir, claim_run_dir, get_versions, hold_run_dir, open_or_render
-from alexnet_jax.run.testing import Tester, TestStoppedError
+from alexnet_jax.run.testing import Tester, TestStoppedError, choose_training_images
 from alexnet_jax.sharding.backend import prepare_backend
 from alexnet_jax.training.build import Run, build_run, describe_schedule, make_config_mesh, make_variant
 from alexnet_jax.training.config import Config
@@ -66,6 +66,7 @@ def train(
         startup.lap('devices')
         dataset = _open_in_turn(config, group)
         run = build_run(config, num_classes=len(dataset.classes), examples=dataset.examples('train'), mesh=mesh)
+        chosen = choose_training_images(config, dataset)
         if group.index == 0:
             check_run_dir(workdir, run, dataset)  # before the lock: what is another's is left as it is
         initial = None if list_steps(workdir) else load_initial_weights(run, dataset)  # before anything is written
@@ -89,6 +90,7 @@ def train(
             run,
             dataset=dataset,
             evaluate=evaluate,
+            evaluate_training=evaluate.with_records(dataset.records('train'), chosen=chosen) if chosen else None,
             workdir=workdir,
             startup=startup,
             preemption=preemption,
@@ -107,6 +109,7 @@ def train_run(
     workdir: pathlib.Path,
     startup: StartupTimer,
     preemption: Preemption,
+    evaluate_training: Evaluator | None = None,
     initial: InitialWeights | None = None,
 ) -> dict[str, Any]:
     """Trains to the end, from the newest whole checkpoint in `workdir` where there is one, else from `initial`.
@@ -159,7 +162,13 @@ def train_run(
                 records=lambda step: make_batches(run, dataset, data_order=history.data_order).records(step),
                 restore=lambda: restore()[0],
             )
-            tester = Tester(run=run, evaluate=evaluate, logger=logger, preemption=preemption)
+            tester = Tester(
+                run=run,
+                evaluate=evaluate,
+                evaluate_training=evaluate_training,
+                logger=logger,
+                preemption=preemption,
+            )
             trainer = Trainer(**shared, state=state, tester=tester, recovery=recovery, startup=startup)
             centre = trainer.train(tested=tested) if start < run.steps else None
             PROGRESS.enter('last checkpoint')

@@ -138,6 +138,7 @@ ADMITS = {
     'max_drops': int32(0),
     'clip_norm': optional(positive32),
     'evaluate_every': int32(0),
+    'test_training_images': int32(0),
     'checkpoint_every': int32(0),
     'keep_checkpoints': int32(1),
     'keep_every_epochs': int32(0),

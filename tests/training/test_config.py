@@ -40,6 +40,7 @@ WRONG = {
     'patience': [0, 1.5],
     'max_drops': [-1],
     'evaluate_every': [-1, 0.5],
+    'test_training_images': [-1, 1.5, True, None],
     'checkpoint_every': [-1],
     'keep_checkpoints': [0],
     'keep_every_epochs': [-1, 0.5],
@@ -406,6 +407,7 @@ def test_make_config_for_imagenet_is_the_paper_s_recipe():
             ('conv1', 'conv2', 'conv3', 'conv4', 'conv5', 'fc6', 'fc7', 'fc8', 'local3', 'local4'), 1.0
         ),
         'evaluate_every': 0,
+        'test_training_images': 0,
         'checkpoint_every': 0,
         'keep_checkpoints': 3,
         'keep_every_epochs': 0,
