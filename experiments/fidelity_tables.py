@@ -21,7 +21,7 @@ from alexnet_jax.model.spec import (
     Variant,
     get_layer_sizes,
 )
-from alexnet_jax.model.zoo import LOGS, VARIANTS
+from alexnet_jax.model.zoo import DEEP, LOGS, VARIANTS
 
 DOCUMENT = pathlib.Path(__file__).parents[1] / 'docs/fidelity.md'
 AUTHOR_ABLATIONS = ('half', 'no_exchange', 'no_norm', 'no_overlap')  # a table of their own
@@ -180,6 +180,16 @@ def cifar10() -> str:
     return '\n'.join(lines)
 
 
+def deep() -> str:
+    """The networks with longer chains, which are nobody's but this project's."""
+    lines = ['| network | layers | standard deviation of conv3, of conv4 and on | parameters |', '|---' * 4 + '|']
+    for name, variant in DEEP.items():
+        stds = ', '.join(f'{conv.init_std:.4f}' for conv in variant.convs[2:4])
+        cells = (f'`{name}`', str(len(variant.layers)), stds, POINTS['parameters'](variant))
+        lines.append(f'| {" | ".join(cells)} |')
+    return '\n'.join(lines)
+
+
 def _percent(error: float) -> str:
     """With as many decimals as were published, one at least."""
     percent = round(100 * error, 3)
@@ -199,7 +209,7 @@ def ledger() -> str:
     return '\n'.join(lines)
 
 
-TABLES = {'networks': networks, 'ablations': ablations, 'cifar10': cifar10, 'ledger': ledger}
+TABLES = {'networks': networks, 'ablations': ablations, 'cifar10': cifar10, 'deep': deep, 'ledger': ledger}
 
 
 def filled(document: str) -> str:

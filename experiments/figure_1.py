@@ -22,7 +22,8 @@ TARGET = 0.25  # "reaches a 25% training error rate on CIFAR-10 six times faster
 def errors_by_epoch(run: pathlib.Path) -> np.ndarray:
     """The mean training error of each epoch that is in the log to its end, 0..1."""
     lines = [json.loads(line) for line in (run / 'metrics.jsonl').read_text().splitlines()]
-    ends = [line['step'] for line in lines if line.get('protocol') == 'centre']  # an evaluation ends each epoch
+    tests = [line for line in lines if line['split'] == 'validation' and line['protocol'] == 'centre']
+    ends = [line['step'] for line in tests]  # one ends each epoch
     sums, steps, before, epoch = np.zeros(len(ends)), np.zeros(len(ends)), 0, 0
     for line in lines:
         if line['split'] != 'train' or epoch == len(ends):

@@ -17,7 +17,7 @@ def main(output: str, *workdirs: str) -> None:
         lines = [json.loads(line) for line in (workdir / 'metrics.jsonl').read_text().splitlines()]
         train = [line for line in lines if line['split'] == 'train']
         (curve,) = axes.plot([line['step'] for line in train], [line['loss'] for line in train], label=workdir.name)
-        tests = [line for line in lines if line.get('protocol') == 'centre']
+        tests = [line for line in lines if line['split'] == 'validation' and line['protocol'] == 'centre']
         axes.plot([line['step'] for line in tests], [line['loss'] for line in tests], 'o', color=curve.get_color())
     axes.set(xlabel='step', ylabel='loss, nats', ylim=(0, None), xlim=(0, None))
     axes.grid(alpha=0.3)

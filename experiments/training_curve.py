@@ -15,10 +15,11 @@ def main(workdir: str, output: str) -> None:
     run = pathlib.Path(workdir)
     config = json.loads((run / 'config.json').read_text())
     lines = [json.loads(line) for line in (run / 'metrics.jsonl').read_text().splitlines()]
+    tests = [line for line in lines if line['split'] == 'validation']
     figure, axes = plt.subplots(figsize=(7, 4), layout='constrained')
     for name, chosen in (
         ('training batches', [line for line in lines if line['split'] == 'train']),
-        ('validation, centre', [line for line in lines if line.get('protocol') == 'centre']),
+        ('validation, centre', [line for line in tests if line['protocol'] == 'centre']),
     ):
         seen = [line['step'] * config['batch_size'] for line in chosen]
         axes.plot(seen, [100 * line['top1_error'] for line in chosen], label=name, marker='.' if 'val' in name else '')

@@ -1,5 +1,6 @@
 """The training command from end to end, as a user starts it: results, resuming, and every kind of bad input."""
 
+import functools
 import json
 import math
 import re
@@ -9,10 +10,18 @@ import subprocess
 import time
 
 import cli
+import jax
+import numpy as np
+import oracle
 import pytest
+from simplejpeg import decode_jpeg
+
+from alexnet_jax.checkpoints.load import load_network
+from alexnet_jax.data.pipeline import choose_records
 
 OPTIONS = (
     *('--config.variant=released', '--config.width=0.0625', '--config.batch_size=8', '--config.steps=20'),
+    '--config.test_training_images=9',
     *('--config.checkpoint_every=3', '--config.evaluate_every=4', '--config.log_every=5', '--config.patience=1'),
 )
 
@@ -88,12 +97,43 @@ def test_train_logs_every_line_once_and_the_board_the_same_numbers(straight):
     assert [line[0] for line in log(workdir) if line[1] == 'train'] == [3, 4, 5, 6, 8, 9, 10, 12, 15, 16, 18, 20]
     tests = [(step, 'centre') for step in (4, 8, 12, 16, 20)] + [(20, 'ten_view')]
     assert [line[0:3:2] for line in log(workdir) if line[1] == 'validation'] == tests
+    assert [line[0:3:2] for line in log(workdir) if line[1] == 'training_images'] == tests[:-1]
     assert log(workdir)[-1][3] == read_json(workdir / 'result.json')['ten_view']['loss']
     (board,) = (workdir / 'tensorboard').glob('events.out.tfevents.*')
-    for tag in (b'train/loss', b'train/learning_rate', b'validation_centre/top1_error', b'validation_ten_view/loss'):
-        assert tag in board.read_bytes()
+    tags = (
+        b'train/loss',
+        b'validation_centre/top1_error',
+        b'validation_ten_view/loss',
+        b'training_images_centre/top1_gap',
+    )
+    assert all(tag in board.read_bytes() for tag in tags)
     assert 'step 20/20' in process.stderr
     assert '\x1b' not in process.stderr + process.stdout  # plain lines where there is no terminal
+
+
+@pytest.mark.slow
+def test_train_tests_training_images_as_validation_images(straight, tiny):
+    """The last network, by the plain one on the middle of each image, with every unit at half."""
+    workdir, process = straight
+    params, found = load_network(workdir).params, {}
+    mean = tiny.mean_image[16:240, 16:240]
+    for split in ('train', 'validation'):
+        records = tiny.records(split)
+        if split == 'train':
+            records = [records[index] for index in choose_records(records, 9)]
+        images = np.stack([decode_jpeg(jpeg)[16:240, 16:240].astype(np.float32) for jpeg, _ in records])
+        logits = np.asarray(jax.jit(functools.partial(oracle.network, 'released', masks=None))(params, images - mean))
+        labels = np.array([label for _, label in records])
+        powers = np.exp(logits - logits.max(axis=1, keepdims=True))
+        right = (powers / powers.sum(axis=1, keepdims=True))[np.arange(len(labels)), labels]
+        found[split] = -np.log(right).mean(), (logits.argmax(axis=1) != labels).mean()
+    (loss, error), gap = found['train'], found['validation'][1] - found['train'][1]
+    lines = [json.loads(line) for line in (workdir / 'metrics.jsonl').read_text().splitlines()]
+    (line,) = (line for line in lines if (line['step'], line['split']) == (20, 'training_images'))
+    assert (line['examples'], line['loss']) == (9, pytest.approx(loss, rel=1e-4))
+    assert (line['top1_error'], line['top1_gap']) == (pytest.approx(error), pytest.approx(gap))
+    told = rf'20/20  training images, centre: loss {loss:.3f}  top-1 error {error:.2%}  .*  gap {100 * gap:.2f} points'
+    assert re.search(told, process.stderr)
 
 
 @pytest.mark.slow
@@ -238,6 +278,10 @@ def test_train_refuses_an_unknown_dataset_and_lists_what_there_is(train, tmp_pat
         ),
         ('--workdri=x', r"Unknown command line flag 'workdri': did you mean '--workdir'\?"),
         ('epochs=20', "unexpected argument 'epochs=20': options look like --config.epochs=20"),
+        (
+            '--config.test_training_images=41',
+            'config.test_training_images is 41, and dataset tiny has 40 training images: use at most that',
+        ),
         ('--config=configs/three_device.py', 'no such config file: .*configs/three_device.py'),
         ('--config=configs/fine_tune.py', r'(?<=\Aerror: )name the dataset .*: configs/fine_tune\.py:NAME(?=\n)'),
         *(

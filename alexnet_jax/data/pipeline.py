@@ -25,6 +25,18 @@ READ_AHEAD = 4  # batches in flight: at 128 images 77 MB
 THREADS = 2  # decoding releases the GIL; two threads already outrun this network on any CPU that they share with it
 
 
+def choose_records(source: Source, count: int) -> list[int]:
+    """Chooses `count` indices of a split's records, sorted, the same ones always; each class has its share of them.
+
+    To within one it is its share of ten times as many, drawn at random, whose labels are read: of a split that has no
+    more, of the split. `InputError` where a record cannot be read.
+    """
+    drawn = np.random.default_rng(0x7E57).permutation(len(source))[: 10 * count]
+    labels = [source[index][1] for index in drawn.tolist()]
+    by_class = drawn[np.argsort(labels, kind='stable')]
+    return sorted(by_class[np.arange(count) * len(drawn) // count].tolist())
+
+
 def read_whole_image(source: Source, index: int, *, record_size: int) -> np.ndarray:
     """Reads one image of `source`: uint8 (record_size, record_size, 3) RGB."""
     pixels = np.empty((1, record_size, record_size, 3), np.uint8)
@@ -129,7 +141,7 @@ class EvaluationBatch:
 class EvaluationBatches:
     """Makes batches of every record of a split exactly once, in order: ceil(n / batch_size) of one shape.
 
-    `decode_crop`, `record_size` and `rows` as in `TrainingBatches`.
+    `decode_crop`, `record_size` and `rows` as in `TrainingBatches`; `chosen` are the records' indices, None: all.
     """
 
     source: Source
@@ -138,16 +150,21 @@ class EvaluationBatches:
     _: dataclasses.KW_ONLY
     record_size: int = RECORD
     rows: range | None = None
+    chosen: Sequence[int] | None = None
 
     def __len__(self) -> int:
-        return -(-len(self.source) // self.batch_size)
+        return -(-len(self._records) // self.batch_size)
+
+    @property
+    def _records(self) -> Sequence[int]:
+        return range(len(self.source)) if self.chosen is None else self.chosen
 
     def __getitem__(self, index: int) -> EvaluationBatch:
         rows = range(self.batch_size) if self.rows is None else self.rows
         images = np.zeros((len(rows), self.record_size, self.record_size, 3), np.uint8)
         labels, valid = np.zeros(len(rows), np.int32), np.zeros(len(rows), bool)
         start = index * self.batch_size + rows.start
-        records = range(start, min(start + len(rows), len(self.source)))
+        records = self._records[start : start + len(rows)]
         count, size = len(records), self.record_size
         labels[:count] = _read_crops(self.source, self.decode_crop, records, images[:count], record_size=size)
         valid[:count] = True

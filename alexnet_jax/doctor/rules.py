@@ -53,10 +53,12 @@ def list_notes(measurements: Measurements) -> list[str]:
         notes.append(f'only {data.classes_seen} of {classes} classes were seen in {data.images:,} images')
     if (size := snapshot.run.config.batch_size) < 8:
         notes.append(f'batches of {size}: their gradients are mostly noise; take 32 or more, or a smaller rate')
-    last = measurements.validation_error
-    errors = [line['top1_error'] for line in snapshot.history if line.get('split') == 'train']
-    if last is not None and errors and last - errors[-1] > 0.25:
-        notes.append(f'it learns by heart: top-1 error {errors[-1]:.0%} in training, {last:.0%} in validation')
+    last = {line['split']: line['top1_error'] for line in snapshot.history if 'top1_error' in line}
+    # Of random crops with units dropped, unless the run tests training images as it does validation's.
+    split, where = ('training_images', 'on training images') if 'training_images' in last else ('train', 'in training')
+    if 'validation' in last and split in last and (gap := last['validation'] - last[split]) > 0.25:
+        errors = f'top-1 error {last[split]:.0%} {where}, {last["validation"]:.0%} in validation'
+        notes.append(f'it learns by heart: {errors}, a gap of {100 * gap:.0f} points')
     return notes
 
 

@@ -93,11 +93,11 @@ class Evaluator:
         # On every device, so that every process can read it.
         self._count = jax.jit(_count, out_shardings=NamedSharding(mesh, REPLICATED))
 
-    def with_records(self, records: Source) -> Self:
-        """Makes the evaluator of other records of the same size; the compiled program is the same."""
-        other = copy.copy(self)
-        other.examples = len(records)
-        other._batches = dataclasses.replace(self._batches, source=records, decode_crop=get_crop_decoder(records))
+    def with_records(self, records: Source, *, chosen: Sequence[int] | None = None) -> Self:
+        """Makes the evaluator of other records of the same size, or of those `chosen`; the program is the same."""
+        other, decode_crop = copy.copy(self), get_crop_decoder(records)
+        other.examples = len(records) if chosen is None else len(chosen)
+        other._batches = dataclasses.replace(self._batches, source=records, decode_crop=decode_crop, chosen=chosen)
         return other
 
     def __call__(

@@ -92,6 +92,7 @@ def compare_run(workdir: pathlib.Path) -> tuple[str, bool]:
     if not lines:
         raise InputError(f'{workdir} has logged nothing yet: its first line comes after {config.log_every} steps')
     result, step = _read_json(workdir / 'result.json'), lines[-1]['step']
+    tests = [line for line in lines if (line['split'], line.get('protocol')) == ('validation', 'centre')]
     history = TrainingHistory(
         variant=config.variant,
         dataset=config.dataset,
@@ -99,7 +100,7 @@ def compare_run(workdir: pathlib.Path) -> tuple[str, bool]:
         classes=len(metadata.get('classes') or ()) or 1000,
         batch_size=config.batch_size,
         losses=[(line['step'], line['learning_rate'], line['loss']) for line in lines if line['split'] == 'train'],
-        errors=[(line['step'], line['top1_error']) for line in lines if line.get('protocol') == 'centre'],
+        errors=[(line['step'], line['top1_error']) for line in tests],
         epochs=config.get_total_steps(EPOCH) * config.batch_size / EPOCH,
         final={
             protocol: (result[protocol]['top1_error'], result[protocol]['top5_error'])

@@ -91,14 +91,17 @@ class RunLogger:
             self.info(figures)
         self._write(step, 'train', metrics | {'images_per_second': images_per_second})
 
-    def log_test(self, step: int, protocol: str, result: dict[str, float], *, seconds: float) -> None:
-        """Logs a test of the parameters after `step` updates."""
+    def log_test(
+        self, step: int, protocol: str, result: dict[str, float], *, seconds: float, split: str = 'validation'
+    ) -> None:
+        """Logs a test of the parameters after `step` updates, of `split` 'validation' or 'training_images'."""
+        gap = f'  gap {100 * result["top1_gap"]:.2f} points' if 'top1_gap' in result else ''
         self.info(
-            f'step {step}/{self._run.steps}  validation, {protocol.replace("_", "-")}: loss {result["loss"]:.3f}  '
-            f'top-1 error {result["top1_error"]:.2%}  top-5 error {result["top5_error"]:.2%}  '
-            f'({result["examples"]} images, {seconds:.0f} s)'
+            f'step {step}/{self._run.steps}  {split.replace("_", " ")}, {protocol.replace("_", "-")}: '
+            f'loss {result["loss"]:.3f}  top-1 error {result["top1_error"]:.2%}  '
+            f'top-5 error {result["top5_error"]:.2%}{gap}  ({result["examples"]} images, {seconds:.0f} s)'
         )
-        self._write(step, 'validation', {'protocol': protocol, **result})
+        self._write(step, split, {'protocol': protocol, **result})
 
     def log_probe(self, step: int, values: dict[str, float]) -> None:
         """Logs what a probe saw of the update that led to `step`; a number that is not finite as null."""

@@ -10,6 +10,7 @@ from typing import Literal
 
 from alexnet_jax.model.ablations import PIXEL_STD, ablate
 from alexnet_jax.model.cifar10 import CIFAR10
+from alexnet_jax.model.deep import DEPTHS, deepen
 from alexnet_jax.model.spec import (
     ChannelNorm,
     Conv,
@@ -231,5 +232,7 @@ LOGS = {
     'no_overlap': (90.0, (22.0, 50.0, 78.0)),
 }
 
+DEEP = {network.name: network for network in (deepen(RELEASED, count) for count in DEPTHS)}
+
 # All that can be trained, by name.
-NETWORKS = VARIANTS | CIFAR10
+NETWORKS = VARIANTS | CIFAR10 | DEEP

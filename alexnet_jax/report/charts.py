@@ -24,13 +24,14 @@ _CENTRED = {'ha': 'center', 'va': 'center'}
 
 @dataclasses.dataclass(frozen=True)
 class Curve:
-    """A line of a chart: a `strong` one is thick, with its points; another is thin."""
+    """A line of a chart: a `strong` one is thick, with its points, and may be `dashed`; another is thin."""
 
     label: str
     xs: Sequence[float]
     ys: Sequence[float]
     colour: str
     strong: bool = True
+    dashed: bool = False
 
 
 def draw_curves(
@@ -58,7 +59,7 @@ def draw_curves(
     """
     with new_axes(*(_HALF if half else _CHART)) as axes:
         for curve in curves:
-            options = _STRONG if curve.strong else _THIN
+            options = (_STRONG if curve.strong else _THIN) | {'linestyle': '--' if curve.dashed else '-'}
             drawstyle = 'steps-post' if log else 'default'
             axes.plot(curve.xs, curve.ys, color=curve.colour, label=curve.label or None, drawstyle=drawstyle, **options)
         if level:

@@ -33,6 +33,7 @@ class RunFolder:
     metadata: dict[str, Any]  # run.json: 'versions', 'commit', 'devices', 'mesh', 'host', ...; {} where there is none
     train: list[dict[str, Any]]  # lines of metrics.jsonl: of training
     centre: list[dict[str, Any]]  # of its tests under the centre protocol
+    centre_training: list[dict[str, Any]]  # and of the same on training images (config.test_training_images)
     probes: list[dict[str, Any]]  # and of looks into single steps (training.layer_probe)
     result: dict[str, Any] | None  # result.json; None where the run has not come to its end
     startup: dict[str, Any] | None  # startup.json; None where there is none
@@ -108,7 +109,8 @@ def load_run_folder(workdir: pathlib.Path, *, name: str, index: int = 0) -> RunF
     """
     config, network = load_config(workdir), load_network(workdir)
     lines = [entry for _, entry in iter_metrics(workdir / 'metrics.jsonl', MAX_STEPS)]
-    centre = [line for line in lines if line.get('protocol') == 'centre']
+    tests = [line for line in lines if line.get('protocol') == 'centre']
+    centre = [line for line in tests if line['split'] == 'validation']
     create = jax.jit(lambda key: init_parameters(network.variant, key, num_classes=len(network.classes))['conv1'])
     initial_kernel = np.asarray(create(jax.random.key(config.seed))['kernel'])
     return RunFolder(
@@ -119,6 +121,7 @@ def load_run_folder(workdir: pathlib.Path, *, name: str, index: int = 0) -> RunF
         metadata=_read_json(workdir / 'run.json') or {},
         train=[line for line in lines if line['split'] == 'train'],
         centre=centre,
+        centre_training=[line for line in tests if line['split'] == 'training_images'],
         probes=[line for line in lines if line['split'] == 'probe'],
         result=_read_json(workdir / 'result.json'),
         startup=_read_json(workdir / 'startup.json'),

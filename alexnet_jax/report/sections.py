@@ -204,32 +204,36 @@ def make_result_section(runs: Sequence[RunFolder]) -> Section:
 
 def make_learning_section(runs: Sequence[RunFolder], figures: FigureCollection) -> Section:
     """Draws loss, error and learning rate over training, the runs in one chart."""
+    scales = {'loss': 1, 'top1_error': 100, 'learning_rate': 1}
     several, same_batch = len(runs) > 1, len({run.config.batch_size for run in runs}) == 1
     xlabel = 'updates' if same_batch else 'thousands of training images seen'
 
-    def make_curve(run: RunFolder, key: str, label: str, *, tests: bool = False, scale: float = 1) -> charts.Curve:
-        lines = run.centre if tests else run.train
-        xs = [line['step'] * (1 if same_batch else run.config.batch_size / 1000) for line in lines]
-        return charts.Curve(label, xs, [scale * line[key] for line in lines], RUN_COLOURS[run.index], strong=tests)
+    def make_curve(run: RunFolder, lines: list[dict[str, Any]], key: str, label: str, **style: bool) -> charts.Curve:
+        xs, scale = [line['step'] * (1 if same_batch else run.config.batch_size / 1000) for line in lines], scales[key]
+        return charts.Curve(label, xs, [scale * line[key] for line in lines], RUN_COLOURS[run.index], **style)
 
-    def make_curves(key: str, scale: float = 1) -> list[charts.Curve]:
+    def make_curves(key: str) -> list[charts.Curve]:
         curves = []
         for run in runs:
-            curves.append(make_curve(run, key, '' if several else 'training', scale=scale))
-            curves.append(make_curve(run, key, run.name if several else 'validation, centre', tests=True, scale=scale))
+            curves.append(make_curve(run, run.train, key, '' if several else 'training', strong=False))
+            curves.append(make_curve(run, run.centre, key, run.name if several else 'validation, centre'))
+            if run.centre_training:
+                label = '' if several else 'training images, centre'
+                curves.append(make_curve(run, run.centre_training, key, label, dashed=True))
         return curves
 
     def draw(name: str, curves: list[charts.Curve], **options: Any) -> None:
         data[name] = figures.add(name, charts.draw_curves(curves, xlabel=xlabel, **options))
 
     silent = [run.name for run in runs if not run.train]
-    data: dict[str, Any] = {'silent': silent, 'charts': len(silent) < len(runs)}
+    gaps = [(run, run.centre_training[-1]) for run in runs if run.centre_training]
+    data: dict[str, Any] = {'silent': silent, 'charts': len(silent) < len(runs), 'gaps': gaps}
     if data['charts']:
         classes = {len(run.network.classes) for run in runs}
         level = charts.get_uniform_loss(classes.pop()) if len(classes) == 1 else None
-        rates = [make_curve(run, 'learning_rate', run.name if several else '') for run in runs]
+        rates = [make_curve(run, run.train, 'learning_rate', run.name if several else '', strong=False) for run in runs]
         draw('loss', make_curves('loss'), title='Loss, nats', level=level)
-        draw('error', make_curves('top1_error', scale=100), title='Top-1 error, %')
+        draw('error', make_curves('top1_error'), title='Top-1 error, %')
         draw('rate', rates, title='Learning rate', log=True)
     return Section('learning', data)
 

@@ -2,7 +2,8 @@
 
 update      One step is dispatched to the devices, and the host goes on while they compute.
 read        The metrics of the step LAG steps before are read and logged, so that logging never blocks the devices.
-test        Where due, all metrics are read, then the validation split is tested under the centre protocol.
+test        Where due, all metrics are read, then the validation split is tested under the centre protocol, and so are
+            training images where `config.test_training_images` asks for it.
 plateau     The learning-rate rule learns of the error (paper section 5).
 checkpoint  Holds all of this, so that a run resumed from it goes on, bit for bit, as if it had never stopped.
 

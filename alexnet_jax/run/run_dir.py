@@ -51,6 +51,7 @@ SETTINGS_BEFORE: dict[str, Any] = INITIAL | {
     'tracking': '',
     'keep_every_epochs': 0,
     'probe_every': 0,
+    'test_training_images': 0,
     'mean_at': None,
     'warmup_epochs': 0.0,
     'frozen': [],

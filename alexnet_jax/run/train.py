@@ -31,7 +31,7 @@ from alexnet_jax.run.kept import Kept
 from alexnet_jax.run.loop import Trainer
 from alexnet_jax.run.recovery import History, Recovery
 from alexnet_jax.run.run_dir import check_run_dir, claim_run_dir, get_versions, hold_run_dir
-from alexnet_jax.run.testing import Tester, TestStoppedError
+from alexnet_jax.run.testing import Tester, TestStoppedError, choose_training_images
 from alexnet_jax.sharding.backend import prepare_backend
 from alexnet_jax.training.build import Run, build_run, describe_schedule, make_config_mesh
 from alexnet_jax.training.config import Config
@@ -71,6 +71,7 @@ def train(
         kept = kept or Kept()
         dataset = kept.open_dataset(config, group)
         run = build_run(config, num_classes=len(dataset.classes), examples=dataset.examples('train'), mesh=mesh)
+        chosen = choose_training_images(config, dataset)
         if group.index == 0:
             check_run_dir(workdir, run, dataset)  # before the lock: what is another's is left as it is
         initial = None if list_steps(workdir) else load_initial_weights(run, dataset)  # before anything is written
@@ -87,6 +88,7 @@ def train(
             run,
             dataset=dataset,
             evaluate=evaluate,
+            evaluate_training=evaluate.with_records(dataset.records('train'), chosen=chosen) if chosen else None,
             workdir=workdir,
             startup=startup,
             preemption=preemption,
@@ -106,6 +108,7 @@ def train_run(
     workdir: pathlib.Path,
     startup: StartupTimer,
     preemption: Preemption,
+    evaluate_training: Evaluator | None = None,
     initial: InitialWeights | None = None,
     train_step: Any = None,
 ) -> dict[str, Any]:
@@ -161,7 +164,13 @@ def train_run(
                 records=lambda step: make_batches(run, dataset, data_order=history.data_order).records(step),
                 restore=lambda: restore()[0],
             )
-            tester = Tester(run=run, evaluate=evaluate, logger=logger, preemption=preemption)
+            tester = Tester(
+                run=run,
+                evaluate=evaluate,
+                evaluate_training=evaluate_training,
+                logger=logger,
+                preemption=preemption,
+            )
             trainer = Trainer(
                 **shared,
                 state=state,

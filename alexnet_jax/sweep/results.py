@@ -40,7 +40,7 @@ def load_progress(folder: pathlib.Path) -> RunProgress:
         progress.step = entry['step']
         if entry['split'] == 'train':
             progress.loss, progress.images_per_second = entry['loss'], entry['images_per_second']
-        elif entry['protocol'] == 'centre':
+        elif (entry['split'], entry.get('protocol')) == ('validation', 'centre'):
             progress.errors[progress.step] = entry['top1_error']
     return progress
 

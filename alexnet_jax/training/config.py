@@ -207,6 +207,9 @@ class Config:
     )
     # Watching and keeping
     evaluate_every: int = make_key(0, make_int_rule(0), 'steps between validations; 0: once an epoch')
+    test_training_images: int = make_key(
+        0, make_int_rule(0), 'training images, spread over the classes, that each validation is repeated on; 0: none'
+    )
     checkpoint_every: int = make_key(0, make_int_rule(0), 'steps between checkpoints; 0: once an epoch')
     keep_checkpoints: int = make_key(3, make_int_rule(1), 'the latest ones; the best is kept besides')
     keep_every_epochs: int = make_key(

@@ -2,6 +2,7 @@
 
 import dataclasses
 import re
+import string
 from collections.abc import Callable, Collection
 from typing import Any, NamedTuple
 
@@ -11,7 +12,12 @@ from alexnet_jax.model.zoo import NETWORKS
 
 MAX_STEPS = 2**31 - 1  # the step counter is an int32, and no other whole number here needs more
 # Those of all networks, in order: conv1, ..., fc8.
-LAYERS = tuple(sorted({layer.name for network in NETWORKS.values() for layer in network.layers}))
+LAYERS = tuple(
+    sorted(
+        {layer.name for network in NETWORKS.values() for layer in network.layers},
+        key=lambda name: (name.rstrip(string.digits), int(name.lstrip(string.ascii_letters))),
+    )
+)
 # The update computes in float32: what is not finite there, or is rounded to another bound, is refused.
 _SMALLEST = 2.0**-126  # of its normal numbers; devices take smaller ones for 0
 _ONE = 1 - 2.0**-25  # what it rounds to 1

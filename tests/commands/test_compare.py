@@ -64,6 +64,14 @@ def test_compare_run_names_a_shorter_run(folder, length):
     assert 'Unlike the recipe: drop_epochs=(10.0, 20.0) ((24.0, 50.0, 78.0)).\n' in text
 
 
+def test_compare_run_judges_validation_and_not_tests_of_training_images(folder):
+    first = {'step': 20, 'learning_rate': 0.01, 'loss': 6.91}
+    early = {'step': 200_200, 'split': 'validation', 'protocol': 'centre', 'top1_error': 0.55}  # epoch 20
+    alone, good = compare_run(folder(first, early))
+    both = compare_run(folder(first, early | {'split': 'training_images', 'top1_error': 0.2}, early))
+    assert good and '55.0' in alone and both == (alone, True)
+
+
 @pytest.mark.slow
 def test_compare_of_what_cannot_be_compared_is_one_line(folder, tmp_path, program_cache):
     with pytest.raises(InputError, match='none is no run folder'):

@@ -49,6 +49,9 @@ def make_run_folder(workdir, tiny, tiny_dir, *, logged, **values):
         {'step': 2, 'split': 'validation', 'protocol': 'centre', **TESTED, **colours},
         {'step': 4, 'split': 'train', **train, 'images_per_second': 8.0},
     ]
+    if logged:
+        training = {'step': 2, 'split': 'training_images', 'protocol': 'centre', **TESTED, 'examples': 9}
+        lines += [training | {'top1_error': 0.125, 'top1_gap': 0.125}]
     (workdir / 'metrics.jsonl').write_text(''.join(json.dumps(line) + '\n' for line in lines))
     return np.asarray(jax.device_get(state.params['conv1']['kernel']))
 
@@ -108,6 +111,10 @@ def test_report_shows_what_run_folder_holds(pages, runs):
     assert 'What excites a channel' in text and 'the first 12 channels of each tower' in text
     assert '2 looks into single steps' in text and 'Dead ReLUs' in text and 'Saturated' not in text
     assert 'looks into single steps' in read_text(pages[1])  # of the one of two that has some
+    assert (
+        'At step 2 the top-1 error of 9 training images under validation’s protocol was 12.5 %, a gap of 12.5' in text
+    )
+    assert 'one: At step 2 the top-1 error of 9' in read_text(pages[1])
     assert text.index('Protocol: ten-view') < text.index('40.7 %') < text.index('Protocol: centre')
 
 

@@ -18,7 +18,7 @@ from alexnet_jax.data import raw
 from alexnet_jax.data.augment import sample_augmentation
 from alexnet_jax.data.cache import CachedSource
 from alexnet_jax.data.decode import decode_record_crop
-from alexnet_jax.data.pipeline import EvaluationBatches, TrainingBatches, epoch_order
+from alexnet_jax.data.pipeline import EvaluationBatches, TrainingBatches, choose_records, epoch_order
 from alexnet_jax.errors import InputError
 
 BASIS = np.arange(9, dtype=np.float32).reshape(3, 3)
@@ -246,6 +246,52 @@ def test_evaluation_batches_hold_each_record_once_in_one_shape(records, batch_si
     assert labels[valid].tolist() == [index % 3 for index in range(records)]
     assert not images[~valid].any()
     assert not labels[~valid].any()
+
+
+@pytest.mark.parametrize('chosen', [[7, 3, 11, 0, 12], [4]])
+def test_evaluation_batches_hold_chosen_records_in_their_order_on_every_host(chosen):
+    hosts = [EvaluationBatches(Stub(13), 4, rows=rows, chosen=chosen).read() for rows in (range(3), range(3, 4))]
+    batches = list(zip(*hosts, strict=True))
+    assert len(batches) == -(-len(chosen) // 4)
+    images, labels, valid = (
+        np.concatenate([getattr(part, name) for batch in batches for part in batch])
+        for name in ('images', 'labels', 'valid')
+    )
+    assert images[valid].mean(axis=(1, 2, 3)).tolist() == [10 * index for index in chosen]
+    assert labels[valid].tolist() == [index % 3 for index in chosen]
+    assert valid.tolist() == [True] * len(chosen) + [False] * (4 * len(batches) - len(chosen))
+
+
+class Labels:
+    """Records of nothing but labels, in the order of their classes; notes which are read."""
+
+    def __init__(self, counts):
+        self.labels, self.read = [label for label, count in enumerate(counts) for _ in range(count)], set()
+
+    def __len__(self):
+        return len(self.labels)
+
+    def __getitem__(self, index):
+        self.read.add(index)
+        return b'', self.labels[index]
+
+
+@pytest.mark.parametrize(('counts', 'count'), [((500, 300, 150, 47, 3), 100), ((7, 6), 13), ((40, 40), 5), ((1,), 1)])
+def test_choose_records_gives_each_class_its_share(counts, count):
+    source = Labels(counts)
+    chosen = choose_records(source, count)
+    assert len(set(chosen)) == count and chosen == sorted(chosen) == choose_records(source, count)
+    found = np.bincount([source.labels[index] for index in chosen], minlength=len(counts))
+    assert (np.abs(found - count * np.array(counts) / sum(counts)) < 1).all()
+    assert len(chosen) in (1, len(source)) or np.diff(chosen).min() < np.diff(chosen).max()  # and not every n-th
+
+
+def test_choose_records_reads_ten_times_as_many_labels_of_a_large_split():
+    source = Labels((3000, 2000))
+    chosen = choose_records(source, 20)
+    assert len(source.read) == 200 and set(chosen) <= source.read
+    share = sum(source.labels[index] for index in chosen) / 20
+    assert abs(share - 0.4) < 0.15  # four standard deviations of the share among 200
 
 
 @pytest.mark.slow

@@ -234,7 +234,17 @@ def test_compare_learning_rate_in_remedies():
         ({'config': {'batch_size': 4}}, 'batches of 4'),
         (
             {'history': ({'split': 'train', 'step': 400, 'loss': 0.1, 'top1_error': 0.04}, *VALIDATED)},
-            'top-1 error 4% in training, 30% in validation',
+            'top-1 error 4% in training, 30% in validation, a gap of 26 points',
+        ),
+        (
+            {
+                'history': (
+                    {'split': 'training_images', 'step': 400, 'loss': 0.1, 'top1_error': 0.02},
+                    {'split': 'train', 'step': 400, 'loss': 0.1, 'top1_error': 0.2},
+                    *VALIDATED,
+                )
+            },
+            'top-1 error 2% on training images, 30% in validation, a gap of 28 points',
         ),
     ],
 )

@@ -66,6 +66,7 @@ NETWORK_FORMS = (
     r'CHM layers/layers-[\w-]+\.cfg( and layer-params-[\w-]+\.cfg)?',
     r'(CHM|CC [0-9a-f]{7}) example-layers/layers-([\w-]+)\.cfg and layer-params-\2\.cfg',
     r'BVLC/caffe, models/\w+',
+    r'none: released with a chain of \d+ layers of 3x3, of initial weights as in arXiv 1502\.01852',
     r'Krizhevsky, "One weird trick" \(arXiv 1404\.5997\) as in torchvision/models/alexnet\.py',
 )
 _FILE = r'(?:CHM )?[\w/-]+\.(?:py|cfg|cpp|sh|prototxt)(?::\d+(?:-\d+)?)?'

@@ -105,7 +105,13 @@ def test_evaluator_equals_the_plain_network_on_every_mesh(slow, validation, shap
             np.testing.assert_allclose(found.probabilities, probabilities, rtol=1e-10)
             np.testing.assert_array_equal(found.labels, [label for _, label in validation])
             assert (found.probabilities.dtype, found.labels.dtype) == (np.float64, np.int32)
+        part = [1, 4, 5, 8, 12]
+        result = evaluate.with_records(validation, chosen=part)(*placed(params, MEAN, mesh), protocol='centre')
     assert told == [4, 8, 12, 13] * 2
+    probabilities, labels = expected['centre'][2][part], np.array([label for _, label in validation])[part]
+    assert result.examples == 5
+    assert result.loss == pytest.approx(-np.log(probabilities[np.arange(5), labels]).mean(), rel=1e-10)
+    assert result.top1_error == pytest.approx((probabilities.argmax(axis=1) != labels).mean(), abs=1e-12)
 
 
 def small_variant(crop, record):

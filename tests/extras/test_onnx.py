@@ -20,7 +20,7 @@ reference = extra('onnx.reference')
 OpRun = extra('onnx.reference.op_run').OpRun
 
 LIGHT = pathlib.Path(onnx.__file__).parent / 'backend/test/data/light'
-CASES = [(variant, ()) for variant in (*VARIANTS, 'cifar10_80sec', 'cifar10_18pct')]
+CASES = [(variant, ()) for variant in (*VARIANTS, 'cifar10_80sec', 'cifar10_18pct', 'deep5')]
 CASES += [('released', (part,)) for part in ABLATIONS]
 
 

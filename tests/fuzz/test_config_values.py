@@ -82,7 +82,8 @@ def known_parts(value):
     return known_names(value, ABLATIONS)
 
 
-LAYERS = ('conv1', 'conv2', 'conv3', 'conv4', 'conv5', 'fc6', 'fc7', 'fc8', 'local3', 'local4')
+OTHERS = {'local3', 'local4', *(f'conv{i}' for i in range(6, 23))}  # layers that no network of VARIANTS has
+LAYERS = ('conv1', 'conv2', 'conv3', 'conv4', 'conv5', 'fc6', 'fc7', 'fc8', *OTHERS)
 
 
 def epochs(value):
@@ -138,6 +139,7 @@ ADMITS = {
     'max_drops': int32(0),
     'clip_norm': optional(positive32),
     'evaluate_every': int32(0),
+    'test_training_images': int32(0),
     'checkpoint_every': int32(0),
     'keep_checkpoints': int32(1),
     'keep_every_epochs': int32(0),
@@ -172,7 +174,7 @@ def admitted(values):
     ):
         return False
     frozen, factors = parts(values['frozen']), {layer for layer, x in values['rate_factors'].items() if x != 1}
-    if {'local3', 'local4'} & {*frozen, *factors} or len(frozen) == 8 or factors & {*frozen}:
+    if OTHERS & {*frozen, *factors} or len(frozen) == 8 or factors & {*frozen}:
         return False
     without = set(parts(values['without']))
     if any(set(pair) <= without for pair in CONTAINED) or ('crops' in without and values['crops'] not in (None, 1)):

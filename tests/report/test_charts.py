@@ -23,6 +23,12 @@ def test_draw_curves_accepts_no_points(log):
     assert draw_axes([], log=log).get_lines()[0].get_xdata().size == 0
 
 
+def test_draw_curves_dashes_a_dashed_curve_alone():
+    lines = [Curve(str(dashed), [1, 2], [3, 4], '#2b6cb0', dashed=dashed) for dashed in (False, True)]
+    axes = draw_curves(lines, title='', xlabel='updates').figure.axes[0]
+    assert [(line.get_label(), line.get_linestyle()) for line in axes.get_lines()] == [('False', '-'), ('True', '--')]
+
+
 def test_get_uniform_loss_is_of_equal_probabilities():
     height, label = get_uniform_loss(10)
     assert height == pytest.approx(-np.log(0.1)) and label == 'guessing, ln 10 = 2.30'

@@ -28,6 +28,14 @@ def test_load_progress_skips_half_a_line(tmp_path):
     assert (progress.step, progress.loss, progress.errors) == (20, 1.5, {10: 0.8, 20: 0.4})
 
 
+def test_load_progress_ignores_looks_into_steps_and_tests_of_training_images(tmp_path):
+    look = '{"step": 10, "split": "probe", "conv1/gradient": 0.5}\n'
+    training = validation(10, 0.1).replace('validation', 'training_images')
+    (tmp_path / 'metrics.jsonl').write_text(look + train(10, 2.5) + validation(10, 0.8) + training)
+    progress = load_progress(tmp_path)
+    assert (progress.loss, progress.errors) == (2.5, {10: 0.8})
+
+
 def test_load_progress_follows_a_resumed_run(tmp_path):
     file = tmp_path / 'metrics.jsonl'
     file.write_text(train(10, 2.5) + validation(10, 0.8) + train(20, 1.5))

@@ -59,19 +59,28 @@ def three_steps(run):
         return losses, jax.tree.map(np.asarray, state.params)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize('name', NETWORKS)
-def test_train_step_without_a_part_is_the_same_on_one_device_and_on_two(name):
-    two = (2, 1) if name == 'towers' else (1, 2)
-    (losses, params), (others, found) = (
-        three_steps(run_without(name, mesh=mesh, variant='released', seed=4, schedule='steps', learning_rate=0.003))
-        for mesh in [(1, 1), two]
-    )
+def assert_same_steps(run, other):
+    (losses, params), (others, found) = three_steps(run), three_steps(other)
     assert all(np.isfinite(losses))
     assert losses[0] != losses[2]
     np.testing.assert_allclose(others, losses, rtol=1e-9)
     for (path, one), other in zip(jax.tree_util.tree_leaves_with_path(params), jax.tree.leaves(found), strict=True):
         assert np.abs(other - one).max() <= 1e-9 * np.abs(one).max(), jax.tree_util.keystr(path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('name', NETWORKS)
+def test_train_step_without_a_part_is_the_same_on_one_device_and_on_two(name):
+    values = {'variant': 'released', 'seed': 4, 'schedule': 'steps', 'learning_rate': 0.003}
+    two = (2, 1) if name == 'towers' else (1, 2)
+    assert_same_steps(run_without(name, mesh=(1, 1), **values), run_without(name, mesh=two, **values))
+
+
+@pytest.mark.slow
+@pytest.mark.repeats
+def test_train_step_of_a_longer_chain_is_the_same_on_one_device_and_on_two():
+    values = {'variant': 'deep5', 'seed': 4, 'schedule': 'steps', 'learning_rate': 0.003}
+    assert_same_steps(run_without(mesh=(1, 1), **values), run_without(mesh=(1, 2), **values))
 
 
 @pytest.mark.slow

@@ -40,6 +40,7 @@ WRONG = {
     'patience': [0, 1.5],
     'max_drops': [-1],
     'evaluate_every': [-1, 0.5],
+    'test_training_images': [-1, 1.5, True, None],
     'checkpoint_every': [-1],
     'keep_checkpoints': [0],
     'keep_every_epochs': [-1, 0.5],
@@ -63,7 +64,7 @@ WRONG = {
     'init_mean': ['', 'mine', None],
     'classes': ['', 'all', 3, None],
     'warmup_epochs': [-1.0, NAN, INF, 2.0**31, True, 'ten'],
-    'frozen': ['conv1', ('conv9',), ('conv1', 'conv1'), ('conv1,conv1',), ('conv1,',), (3,), 3],
+    'frozen': ['conv1', ('conv99',), ('conv1', 'conv1'), ('conv1,conv1',), ('conv1,',), (3,), 3],
     'rate_factors': [{'fc8': 0.0}, {'fc8': -1.0}, {'fc8': NAN}, {'fc8': 'fast'}, {'fc9': 2.0}, {'fc8': True}, 3, None],
     'tracking': ['tensorboard', 'WANDB', True, None],
     'data_dir': ['', 3, 'two\nlines'],
@@ -403,9 +404,10 @@ def test_make_config_for_imagenet_is_the_paper_s_recipe():
         'warmup_epochs': 0.0,
         'frozen': (),
         'rate_factors': dict.fromkeys(
-            ('conv1', 'conv2', 'conv3', 'conv4', 'conv5', 'fc6', 'fc7', 'fc8', 'local3', 'local4'), 1.0
+            (*(f'conv{i}' for i in range(1, 23)), 'fc6', 'fc7', 'fc8', 'local3', 'local4'), 1.0
         ),
         'evaluate_every': 0,
+        'test_training_images': 0,
         'checkpoint_every': 0,
         'keep_checkpoints': 3,
         'keep_every_epochs': 0,

@@ -22,7 +22,7 @@ from alexnet_jax.weights.proto_messages import MalformedError, parse_message
 @pytest.mark.parametrize(
     ('variant', 'without'),
     [
-        *((variant, ()) for variant in (*VARIANTS, 'cifar10_18pct')),
+        *((variant, ()) for variant in (*VARIANTS, 'cifar10_18pct', 'deep5')),
         ('paper', ('conv3_exchange', 'dropout')),
         ('caffenet', ('towers',)),
     ],
