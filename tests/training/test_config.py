@@ -35,6 +35,8 @@ WRONG = {
     'momentum': [-0.1, 1.0, NAN, 1 - 2**-30, False],
     'weight_decay': [-1e-9, 1.0, NAN],
     'schedule': ['cosine', ''],
+    'schedule_power': [0.0, -2.0, NAN, INF, 'two', True],
+    'trust_coefficient': [0.0, -0.001, NAN, INF, 1e308, 'lars', True],
     'drop_factor': [0.0, 1.0, NAN, 1e-50, 1 - 2**-30],
     'drop_epochs': [(0.0,), (2.0, 1.0), (1.0, 1.0), (NAN,), (INF,), ('a',), 3.0, '', (True,), (10**400,), (1e308,)],
     'patience': [0, 1.5],
@@ -400,6 +402,8 @@ def test_make_config_for_imagenet_is_the_paper_s_recipe():
         'drop_epochs': (24.0, 50.0, 78.0),
         'patience': 5,
         'max_drops': 3,
+        'schedule_power': 2.0,
+        'trust_coefficient': None,
         'warmup_epochs': 0.0,
         'frozen': (),
         'rate_factors': dict.fromkeys(
