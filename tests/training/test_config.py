@@ -6,6 +6,8 @@ import pathlib
 import re
 import runpy
 
+import jax.numpy as jnp
+import numpy as np
 import pytest
 
 import alexnet_jax
@@ -13,6 +15,7 @@ from alexnet_jax.errors import InputError
 from alexnet_jax.model.ablations import ABLATIONS
 from alexnet_jax.training.build import build_run, make_variant
 from alexnet_jax.training.config import KEYS, make_config
+from alexnet_jax.training.schedule import Plateau
 from alexnet_jax.training.validation import validate_config
 
 PACKAGE = pathlib.Path(alexnet_jax.__file__).parent
@@ -281,6 +284,26 @@ def test_initial_learning_rate_grows_with_the_batch_where_it_shall(values, expec
 def test_validate_config_refuses_what_one_weird_trick_cannot_do(values, message):
     with pytest.raises(InputError, match=message):
         validate_config(changed(parallelism='one_weird_trick', **values))
+
+
+@pytest.mark.parametrize(
+    ('recipe', 'batch', 'iterations', 'ramp'),
+    [  # max_iter and rampup_interval of NVIDIA/caffe models/bvlc_alexnet/solver.prototxt 2683ab5f, solver_8K 448ad5b8
+        (None, 4096, 31_300, 1250),
+        ('8k', 8192, 15_600, 600),
+    ],
+)
+def test_config_large_batch_has_the_numbers_of_its_authors_solver_files(recipe, batch, iterations, ramp):
+    get_config = runpy.run_path(str(PACKAGE.parent / 'configs/large_batch.py'))['get_config']
+    run = build_run(validate_config(get_config(recipe)), num_classes=1000, examples=1_281_167)
+    assert (run.config.batch_size, run.config.learning_rate, run.config.trust_coefficient) == (batch, 10.0, 0.001)
+    assert run.steps == pytest.approx(iterations, rel=0.003)
+    assert run.warmup_steps == pytest.approx(ramp, rel=0.003)
+    rates = [float(run.schedule(jnp.int32(round(part * run.steps)), Plateau.start())) for part in (0, 0.5, 1)]
+    np.testing.assert_allclose(rates, [10.0, 2.5, 0.0], rtol=1e-3)  # base_lr * (1 - iteration / max_iter) ** 2
+    assert validate_config(get_config('cifar10')).dataset == 'cifar10'
+    with pytest.raises(InputError, match=r'large_batch.py:2k: there is no such recipe; use one of 4k, 8k, cifar10$'):
+        get_config('2k')
 
 
 def test_configs_ablations_are_valid_runs_each_another_network_or_other_images():
