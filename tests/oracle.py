@@ -158,7 +158,7 @@ def paper_update(weights, gradients, rates, *, momentum=0.9, decay=5e-4, velocit
 
 
 def lars_update(weights, gradients, rates, *, decay=5e-4, decayed=True, trust=0.001, momentum=0.9, velocity=None):
-    """LARS in NumPy, from the paper's section 4.2 and its authors' solver (see training/optimizer.py). All w, in order.
+    """LARS in NumPy, from the paper's algorithm 1 and its authors' solver (see training/optimizer.py). All w, in order.
 
     `decayed`: whether the array is; the local rate is the same.
     """

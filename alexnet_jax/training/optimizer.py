@@ -5,7 +5,7 @@
 The learning rate is inside the momentum buffer: after it drops, old steps still carry the old rate. `optax.sgd` (and
 PyTorch) keep it outside, and rescale the whole momentum at once; the two agree only while the rate is constant.
 
-LARS (You, Gitman, Ginsburg, arXiv 1708.03888, section 4.2) has the same momentum, and for each array a rate of its own:
+LARS (You, Gitman, Ginsburg, arXiv 1708.03888, algorithm 1) has the same momentum, and for each array a rate of its own:
 
     local <- trust * |w| / (|gradient| + 0.0005 * |w|)          v <- 0.9 v - rate * local * (gradient + 0.0005 w)
 """
@@ -75,11 +75,11 @@ def lars(
 ) -> optax.GradientTransformationExtraArgs:
     """Makes LARS; its `update` takes what that of `paper_sgd` does, and its state is the same.
 
-    As its authors' program has it (NVIDIA/caffe 448ad5b8, src/caffe/solvers/sgd_solver.cpp): the decay's share of the
-    denominator is a norm of its own, not part of the gradient's, as in `optax.lars`; biases have a local rate as any
-    other array, in place of the multiple that networks give them, follow the schedule, and are not decayed
-    (`decay_mult: 0`), though the denominator is as if they were; and where the weights or the gradient are all 0,
-    `local` is 1. So biases that begin at 0 need the warm-up: their first step is not scaled.
+    As its authors' program has it (NVIDIA/caffe 448ad5b8, src/caffe/solvers/sgd_solver.cpp): the denominator is a sum
+    of two norms (`optax.lars` has the norm of gradient and decay together); biases have a local rate as any other
+    array, in place of the multiple that networks give them, follow the schedule, and are not decayed (`decay_mult: 0`),
+    though the denominator is as if they were; and where the weights or the gradient are all 0, `local` is 1. So biases
+    that begin at 0 need the warm-up: their first step is not scaled.
 
     Args:
       trust_coefficient: 0.001 in the paper.
