@@ -155,3 +155,18 @@ def paper_update(weights, gradients, rates, *, momentum=0.9, decay=5e-4, velocit
         w = w + v
         path.append(w)
     return path
+
+
+def lars_update(weights, gradients, rates, *, decay=5e-4, decayed=True, trust=0.001, momentum=0.9, velocity=None):
+    """LARS in NumPy, from the paper's algorithm 1 and its authors' solver (see training/optimizer.py). All w, in order.
+
+    `decayed`: whether the array is; the local rate is the same.
+    """
+    w, v, path = weights, np.zeros_like(weights) if velocity is None else velocity, []
+    for g, rate in zip(gradients, rates, strict=True):
+        size, slope = np.sqrt((w**2).sum()), np.sqrt((g**2).sum())
+        local = trust * size / (slope + decay * size) if size > 0 and slope > 0 else 1.0
+        v = momentum * v + rate * local * (g + decay * w * decayed)
+        w = w - v
+        path.append(w)
+    return path

@@ -16,6 +16,7 @@ from alexnet_jax.model.alexnet import AlexNet
 from alexnet_jax.model.ops import DropoutStream
 from alexnet_jax.model.spec import LayerSize, Variant, get_layer_sizes
 from alexnet_jax.sharding.backend import compiler_options
+from alexnet_jax.sharding.collectives import NORMS
 from alexnet_jax.sharding.mesh import DATA, MODEL, REPLICATED, TOWER, batch_axes, batch_spec, parameter_specs, shardings
 from alexnet_jax.training.build import Run, make_variant
 from alexnet_jax.training.config import Config
@@ -106,6 +107,17 @@ def gradient_bytes(mesh: Mesh, params: Any) -> dict[str, int]:
     return {','.join(axes): round(2 * held[axes] * (n - 1) / n) for axes, n in counts.items() if n > 1}
 
 
+def norm_bytes(mesh: Mesh, params: Any) -> dict[str, int]:
+    """Calculates what sums of squares cost, {one of NORMS: bytes received by a device}, in float32.
+
+    One for all gradients, or two for each array that devices along the second axis share, its own and its gradient's.
+    """
+    second = mesh.axis_names[1]
+    shared = sum(second in leaf.sharding.spec for leaf in jax.tree.leaves(params))
+    devices = mesh.shape[second]
+    return {name: round(2 * 4 * n * (devices - 1) / devices) for name, n in zip(NORMS, (1, 2 * shared), strict=True)}
+
+
 def _compile_automatic(run: Run) -> list[Message]:
     """Compiles loss and gradients of the one-device program as the partitioner shares it, by sharded parameters."""
     mesh, model = run.mesh, AlexNet(run.variant, run.num_classes, dtype=run.dtype)
@@ -150,17 +162,18 @@ def schedule_table(
     exchanged = exchange_bytes(run.variant, mesh, **sizes)
     exchanges = expected_schedule(exchanged, mesh) if mesh.shape[second] > 1 else []
     formula = {(layer, direction, op): received for layer, direction, op, received in exchanges}
-    averaged = gradient_bytes(mesh, select_learning(run.abstract_state().params, run.config.frozen))
+    learning = select_learning(run.abstract_state().params, run.config.frozen)
+    averaged, norms = gradient_bytes(mesh, learning), norm_bytes(mesh, learning)
     width = max([8, *(len(message.layer) + 2 for message in compiled)])
     lines = [
         f'the training step on a {"x".join(map(str, mesh.devices.shape))} mesh (data x {second}), per device:',
         f'{"axis":12}{"at":{width}}{"direction":10}{"collective":16}{"received":>14}{"formula":>14}  shape',
     ]
     # One sum of all gradients stands beside its formula; of several none does, but all together.
-    sums = Counter(message.axis for message in compiled if message.op == 'all-reduce')
+    sums = Counter(m.axis for m in compiled if m.op == 'all-reduce' and m.layer not in NORMS)
     for message in compiled:
         layer = message.layer or 'all'
-        expected = formula.get((message.layer, message.direction, message.op))
+        expected = formula.get((message.layer, message.direction, message.op), norms.get(message.layer))
         if message.op == 'all-reduce' and message.direction == 'backward' and sums[message.axis] == 1:
             expected = averaged.get(message.axis)
         lines.append(
@@ -171,7 +184,7 @@ def schedule_table(
         own = [m for m in compiled if m.axis == axes]
         lines.append(f'total over {axes!r}: {len(own)} collectives, {sum(m.bytes for m in own):,} bytes received')
         if sums[axes] > 1 and axes in averaged:
-            reduced = sum(m.bytes for m in own if m.op == 'all-reduce')
+            reduced = sum(m.bytes for m in own if m.op == 'all-reduce' and m.layer not in NORMS)
             lines[-1] += f'; all-reduces {reduced:,}, by the formula of all gradients {averaged[axes]:,}'
     lines += describe_reading('traced program', traced)
     if automatic is not None:

@@ -15,7 +15,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from alexnet_jax.communication.hlo import ArrayType, ProgramText, parse_result
-from alexnet_jax.sharding.collectives import EXCHANGES, SCOPE
+from alexnet_jax.sharding.collectives import EXCHANGES, NORMS, SCOPE
 from alexnet_jax.sharding.mesh import TOWER
 
 
@@ -24,8 +24,9 @@ class Message:
     """One collective operation of a training step.
 
     Attributes:
-      layer: the exchange it belongs to, one of EXCHANGES; otherwise the layer named in its scope, or whose gradients it
-        averages, 'fc6+fc7' of two; '' for none, and for a message that the compiler merged of all layers' arrays.
+      layer: the exchange it belongs to, one of EXCHANGES, or what its norms are for, one of NORMS; otherwise the layer
+        named in its scope, or whose gradients it averages, 'fc6+fc7' of two; '' for none, and for a message that the
+        compiler merged of all layers' arrays.
       op: XLA's name, 'all-gather', 'reduce-scatter', 'all-reduce', ...
       axis: the mesh axis whose devices it joins, 'data', 'tower' or 'model'; 'data,tower' if it joins both.
       direction: 'forward', or 'backward' where differentiation put it.
@@ -139,7 +140,7 @@ def iter_messages(program: ProgramText, mesh: Mesh) -> Iterator[tuple[str, Messa
             op = 'reduce-scatter'  # as TPUs do it: one kernel, written as the sum of all and a slice of it
         scope = program.scope(line, computation, _LAYER)
         layer = _find_layer(scope) if len(arrays) == 1 else ''
-        if op == 'all-reduce' and TOWER not in axes:
+        if op == 'all-reduce' and TOWER not in axes and layer not in NORMS:
             layer, arrays = _find_averaged(program, line, layer, arrays)
         yield line, _make_message(layer, scope, op, axes, arrays, devices)
 
@@ -216,7 +217,7 @@ def _find_joined_axes(groups: list[list[int]], mesh: Mesh) -> tuple[str, ...]:
 
 
 def _find_layer(scope: str) -> str:
-    layer = re.search(rf'{SCOPE}({"|".join(EXCHANGES)})\b', scope) or _LAYER.search(scope)
+    layer = re.search(rf'{SCOPE}({"|".join((*EXCHANGES, *NORMS))})\b', scope) or _LAYER.search(scope)
     return layer[1] if layer else ''
 
 

@@ -45,6 +45,11 @@ class Measurements:
         return validate_config(make_config(None if dataset == DEMO else dataset))
 
     @property
+    def has_local_rates(self) -> bool:
+        """Whether the update rule is LARS, whose rate is a thousand times the recipe's and no share of a weight."""
+        return self.snapshot.run.config.trust_coefficient is not None
+
+    @property
     def residual_mean(self) -> float:
         """How much of a channel's mean is not subtracted, the worst of three, in 0..255 units."""
         return float(np.abs(self.data.channel_means - self.network.inputs.subtracted).max())
@@ -62,9 +67,9 @@ class Measurements:
         return errors[-1] if errors else None
 
     def compare_learning_rate(self) -> str:
-        """Formats the rate beside the recipe's, to be put behind a remedy; '' where they are the same."""
+        """Formats the rate beside the recipe's, put behind a remedy; '' where they are the same or of two rules."""
         factor = self.learning_rate / self.recipe.learning_rate
-        if 0.99 < factor < 1.01:
+        if 0.99 < factor < 1.01 or self.has_local_rates:
             return ''
         times = f'{factor:.3g} times' if factor > 1 else f'1/{1 / factor:.3g} of'
         return f': this is {times} the {self.recipe.learning_rate:.2g} of the recipe'

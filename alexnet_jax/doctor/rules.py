@@ -152,7 +152,7 @@ def check_step_size(measurements: Measurements) -> Iterator[Finding]:
     # weight, and momentum m as often again until it is 1 / (1 - m) times that. Healthy: 0.0015 % (the embedded dataset)
     # and 0.005 % (the paper).
     shrinks, usual = rate * config.weight_decay / (1 - config.momentum), measurements.recipe.weight_decay
-    if shrinks > 0.005 and config.weight_decay > 10 * usual:
+    if shrinks > 0.005 and config.weight_decay > 10 * usual and not measurements.has_local_rates:
         halves = f'halves them in {math.log(2) / shrinks:.0f} steps'
         remedy = f'use --config.weight_decay={usual:g} of the recipe, where it is {config.weight_decay:g}'
         yield Finding(
@@ -168,7 +168,7 @@ def check_step_size(measurements: Measurements) -> Iterator[Finding]:
         seen = f'the loss goes from {losses[0]:.2f} to {losses[-1]} in {len(losses)} steps'
     elif max(losses) > 30 * max(measurements.chance_loss, 0.1):
         seen = f'the loss rises from {losses[0]:.2f} to {max(losses):.3g} within {len(losses)} steps'
-    elif ratio > 0.03:
+    elif ratio > 0.03 and not measurements.has_local_rates:  # which aim at such steps
         seen = f'a step changes the weights by {ratio:.1%} of their size where about 0.1 % is usual'
     elif died:
         seen = f'in {len(losses)} steps {after[died[0]]:.0%} of the ReLUs of {died[0]} died'
@@ -228,6 +228,7 @@ def check_progress(measurements: Measurements) -> Iterator[Finding]:
     # the rate: 0.0016 %. A drop makes rates small on purpose.
     rate, dropped = network.rates[0], network.rates[0] < 0.99 * measurements.learning_rate
     low = measurements.learning_rate < 0.1 * measurements.recipe.learning_rate
+    low &= not measurements.has_local_rates
     if ratio < 5e-5 and low and not dropped and np.mean(network.losses) > 0.9 * chance:
         seen = f'a step changes the weights by {ratio:.2g} of their size where about 0.001 is usual'
         remedy = f'use a larger --config.learning_rate{measurements.compare_learning_rate()}'

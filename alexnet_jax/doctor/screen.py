@@ -90,10 +90,13 @@ def _describe(measurements: Measurements) -> list[tuple[str, str]]:
     read = f'the network reads {inputs.lowest:.3g}..{inputs.highest:.3g}; in 0..255 units {means}'
     shown = np.unique(np.linspace(0, len(network.losses) - 1, 8).round().astype(int))  # the first and last among them
     losses = f'{" ".join(f"{network.losses[i]:.3g}" for i in shown)} over {len(network.losses)} steps'
-    rate = f'{network.rates[0]:.3g} for {config.batch_size} images, biases x{run.variant.bias_rate:g}'
+    rule, usual = f'biases x{run.variant.bias_rate:g}', f'; the recipe has {measurements.recipe.learning_rate:g}'
+    if config.trust_coefficient is not None:
+        rule, usual = f'LARS, trust {config.trust_coefficient:g}', ''
+    rate = f'{network.rates[0]:.3g} for {config.batch_size} images, {rule}'
     update = f'momentum {config.momentum:g}, weight decay {config.weight_decay:g}'
     entries += [('pixels', pixels), ('', read), ('loss', f'{losses}; ln(classes) is {measurements.chance_loss:.2f}')]
-    entries.append(('rate', f'{rate}, {update}; the recipe has {measurements.recipe.learning_rate:g}'))
+    entries.append(('rate', f'{rate}, {update}{usual}'))
     if dropout := network.dropout:
         correlations = ', '.join(f'{what} {_format(value)}' for what, value in dropout.correlations.items())
         entries.append(('dropout', f'kept {_format(dropout.kept)}; correlation between {correlations}'))

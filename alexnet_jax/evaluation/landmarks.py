@@ -35,9 +35,14 @@ _RELEASED = {'centre': ((0.419, 0.4315), (0.192, 0.2015)), 'ten_view': ((0.404, 
 # The recipe's numbers: with others the run is another one.
 _NUMBERS = (
     *('batch_size', 'learning_rate', 'rate_batch_size', 'momentum', 'weight_decay', 'drop_factor', 'clip_norm'),
+    'trust_coefficient',
     *('crops', 'images_per_crop', 'lighting', 'precision'),
 )
-_RATES = {'steps': ('drop_epochs',), 'plateau': ('patience', 'max_drops')}  # of each schedule
+_RATES = {  # of each schedule
+    'steps': ('drop_epochs',),
+    'plateau': ('patience', 'max_drops'),
+    'polynomial': ('schedule', 'schedule_power'),
+}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

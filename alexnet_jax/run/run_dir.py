@@ -41,6 +41,7 @@ IDENTITY_BEFORE: dict[str, Any] = INITIAL | {
     'without': [],
     'mean_at': 'centre',
     'rate_factors': {},
+    'trust_coefficient': None,
 }
 DATASET = ('dataset', 'dataset_fingerprint', 'rewritten_from')
 SETTINGS_BEFORE: dict[str, Any] = INITIAL | {
@@ -56,6 +57,8 @@ SETTINGS_BEFORE: dict[str, Any] = INITIAL | {
     'warmup_epochs': 0.0,
     'frozen': [],
     'rate_factors': {},
+    'trust_coefficient': None,
+    'schedule_power': 2.0,
 }
 LOCK = '.run.lock'
 PACKAGES = ('jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'grain', 'tensorflow-datasets', 'numpy')
@@ -217,6 +220,7 @@ def _make_identity(run: Run, dataset: Dataset) -> dict[str, Any]:
         'images_per_crop': variant.images_per_crop,
         'mean_at': variant.mean_at,
         'rate_factors': run.rate_factors,
+        'trust_coefficient': run.config.trust_coefficient,  # the update rule
         'without': sorted({*run.config.without} - {'lighting', 'crops'}),  # which the two above are
         'dataset_fingerprint': dataset.fingerprint,
         'rewritten_from': dataset.rewritten_from,

@@ -21,6 +21,7 @@ from jax.sharding import Mesh
 from alexnet_jax.sharding.mesh import DATA, MODEL, TOWER, batch_axes, parameter_specs
 
 EXCHANGES = ('conv3', 'fc6', 'fc7', 'fc8')
+NORMS = ('clip', 'lars')  # what is sent besides, where a setting asks for it: sums of squares
 SCOPE = 'exchange_'  # of every exchange in profiles, traced and compiled programs
 
 
@@ -114,10 +115,29 @@ def clip_by_norm(grads: Any, norm: float, mesh: Mesh) -> tuple[Any, Array]:
     shared: list[Array] = []  # all have them, so they count once
     for grad, spec in zip(jax.tree.leaves(grads), jax.tree.leaves(parameter_specs(mesh, grads)), strict=True):
         (own if second in spec else shared).append(jnp.sum(jnp.square(grad)))
-    with jax.named_scope(f'{SCOPE}clip'):
+    with jax.named_scope(SCOPE + NORMS[0]):
         found = jnp.sqrt(lax.psum(sum(own), second) + sum(shared))
     scale = jnp.minimum(1.0, norm / found)
     return jax.tree.map(lambda grad: grad * scale.astype(grad.dtype), grads), found
+
+
+def norms_over_towers(tree: Any, mesh: Mesh) -> Any:
+    """Computes the norm of each whole array of a tree by layer, of which a device has its share; inside shard_map.
+
+    Only where the update rule is LARS. No tower knows the norm of an array that both share: as many numbers as there
+    are such arrays, in one message.
+    """
+    _, second = mesh.axis_names
+    leaves, structure = jax.tree.flatten(tree)
+    specs = jax.tree.leaves(parameter_specs(mesh, tree))
+    squares = [jnp.sum(jnp.square(leaf)) for leaf in leaves]
+    split = [index for index, spec in enumerate(specs) if second in spec]
+    if split:
+        with jax.named_scope(SCOPE + NORMS[1]):
+            summed = lax.psum(jnp.stack([squares[index] for index in split]), second)
+        for index, square in zip(split, summed, strict=True):
+            squares[index] = square
+    return jax.tree.unflatten(structure, [jnp.sqrt(square) for square in squares])
 
 
 def norm_over_towers(x: Array, spec: Any, mesh: Mesh) -> Array:

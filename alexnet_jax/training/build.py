@@ -19,8 +19,8 @@ from alexnet_jax.model.zoo import NETWORKS
 from alexnet_jax.sharding.mesh import make_mesh
 from alexnet_jax.training.config import ONE_WEIRD_TRICK, Config
 from alexnet_jax.training.config_rules import MAX_STEPS
-from alexnet_jax.training.optimizer import paper_sgd
-from alexnet_jax.training.schedule import LayerLRMultiplier, Schedule, fixed_drops, on_plateau
+from alexnet_jax.training.optimizer import lars, make_norms, paper_sgd
+from alexnet_jax.training.schedule import LayerLRMultiplier, Schedule, fixed_drops, on_plateau, polynomial
 from alexnet_jax.training.state import TrainState, abstract_state, create_state, replace_layers
 from alexnet_jax.training.step import make_train_step
 
@@ -122,16 +122,21 @@ def build_run(config: Config, *, num_classes: int, examples: int, mesh: Mesh | N
     rate, factor = config.initial_learning_rate, config.drop_factor
     drops = tuple(min(config.count_updates(epoch, examples), MAX_STEPS) for epoch in config.drop_epochs)
     per_epoch = max(1, math.ceil(examples / config.batch_size))
-    plateau = config.schedule == 'plateau'
+    mesh = make_config_mesh(config) if mesh is None else mesh
+    schedule = fixed_drops(rate, factor=factor, at_steps=drops)
+    if config.schedule == 'plateau':
+        schedule = on_plateau(rate, factor=factor)
+    elif config.schedule == 'polynomial':
+        schedule = polynomial(rate, power=config.schedule_power, steps=steps)
     return Run(
         config=config,
         variant=variant,
-        mesh=make_config_mesh(config) if mesh is None else mesh,
+        mesh=mesh,
         num_classes=num_classes,
         examples=examples,
         steps=steps,
-        optimizer=make_optimizer(config),
-        schedule=on_plateau(rate, factor=factor) if plateau else fixed_drops(rate, factor=factor, at_steps=drops),
+        optimizer=make_optimizer(config, mesh),
+        schedule=schedule,
         drop_steps=drops,
         lr_multipliers=tuple(
             LayerLRMultiplier(change.layer, round(change.after * steps), change.factor)
@@ -170,16 +175,18 @@ def get_model_dtype(precision: str) -> DTypeLike | None:
     return {'float32': None, 'bfloat16': jnp.bfloat16}[precision]
 
 
-def make_optimizer(config: Config) -> optax.GradientTransformationExtraArgs:
-    """Makes the update rule of a config."""
+def make_optimizer(config: Config, mesh: Mesh) -> optax.GradientTransformationExtraArgs:
+    """Makes the update rule of a config: LARS where it has a trust coefficient, otherwise the paper's."""
     variant = NETWORKS[config.variant]
-    return paper_sgd(
-        momentum=config.momentum,
-        weight_decay=config.weight_decay,
-        bias_rate=variant.bias_rate,
-        weight_decay_multipliers=variant.weight_decay_multipliers,
-        rate_factors=dict(config.rate_factors),
-    )
+    options: dict[str, Any] = {
+        'momentum': config.momentum,
+        'weight_decay': config.weight_decay,
+        'weight_decay_multipliers': variant.weight_decay_multipliers,
+        'rate_factors': dict(config.rate_factors),
+    }
+    if config.trust_coefficient is None:
+        return paper_sgd(bias_rate=variant.bias_rate, **options)
+    return lars(trust_coefficient=config.trust_coefficient, norms=make_norms(mesh), **options)
 
 
 def describe_schedule(run: Run) -> str:
@@ -191,11 +198,16 @@ def describe_schedule(run: Run) -> str:
         tests = '1 test brings' if config.patience == 1 else f'{config.patience} tests in a row bring'
         times = 'once' if config.max_drops == 1 else f'{config.max_drops} times'
         when = f'when {tests} no lower error, at most {times}' if config.max_drops else ''
+    elif config.schedule == 'polynomial':
+        when = ''
     else:
         drops = [str(step) for step in run.drop_steps if step < run.steps]
         when = f'after step{"s" if len(drops) > 1 else ""} {", ".join(drops)}' if drops else ''
     drop = f', times {config.drop_factor:.3g} {when}' if when else ' throughout'
-    changes = [f'{layer} times {factor:g}' for layer, factor in config.rate_factors]
+    if config.schedule == 'polynomial':
+        drop = f', times (the part of the steps that is left) ** {config.schedule_power:g}'
+    changes = [f'LARS, trust {config.trust_coefficient:g}'] if config.trust_coefficient is not None else []
+    changes += [f'{layer} times {factor:g}' for layer, factor in config.rate_factors]
     changes += [f'{", ".join(config.frozen)} frozen'] if config.frozen else []
     changes += [f'grows over the first {run.warmup_steps} steps'] if run.warmup_steps else []
     return '; '.join([f'{size}: rate {config.initial_learning_rate:.3g}{drop}', *changes])

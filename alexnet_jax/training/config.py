@@ -71,16 +71,8 @@ class Config:
         "the units: relu, tanh or sigmoid, with their initial weights; '': the variant's own",
     )
     # The data
-    dataset: str = make_key(
-        DEMO,
-        DATASET_NAME,
-        'the prepared dataset',
-    )
-    data_dir: str = make_key(
-        'data',
-        FOLDER,
-        'where prepared datasets are: DATA_DIR/DATASET/VERSION',
-    )
+    dataset: str = make_key(DEMO, DATASET_NAME, 'the prepared dataset')
+    data_dir: str = make_key('data', FOLDER, 'where prepared datasets are: DATA_DIR/DATASET/VERSION')
     cache: str = make_key(
         'none',
         make_choice_rule('none', 'memory', wants="'none' or 'memory'"),
@@ -169,8 +161,8 @@ class Config:
     weight_decay: float = make_key(5e-4, FRACTION, 'of kernels, times the learning rate')
     schedule: str = make_key(
         'plateau',
-        make_choice_rule('plateau', 'steps', wants="'plateau' or 'steps'"),
-        "the paper's rule, or drops at fixed epochs",
+        make_choice_rule('plateau', 'steps', 'polynomial', wants="'plateau', 'steps' or 'polynomial'"),
+        "the paper's rule, drops at fixed epochs, or down to 0 with the steps that are left",
     )
     drop_factor: float = make_key(
         0.1,
@@ -187,6 +179,13 @@ class Config:
     )
     patience: int = make_key(5, make_int_rule(1), 'of schedule plateau: tests without a better error before a drop')
     max_drops: int = make_key(3, make_int_rule(0), 'of schedule plateau: "reduced three times prior to termination"')
+    schedule_power: float = make_key(2.0, POSITIVE, 'of schedule polynomial: of the part of the steps that is left')
+    trust_coefficient: float | None = make_key(
+        None,
+        POSITIVE,
+        "LARS: each array's rate times this, times its norm beside its gradient's; None: not",
+        optional=float,
+    )
     clip_norm: float | None = make_key(
         None, POSITIVE, "gradients' norm is scaled down to this; None: never", optional=float
     )

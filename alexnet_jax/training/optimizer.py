@@ -1,9 +1,13 @@
-"""The paper's update rule (section 5), from Optax parts.
+"""The update rules, from Optax parts: the paper's (section 5), and LARS, for batches of thousands of images.
 
     v <- 0.9 v - 0.0005 * rate * w - rate * gradient          w <- w + v
 
 The learning rate is inside the momentum buffer: after it drops, old steps still carry the old rate. `optax.sgd` (and
 PyTorch) keep it outside, and rescale the whole momentum at once; the two agree only while the rate is constant.
+
+LARS (You, Gitman, Ginsburg, arXiv 1708.03888, algorithm 1) has the same momentum, and for each array a rate of its own:
+
+    local <- trust * |w| / (|gradient| + 0.0005 * |w|)          v <- 0.9 v - rate * local * (gradient + 0.0005 w)
 """
 
 import functools
@@ -15,6 +19,10 @@ import jax
 import jax.numpy as jnp
 import optax
 from jax import Array
+from jax.sharding import Mesh
+
+from alexnet_jax.sharding.collectives import norms_over_towers
+from alexnet_jax.sharding.mesh import REPLICATED, parameter_specs
 
 
 def paper_sgd(
@@ -26,6 +34,8 @@ def paper_sgd(
     rate_factors: Mapping[str, float] = MappingProxyType({}),
 ) -> optax.GradientTransformationExtraArgs:
     """Makes the update rule; call `update(gradients, state, parameters, learning_rate=..., lr_multipliers={})`.
+
+    With `local_rates=...`, a tree like the gradients of 0-d arrays, each array's rate is multiplied by its own.
 
     With `bias_learning_rate=...` too, that is what biases' rates are a multiple of, whatever their layer's factor: CHM
     layers/layer-params-145.cfg has drops of epsW alone, and epsB is 0.02 in the end.
@@ -54,6 +64,63 @@ def paper_sgd(
     )
 
 
+def lars(
+    *,
+    trust_coefficient: float,
+    momentum: float,
+    weight_decay: float,
+    norms: Callable[[Any], Any],
+    weight_decay_multipliers: Mapping[str, float] = MappingProxyType({}),
+    rate_factors: Mapping[str, float] = MappingProxyType({}),
+) -> optax.GradientTransformationExtraArgs:
+    """Makes LARS; its `update` takes what that of `paper_sgd` does, and its state is the same.
+
+    As its authors' program has it (NVIDIA/caffe 448ad5b8, src/caffe/solvers/sgd_solver.cpp): the denominator is a sum
+    of two norms (`optax.lars` has the norm of gradient and decay together); biases have a local rate as any other
+    array, in place of the multiple that networks give them, follow the schedule, and are not decayed (`decay_mult: 0`),
+    though the denominator is as if they were; and where the weights or the gradient are all 0, `local` is 1. So biases
+    that begin at 0 need the warm-up: their first step is not scaled.
+
+    Args:
+      trust_coefficient: 0.001 in the paper.
+      momentum, weight_decay, weight_decay_multipliers, rate_factors: as in `paper_sgd`.
+      norms: gives the norms of a tree's leaves, 0-d arrays; of whole arrays, however they are sharded (`make_norms`).
+    """
+    rule = paper_sgd(
+        momentum=momentum,
+        weight_decay=weight_decay,
+        bias_rate=1.0,
+        weight_decay_multipliers=weight_decay_multipliers,
+        rate_factors=rate_factors,
+    )
+
+    def local_rate(path: Any, weight: Array, gradient: Array) -> Array:
+        decay = weight_decay * weight_decay_multipliers.get(path[-2].key, 1.0)
+        ratio = trust_coefficient * weight / (gradient + decay * weight)
+        return jnp.where((weight > 0) & (gradient > 0), ratio, 1)
+
+    def update(
+        gradients: Any, state: Any, params: Any, *, bias_learning_rate: Array | None = None, **given: Any
+    ) -> tuple[Any, Any]:
+        del bias_learning_rate  # which is the multiple's
+        weights, slopes = norms((params, gradients))
+        local_rates = jax.tree_util.tree_map_with_path(local_rate, weights, slopes)
+        return rule.update(gradients, state, params, local_rates=local_rates, **given)
+
+    return optax.GradientTransformationExtraArgs(rule.init, update)
+
+
+def make_norms(mesh: Mesh) -> Callable[[Any], Any]:
+    """Makes what `lars` needs on `mesh`: (a tree of arrays by layer) -> their norms, with one message for all."""
+
+    def norms(tree: Any) -> Any:
+        specs = parameter_specs(mesh, tree)
+        device_norms = functools.partial(norms_over_towers, mesh=mesh)
+        return jax.shard_map(device_norms, mesh=mesh, in_specs=(specs,), out_specs=REPLICATED)(tree)
+
+    return norms
+
+
 def _scale_by_rate(
     layer: str,
     name: str,
@@ -64,12 +131,15 @@ def _scale_by_rate(
     rate_factors: Mapping[str, float],
     bias_learning_rate: Array | None = None,
     lr_multipliers: Mapping[str, Array] = MappingProxyType({}),
+    local_rates: Mapping[str, Mapping[str, Array]] | None = None,
 ) -> Array:
     rate = learning_rate * lr_multipliers[layer] if layer in lr_multipliers else learning_rate
     if name == 'bias' and bias_learning_rate is not None:
         rate = bias_learning_rate
     if layer in rate_factors:
         rate = rate * rate_factors[layer]
+    if local_rates is not None:
+        rate = rate * local_rates[layer][name]
     return -rate.astype(u.dtype) * u
 
 

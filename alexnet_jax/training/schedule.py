@@ -1,7 +1,7 @@
-"""Learning-rate schedules: fixed drops, and the paper's own rule, which watches the validation error.
+"""Learning-rate schedules: fixed drops, the paper's own rule, which watches the validation error, and a polynomial.
 
-Both only ever divide: the rate is `learning_rate * factor ** drops`. The rule's state is part of the training state,
-so it is saved and restored with it.
+The first two only ever divide: the rate is `learning_rate * factor ** drops`. The rule's state is part of the training
+state, so it is saved and restored with it.
 """
 
 from __future__ import annotations
@@ -83,3 +83,16 @@ def fixed_drops(learning_rate: float, *, factor: float, at_steps: tuple[int, ...
 def on_plateau(learning_rate: float, *, factor: float) -> Schedule:
     """Makes a schedule whose rate is multiplied by `factor` as often as `update_plateau` has decided."""
     return lambda step, plateau: jnp.float32(learning_rate) * jnp.float32(factor) ** plateau.drops
+
+
+def polynomial(learning_rate: float, *, power: float, steps: int) -> Schedule:
+    """Makes a schedule that falls from `learning_rate` to 0 over `steps`, as the part of them that is left ** power.
+
+    Caffe's `poly`; 0 from `steps` on.
+    """
+
+    def rate(step: Array, _: Plateau) -> Array:
+        left = jnp.maximum(steps - step, 0).astype(jnp.float32) / steps
+        return jnp.float32(learning_rate) * left ** jnp.float32(power)
+
+    return rate

@@ -1,7 +1,7 @@
 """One training step: pure, jitted once, the two towers explicit.
 
 `shard_map` runs `device_loss` on every device of the mesh with its share of the parameters and of the batch. The
-update is elementwise, so it needs no word between devices and stays outside.
+update is elementwise, so it needs no word between devices and stays outside; but for the norms that LARS wants.
 """
 
 import dataclasses

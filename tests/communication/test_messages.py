@@ -13,7 +13,7 @@ from alexnet_jax.model.alexnet import get_parameter_shapes
 from alexnet_jax.model.zoo import PAPER
 from alexnet_jax.sharding.mesh import MODEL, TOWER, batch_spec, make_mesh, shardings
 from alexnet_jax.training import step as step_module
-from alexnet_jax.training.optimizer import paper_sgd
+from alexnet_jax.training.optimizer import lars, make_norms, paper_sgd
 from alexnet_jax.training.schedule import fixed_drops
 from alexnet_jax.training.state import abstract_state
 
@@ -22,9 +22,9 @@ NARROW, ROWS, CLASSES = PAPER.scaled(0.0625), 8, 10
 PER_IMAGE = {'conv3': 13 * 13 * 8 * 4, 'fc6': 6 * 6 * 8 * 4, 'fc7': 128 * 4, 'fc8': 128 * 4}
 
 
-def readings(mesh, **options):
+def readings(mesh, *, optimizer=None, **options):
     """(traced, compiled) messages of the whole training step."""
-    optimizer = paper_sgd(momentum=0.9, weight_decay=5e-4, bias_rate=1.0)
+    optimizer = optimizer or paper_sgd(momentum=0.9, weight_decay=5e-4, bias_rate=1.0)
     step = step_module.make_train_step(
         NARROW, optimizer, fixed_drops(0.01, factor=0.1, at_steps=()), mesh, num_classes=CLASSES, seed=0, **options
     )
@@ -115,6 +115,19 @@ def test_schedules_have_one_more_word_of_four_bytes_with_clipping_by_norm():
         assert more[2] == 'all-reduce'
         assert more[3] in (4, 8)  # received, of two devices
         assert len(found) == len(design(ROWS)) + 1
+
+
+@pytest.mark.parametrize(('shape', 'trick'), [((1, 2), False), pytest.param((2, 2), True, marks=pytest.mark.repeats)])
+def test_schedules_have_one_more_message_with_lars_of_two_numbers_for_each_array_that_is_shared(shape, trick):
+    """Two towers share all arrays but fc8's two; one weird trick shares those of fc6 and fc7, and fc8's kernel."""
+    mesh = make_mesh(*shape, one_weird_trick=trick)
+    rule = lars(trust_coefficient=0.001, momentum=0.9, weight_decay=5e-4, norms=make_norms(mesh))
+    expected = [('lars', 'forward', 'all-reduce', 2 * 4 * (5 if trick else 14))]  # received, of two devices: all
+    plain = readings(mesh)
+    for found, without in zip(readings(mesh, optimizer=rule), plain, strict=True):
+        rest = [message for message in found if message.layer != 'lars']
+        assert over(mesh.axis_names[1], [m for m in found if m.layer == 'lars']) == expected
+        assert sorted(map(repr, rest)) == sorted(map(repr, without))
 
 
 def test_schedules_of_one_device_are_empty():

@@ -263,3 +263,13 @@ def test_describe_images_of_any_size(size):
     expected = np.linspace(0, 200, 14 * 2 + 1)[1::2]
     np.testing.assert_allclose(thumbnail, np.broadcast_to(expected[:, None], (14, 14, 3)), atol=5)
     assert describe_images(images).shape == describe_images(np.zeros((2, 224, 224, 3), np.uint8)).shape
+
+
+def test_find_causes_compares_nothing_of_lars_with_the_recipe_of_another_rule():
+    """Its rate is hundreds of times the recipe's, and its steps are as long as the trust coefficient says."""
+    decayed = {'rate': 10.0, 'config': {'learning_rate': 10.0, 'weight_decay': 0.01}}
+    long = {'rate': 10.0, 'config': {'learning_rate': 10.0}, 'updates': make_updates(0.04)}
+    for case, cause in ((decayed, 'weight decay too large'), (long, 'learning rate too large')):
+        assert list_causes(**case) == [cause]
+        assert list_causes(**case | {'config': case['config'] | {'trust_coefficient': 0.001}}) == []
+    assert list_causes(**SLOW | {'config': SLOW['config'] | {'trust_coefficient': 0.001}}) == []

@@ -128,7 +128,9 @@ ADMITS = {
     'learning_rate': positive32,
     'momentum': fraction32,
     'weight_decay': fraction32,
-    'schedule': either('plateau', 'steps'),
+    'schedule': either('plateau', 'steps', 'polynomial'),
+    'schedule_power': positive32,
+    'trust_coefficient': optional(positive32),
     'drop_factor': lambda value: positive32(value) and as_float32(value) < 1,
     'drop_epochs': lambda value: (
         type(value) in (tuple, list)
@@ -354,7 +356,7 @@ def meaning(key, text):
     if key == 'rate_factors':  # written like a dictionary
         return ast.literal_eval(text)
     whole = dict.fromkeys(('steps', 'init_step', 'images_per_crop', 'crops', 'rate_batch_size'), int)
-    kinds = whole | {'clip_norm': float, 'mean_at': str}
+    kinds = whole | {'clip_norm': float, 'trust_coefficient': float, 'mean_at': str}
     kind = kinds.get(key, type(default))
     if kind is int:
         return int(text, 16) if text.lower().startswith(('0x', '-0x')) else int(text)

@@ -76,6 +76,7 @@ def test_claim_run_dir_takes_a_run_from_before_layers_could_be_frozen(tiny, tmp_
     folder = tmp_path / 'run'
     claim_run_dir(folder, run_with(), tiny)
     later = {'init_from', 'init_step', 'init_mean', 'classes', 'frozen', 'rate_factors', 'warmup_epochs'}
+    later |= {'trust_coefficient', 'schedule_power'}
     for name in ('run.json', 'config.json'):
         found = json.loads((folder / name).read_text())
         values = found['identity'] if name == 'run.json' else found
@@ -104,6 +105,7 @@ def test_claim_run_dir_refuses_an_earlier_run_that_would_share_its_crops_now(ear
         ({'frozen': ('conv1',)}, r"rate_factors \{\}, not \{'conv1': 0\.0\}"),
         ({'rate_factors': {'fc8': 10.0}}, r"rate_factors \{\}, not \{'fc8': 10\.0\}"),
         ({'init_from': 'weights'}, "init_from '', not 'weights'"),
+        ({'trust_coefficient': 0.001}, r'trust_coefficient None, not 0\.001'),
     ],
 )
 def test_claim_run_dir_refuses_another_run_and_leaves_it_alone(tiny, tmp_path, values, named):

@@ -93,6 +93,10 @@ def test_iter_batches_sends_150556_bytes_an_image_to_the_device(tiny):
             {'max_drops': 0, 'frozen': ('conv1', 'conv2'), 'rate_factors': {'fc8': 10.0}, 'warmup_epochs': 0.5},
             'rate 0.01 throughout; fc8 times 10; conv1, conv2 frozen; grows over the first 5 steps',
         ),
+        (
+            {'schedule': 'polynomial', 'trust_coefficient': 0.002},
+            'rate 0.01, times (the part of the steps that is left) ** 2; LARS, trust 0.002',
+        ),
     ],
 )
 def test_describe_schedule_says_what_the_rate_will_do(values, plan):

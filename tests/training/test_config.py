@@ -6,6 +6,8 @@ import pathlib
 import re
 import runpy
 
+import jax.numpy as jnp
+import numpy as np
 import pytest
 
 import alexnet_jax
@@ -13,6 +15,7 @@ from alexnet_jax.errors import InputError
 from alexnet_jax.model.ablations import ABLATIONS
 from alexnet_jax.training.build import build_run, make_variant
 from alexnet_jax.training.config import KEYS, make_config
+from alexnet_jax.training.schedule import Plateau
 from alexnet_jax.training.validation import validate_config
 
 PACKAGE = pathlib.Path(alexnet_jax.__file__).parent
@@ -35,6 +38,8 @@ WRONG = {
     'momentum': [-0.1, 1.0, NAN, 1 - 2**-30, False],
     'weight_decay': [-1e-9, 1.0, NAN],
     'schedule': ['cosine', ''],
+    'schedule_power': [0.0, -2.0, NAN, INF, 'two', True],
+    'trust_coefficient': [0.0, -0.001, NAN, INF, 1e308, 'lars', True],
     'drop_factor': [0.0, 1.0, NAN, 1e-50, 1 - 2**-30],
     'drop_epochs': [(0.0,), (2.0, 1.0), (1.0, 1.0), (NAN,), (INF,), ('a',), 3.0, '', (True,), (10**400,), (1e308,)],
     'patience': [0, 1.5],
@@ -282,6 +287,26 @@ def test_validate_config_refuses_what_one_weird_trick_cannot_do(values, message)
         validate_config(changed(parallelism='one_weird_trick', **values))
 
 
+@pytest.mark.parametrize(
+    ('recipe', 'batch', 'iterations', 'ramp'),
+    [  # max_iter and rampup_interval of NVIDIA/caffe models/bvlc_alexnet/solver.prototxt 2683ab5f, solver_8K 448ad5b8
+        (None, 4096, 31_300, 1250),
+        ('8k', 8192, 15_600, 600),
+    ],
+)
+def test_config_large_batch_has_the_numbers_of_its_authors_solver_files(recipe, batch, iterations, ramp):
+    get_config = runpy.run_path(str(PACKAGE.parent / 'configs/large_batch.py'))['get_config']
+    run = build_run(validate_config(get_config(recipe)), num_classes=1000, examples=1_281_167)
+    assert (run.config.batch_size, run.config.learning_rate, run.config.trust_coefficient) == (batch, 10.0, 0.001)
+    assert run.steps == pytest.approx(iterations, rel=0.003)
+    assert run.warmup_steps == pytest.approx(ramp, rel=0.003)
+    rates = [float(run.schedule(jnp.int32(round(part * run.steps)), Plateau.start())) for part in (0, 0.5, 1)]
+    np.testing.assert_allclose(rates, [10.0, 2.5, 0.0], rtol=1e-3)  # base_lr * (1 - iteration / max_iter) ** 2
+    assert validate_config(get_config('cifar10')).dataset == 'cifar10'
+    with pytest.raises(InputError, match=r'large_batch.py:2k: there is no such recipe; use one of 4k, 8k, cifar10$'):
+        get_config('2k')
+
+
 def test_configs_ablations_are_valid_runs_each_another_network_or_other_images():
     config_file = runpy.run_path(str(PACKAGE.parent / 'configs/ablations.py'))
     assert config_file['get_config']('birds').to_dict() == make_config('birds', mesh=(1, 1)).to_dict()
@@ -401,6 +426,8 @@ def test_make_config_for_imagenet_is_the_paper_s_recipe():
         'drop_epochs': (24.0, 50.0, 78.0),
         'patience': 5,
         'max_drops': 3,
+        'schedule_power': 2.0,
+        'trust_coefficient': None,
         'warmup_epochs': 0.0,
         'frozen': (),
         'rate_factors': dict.fromkeys(

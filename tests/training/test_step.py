@@ -14,7 +14,7 @@ from alexnet_jax.model.ablations import ablate, activate
 from alexnet_jax.model.alexnet import init_parameters
 from alexnet_jax.model.zoo import VARIANTS
 from alexnet_jax.sharding.mesh import batch_spec, make_mesh, parameter_specs, place_batch, shardings
-from alexnet_jax.training.optimizer import paper_sgd
+from alexnet_jax.training.optimizer import lars, make_norms, paper_sgd
 from alexnet_jax.training.schedule import LayerLRMultiplier, Plateau, fixed_drops
 from alexnet_jax.training.state import TrainState, create_state
 from alexnet_jax.training.step import Batch, make_gradients, make_train_step
@@ -138,12 +138,19 @@ def test_train_step_in_parts_is_that_of_the_whole_batch(variant_name, case, part
     check_train_step(variant_name, case, accumulate=parts)
 
 
-def check_train_step(variant_name, case, part='', **options):
+@pytest.mark.parametrize('case', [FOUR, TRICK8], ids=name)
+def test_train_step_of_lars_has_the_plain_network_s_gradients_and_norms_of_whole_arrays(case):
+    check_train_step('released', case, trust=1e-3, accumulate=2 if case is FOUR else 1)
+
+
+def check_train_step(variant_name, case, part='', trust=None, **options):
     """Momentum starts at one, so that its decay counts too; the rate makes gradients the most of the change."""
     problem = make_problem(variant_name, part)
     (shape, trick), variant, rate = case, problem['variant'], 1024.0
     mesh = make_mesh(*shape, one_weird_trick=trick)
     optimizer = paper_sgd(momentum=0.9, weight_decay=5e-4, bias_rate=variant.bias_rate)
+    if trust:
+        optimizer = lars(trust_coefficient=trust, momentum=0.9, weight_decay=5e-4, norms=make_norms(mesh))
     bias_rate = {'paper': 1, 'released': 2}[variant.name]
     with jax.enable_x64(True):
         ones = jax.tree.map(np.ones_like, problem['params'])
@@ -169,8 +176,13 @@ def check_train_step(variant_name, case, part='', **options):
             (expected,) = oracle.paper_update(
                 before, [gradient], [rate * factor], decay=decay, velocity=np.ones_like(before)
             )
-            error = np.abs(np.asarray(state.params[layer][leaf]) - expected).max()
-            apart[layer, leaf] = error / (rate * factor) / np.abs(gradient).max()
+            change = rate * factor * np.abs(gradient).max()
+            if trust:
+                (expected,) = oracle.lars_update(
+                    before, [gradient], [rate], decayed=bool(decay), trust=trust, velocity=-np.ones_like(before)
+                )
+                change = np.abs(expected - before).max()
+            apart[layer, leaf] = np.abs(np.asarray(state.params[layer][leaf]) - expected).max() / change
     loss_apart = abs(float(metrics['loss']) - problem['loss']) / problem['loss']
     print(f'figures: mesh {name(case)}, loss apart by {loss_apart:.1e}, gradients by at most {max(apart.values()):.1e}')
     assert loss_apart <= TOLERANCE
