@@ -68,16 +68,16 @@ def make_stages(*, rehearse: bool, folder: pathlib.Path, cifar10: bool) -> list[
     stages.append(Stage('audit', [*own, 'audit'], 120))
     sizes = ('4', 'float32,bfloat16') if rehearse else ('128,1024,4096', 'bfloat16,tf32,float32')
     stages.append(Stage('bench', [*own, 'bench', *sizes], 210))
-    small = {
-        'demo': ['--config.epochs=0.01', '--config.width=0.03125'],
-        'cifar10': ['--config.epochs=1', '--config.batch_size=16', f'--config.data_dir={folder / "data"}'],
-    }
+    small = {'demo': ['--config.steps=2', '--config.width=0.03125'], 'cifar10': ['--config.epochs=1']}
+    few = ['--config.batch_size=16', f'--config.data_dir={folder / "data"}']
     for name, config in {'demo': 'configs/one_device.py', 'cifar10': 'configs/cifar10.py'}.items():
         if name == 'demo' or cifar10:
-            workdir, options = folder / name, small[name] if rehearse else []
+            workdir, options = folder / name, small[name] + few if rehearse else []
             command = [*MODULE, 'alexnet_jax.main', f'--config={config}', f'--workdir={workdir}', *options]
             stages.append(Stage(name, command, 120, workdir=workdir))
-    options = ['--batch=8', '--rounds=2', '--seconds=0.05', '--appetite=1000'] if rehearse else ['--appetite=20000']
+    options = ['--appetite=20000']
+    if rehearse:
+        options = ['--batch=8', '--rounds=2', '--seconds=0.05', '--appetite=1000', f'--data_dir={folder / "data"}']
     stages.append(Stage('loader', [*MODULE, 'alexnet_jax', 'bench', 'input', '--json', *options], 120))
     if not rehearse:
         return stages
@@ -217,18 +217,24 @@ def _format_audit(result: dict[str, Any]) -> str:
     return f'on {mesh} {real}; compiled without them {agree}: {describe(result["absent"])}'
 
 
-def make_pictures(folder: pathlib.Path) -> None:
-    """Makes a few images of noise in the place of CIFAR-10's, for `alexnet prepare`."""
+def make_small_datasets(folder: pathlib.Path) -> None:
+    """Prepares a few drawings as the embedded dataset, and a few images of noise as CIFAR-10, in `folder`/data."""
     import numpy as np
     from PIL import Image
 
-    random = np.random.default_rng(0)
+    from alexnet_jax.data.preparing.demo import make_demo_spec
+    from alexnet_jax.data.preparing.folder import make_folder_spec
+    from alexnet_jax.data.preparing.writer import prepare
+
+    random, pictures = np.random.default_rng(0), folder / 'pictures'
     for split, count in (('train', 32), ('validation', 4)):
         for name in ('first', 'second'):
-            (folder / split / name).mkdir(parents=True)
+            (pictures / split / name).mkdir(parents=True)
             for number in range(count):
                 pixels = random.integers(256, size=(32, 32, 3), dtype=np.uint8)
-                Image.fromarray(pixels).save(folder / split / name / f'{number}.png')
+                Image.fromarray(pixels).save(pictures / split / name / f'{number}.png')
+    for spec in (make_demo_spec(train=64, validation=10), make_folder_spec(pictures, name='cifar10', record_size=32)):
+        prepare(spec, data_dir=folder / 'data', workers=1)
 
 
 def write_tables(page: str, outcomes: dict[str, Outcome]) -> str:
@@ -257,10 +263,7 @@ def main() -> None:
     folder.mkdir(parents=True)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # by way of what ends a stage's processes
     if rehearse:
-        make_pictures(folder / 'pictures')
-        given = ['--name=cifar10', '--size=32', f'--images={folder / "pictures"}', f'--data_dir={folder / "data"}']
-        command = [*MODULE, 'alexnet_jax', 'prepare', *given]
-        subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
+        make_small_datasets(folder)
     cifar10 = rehearse or (ROOT / 'data/cifar10').is_dir()
     outcomes = {}
     for stage in make_stages(rehearse=rehearse, folder=folder, cifar10=cifar10):

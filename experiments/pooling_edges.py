@@ -58,11 +58,14 @@ def trace_line(form: MaxPool | AveragePool) -> list[float]:
     return found
 
 
-def main(photo: str, output: str) -> None:
-    """Draws the figure and prints its numbers."""
-    record = square_image(pathlib.Path(photo).read_bytes())
-    rows, columns = np.gradient(np.asarray(centre_crop(record, 224)) @ np.array(_LUMINANCE))
-    edges = np.hypot(rows, columns)
+def find_edges(image: np.ndarray) -> np.ndarray:
+    """Finds how strong the edges of an RGB image (h, w, 3) are: (h, w), grey levels a pixel."""
+    rows, columns = np.gradient(image @ np.array(_LUMINANCE))
+    return np.hypot(rows, columns)
+
+
+def draw(edges: np.ndarray, output: pathlib.Path) -> None:
+    """Draws the figure of the edges of an image (h, w) and prints its numbers."""
     figure, axes = plt.subplots(len(FORMS), 5, figsize=(11, 9), layout='constrained')
     for (name, form), own in zip(FORMS.items(), axes, strict=True):
         left = [measure_strongest(pool(edges, form, times)) / measure_strongest(edges) for times in range(4)]
@@ -79,6 +82,12 @@ def main(photo: str, output: str) -> None:
             f'{name}: {", ".join(f"{share:.1%}" for share in left[1:])} left; line {min(line):.2f} to {max(line):.2f}'
         )
     figure.savefig(output, dpi=110)
+
+
+def main(photo: str, output: str) -> None:
+    """Draws the figure of a photograph's centre."""
+    record = square_image(pathlib.Path(photo).read_bytes())
+    draw(find_edges(np.asarray(centre_crop(record, 224))), pathlib.Path(output))
 
 
 if __name__ == '__main__':

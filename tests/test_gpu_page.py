@@ -13,6 +13,7 @@ from alexnet_jax.benchmark.gpu_figures import find_peaks, format_gpu_figures, ma
 from alexnet_jax.benchmark.measure import Measurement, Results
 from alexnet_jax.benchmark.protocol import Setting
 from alexnet_jax.benchmark.sampling import Sample
+from alexnet_jax.data.dataset import open_dataset
 from experiments import gpu
 from experiments.gpu import BEGIN, END, Outcome, Stage
 
@@ -127,7 +128,7 @@ import pathlib, sys
 from experiments import gpu
 stage = gpu.Stage('it', [sys.executable, '-c', 'import os, time; print(os.getpid(), flush=True); time.sleep(60)'], 60)
 gpu.make_stages = lambda **_: [stage]
-gpu.make_pictures, gpu.subprocess.run, gpu.LOGS = lambda _: None, lambda *_, **__: None, pathlib.Path({str(tmp_path)!r})
+gpu.make_small_datasets, gpu.LOGS = lambda _: None, pathlib.Path({str(tmp_path)!r})
 gpu.main()
 """
     process = subprocess.Popen([sys.executable, '-c', code], cwd=gpu.ROOT, env={**os.environ, 'REHEARSE': '1'})
@@ -155,6 +156,16 @@ def test_a_rehearsal_has_the_stages_of_the_run(tmp_path):
         'cifar10',
         'loader',
     ]
+
+
+def test_a_rehearsal_reads_its_own_few_images(tmp_path):
+    """Not the embedded dataset, whose rendering and ten views were half of the rehearsal's time."""
+    gpu.make_small_datasets(tmp_path)
+    data_dir = tmp_path / 'data'
+    datasets = [open_dataset(name, data_dir=data_dir) for name in ('demo', 'cifar10')]
+    assert [[own.examples(split) for split in ('train', 'validation')] for own in datasets] == [[64, 10], [64, 8]]
+    stages = {stage.name: stage.command for stage in gpu.make_stages(rehearse=True, folder=tmp_path, cifar10=True)}
+    assert [sum(str(data_dir) in word for word in stages[name]) for name in ('demo', 'cifar10', 'loader')] == [1, 1, 1]
 
 
 def test_gpu_says_that_there_is_none_and_leaves_the_page(monkeypatch, capsys):

@@ -1,15 +1,10 @@
 """docs/two_towers.ipynb, executed in a kernel of its own: what it makes, and that its saved outputs are just that."""
 
-import json
 import math
 
 import cli
 import pytest
-from extras.conftest import extra
-
-nbformat = extra('nbformat')
-nbclient = extra('nbclient')
-extra('ipykernel')
+from extras.notebooks import execute, get_text, read
 
 NOTEBOOK = cli.ROOT / 'docs/two_towers.ipynb'
 ASKED = """
@@ -22,28 +17,15 @@ print(json.dumps({
 """
 
 
-def get_text(cell):
-    """What a cell printed."""
-    return ''.join(output['text'] for output in cell.outputs if output.output_type == 'stream')
-
-
 @pytest.fixture(scope='module')
 def saved():
-    return nbformat.read(NOTEBOOK, as_version=4)
+    return read(NOTEBOOK)
 
 
 @pytest.fixture(scope='module')
-def executed(saved, program_cache):
+def executed(program_cache):
     """The notebook run anew, and what its variables hold at the end."""
-    notebook = nbformat.from_dict(json.loads(json.dumps(saved)))
-    for cell in notebook.cells:
-        if cell.cell_type == 'code':
-            cell.outputs = []
-    notebook.cells.append(nbformat.v4.new_code_cell(ASKED))
-    where = {'metadata': {'path': str(NOTEBOOK.parent)}}
-    client = nbclient.NotebookClient(notebook, timeout=900, kernel_name='python3', resources=where)
-    client.execute(env=cli.environment(program_cache, compile_less=False))  # it trains for long
-    return notebook, json.loads(get_text(notebook.cells.pop()))
+    return execute(NOTEBOOK, ask=ASKED, cache=program_cache)
 
 
 def test_notebook_learns(executed):
