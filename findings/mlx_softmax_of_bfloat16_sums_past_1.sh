@@ -6,7 +6,7 @@
 # Seen: the sum stops growing, so all probabilities of a row are too large by one factor, which depends on how flat the row is: 1,000
 #       equal logits get 1/256 each. Order and argmax stay right, and so does the loss that is trained on; what goes wrong is all
 #       that takes the numbers as probabilities: calibration, thresholds, entropies, a mean over crops or models (flat,
-#       unsure views count more than sure ones), attention that is written out. float16 begins at some thousands. Up to 256
+#       unsure views count more than sure ones), attention that is written out. float16 begins at some thousands. Up to 100
 #       entries nothing shows. float32 means stop likewise, at 2^24 additions: mx.mean of 33,554,432 ones is 0.5, and of as
 #       many bytes of 255 it is 127, because their sum wraps in uint32.
 # What to do: mx.softmax(x, precise=True), always.

@@ -1,14 +1,14 @@
 #!/usr/bin/env bash
 # numba 0.68.1: .mean(), .sum(), .std() and .var() of a float32 array in a compiled function are one running float32 sum: the mean of
-# CIFAR-10's 51,200,000 values of a channel in [0, 1) is 0.328 instead of 0.5. sum(x) of numexpr 2.14.2 is the same.
+# 51,200,000 values in [0, 1), as many as a channel of CIFAR-10 has, is 0.328 instead of 0.5. sum(x) of numexpr 2.14.2 is the same.
 #
 # Guess: @njit changes the speed alone; NumPy's functions are taken over with their results to a last digit or two, so pairwise
 #        for sums.
 # Seen: the sum cannot pass 16,777,216 times its addends, and is off long before: of 4,194,304 numbers around 100.5 the mean is 97.9,
-#       and the standard deviation, taken about that mean, 2.63 for 0.29. The same lines without @njit are
-#       right. So a pixel mean for normalisation that was right on a sample of the images is wrong on the whole dataset, too
-#       small by a third, with a standard deviation that is too large. Of bytes numba's is right, which are added as int64;
-#       numexpr adds them as int32, where 51,200,000 of them have a mean of -40.
+#       and the standard deviation, taken about that mean, 2.63 for 0.29. The same lines without @njit are right. So
+#       a pixel mean for normalisation that was right on a sample of the images is wrong on the whole dataset, too small by a
+#       third, with a standard deviation that is too large. Of bytes numba's is right, which are added as int64; numexpr adds
+#       them as int32, where 51,200,000 of them have a mean of -40.
 # What to do: x.astype(np.float64) first, or a float64 accumulator of one's own in the loop; sum in NumPy.
 set -euo pipefail
 folder=$(mktemp -d)
