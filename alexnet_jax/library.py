@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import pathlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,9 +17,9 @@ from alexnet_jax.data.augment import centre_crop, cut_mean
 from alexnet_jax.data.photo_files import open_photos
 from alexnet_jax.data.pipeline import read_whole_image
 from alexnet_jax.errors import InputError
+from alexnet_jax.evaluation import perceptual
 from alexnet_jax.evaluation.features import compute_stages, find_stage
 from alexnet_jax.evaluation.open_networks import NetworkArgs, get_dtype
-from alexnet_jax.evaluation.perceptual import compare_stages, list_compared_stages
 from alexnet_jax.evaluation.predict_photos import MAX_BATCH, rank_classes
 from alexnet_jax.evaluation.views import PROTOCOLS, cut_view, get_views, make_batch
 from alexnet_jax.model.alexnet import AlexNet, get_stage_shapes, list_stages
@@ -82,6 +83,7 @@ class TrainedNetwork:
             return [found[stage].astype(jnp.float32) for stage in stages]
 
         self._compute_stages = jax.jit(compute, static_argnums=0)
+        self._compute_compared = jax.jit(functools.partial(perceptual.compute_compared_stages, model))
         self._linear_layers: dict[str, tuple[np.ndarray, ...]] = {}  # by where they were read
 
     def __repr__(self) -> str:
@@ -153,8 +155,8 @@ class TrainedNetwork:
         convolutions. 0 of equal images.
 
         Args:
-          a: images as of `logits`.
-          b: as many, or one on either side, which is compared with each on the other.
+          a: images as of `logits`, or of any other size: all of them is compared, also of records.
+          b: as many of the same size, or one on either side, which is compared with each on the other.
           weights: the linear layers that LPIPS learned for torchvision's network: its file weights/v0.1/alex.pth, or
             'lpips' for those of the extra `pretrained`; read once. None: every channel counts 1, as of lpips=False
             in the package lpips.
@@ -163,15 +165,15 @@ class TrainedNetwork:
           float32 (), of one image with one, or (n,).
 
         Raises:
-          InputError: the images are as many in neither way, or as of `logits`; `weights` are not of this network.
+          InputError: they are as many in neither way, of two sizes or too small, or of a wrong dtype; `weights` are not
+            of this network.
         """
         linear = None if weights is None else self._load_linear_layers(os.fspath(weights))
-        stages = list_compared_stages(self._variant)
-        found = [self._compute_centre(self.params, images, stages) for images in (a, b)]
-        counts = [len(one[0]) for one in found]
-        if counts[0] != counts[1] and 1 not in counts:
-            raise InputError(f'{counts[0]} images are compared with {counts[1]}: give as many, or one')
-        rows = compare_stages(*found, linear)
+        self.network.check_trained(self._variant.convs[-1].name)
+        batches = [make_batch(images, self._variant, any_size=True) for images in (a, b)]
+        perceptual.check_pairs(*batches)
+        found = [self._compute_compared(self.params, batch, self._mean_image) for batch in batches]
+        rows = perceptual.compare_stages(*found, linear)
         return rows if 4 in (len(a.shape), len(b.shape)) else rows[0]
 
     def with_params(self, params: Params) -> TrainedNetwork:

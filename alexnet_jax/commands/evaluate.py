@@ -3,12 +3,13 @@
     alexnet evaluate --workdir=runs/NAME                          every validation image, both protocols
     alexnet evaluate --workdir=runs/A,runs/B --output=DIR         each of them, and their mean predictions
     alexnet evaluate --weights=FILE --dataset=NAME --output=DIR   weights from elsewhere
+    alexnet evaluate --workdir=runs/NAME --labels=real.json       against other labels, several of an image
     alexnet evaluate --workdir=runs/NAME --corruptions=all        corrupted in 15 ways, each at five severities
     alexnet evaluate --workdir=runs/NAME --corrupted=DIR          images that were corrupted elsewhere
 
-Writes per_class.csv, confusion.csv, calibration.csv and result.json; of corruptions corruptions.csv and .png, and
-result.json. Any mesh and number of processes gives the same numbers; several hosts run the same command each, as with
-alexnet_jax.main. docs/evaluation.md explains the rest.
+Writes per_class.csv, confusion.csv, calibration.csv and result.json; with --labels the last two; of corruptions
+corruptions.csv and .png, and result.json. Any mesh and number of processes gives the same numbers; several hosts run
+the same command each, as with alexnet_jax.main. docs/evaluation.md explains the rest.
 """
 
 import json
@@ -45,7 +46,10 @@ _TEST = (
     flags.DEFINE_list('protocols', [], 'centre, ten_view, or both. Default: both; of corruptions centre.'),
     flags.DEFINE_integer('batch_size', None, "Images at once. Default: the first run's.", lower_bound=1),
     flags.DEFINE_string(
-        'output', None, 'Folder of results. Default, of one run: WORKDIR/evaluation, or WORKDIR/corruptions.'
+        'output', None, 'Folder of results. Default, of one run: WORKDIR/evaluation, relabelled or corruptions.'
+    ),
+    flags.DEFINE_string(
+        'labels', None, "Other labels, by file name: ReaL's real.json, JSON {file: [class, ...]}, or CSV."
     ),
     flags.DEFINE_list('corruptions', [], 'Corrupt the images first: all, or names such as fog,snow.'),
     flags.DEFINE_list('severities', [], 'How strongly: 1..5, or some, such as 1,3. Default: 1..5.'),

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from alexnet_jax.data.preprocessing import PAPER, PREPROCESSINGS
+from alexnet_jax.data.record_names import is_names_file
 from alexnet_jax.errors import InputError
 from alexnet_jax.files import hash_file
 
@@ -80,6 +81,9 @@ def read_dataset_manifest(directory: pathlib.Path, *, remedy: str) -> dict[str, 
 
 
 def compute_fingerprint(files: Mapping[str, Mapping[str, Any]]) -> str:
-    """Computes the sha256, in hex, of names and hashes of a manifest's files: shards, features, labels, statistics."""
-    lines = ''.join(f'{files[name]["sha256"]}  {name}\n' for name in sorted(files))
+    """Computes the sha256, in hex, of names and hashes of a manifest's files: shards, features, labels, statistics.
+
+    Not of the files that keep names of images: a dataset that was prepared before there were any is the same.
+    """
+    lines = ''.join(f'{files[name]["sha256"]}  {name}\n' for name in sorted(files) if not is_names_file(name))
     return hashlib.sha256(lines.encode()).hexdigest()

@@ -31,6 +31,7 @@ from alexnet_jax.evaluation.open_networks import (
     open_test_dataset,
 )
 from alexnet_jax.evaluation.references import Reference, select_references
+from alexnet_jax.evaluation.relabelling import format_summary, match_labels, read_relabelling
 from alexnet_jax.evaluation.views import PROTOCOLS
 from alexnet_jax.files import format_csv, write_file, write_json
 from alexnet_jax.logs.progress import show_progress
@@ -63,6 +64,9 @@ def evaluate_networks(
     """
     output = _choose_output(source, settings)
     plan = plan_corruptions(settings)
+    relabelling = None if settings.labels is None else read_relabelling(settings.labels)
+    if plan and relabelling:
+        raise InputError('--labels is for images as they are: leave out --corruptions and --corrupted')
     for protocol in settings.list_protocols():
         if protocol not in PROTOCOLS:
             raise InputError(f'--protocols names {protocol!r}: it must be {" or ".join(PROTOCOLS)}, or both')
@@ -78,7 +82,10 @@ def evaluate_networks(
         dataset = open_test_dataset(networks, name=settings.dataset, data_dir=settings.data_dir)
     check_same_on_hosts({'weights': str([hash_tree(n.params) for n in networks])}, remedy='give all the same files')
     check_same_on_hosts(
-        {'dataset': dataset.fingerprint if dataset else '', 'settings': repr(settings)},
+        {
+            'dataset': dataset.fingerprint if dataset else '',
+            'settings': repr((settings, relabelling and relabelling.sha256)),
+        },
         remedy='give all the same options and data',
     )
     result = {
@@ -98,11 +105,19 @@ def evaluate_networks(
         found, tables = evaluate_corruptions(networks[0], dataset, plan, settings, preprocessing=squares, quiet=quiet)
     else:
         assert dataset is not None
-        predicted = _predict_all(networks, dataset, settings, quiet=quiet)
         # Of all the same. Where the dataset's classes alone compete, they are numbered as there.
         mapped = settings.among == ALL and match_classes(networks[0], dataset) is not None
-        protocols, tables = _measure_all(predicted, networks[0].classes if mapped else dataset.classes)
-        published = {protocol: _list_published(protocol, networks, dataset, settings) for protocol in protocols}
+        classes = networks[0].classes if mapped else dataset.classes
+        relabelled = relabelling and match_labels(relabelling, dataset, settings.split, classes=classes)
+        predicted = _predict_all(networks, dataset, settings, quiet=quiet)
+        if relabelled:
+            predicted = {protocol: [*map(relabelled.apply, members)] for protocol, members in predicted.items()}
+            result['labels'] = relabelled.summary
+        protocols, tables = _measure_all(predicted, classes)
+        published = {  # by one label of an image
+            protocol: [] if relabelled else _list_published(protocol, networks, dataset, settings)
+            for protocol in protocols
+        }
         found = {'protocols': protocols, 'published': published}
     result |= found
     text = ''
@@ -136,7 +151,8 @@ def _choose_output(source: NetworkArgs, settings: EvaluationSettings) -> pathlib
         return pathlib.Path(settings.output)
     if len(source.workdir) == 1 and not source.weights:
         corrupted = settings.corruptions or settings.corrupted is not None
-        return pathlib.Path(source.workdir[0]) / ('corruptions' if corrupted else 'evaluation')
+        relabelled = 'evaluation' if settings.labels is None else 'relabelled'
+        return pathlib.Path(source.workdir[0]) / ('corruptions' if corrupted else relabelled)
     raise InputError('of several networks, or of weights without a run, the results need a folder: give --output=DIR')
 
 
@@ -192,7 +208,8 @@ def _measure_all(
 ) -> tuple[dict[str, Any], dict[str, list[dict[str, Any]]]]:
     """Returns each protocol's errors, and each CSV file's rows: those of the ensemble where there are several networks.
 
-    Of a confusion matrix only cells that are not 0 get a row: of 1000 classes a million would be.
+    Where several classes of an image may be right there are no tables by the right one. Of a confusion matrix only
+    cells that are not 0 get a row: of 1000 classes a million would be.
     """
     protocols: dict[str, Any] = {}
     tables: dict[str, list[dict[str, Any]]] = {'per_class.csv': [], 'confusion.csv': [], 'calibration.csv': []}
@@ -201,14 +218,17 @@ def _measure_all(
         protocols[protocol] = _measure_errors(whole)
         if len(members) > 1:
             protocols[protocol]['members'] = [_measure_errors(member) for member in members]
-        key, matrix = {'protocol': protocol}, measures.count_confusions(whole)
+        key = {'protocol': protocol}
+        tables['calibration.csv'] += [key | dataclasses.asdict(r) for r in measures.measure_calibration(whole)]
+        if whole.right is not None:
+            continue
+        matrix = measures.count_confusions(whole)
         tables['per_class.csv'] += [key | dataclasses.asdict(r) for r in measures.measure_classes(whole, classes)]
         tables['confusion.csv'] += [
             key | {'class': classes[i], 'called': classes[j], 'images': int(matrix[i, j])}
             for i, j in zip(*np.nonzero(matrix), strict=True)
         ]
-        tables['calibration.csv'] += [key | dataclasses.asdict(r) for r in measures.measure_calibration(whole)]
-    return protocols, tables
+    return protocols, {name: rows for name, rows in tables.items() if rows}
 
 
 def _measure_errors(predictions: Predictions) -> dict[str, Any]:
@@ -272,5 +292,7 @@ def _format_tables(result: dict[str, Any]) -> str:
             rows.append([f'  {row["run"]}', f'{row["dataset"]}, {row["split"]}', '', *errors, text])
         rows.append([])
     table = align_columns(rows[:-1], right=(2, 3, 4))
+    if 'labels' in result:
+        table += f'\n\n{format_summary(result["labels"])}'
     unlike = any(row['not_comparable'] for rows in result['published'].values() for row in rows)
     return table + '\n\nOther images, or fewer classes, are easier or harder: those rows are for orientation.' * unlike

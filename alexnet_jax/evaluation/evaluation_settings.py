@@ -23,6 +23,7 @@ class EvaluationSettings:
       corruptions: names of corruption_constants.CORRUPTIONS, or 'all'; (): images as they are.
       severities: numbers and ranges, '1..5'; () for all.
       seed: of what corruptions draw.
+      labels: a file of other labels than the dataset's (evaluation/relabelling.py).
       corrupted: a folder of corrupted images (data/corrupted_files.py) in place of a dataset.
     """
 
@@ -38,6 +39,7 @@ class EvaluationSettings:
     corruptions: Sequence[str] = ()
     severities: Sequence[str] = ()
     seed: int = 0
+    labels: str | None = None
     corrupted: str | None = None
 
     def list_protocols(self) -> Sequence[str]:

@@ -54,10 +54,12 @@ class Predictions:
     Attributes:
       probabilities: float (n, classes), averaged over the protocol's views.
       labels: int32 (n,), the right classes.
+      right: bool (n, classes), where several classes of an image may be right: which; None: those of `labels`.
     """
 
     probabilities: np.ndarray
     labels: np.ndarray
+    right: np.ndarray | None = None
 
 
 class Evaluator:

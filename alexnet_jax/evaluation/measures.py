@@ -16,7 +16,13 @@ BINS = 15  # of confidence, as in Guo et al., "On calibration of modern neural n
 
 
 def score_images(predictions: Predictions, k: int) -> np.ndarray:
-    """Computes, float64 (n,), how far each right class is among the k most probable: 1, 0, or its share of a tie."""
+    """Computes, float64 (n,), how far each right class is among the k most probable: 1, 0, or its share of a tie.
+
+    Of several right classes that any of them is: where the last places are shared, the probability that a draw of
+    those that share them has one.
+    """
+    if predictions.right is not None:
+        return _score_any(predictions.probabilities, predictions.right, k)
     return score_top_k(predictions.probabilities, predictions.labels, _get_right(predictions), k)
 
 
@@ -28,8 +34,21 @@ def measure_errors(predictions: Predictions) -> Result:
     return Result(len(right), float(losses.mean()), top1, top5)
 
 
+def _score_any(scores: np.ndarray, right: np.ndarray, k: int) -> np.ndarray:
+    best = np.where(right, scores, -np.inf).max(axis=1, keepdims=True)
+    equal = scores == best
+    sharing, wrong = equal.sum(axis=1), (equal & ~right).sum(axis=1)
+    places = (k - (scores > best).sum(axis=1)).clip(0, sharing)
+    missed = np.ones(len(scores))
+    for drawn in range(k):  # each draw takes one of those that are left, and misses where it is wrong
+        missed *= np.where(drawn < places, (wrong - drawn).clip(0) / (sharing - drawn).clip(1), 1)
+    return 1 - missed
+
+
 def _get_right(predictions: Predictions) -> np.ndarray:
-    """Returns the right class's probability of each image."""
+    """Returns the right class's probability of each image, of several that of all together."""
+    if predictions.right is not None:
+        return np.where(predictions.right, predictions.probabilities, 0).sum(axis=1)
     return predictions.probabilities[np.arange(len(predictions.labels)), predictions.labels]
 
 
@@ -128,4 +147,4 @@ def average_predictions(members: Sequence[Predictions]) -> Predictions:
         if member.probabilities.shape != shape or not np.array_equal(member.labels, labels):
             raise ValueError('the members of an ensemble must be of the same images and classes')
     mean = np.mean([member.probabilities for member in members], axis=0, dtype=np.float64)
-    return Predictions(mean.astype(members[0].probabilities.dtype), labels)
+    return dataclasses.replace(members[0], probabilities=mean.astype(members[0].probabilities.dtype))

@@ -44,18 +44,20 @@ def cut_view(images: Array, top: Array, left: Array, flip: Array, *, size: int =
     return jnp.where(flip, view[:, :, ::-1], view)
 
 
-def make_batch(images: Any, variant: Variant) -> Array:
+def make_batch(images: Any, variant: Variant, *, any_size: bool = False) -> Array:
     """Checks shape and dtype of images, which are static under jit, and gives one image a batch axis.
 
     Raises:
-      InputError: they are no array (n, side, side, 3) of crops or records, n left out for one, uint8 or float.
+      InputError: they are no array (n, side, side, 3) of crops or records, or with `any_size` (n, height, width, 3), n
+        left out for one, uint8 or float.
     """
     sizes = dict.fromkeys((variant.input_size, variant.record_size))
-    wanted = ' or '.join(f'({size}, {size}, 3)' for size in sizes)
+    wanted = '(height, width, 3)' if any_size else ' or '.join(f'({size}, {size}, 3)' for size in sizes)
     shape, dtype = getattr(images, 'shape', None), getattr(images, 'dtype', None)
     if shape is None or dtype is None:
         raise InputError(f'images are a {type(images).__name__}: give a NumPy or JAX array, {wanted} or a batch')
-    if len(shape) not in (3, 4) or tuple(shape[-3:]) not in [(size, size, 3) for size in sizes]:
+    fits = shape[-1:] == (3,) if any_size else tuple(shape[-3:]) in [(size, size, 3) for size in sizes]
+    if len(shape) not in (3, 4) or not fits:
         raise InputError(f'images have the shape {tuple(shape)}: give one of {wanted}, or a batch (n, ...) of them')
     if shape[0] == 0:
         raise InputError(f'images have the shape {tuple(shape)}: a batch has at least one')

@@ -239,3 +239,29 @@ def test_evaluate_names_a_mistake_in_the_command_line_in_one_line(program_cache,
     assert done.returncode == 1
     assert done.stderr.startswith('error: ') and words in done.stderr and done.stderr.count('\n') == 1
     assert done.stdout == ''
+
+
+def test_evaluate_networks_takes_other_labels_by_file_name(evaluate, tiny, tiny_dir, tmp_path):
+    """A network of five classes; by turns the class that it answers and another, one that it does not, and none."""
+    network = network_of(classes=('n00000001 red, crimson', 'pink', 'n00000002 blue', 'grey', 'green'))
+    save_safetensors(network, tmp_path / 'w')
+    names = json.loads((tiny.directory / 'validation_names.json').read_text())
+    assert sorted(names) == sorted(f'{("blue", "green", "red")[i % 3]}/{i}.png' for i in range(13))  # conftest.py's
+    rows = slow_probabilities(network, tiny.records('validation'), 'centre')
+    allowed = [([row.argmax(), row.argmin()], [row.argmin()], [])[index % 3] for index, row in enumerate(rows)]
+    short = ('crimson', 'pink', 'n00000002', 'grey', 'green')
+    labels = {name: [short[index] for index in found] for name, found in zip(names, allowed, strict=True)}
+    (tmp_path / 'labels.json').write_text(json.dumps(labels, sort_keys=True))
+    given = {'dataset': 'tiny', 'data_dir': str(tiny_dir), 'batch_size': 4, 'labels': str(tmp_path / 'labels.json')}
+    source, given = NetworkArgs(weights=[str(tmp_path / 'w')]), given | {'protocols': ['centre']}
+    result, text = evaluate(source, output=str(tmp_path / 'out'), **given)
+    found = result['protocols']['centre']
+    assert (found['examples'], found['top1_error']) == (9, pytest.approx(4 / 9))
+    losses = [-np.log(row[right].sum()) for row, right in zip(rows, allowed, strict=True) if right]
+    assert found['loss'] == pytest.approx(np.mean(losses), rel=1e-4)
+    assert result['published']['centre'] == []
+    assert result['labels'].items() >= {'file': given['labels'], 'left_out': 4, 'unknown': 0}.items()
+    assert sorted(path.name for path in (tmp_path / 'out').iterdir()) == ['calibration.csv', 'result.json']
+    assert 'labels.json. 4 images without one are left out.\n\n' in text
+    with pytest.raises(InputError, match='leave out --corruptions'):
+        evaluate(source, output=str(tmp_path), corruptions=['fog'], **given)

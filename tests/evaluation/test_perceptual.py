@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import oracle
 import pytest
+from random_networks import network_of
 from weights import networks
 from weights.foreign import lpips_tensors, write_torch_tensors
 
@@ -100,6 +101,46 @@ def plain_distance(params, a, b):
         x, y = (z / (jnp.sqrt((z**2).sum(axis=-1, keepdims=True)) + 1e-10) for z in (x, y))
         total += ((x - y) ** 2).sum(axis=-1).mean()
     return total
+
+
+def test_distance_reads_whole_images_of_any_size():
+    """In float64 by the plain network; the mean image is as large as a crop, so its colour is subtracted."""
+    network = make_network('one_weird_trick')
+    images = np.random.default_rng(3).uniform(0, 255, (2, 64, 80, 3)).astype(np.float32)
+    with jax.enable_x64(True):
+        params = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), network.params)
+        colour, std = network.mean_image.astype(np.float64).mean(axis=(0, 1)), np.array([0.229, 0.224, 0.225]) * 255
+        expected = float(jax.jit(plain_distance)(params, *((images[:, None] - colour) / std)))
+    assert expected > 0.01
+    assert float(TrainedNetwork(network).distance(*images)) == pytest.approx(expected, rel=1e-5)
+
+
+def test_distance_takes_the_mean_image_of_its_own_size():
+    """Of crops the centre of a mean image of records, of records all of it: seen in images that equal it."""
+    random = np.random.default_rng(4)
+    mean = random.uniform(0, 255, (256, 256, 3)).astype(np.float32)
+    net = TrainedNetwork(dataclasses.replace(make_network('released'), mean_image=mean))
+    grey = dataclasses.replace(net.network, mean_image=np.full((256, 256, 3), 100, np.float32))
+    for own in (mean[16:240, 16:240], mean):
+        other = own + random.normal(0, 20, own.shape).astype(np.float32)
+        expected = TrainedNetwork(grey).distance(own - own + 100, other - own + 100)
+        assert float(net.distance(own, other)) == pytest.approx(float(expected), rel=1e-4)
+    other[16:240, 16:240] = own[16:240, 16:240]  # still another at the edge
+    assert float(net.distance(own, other)) > 0.001
+
+
+def test_distance_refuses_images_of_two_sizes_and_too_small_ones():
+    net = TrainedNetwork(make_network('one_weird_trick'))
+    small, large = np.zeros((64, 64, 3), np.uint8), np.zeros((64, 72, 3), np.uint8)
+    with pytest.raises(InputError, match=r'^images of 64x64 are compared with some of 64x72: give all one size$'):
+        net.distance(small, large)
+    with pytest.raises(InputError, match=r'^images are 20x20, so small that nothing is left of them at conv2/pool'):
+        net.distance(small[:20, :20], small[:20, :20])
+    with pytest.raises(InputError, match=r'^images have the shape \(64, 64\): give one of \(height, width, 3\)'):
+        net.distance(small[..., 0], small[..., 0])
+    local = TrainedNetwork(network_of('cifar10_11pct', width=0.125))
+    with pytest.raises(InputError, match=r'^images are 64x64: cifar10_11pct has layers that fit 24x24 alone'):
+        local.distance(small, small)
 
 
 def test_distance_gradient_equals_finite_differences_of_the_plain_network(images):

@@ -88,6 +88,7 @@ class DatasetSpec:
     originals: tuple[str, Mapping[str, str]] | None = None
     # Of a dataset whose records these are in another encoding: its fingerprint, and its statistics' file, to be copied.
     rewritten_from: tuple[str, str] | None = None
+    named: bool = False  # whether the keys of examples are names of image files, which are kept beside the records
     # Whether each class must have a training image: a folder has images of all its classes, but a TFDS dataset made
     # from part of its archives still names all of them.
     every_class: bool = False

@@ -75,6 +75,7 @@ def make_folder_spec(
         unusable=tuple(f'{path}: {reason}' for path, reason in listing.unusable.items()),
         notes=(*layout.notes, *listing.notes, *notes),
         every_class=not validation_only,
+        named=True,
     )
 
 

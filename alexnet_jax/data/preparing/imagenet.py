@@ -145,6 +145,7 @@ def make_imagenet_spec(
             for path, size in sizes.items()
             if size != OFFICIAL_BYTES[path.name]
         ),
+        named=True,
     )
 
 

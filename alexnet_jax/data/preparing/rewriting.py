@@ -11,6 +11,7 @@ from alexnet_jax.data.dataset import STATISTICS_FILE, Dataset, DataSource
 from alexnet_jax.data.decode import decode_record_crop
 from alexnet_jax.data.preparing.dataset_spec import DatasetSpec, Example, hash_recipe, make_encoding
 from alexnet_jax.data.raw import RAW
+from alexnet_jax.data.record_names import find_record_names
 from alexnet_jax.errors import InputError
 
 
@@ -28,6 +29,7 @@ class RecordSplit:
         records = dataset.records(split)
         assert isinstance(records, DataSource)  # encoded, as `make_rewriting_spec` has looked
         self._records, self._where = records, f'dataset {dataset.name}, split {split}'
+        self.names = find_record_names(dataset, split)
 
     def __len__(self) -> int:
         return len(self._records)
@@ -36,7 +38,8 @@ class RecordSplit:
         """Yields the examples from index `start` on."""
         for index in range(start, len(self)):
             jpeg, label = self._records[index]
-            yield Example(f'{index:08d}', label, StoredRecord(f'{self._where}, record {index}', jpeg))
+            key = f'{index:08d}' if self.names is None else self.names[index]
+            yield Example(key, label, StoredRecord(f'{self._where}, record {index}', jpeg))
 
 
 def make_rewriting_spec(dataset: Dataset, *, name: str) -> DatasetSpec:
@@ -53,10 +56,11 @@ def make_rewriting_spec(dataset: Dataset, *, name: str) -> DatasetSpec:
             'and --encoding=raw, which gives the pixels that training makes of them'
         )
     size = dataset.record_size
+    splits = {split: RecordSplit(dataset, split) for split in dataset.splits}
     return DatasetSpec(
         name=name,
         classes=dataset.classes,
-        splits={split: RecordSplit(dataset, split) for split in dataset.splits},
+        splits=splits,
         to_record=functools.partial(decode_record, record_size=size),
         **make_encoding(None, record_size=size),
         record_size=size,
@@ -64,6 +68,7 @@ def make_rewriting_spec(dataset: Dataset, *, name: str) -> DatasetSpec:
         preprocessing=dataset.preprocessing,
         recipe=hash_recipe('rewriting', name, dataset.fingerprint, dataset.directory.name),
         rewritten_from=(dataset.fingerprint, os.fspath(dataset.directory / STATISTICS_FILE)),
+        named=all(split.names is not None for split in splits.values()),
     )
 
 

@@ -26,12 +26,14 @@ from alexnet_jax.data.preparing.dataset_spec import DatasetSpec
 from alexnet_jax.data.preparing.raw_shards import RawShardWriter
 from alexnet_jax.data.preparing.workers import convert_examples
 from alexnet_jax.data.raw import RAW
+from alexnet_jax.data.record_names import get_names_path, write_record_names
 from alexnet_jax.data.statistics import Statistics
 from alexnet_jax.files import hash_file, write_file
 
 SHARD = 8192  # examples, some 400 MB of photographs: what a kill can cost at most, half a minute on a few cores
 
 _DIGESTS, _LABELS = 'digests of ', 'labels of '  # begin their names in the file of sums
+_NAMES = '.names'  # ends the name of a shard's own list of names
 
 Progress = Callable[[str, int, int], None]  # split, images done, images in the split
 
@@ -113,7 +115,7 @@ class Shards:
         count = len(examples)
         if first:
             progress(split, first, count)
-        shard = self._open_shard(split, state)
+        shard, names = self._open_shard(split, state), list[str]()
         with_statistics = self._spec.with_statistics and split == self._spec.statistics_split
         options: Any = {'count': count - first, 'with_statistics': with_statistics, 'workers': workers}
         converted = convert_examples(self._spec, examples.iter_examples(first), **options)
@@ -124,6 +126,7 @@ class Shards:
                     continue
                 state.records += 1
                 self.labels[split].append(example.label)
+                names.append(example.key)
                 if self._spec.originals is None:
                     shard.write(result, example.label)
             state.seen += len(chunk)
@@ -132,10 +135,10 @@ class Shards:
                 self.statistics.merge(statistics)
             progress(split, state.seen, count)
             if state.seen - first >= SHARD:
-                self._finish(split, state, shard)
-                shard, first = self._open_shard(split, state), state.seen
+                self._finish(split, state, shard, names)
+                shard, names, first = self._open_shard(split, state), [], state.seen
         state.complete = True
-        self._finish(split, state, shard)
+        self._finish(split, state, shard, names)
 
     def _open_shard(self, split: str, state: SplitState) -> _ShardWriter | RawShardWriter:
         path = self._get_path(split, len(state.shards))
@@ -143,12 +146,16 @@ class Shards:
             return RawShardWriter(path, record_size=self._spec.record_size)
         return _ShardWriter(path, self._spec)
 
-    def _finish(self, split: str, state: SplitState, shard: _ShardWriter | RawShardWriter) -> None:
-        """Closes a shard, and writes the sums and the journal."""
+    def _finish(
+        self, split: str, state: SplitState, shard: _ShardWriter | RawShardWriter, names: Sequence[str]
+    ) -> None:
+        """Closes a shard, and writes the names of its images, the sums and the journal."""
         path = self._get_path(split, len(state.shards))
         if (sizes := shard.close()) is not None:
             state.shards.append(sizes)
             state.hashes.append(hash_file(path))  # now that the system has it in memory
+            if self._spec.named:
+                write_file(path.with_suffix(_NAMES), json.dumps(names), durable=True)
         self.finished = sum(state.seen for state in self.splits.values())
         # The sums first, under a name of their own: the journal is what makes both true at once.
         sums, content = self._folder / f'sums-{self.finished}.npz', io.BytesIO()
@@ -177,6 +184,8 @@ class Shards:
             for (_, _, size), (path, final) in zip(state.shards, self._get_paths(split, state), strict=True):
                 found = final if final.exists() else path
                 if not found.is_file() or found.stat().st_size != size:
+                    return False
+                if self._spec.named and not path.with_suffix(_NAMES).is_file():  # of a version that kept none
                     return False
         with np.load(self._folder / journal['sums']) as sums:
             arrays = dict(sums)
@@ -226,9 +235,14 @@ class Shards:
         if self._spec.originals is not None:
             return data
         for split, state in self.splits.items():
+            names: list[str] = []
             for path, final in self._get_paths(split, state):
                 if not final.exists():  # as it may after a kill
                     path.replace(final)
+                if self._spec.named:
+                    names += json.loads(path.with_suffix(_NAMES).read_bytes())
+            if self._spec.named:
+                write_record_names(get_names_path(data, split), names)
         if self._spec.encoding == RAW:
             raw.write_classes(data, self._spec.classes)
             for split, labels in self.labels.items():
