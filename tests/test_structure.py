@@ -20,7 +20,9 @@ ORDER = (
 )
 TOOLS = {'report', 'doctor', 'sweep', 'benchmark'}
 COMMANDS = sorted(name for name in SOURCES if name.startswith('commands/') and not name.endswith('__init__.py'))
-SHARED = {f'commands/{name}.py' for name in ('command_line', 'dispatch', 'interrupts', 'process_flags')}  # by the verbs
+SHARED = {
+    f'commands/{name}.py' for name in ('command_line', 'dispatch', 'interrupts', 'network_flags', 'process_flags')
+}  # by the verbs
 COLLECTIVES = {
     *('psum', 'pmean', 'pmax', 'pmin', 'psum_scatter', 'all_gather', 'all_gather_invariant', 'all_to_all'),
     *('ppermute', 'pshuffle', 'pswapaxes', 'pbroadcast', 'ragged_all_to_all', 'reduce_scatter', 'axis_index'),
@@ -165,7 +167,8 @@ def test_flags_are_defined_in_commands_only():
 
     What two commands share is defined where it is written once, when one of them asks for it.
     """
-    assert not any(isinstance(node, ast.Assign) for node in TREES['commands/process_flags.py'].body)
+    for name in ('network_flags', 'process_flags'):
+        assert not any(isinstance(node, ast.Assign) for node in TREES[f'commands/{name}.py'].body)
     for name, tree in TREES.items():
         calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call)]
         own = [node for node in calls if 'flag_values' not in {keyword.arg for keyword in node.keywords}]

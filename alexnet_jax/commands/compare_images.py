@@ -14,13 +14,12 @@ import sys
 
 from absl import flags, logging
 
-from alexnet_jax.commands.command_line import parse_arguments, split_paths
+from alexnet_jax.commands import network_flags
+from alexnet_jax.commands.command_line import parse_arguments
 from alexnet_jax.errors import InputError
 from alexnet_jax.sharding.backend import tune_allocator
 
-_WORKDIR = flags.DEFINE_multi_string('workdir', [], 'Run folder.')
-_WEIGHTS = flags.DEFINE_multi_string('weights', [], 'File of weights.')
-_STEP = flags.DEFINE_integer('step', None, 'Which checkpoint of the run. Default: the newest.', lower_bound=0)
+_NETWORK = network_flags.define(with_classes=False)
 _LINEAR = flags.DEFINE_string(
     'linear', None, "What LPIPS learned for torchvision's network: its weights/v0.1/alex.pth, or lpips."
 )
@@ -33,10 +32,8 @@ def main(argv: list[str]) -> None:
     logging.set_verbosity(logging.ERROR)
     tune_allocator()  # before anything imports jax
     from alexnet_jax.evaluation.compare_photos import compare_photos
-    from alexnet_jax.evaluation.open_networks import NetworkArgs
 
-    source = NetworkArgs(workdir=split_paths(_WORKDIR.value), weights=split_paths(_WEIGHTS.value), step=_STEP.value)
-    found, text, unusable = compare_photos(argv[1:], source, linear=_LINEAR.value)
+    found, text, unusable = compare_photos(argv[1:], _NETWORK(), linear=_LINEAR.value)
     print(json.dumps(found) if _JSON.value else text)
     for line in unusable:
         print(f'error: {InputError(line)}', file=sys.stderr)

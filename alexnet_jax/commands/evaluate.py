@@ -16,17 +16,12 @@ import json
 
 from absl import flags, logging
 
-from alexnet_jax.commands import process_flags
-from alexnet_jax.commands.command_line import parse_options, split_paths
+from alexnet_jax.commands import network_flags, process_flags
+from alexnet_jax.commands.command_line import parse_options
 from alexnet_jax.distributed.exit import ExitHandler
 from alexnet_jax.sharding.backend import tune_allocator
 
-_WORKDIR = flags.DEFINE_multi_string('workdir', [], 'Run folders, A,B or a flag for each.')
-_WEIGHTS = flags.DEFINE_multi_string('weights', [], 'Files of weights, the same way.')
-_STEP = flags.DEFINE_integer('step', None, 'Which checkpoint of the runs. Default: the newest.', lower_bound=0)
-_CLASSES = flags.DEFINE_string(
-    'classes', None, 'Names of the outputs: a file (synset_words.txt, a name a line, JSON), or imagenet2012.'
-)
+_NETWORK = network_flags.define(several=True)
 _TEST = (
     flags.DEFINE_string('dataset', None, 'A prepared dataset. Default: what the runs were trained on.'),
     flags.DEFINE_string('data_dir', None, 'Prepared datasets. Default: that of the runs, or data.'),
@@ -78,14 +73,7 @@ def _run(exit_handler: ExitHandler) -> tuple[dict, str]:
     tune_allocator()  # before anything imports jax
     from alexnet_jax.evaluation.evaluate_networks import evaluate_networks
     from alexnet_jax.evaluation.evaluation_settings import EvaluationSettings
-    from alexnet_jax.evaluation.open_networks import NetworkArgs
     from alexnet_jax.sharding.mesh import parse_mesh
 
     settings = EvaluationSettings(mesh=parse_mesh(_MESH.value), **{flag.name: flag.value for flag in _TEST})
-    source = NetworkArgs(
-        workdir=split_paths(_WORKDIR.value),
-        weights=split_paths(_WEIGHTS.value),
-        step=_STEP.value,
-        classes=_CLASSES.value,
-    )
-    return evaluate_networks(source, settings, group=_GROUP(), exit_handler=exit_handler, **_TIMES())
+    return evaluate_networks(_NETWORK(), settings, group=_GROUP(), exit_handler=exit_handler, **_TIMES())

@@ -15,16 +15,12 @@ import sys
 
 from absl import flags, logging
 
-from alexnet_jax.commands.command_line import parse_arguments, split_paths
+from alexnet_jax.commands import network_flags
+from alexnet_jax.commands.command_line import parse_arguments
 from alexnet_jax.errors import InputError
 from alexnet_jax.sharding.backend import tune_allocator
 
-_WORKDIR = flags.DEFINE_multi_string('workdir', [], 'Run folder.')
-_WEIGHTS = flags.DEFINE_multi_string('weights', [], 'File of weights.')
-_STEP = flags.DEFINE_integer('step', None, 'Which checkpoint of the run. Default: the newest.', lower_bound=0)
-_CLASSES = flags.DEFINE_string(
-    'classes', None, 'Names of the outputs: a file (synset_words.txt, a name a line, JSON), or imagenet2012.'
-)
+_NETWORK = network_flags.define()
 _METHOD = flags.DEFINE_list('method', ['grad_cam'], 'Methods, or all.')
 _CLASS = flags.DEFINE_string('class', None, 'The class to explain. Default: the most probable of each image.')
 _OPTIONS = (
@@ -39,6 +35,7 @@ _SETTINGS = (
     flags.DEFINE_integer('stride', None, 'occlusion: from square to square. Default: half a square.', lower_bound=1),
     flags.DEFINE_integer('steps', 50, 'integrated_gradients: gradients on the way.', lower_bound=1),
 )
+_MESH = flags.DEFINE_list('mesh', ['1', '1'], 'Devices, data,tower: 1,2 has a tower on each of two.')
 _JSON = flags.DEFINE_bool('json', False, 'Print JSON and nothing else.')
 parse = parse_arguments
 
@@ -49,19 +46,14 @@ def main(argv: list[str]) -> None:
     tune_allocator()  # before anything imports jax
     from alexnet_jax.evaluation.explain_photos import explain_photos
     from alexnet_jax.evaluation.explainer import Settings
-    from alexnet_jax.evaluation.open_networks import NetworkArgs
+    from alexnet_jax.sharding.mesh import parse_mesh
 
-    source = NetworkArgs(
-        workdir=split_paths(_WORKDIR.value),
-        weights=split_paths(_WEIGHTS.value),
-        step=_STEP.value,
-        classes=_CLASSES.value,
-    )
     found, text, unusable = explain_photos(
         argv[1:],
-        source,
+        _NETWORK(),
         methods=_METHOD.value,
         class_name=_CLASS.value,
+        mesh=parse_mesh(_MESH.value),
         settings=Settings(**{flag.name: flag.value for flag in _SETTINGS}),
         **{flag.name: flag.value for flag in _OPTIONS},
     )

@@ -15,13 +15,12 @@ import sys
 
 from absl import flags, logging
 
-from alexnet_jax.commands.command_line import parse_arguments, split_paths
+from alexnet_jax.commands import network_flags
+from alexnet_jax.commands.command_line import parse_arguments
 from alexnet_jax.errors import InputError
 from alexnet_jax.sharding.backend import tune_allocator
 
-_WORKDIR = flags.DEFINE_multi_string('workdir', [], 'Run folder.')
-_WEIGHTS = flags.DEFINE_multi_string('weights', [], 'File of weights.')
-_STEP = flags.DEFINE_integer('step', None, 'Which checkpoint of the run. Default: the newest.', lower_bound=0)
+_NETWORK = network_flags.define(with_classes=False)
 _OPTIONS = (
     flags.DEFINE_string('layer', None, 'A layer or a stage of one, or help.', required=True),
     flags.DEFINE_string('output', None, 'FILE.npz or FILE.parquet.'),
@@ -45,18 +44,16 @@ def main(argv: list[str]) -> None:
     tune_allocator()  # before anything imports jax
     from alexnet_jax.evaluation.extract_features import extract_features
     from alexnet_jax.evaluation.maximise import draw_maximised
-    from alexnet_jax.evaluation.open_networks import NetworkArgs
     from alexnet_jax.sharding.mesh import parse_mesh
 
-    source = NetworkArgs(workdir=split_paths(_WORKDIR.value), weights=split_paths(_WEIGHTS.value), step=_STEP.value)
     options = {flag.name: flag.value for flag in _OPTIONS}
     if _MAXIMISE.value:
         others = [name for name in ('dataset', 'output', 'top') if options[name] is not None]
         if others or argv[1:]:
             raise InputError(f'--maximise reads no images: leave out {f"--{others[0]}" if others else argv[1]}')
-        print(draw_maximised(source, layer=options['layer'], count=_MAXIMISE.value, figure=options['figure']))
+        print(draw_maximised(_NETWORK(), layer=options['layer'], count=_MAXIMISE.value, figure=options['figure']))
         return
-    text, unusable = extract_features(argv[1:], source, mesh=parse_mesh(_MESH.value), **options)
+    text, unusable = extract_features(argv[1:], _NETWORK(), mesh=parse_mesh(_MESH.value), **options)
     if text:
         print(text)
     for line in unusable:

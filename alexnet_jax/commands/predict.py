@@ -15,16 +15,12 @@ import sys
 
 from absl import flags, logging
 
-from alexnet_jax.commands.command_line import parse_arguments, split_paths
+from alexnet_jax.commands import network_flags
+from alexnet_jax.commands.command_line import parse_arguments
 from alexnet_jax.errors import InputError
 from alexnet_jax.sharding.backend import tune_allocator
 
-_WORKDIR = flags.DEFINE_multi_string('workdir', [], 'Run folder.')
-_WEIGHTS = flags.DEFINE_multi_string('weights', [], 'File of weights.')
-_STEP = flags.DEFINE_integer('step', None, 'Which checkpoint of the run. Default: the newest.', lower_bound=0)
-_CLASSES = flags.DEFINE_string(
-    'classes', None, 'Names of the outputs: a file (synset_words.txt, a name a line, JSON), or imagenet2012.'
-)
+_NETWORK = network_flags.define()
 _OPTIONS = (
     flags.DEFINE_enum('protocol', 'ten_view', ['centre', 'ten_view'], 'What is averaged: one view, or ten.'),
     flags.DEFINE_string('figure', None, 'A PNG to draw.'),
@@ -39,16 +35,9 @@ def main(argv: list[str]) -> None:
     """Predicts and prints."""
     logging.set_verbosity(logging.ERROR)
     tune_allocator()  # before anything imports jax
-    from alexnet_jax.evaluation.open_networks import NetworkArgs
     from alexnet_jax.evaluation.predict_photos import predict_photos
 
-    source = NetworkArgs(
-        workdir=split_paths(_WORKDIR.value),
-        weights=split_paths(_WEIGHTS.value),
-        step=_STEP.value,
-        classes=_CLASSES.value,
-    )
-    found, text, unusable = predict_photos(argv[1:], source, **{flag.name: flag.value for flag in _OPTIONS})
+    found, text, unusable = predict_photos(argv[1:], _NETWORK(), **{flag.name: flag.value for flag in _OPTIONS})
     if _JSON.value:
         print(json.dumps(found))
     elif text:

@@ -13,12 +13,11 @@ import json
 
 from absl import flags, logging
 
-from alexnet_jax.commands.command_line import parse_options, split_paths
+from alexnet_jax.commands import network_flags
+from alexnet_jax.commands.command_line import parse_options
 from alexnet_jax.sharding.backend import tune_allocator
 
-_WORKDIR = flags.DEFINE_multi_string('workdir', [], 'Run folder.')
-_WEIGHTS = flags.DEFINE_multi_string('weights', [], 'File of weights, or imagenet_trunk.')
-_STEP = flags.DEFINE_integer('step', None, 'Which checkpoint of the run. Default: the newest.', lower_bound=0)
+_NETWORK = network_flags.define(with_classes=False)
 _OPTIONS = (
     flags.DEFINE_string('dataset', None, 'A prepared dataset.', required=True),
     flags.DEFINE_string('data_dir', None, 'Prepared datasets. Default: that of the run, or data.'),
@@ -37,9 +36,7 @@ def main(_: list[str]) -> None:
     """Probes, and prints the table."""
     logging.set_verbosity(logging.ERROR)
     tune_allocator()  # before anything imports jax
-    from alexnet_jax.evaluation.open_networks import NetworkArgs
     from alexnet_jax.evaluation.probe import ProbeSettings, probe
 
-    source = NetworkArgs(workdir=split_paths(_WORKDIR.value), weights=split_paths(_WEIGHTS.value), step=_STEP.value)
-    result, text = probe(source, ProbeSettings(**{flag.name: flag.value for flag in _OPTIONS}))
+    result, text = probe(_NETWORK(), ProbeSettings(**{flag.name: flag.value for flag in _OPTIONS}))
     print(json.dumps(result) if _JSON.value else text)

@@ -21,6 +21,7 @@ from alexnet_jax.files import check_writable, replacing
 from alexnet_jax.logs.progress import show_progress
 from alexnet_jax.model.network import Network
 from alexnet_jax.sharding.backend import prepare_backend
+from alexnet_jax.sharding.mesh import make_mesh
 from alexnet_jax.weights.class_names import find_classes
 
 ALL = 'all'
@@ -48,8 +49,9 @@ def explain_photos(
     figure: str | None = None,
     output: str | None = None,
     settings: Settings | None = None,
+    mesh: tuple[int, int] = (1, 1),
 ) -> tuple[dict[str, Any], str, tuple[str, ...]]:
-    """Explains photographs, on one device.
+    """Explains photographs.
 
     Args:
       names: image files, folders of them, '-' for standard input.
@@ -60,6 +62,7 @@ def explain_photos(
       figure: a PNG to draw.
       output: an .npz of all maps to write.
       settings: of the methods; None: their defaults.
+      mesh: (data, tower) devices.
 
     Returns:
       ({'explanations': [{'image', 'index', 'class', 'logit', 'probability', 'methods': {method: {'peak', 'half'}}}]},
@@ -77,10 +80,10 @@ def explain_photos(
             if pathlib.Path(path).suffix != suffix:
                 raise InputError(f'{option}={path}: the name must end in {suffix}')
             check_writable(pathlib.Path(path), option=option)
-    prepare_backend((1, 1))
+    prepare_backend(mesh)
     network = source.open_one()
     chosen = None if class_name is None else _find_class(network, class_name)
-    explainer = Explainer(network, settings or Settings())
+    explainer = Explainer(network, settings or Settings(), make_mesh(*mesh))
     for method in methods:
         explainer.check_method(method)
     photos = open_photos(names, network.classes, preprocessing=network.preprocessing)
@@ -89,11 +92,10 @@ def explain_photos(
     if not photos.names:
         return {'explanations': []}, '', photos.unusable
     crops = _read_crops(network, photos)
-    params = jax.device_put(network.params)
-    batches, logits = _make_batches(explainer, params, crops, chosen)
+    batches, logits = _make_batches(explainer, crops, chosen)
     if not np.isfinite(logits).all():
         raise InputError(f'{network.source} gives no numbers for {photos.names[0]}: its weights are damaged')
-    attributions = _explain(explainer, params, batches, methods)
+    attributions = _explain(explainer, explainer.params, batches, methods)
     size = network.variant.input_size
     maps = {method: make_maps(found, method=method, size=size) for method, found in attributions.items()}
     entries = _describe(network, photos, np.concatenate([b.classes[: b.count] for b in batches]), logits, maps)
@@ -143,16 +145,15 @@ def _read_crops(network: Network, photos: PhotoFiles) -> np.ndarray:
     return np.stack([np.asarray(centre_crop(image, size)) for image in whole])
 
 
-def _make_batches(
-    explainer: Explainer, params: Any, crops: np.ndarray, chosen: int | None
-) -> tuple[list[_Batch], np.ndarray]:
+def _make_batches(explainer: Explainer, crops: np.ndarray, chosen: int | None) -> tuple[list[_Batch], np.ndarray]:
     """Makes batches of one size, and computes all logits (n, classes), which say what is to be explained."""
     size = min(MAX_BATCH, 1 << (len(crops) - 1).bit_length())
+    size = explainer.parts * -(-size // explainer.parts)  # every device has as many
     batches, rows = [], []
     for start in range(0, len(crops), size):
         part = crops[start : start + size]
         images = explainer.prepare(np.concatenate([part, part[-1:].repeat(size - len(part), axis=0)]))
-        logits = explainer.compute_logits(params, images)
+        logits = explainer.compute_logits(explainer.params, images)
         classes = np.argmax(logits, axis=1) if chosen is None else np.full(size, chosen)
         batches.append(_Batch(images, classes.astype(np.int32), len(part)))
         rows.append(logits[: len(part)])
@@ -198,7 +199,7 @@ def _compare_randomised(
     size = network.variant.input_size
     found: dict[str, dict[str, float | None]] = {method: {} for method in maps}
     for layer, params in iter_randomised(network, seed=0):
-        spoilt = _explain(explainer, jax.device_put(params), batches, tuple(maps), of=f', drawn anew to {layer}')
+        spoilt = _explain(explainer, explainer.place(params), batches, tuple(maps), of=f', drawn anew to {layer}')
         for method, own in maps.items():
             pairs = zip(own, make_maps(spoilt[method], method=method, size=size), strict=True)
             values = [correlate_ranks(np.abs(one), np.abs(other)) for one, other in pairs]

@@ -2,12 +2,15 @@
 
 import dataclasses
 import functools
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
+from jax.sharding import PartitionSpec as P
 
 from alexnet_jax.data.augment import centre_crop, normalise
 from alexnet_jax.errors import InputError
@@ -22,10 +25,14 @@ from alexnet_jax.evaluation.attribution import (
     measure_occlusion,
     spread_falls,
 )
+from alexnet_jax.evaluation.open_networks import place_network
 from alexnet_jax.evaluation.perceptual import list_compared_stages
-from alexnet_jax.model import ops, ops_cpu
 from alexnet_jax.model.alexnet import AlexNet, get_stage_shapes
 from alexnet_jax.model.network import Network
+from alexnet_jax.sharding.backend import compiler_options
+from alexnet_jax.sharding.collectives import copy_to_replicas, copy_to_towers
+from alexnet_jax.sharding.mesh import TOWER, batch_axes, batch_spec, make_mesh, parameter_specs, place, place_batch
+from alexnet_jax.training.step import make_model
 
 Params = Mapping[str, Mapping[str, Any]]
 
@@ -53,29 +60,46 @@ class Settings:
 
 
 class Explainer:
-    """A network on JAX's default device, both towers together, in float32 whatever its training computed in.
+    """A network on a mesh, in float32 whatever its training computed in.
 
     `explain` and `compute_logits` take other parameters than the network's own too, for randomisation.py, and compile
-    nothing anew for them.
+    nothing anew for them. Each waits for its programs: several at once on virtual devices of the CPU, each at one of
+    its exchanges, would wait for one another for ever.
+
+    Attributes:
+      parts: over how many devices a batch is split, which its size must divide by.
     """
 
-    def __init__(self, network: Network, settings: Settings) -> None:
-        """Checks that `network` can be explained; `InputError` where layers of it have no weights."""
+    def __init__(self, network: Network, settings: Settings, mesh: Mesh | None = None) -> None:
+        """Checks that `network` can be explained on `mesh`, None: on one device.
+
+        Raises:
+          InputError: layers of it have no weights, or it has no towers that could live apart.
+        """
         network.check_trained()
+        self._mesh = mesh or make_mesh(1, 1)
+        self.parts = math.prod(self._mesh.shape[axis] for axis in batch_axes(self._mesh))
+        self.params, _ = place_network(network, self._mesh, batch_size=self.parts)
         self._variant, self._settings = network.variant, settings
-        operations = ops_cpu if jax.default_backend() == 'cpu' else ops
-        self._model = AlexNet(self._variant, len(network.classes), operations=operations)
+        self._model = make_model(self._mesh, self._variant, num_classes=len(network.classes))
         self._mean = np.asarray(centre_crop(network.mean_image, self._variant.input_size))
         self._shapes = get_stage_shapes(self._variant, num_classes=len(network.classes))
         self._stage = list_compared_stages(self._variant)[-1]
-        self._logits = jax.jit(lambda params, images: self._apply(self._model, params, images))
-        self._score = jax.jit(lambda params, images, classes: choose_logits(self._logits(params, images), classes))
-        self._grad_cam = jax.jit(self._trace_grad_cam)
+        self._logits = self._compile(functools.partial(self._apply, self._model))
+        self._score = self._compile(
+            lambda params, images, classes: choose_logits(self._apply(self._model, params, images), classes)
+        )
+        self._grad_cam = self._compile(self._trace_grad_cam)
         self._gradients = {method: self._make_gradient(method) for method in ('gradient', *SIGNALS)}
 
     def prepare(self, crops: np.ndarray) -> jax.Array:
-        """Makes the network's input of crops, uint8 (b, size, size, 3)."""
-        return normalise(jnp.asarray(crops), jnp.asarray(self._mean), std=self._variant.pixel_std)
+        """Makes the network's input of crops, uint8 (b, size, size, 3), on the mesh."""
+        pixels = normalise(jnp.asarray(crops), jnp.asarray(self._mean), std=self._variant.pixel_std)
+        return place_batch(self._mesh, pixels)
+
+    def place(self, params: Params) -> Any:
+        """Puts other parameters where the network's own are."""
+        return place(self._mesh, params, parameter_specs(self._mesh, params))
 
     def compute_logits(self, params: Params, images: jax.Array) -> np.ndarray:
         """Computes logits of the network's input: (b, classes)."""
@@ -92,7 +116,8 @@ class Explainer:
         if method == 'occlusion':
             square = self._settings.choose_square(size)
             score = functools.partial(self._score, params)
-            falls = measure_occlusion(score, np.asarray(images), classes, batch_size=32, **square)
+            batch = self.parts * max(1, 32 // self.parts)
+            falls = measure_occlusion(score, np.asarray(images), classes, batch_size=batch, **square)
             return spread_falls(falls, size=size, **square)
         if method == 'grad_cam':
             return np.asarray(self._grad_cam(params, images, classes))
@@ -117,19 +142,40 @@ class Explainer:
         rules: Any = operations if method == 'gradient' else BackwardRules(operations, method)
         model = self._model.clone(operations=rules)
 
-        @jax.jit
         def gradient(params: Params, images: jax.Array, classes: jax.Array) -> jax.Array:
             return compute_gradient(functools.partial(self._apply, model, params), images, classes)
 
-        return gradient
+        return self._compile(gradient)
 
     def _trace_grad_cam(self, params: Params, images: jax.Array, classes: jax.Array) -> jax.Array:
-        compute = functools.partial(compute_shifted, self._model, params, stage=self._stage)
-        return compute_grad_cam(compute, images, classes, self._shapes[self._stage])
+        rows = batch_spec(self._mesh)
+        maps = P(*rows, None, None, TOWER)  # each device of a pair has the channels of its tower
 
-    @staticmethod
-    def _apply(model: AlexNet, params: Params, images: jax.Array) -> Any:
-        return model.apply({'params': params}, images)
+        def device_compute(params: Params, images: jax.Array, shift: jax.Array) -> tuple[jax.Array, jax.Array]:
+            return compute_shifted(self._model, *self._copy(params, images), shift, stage=self._stage)
+
+        specs = (parameter_specs(self._mesh, params), rows, maps)
+        compute = jax.shard_map(device_compute, mesh=self._mesh, in_specs=specs, out_specs=(rows, maps))
+        return compute_grad_cam(functools.partial(compute, params), images, classes, self._shapes[self._stage])
+
+    def _apply(self, model: AlexNet, params: Params, images: jax.Array) -> Any:
+        """Computes logits. Their gradient by the images is the sum of both towers'."""
+
+        def device_apply(params: Params, images: jax.Array) -> Any:
+            own, images = self._copy(params, images)
+            return model.apply({'params': own}, images)
+
+        rows = batch_spec(self._mesh)
+        specs = (parameter_specs(self._mesh, params), rows)
+        return jax.shard_map(device_apply, mesh=self._mesh, in_specs=specs, out_specs=rows)(params, images)
+
+    def _copy(self, params: Params, images: jax.Array) -> tuple[Any, jax.Array]:
+        """Marks what devices share as the own of each, for layers that write their own gradients; moves nothing."""
+        return copy_to_replicas(params, self._mesh), copy_to_towers(images, self._mesh)
+
+    def _compile(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        program = jax.jit(function, compiler_options=compiler_options(self._mesh))
+        return lambda *args, **options: jax.block_until_ready(program(*args, **options))
 
 
 def make_maps(attributions: np.ndarray, *, method: str, size: int) -> np.ndarray:

@@ -141,11 +141,11 @@ def explain_image(network: Network, image: np.ndarray) -> tuple[int, dict[str, n
     explainer, size = Explainer(network, Settings(steps=_STEPS)), network.variant.input_size
     crop = np.asarray(centre_crop(image, size))
     pixels = explainer.prepare(crop[None])
-    label = explainer.compute_logits(network.params, pixels).argmax(axis=1).astype(np.int32)
+    label = explainer.compute_logits(explainer.params, pixels).argmax(axis=1).astype(np.int32)
     painted = {}
     for method in METHODS:
         if method != 'occlusion' and explainer.can_explain(method):
-            found = explainer.explain(network.params, pixels, label, method=method)
+            found = explainer.explain(explainer.params, pixels, label, method=method)
             numbers = make_maps(found, method=method, size=size)[0]
             painted[method] = paint_signal(found[0]) if method in SIGNALS else paint_map(numbers, crop)
     return int(label[0]), painted

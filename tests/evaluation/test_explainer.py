@@ -18,6 +18,7 @@ from alexnet_jax.library import TrainedNetwork
 from alexnet_jax.model.alexnet import AlexNet
 from alexnet_jax.model.network import Network, NetworkName
 from alexnet_jax.model.zoo import NETWORKS
+from alexnet_jax.sharding.mesh import make_mesh
 
 
 def make_quadrants(count, seed):
@@ -194,3 +195,40 @@ def test_settings_choose_a_seventh_and_half_of_it():
     assert Settings().choose_square(5) == {'window': 1, 'stride': 1}
     with pytest.raises(InputError, match=r'^--window=25 is larger than the crops of 24x24'):
         Settings(window=25).choose_square(24)
+
+
+@pytest.fixture(scope='module')
+def slow_maps():
+    """The network of slow_network.py in float64, four images, their classes, and what one device makes of them."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(NETWORKS, 'slow', slow.VARIANT)
+        mean = np.zeros((slow.SIZE, slow.SIZE, 3), np.float32)
+        network = Network(
+            name=NetworkName('slow'),
+            params=slow.make_parameters(),
+            mean_image=mean,
+            classes=tuple('abcd'),
+            source='slow',
+        )
+        images, classes = slow.make_images(4), np.array([0, 3, 1, 1], np.int32)
+        yield network, images, classes, explain_in_float64(network, images, classes, mesh=(1, 1))
+
+
+def explain_in_float64(network, images, classes, *, mesh):
+    """{method: (4, ...)}, and the logits."""
+    explainer = Explainer(network, Settings(window=3, stride=2, steps=3), make_mesh(*mesh))
+    with jax.enable_x64(True):
+        params = explainer.place(network.params)
+        found = {method: explainer.explain(params, images, classes, method=method) for method in METHODS}
+        return found | {'logits': explainer.compute_logits(params, images)}
+
+
+@pytest.mark.parametrize('mesh', [(1, 2), (2, 2), pytest.param((2, 1), marks=pytest.mark.repeats)])
+def test_explain_gives_the_same_on_any_mesh(slow_maps, mesh):
+    """One device is compared with NumPy in test_attribution.py. Occlusion's maps are float32."""
+    *given, wanted = slow_maps
+    for method, found in explain_in_float64(*given, mesh=mesh).items():
+        expected = wanted[method]
+        assert expected.any() and found.dtype == expected.dtype == (np.float64, np.float32)[method == 'occlusion']
+        apart = np.abs(found - expected).max() / np.abs(expected).max()
+        assert apart <= (1e-6 if method == 'occlusion' else 1e-12), (method, apart)
