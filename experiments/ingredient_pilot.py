@@ -1,7 +1,7 @@
 """A config: the author's 18pct for CIFAR-10 with and without four parts, on which no initial weight depends.
 
-    alexnet sweep --config=experiments/ingredient_pilot.py --config.width=0.25 --config.steps=400 --jobs=2 \\
-        --workdir=runs/ingredient_pilot
+    alexnet sweep --config=experiments/ingredient_pilot.py --config.width=0.25 --config.steps=150 \\
+        --config.learning_rate=0.004 --jobs=2 --workdir=runs/ingredient_pilot
     python -m experiments.ingredient_power runs/ingredient_pilot/results.csv
 
 Runs of one seed have the same images in the same order and the same initial weights, so their errors are pairs. Seeds
