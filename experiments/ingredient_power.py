@@ -73,6 +73,8 @@ def correct_holm(p_values: Sequence[float]) -> list[float]:
 
 def compute_power(seeds: int, *, effect: float, sd: float, alpha: float) -> float:
     """Computes the probability that the two-sided paired t-test of so many seeds finds an effect at level `alpha`."""
+    if sd == 0:
+        return float(effect != 0)
     critical, shift = stats.t.ppf(1 - alpha / 2, seeds - 1), effect / sd * math.sqrt(seeds)
     return float(stats.nct.sf(critical, seeds - 1, shift) + stats.nct.cdf(-critical, seeds - 1, shift))
 
@@ -137,7 +139,8 @@ def format_effects(errors: Mapping[str, Mapping[str, float]]) -> str:
 
 def format_plan(errors: Mapping[str, Mapping[str, float]], effects: Sequence[float], seconds: float | None) -> str:
     """Formats the seeds that find each of `effects`, in points, as Markdown; with the hours of all of them."""
-    pairs, level = pair_errors(errors), ALPHA / max(1, len(errors) - 1)
+    pairs = pair_errors(errors)
+    level = ALPHA / max(1, len(pairs))
     whole = np.array(list(errors[''].values()))
     heads = ''.join(f' seeds for {effect:g} |' for effect in effects)
     lines = [
@@ -157,7 +160,7 @@ def format_plan(errors: Mapping[str, Mapping[str, float]], effects: Sequence[flo
         needed.append(counts)
         cells = ''.join(f' {count} |' for count in counts)
         lines.append(f'| {part} | {sd:.2f} | {unpaired:.2f} | {upper:.2f} |{cells}')
-    if seconds is not None:
+    if seconds is not None and needed:
         runs = (1 + len(pairs)) * np.max(needed, axis=0)
         hours = ', '.join(f'{count * seconds / 7200:.1f} h for {e:g}' for count, e in zip(runs, effects, strict=True))
         lines += ['', f'The whole table on two cores, {seconds:g} s of one core a run: {hours}.']

@@ -85,3 +85,12 @@ def test_tables_pair_runs_of_the_same_seed(tmp_path):
     plan = format_plan(errors, [1.0], 36.0)
     assert plan.startswith('The whole network: 33.00 ± 3.00 % over 3 seeds.')
     assert '| norm | 0.58 | 4.62 |' in plan
+
+
+def test_plan_of_parts_without_a_deviation():
+    assert (
+        compute_power(2, effect=1.0, sd=0.0, alpha=0.05) == 1 and compute_power(2, effect=0.0, sd=0.0, alpha=0.05) == 0
+    )
+    errors = {'': {'0': 30.0, '1': 31.0}, 'norm': {'0': 31.0}}
+    assert '| norm' not in format_plan(errors, [1.0], 36.0)
+    assert '| norm | 0.00 |' in format_plan(errors | {'norm': {'0': 31.0, '1': 32.0}}, [1.0], 36.0)

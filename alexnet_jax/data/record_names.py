@@ -1,4 +1,4 @@
-"""Keeps, beside the records of a split, the name of the image file that each was made of.."""
+"""Keeps, beside the records of a split, the name of the image file that each was made of."""
 
 import json
 import pathlib
@@ -28,7 +28,8 @@ def get_names_path(directory: pathlib.Path, split: str) -> pathlib.Path:
 def find_record_names(dataset: Any, split: str) -> tuple[str, ...] | None:
     r"""Finds the names of a `dataset.Dataset`'s records, in their order; None where it keeps none.
 
-    They are relative to the folder of the split, 'CLASS/IMAGE' or 'IMAGE', bytes that are not UTF-8 as \xe9.
+    They are relative to the folder of the split, 'CLASS/IMAGE' or 'IMAGE', of ImageNet's archives 'IMAGE'; bytes that
+    are not UTF-8 as \xe9.
 
     Raises:
       InputError: they are not of these records.

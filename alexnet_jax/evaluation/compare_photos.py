@@ -21,7 +21,9 @@ from alexnet_jax.weights.lpips_linear import load_linear_layers
 def compare_photos(
     names: Sequence[str], source: NetworkArgs, *, linear: str | None = None
 ) -> tuple[dict[str, Any], str, tuple[str, ...]]:
-    """Compares photographs with the first of them, on one device, as TrainedNetwork.distance does.
+    """Compares photographs with the first of them by centre crops, on one device.
+
+    TrainedNetwork.distance compares whole arrays alike.
 
     Args:
       names: image files, folders of them, '-' for standard input.

@@ -130,6 +130,8 @@ def evaluate_networks(
         files = [*tables, 'result.json']
         for name, rows in tables.items():
             write_file(output / name, format_csv(rows))
+        for name in ('per_class.csv', 'confusion.csv') if 'labels' in result else ():
+            (output / name).unlink(missing_ok=True)  # of an evaluation before, by one label an image
         if plan is not None:
             draw_corruptions(output / 'corruptions.png', result)
             files.append('corruptions.png')

@@ -19,7 +19,7 @@ from alexnet_jax.data.dataset import Dataset
 from alexnet_jax.data.record_names import find_record_names
 from alexnet_jax.errors import InputError
 from alexnet_jax.evaluation.evaluator import Predictions
-from alexnet_jax.files import hash_file
+from alexnet_jax.files import escape_name, hash_file
 from alexnet_jax.weights.class_names import IMAGENET, find_classes, read_class_names
 
 MAX_BYTES = 2**27
@@ -63,7 +63,8 @@ def read_relabelling(source: str) -> Relabelling:
     except UnicodeDecodeError as error:
         raise InputError(f'--labels={source} is not UTF-8 text: {_FORMS}') from error
     try:
-        values = json.loads(text) if text.lstrip()[:1] in ('{', '[') else _parse_csv(text)
+        is_json = text.lstrip()[:1] in ('{', '[')
+        values = json.loads(text, object_pairs_hook=_collect) if is_json else _parse_csv(text)
         numbered = isinstance(values, list)
         if numbered:
             if len(values) != _IMAGES:
@@ -77,11 +78,16 @@ def read_relabelling(source: str) -> Relabelling:
 
 
 def _parse_csv(text: str) -> dict[str, list[str]]:
-    values: dict[str, list[str]] = {}
-    for image, *found in filter(None, csv.reader(io.StringIO(text))):
+    rows = filter(None, csv.reader(io.StringIO(text)))
+    return _collect([(image, [name for name in found if name]) for image, *found in rows])
+
+
+def _collect(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    values: dict[str, Any] = {}
+    for image, found in pairs:
         if image in values:
             raise ValueError(f'{image} is there twice')
-        values[image] = [name for name in found if name]
+        values[image] = found
     return values
 
 
@@ -133,9 +139,12 @@ def match_labels(relabelling: Relabelling, dataset: Dataset, split: str, *, clas
             "from a folder (--images) or from ImageNet's archives (--manual_dir)"
         )
     places: dict[str, set[int]] = {}
+    whole = frozenset(names)
     for index, name in enumerate(names):
-        plain = pathlib.PurePosixPath(name)
-        for key in {plain.stem} if relabelling.numbered else {name, plain.name}:
+        path = pathlib.PurePosixPath(name)
+        # What is the whole name of one image is not the short one of another.
+        keys = {path.stem} if relabelling.numbered else {name, path.name} - (whole - {name})
+        for key in keys:
             places.setdefault(key, set()).add(index)
     outputs = _find_outputs(relabelling, places.keys(), classes, dataset)
     right, seen = np.zeros((len(names), len(classes)), bool), np.zeros(len(names), bool)
@@ -157,7 +166,7 @@ def match_labels(relabelling: Relabelling, dataset: Dataset, split: str, *, clas
     if not right.any():
         raise InputError(f'--labels={source} leaves out all images of {dataset.name}, {split}')
     counts = {'left_out': int((~right.any(axis=1)).sum()), 'unknown': len(relabelling.labels) - len(names)}
-    return Relabelled(right, {'file': source, 'sha256': relabelling.sha256} | counts)
+    return Relabelled(right, {'file': escape_name(source), 'sha256': relabelling.sha256} | counts)
 
 
 def _find_outputs(

@@ -72,7 +72,9 @@ def _convolve_backward(
 
 
 def _keeps_size(stride: int, padding: _Padding, kernel: Array) -> bool:
-    return stride == 1 and padding == tuple((side // 2, side // 2) for side in kernel.shape[:2])
+    sides = kernel.shape[:2]
+    odd = all(side % 2 for side in sides)
+    return stride == 1 and odd and padding == tuple((side // 2, side // 2) for side in sides)
 
 
 _convolve.defvjp(

@@ -1,6 +1,7 @@
 """What the runs of one process share, so that it is opened, traced and compiled once."""
 
 import dataclasses
+import gc
 from collections import OrderedDict
 from typing import Any
 
@@ -10,6 +11,7 @@ from alexnet_jax.distributed.hosts import ProcessGroup, sync_hosts
 from alexnet_jax.distributed.phases import PROGRESS
 from alexnet_jax.evaluation.evaluator import Evaluator
 from alexnet_jax.run.run_dir import open_or_render
+from alexnet_jax.sharding.backend import release_free_memory
 from alexnet_jax.training.build import Run, make_variant
 from alexnet_jax.training.config import Config
 
@@ -29,6 +31,8 @@ class Kept:
         if self._opened is None or self._opened[0] != key:
             self._opened = None  # first: the memory that one has taken is the next one's
             self._programs.clear()  # which read its records
+            gc.collect()
+            release_free_memory()  # to the system, which says whether the next one fits
             self._opened = key, _open_in_turn(config, group)
         return self._opened[1].check_variant(make_variant(config))
 

@@ -90,12 +90,15 @@ class RunProcess:
 def iter_runs(descriptor: int) -> Iterator[list[str]]:
     """Yields the arguments of each further run of this process; says before each that the one before has ended well.
 
-    `descriptor` is that of --more_runs. Standard output and standard error are the run's log from then on. Ends where
-    the sweep closes its end of the socket, or is gone.
+    `descriptor` is that of --more_runs. Standard output and standard error are the run's log from then on, and nothing
+    between runs: another sweep of the folder may wait for a finished run's lock. Ends where the sweep closes its end of
+    the socket, or is gone.
     """
-    with socket.socket(fileno=descriptor) as connection:
+    with socket.socket(fileno=descriptor) as connection, open(os.devnull, 'wb') as nothing:
         while True:
-            _flush()
+            for stream in (sys.stdout, sys.stderr):
+                stream.flush()
+            _print_to(nothing.fileno())
             with contextlib.suppress(ConnectionError):  # nobody is to be told: then nothing comes either
                 connection.sendall(_DONE)
             arguments = _receive(connection)
@@ -115,12 +118,11 @@ def _receive(connection: socket.socket) -> list[str] | None:
             return None
         data, logs = data + part, logs + files
     (log,) = logs
-    for shown in (1, 2):
-        os.dup2(log, shown)
+    _print_to(log)
     os.close(log)
     return json.loads(data)
 
 
-def _flush() -> None:
-    for stream in (sys.stdout, sys.stderr):
-        stream.flush()
+def _print_to(file: int) -> None:
+    for shown in (1, 2):
+        os.dup2(file, shown)

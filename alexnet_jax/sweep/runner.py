@@ -109,7 +109,7 @@ class Runner:
                 time.sleep(_POLL_SECONDS)
             self.show(self.runs)
         finally:
-            for slot in self._free:
+            for slot in (*self._free, *(run.slot for run in self.runs if run.slot)):
                 slot.close()
             for number, handler in zip(numbers, handlers, strict=True):
                 signal.signal(number, handler)
@@ -209,7 +209,7 @@ class Runner:
         if run.code == LOST and run.attempts < MAX_ATTEMPTS and not self.stop_signal and run.state != 'pruned':
             self._close_log(run)
             self._start(run)
-        elif run.code == 0 and read_result(self.root / run.point.name):
+        elif run.code in (0, INTERRUPTED) and read_result(self.root / run.point.name):
             self._end(run, 'finished')  # also a pruned run that was faster than the signal
         elif run.state == 'pruned':
             self._end(run, 'pruned')

@@ -103,10 +103,11 @@ def plain_distance(params, a, b):
     return total
 
 
-def test_distance_reads_whole_images_of_any_size():
+@pytest.mark.parametrize('size', [(64, 80), (40, 40)], ids=['64x80', '40x40, nothing behind the last stage'])
+def test_distance_reads_whole_images_of_any_size(size):
     """In float64 by the plain network; the mean image is as large as a crop, so its colour is subtracted."""
     network = make_network('one_weird_trick')
-    images = np.random.default_rng(3).uniform(0, 255, (2, 64, 80, 3)).astype(np.float32)
+    images = np.random.default_rng(3).uniform(0, 255, (2, *size, 3)).astype(np.float32)
     with jax.enable_x64(True):
         params = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), network.params)
         colour, std = network.mean_image.astype(np.float64).mean(axis=(0, 1)), np.array([0.229, 0.224, 0.225]) * 255

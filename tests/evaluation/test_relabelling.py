@@ -93,6 +93,7 @@ def test_read_relabelling_reads_reals_list_json_and_csv(tmp_path):
         ({'a.png': [['red']]}, 'is no class'),
         ('{"a.png": ', 'holds no labels'),
         ('a.png,red\na.png,blue\n', r'\(a\.png is there twice\)'),
+        ('{"a.png": ["red"], "a.png": ["blue"]}', r'\(a\.png is there twice\)'),
     ],
 )
 def test_read_relabelling_refuses_what_holds_no_labels(tmp_path, content, says):
@@ -156,6 +157,11 @@ def test_match_labels_refuses_two_files_of_one_name_and_datasets_without_names(t
     names = ['dog/1.png', 'cat/1.png', *NAMES[2:]]
     labels = dict.fromkeys(names, 'red')
     match_labels(write(tmp_path, labels), named(names), 'validation', classes=CLASSES)
+    at_two_depths = ['1.png', *names[1:]]  # the whole name of one, which the other's is behind its folder
+    labels_of_both = dict.fromkeys(at_two_depths, 'red') | {'1.png': 'green'}
+    found = match_labels(write(tmp_path, labels_of_both), named(at_two_depths), 'validation', classes=CLASSES)
+    assert found.right[:2].tolist() == [[False, True, False], [False, False, True]]
+    named(names)
     labels['1.png'] = labels.pop('dog/1.png')
     with pytest.raises(InputError, match=r'1\.png may be cat/1\.png and dog/1\.png of tiny: name its folder too'):
         match_labels(write(tmp_path, labels), named(names), 'validation', classes=CLASSES)

@@ -339,3 +339,19 @@ def test_a_shared_process_ends_after_its_run_where_the_sweep_is_gone(tmp_path):
     (tmp_path / 'go').write_text('')
     process.close()  # as the kernel does for a killed sweep
     assert (process.poll(), (root / 'seed=0' / 'result.json').exists()) == (0, True)
+
+
+def test_an_idle_process_leaves_the_lock_of_the_run_that_it_has_finished(tmp_path):
+    """Another sweep of the folder waits for it."""
+    root = tmp_path / 'sweep'
+    root.mkdir()
+    log = lock_point(root, 'seed=0')
+    program = programs.write_program(tmp_path)
+    process = RunProcess([*program, f'--workdir={root / "seed=0"}'], kind='any', log=log.fileno())
+    log.close()
+    while process.poll() is None:  # 0 where it is idle, another code where it has failed
+        time.sleep(0.02)
+    assert process.idle
+    with lock_point(root, 'seed=0') as free:
+        assert free is not None
+    process.close()

@@ -21,6 +21,7 @@ from alexnet_jax.data.preparing.dataset_spec import DatasetSpec, Example, hash_r
 from alexnet_jax.data.preprocessing import PAPER
 from alexnet_jax.data.statistics import RECORD
 from alexnet_jax.errors import InputError
+from alexnet_jax.files import escape_name
 
 TRAIN, VALIDATION = 'ILSVRC2012_img_train.tar', 'ILSVRC2012_img_val.tar'
 # Of the archives that image-net.org gives; docs/data.md has their md5.
@@ -57,7 +58,9 @@ class TarSplit:
             inner = [(name, 0, size)] if not name.endswith('.tar') else iter_members(self.path, start=offset, size=size)
             for key, inner_offset, length in inner:
                 if index >= start:
-                    yield Example(key, label, FileRange(os.fspath(self.path), offset + inner_offset, length))
+                    yield Example(
+                        escape_name(key), label, FileRange(os.fspath(self.path), offset + inner_offset, length)
+                    )
                 index += 1
 
 
