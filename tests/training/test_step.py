@@ -138,7 +138,7 @@ def test_train_step_in_parts_is_that_of_the_whole_batch(variant_name, case, part
     check_train_step(variant_name, case, accumulate=parts)
 
 
-@pytest.mark.parametrize('case', [FOUR, TRICK8], ids=name)
+@pytest.mark.parametrize('case', [FOUR, pytest.param(TRICK8, marks=pytest.mark.repeats)], ids=name)
 def test_train_step_of_lars_has_the_plain_network_s_gradients_and_norms_of_whole_arrays(case):
     check_train_step('released', case, trust=1e-3, accumulate=2 if case is FOUR else 1)
 
