@@ -165,8 +165,7 @@ class TrainedNetwork:
           float32 (), of one image with one, or (n,).
 
         Raises:
-          InputError: they are as many in neither way, of two sizes or too small, or of a wrong dtype; `weights` are not
-            of this network.
+          InputError: their numbers or sizes differ, they are too small or of a wrong dtype; `weights` are another's.
         """
         linear = None if weights is None else self._load_linear_layers(os.fspath(weights))
         self.network.check_trained(self._variant.convs[-1].name)
